@@ -1,0 +1,72 @@
+# From a bare Python >= 3.11: `make demo` captions the sample images, `make test` runs every check.
+#   PYTHON=python3.12 make test     chooses the Python (after `make clean` if .venv exists)
+#   ARGS='-k prompt -x' make test   goes to pytest
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+# Names a directory's Python as the constraints do, e.g. py311. Other Pythons install unconstrained.
+TAG = import sys; print("py%d%d" % sys.version_info[:2])
+# $(call install,DIRECTORY,WHAT)
+install = c=constraints/$$($(1)/bin/python -c '$(TAG)').txt; \
+	if [ -f $$c ]; then c="--constraint $$c"; else c=; fi; \
+	echo "Installing into $(1): $(2) $$c"; \
+	$(1)/bin/python -m pip install --quiet $$c --editable '$(2)'
+PINS := pyproject.toml $(wildcard constraints/*.txt)
+
+.PHONY: demo test lint unit smoke format clean
+
+demo: .venv/base.stamp
+	HF_HUB_OFFLINE=1 $(BIN)/jaxphoton caption examples/shapes --out demo-captions.jsonl
+	@echo "The same as JSON lines: demo-captions.jsonl"
+
+test: lint unit smoke
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+unit: .venv/dev.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+# The other Python: 3.12 (with the newer jax), or 3.11 when .venv itself is not 3.11.
+smoke: .venv/dev.stamp
+	@version=3.12; [ "$$($(BIN)/python -c '$(TAG)')" = py311 ] || version=3.11; found=; \
+	for p in $$(ls -d $(HOME)/.pyenv/versions/$$version*/bin/python 2>/dev/null) python$$version; do \
+		if $$p -c '' 2>/dev/null; then found=$$p; break; fi; done; \
+	if [ -z "$$found" ]; then echo "No Python $$version here: the smoke run on a second Python is left out."; exit 0; fi; \
+	$(MAKE) --no-print-directory smoke-on VERSION=$$version OTHER=$$found
+
+.PHONY: smoke-on
+smoke-on: .venv-$(VERSION)/dev.stamp
+	.venv-$(VERSION)/bin/python -m pytest -m smoke
+
+format: .venv/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .venv-3.* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+		echo "jaxphoton needs Python 3.11 to 3.13; '$(PYTHON)' is not one. Name one: make PYTHON=/path/to/python3.11 ..."; \
+		exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/base.stamp: $(PINS) | .venv/bin/python
+	@$(call install,.venv,.)
+	@touch $@
+
+# The test tools come on top of the base package, so the base stamp holds as well.
+.venv/dev.stamp: $(PINS) | .venv/bin/python
+	@$(call install,.venv,.[dev])
+	@touch .venv/base.stamp $@
+
+.venv-$(VERSION)/dev.stamp: $(PINS)
+	$(OTHER) -m venv .venv-$(VERSION)
+	@$(call install,.venv-$(VERSION),.[dev])
+	@touch $@

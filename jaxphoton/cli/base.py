@@ -1,0 +1,113 @@
+"""What every command shares: the parser class, the fatal error, checked option values."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from typing import NoReturn
+
+from absl import flags
+from absl.flags import argparse_flags
+
+OK, FATAL, SOME_FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+
+
+class CommandError(Exception):
+    """A fault the user can mend; its message goes to stderr and the exit code is 1."""
+
+
+class CommandParser(argparse_flags.ArgumentParser):
+    """A parser whose options have one spelling each, with `--flagfile` but none of absl's own flags.
+
+    `--flagfile` belongs after the command: the top parser takes none, or it would read the file's options itself.
+    """
+
+    def __init__(self, *, flagfile: bool = True, **kwargs):
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        # A registry of its own: absl's global one holds flags of every imported library.
+        registry = flags.FlagValues() if flagfile else None
+        super().__init__(inherited_absl_flags=registry, allow_abbrev=False, add_help=False, **kwargs)
+        self.add_argument("-h", "--help", action="help", help="show this help and exit")
+        if flagfile:
+            # absl reads the option before argparse sees it; this line is for the help.
+            self.add_argument("--flagfile", metavar="FILE", help="read options from a file, one --name=value a line")
+
+    def parse_known_args(self, args=None, namespace=None):
+        try:
+            return super().parse_known_args(args, namespace)
+        except flags.Error as error:
+            self.error(str(error))
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with 1: argparse's 2 means here that some images failed."""
+        self.print_usage(sys.stderr)
+        self.exit(FATAL, f"{self.prog}: {message}\n")
+
+
+def number(kind: type, low: float, high: float = math.inf, *, above: bool = False):
+    """An argparse type: an int or float from `low` (or, with `above`, greater than it) to `high`."""
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not math.isfinite(value) or value > high or not (low < value if above else low <= value):
+            limits = f"{'above' if above else 'at least'} {low}" + (f", at most {high}" if high < math.inf else "")
+            raise argparse.ArgumentTypeError(f"{text} must be {limits}")
+        return value
+
+    return parse
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Which model, and how it is loaded."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        default="shapes",
+        metavar="NAME",
+        help="a folder, a Hugging Face id, or 'shapes', the tiny model inside the package (default: shapes)",
+    )
+    group.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hugging Face model")
+    group.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], help="precision (default: bfloat16, on a CPU float32)"
+    )
+    group.add_argument(
+        "--max-pixels",
+        type=number(int, 1),
+        metavar="N",
+        help="refuse images of more pixels than this (default: a safe bound)",
+    )
+
+
+def add_sampling_options(parser: argparse.ArgumentParser, *, objects: bool = False) -> None:
+    """How tokens are chosen. Greedy by default, so that a second run gives the same output."""
+    group = parser.add_argument_group("generation (greedy unless --temperature is given: the same output every run)")
+    group.add_argument(
+        "--temperature",
+        type=number(float, 0),
+        default=0.0,
+        metavar="T",
+        help="0 is greedy: always the likeliest token (default: 0)",
+    )
+    group.add_argument(
+        "--top-p",
+        type=number(float, 0, 1, above=True),
+        metavar="P",
+        help=f"sample from the likeliest tokens that together are this probable (default: {1.0 if objects else 0.9})",
+    )
+    budget = "enough for --max-objects" if objects else 768
+    group.add_argument("--max-tokens", type=number(int, 1), metavar="N", help=f"at most N tokens (default: {budget})")
+    group.add_argument(
+        "--seed", type=number(int, 0, 2**32 - 1), metavar="N", help="makes sampling with a temperature repeatable"
+    )
+    if objects:
+        group.add_argument("--max-objects", type=number(int, 1), metavar="N", help="find at most N (default: 50)")
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, float | int]:
+    """The `settings` of an api call; what was not given is left to the api's defaults."""
+    names = ("temperature", "top_p", "max_tokens", "max_objects", "seed")
+    return {name: value for name in names if (value := getattr(args, name, None)) is not None}

@@ -1,0 +1,37 @@
+"""`jaxphoton caption`: describes images."""
+
+from __future__ import annotations
+
+from jaxphoton.cli.base import add_model_options, add_sampling_options, settings_of
+from jaxphoton.cli.images import PATHS_HELP, add_image_arguments, run_images
+
+EPILOG = f"""\
+{PATHS_HELP}
+examples:
+  jaxphoton caption photos/ --out captions.jsonl
+  jaxphoton caption a.jpg b.jpg --length short
+  jaxphoton caption photos/ --model vikhyatk/moondream2 --temperature 0.5 --seed 1
+"""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "caption",
+        help="describe images, one JSON line each",
+        description="Describes images, one JSON line each: {key, caption}.",
+        epilog=EPILOG,
+    )
+    add_image_arguments(parser)
+    lengths = ["short", "normal", "long"]
+    parser.add_argument("--length", choices=lengths, default="normal", help="how much to say (default: normal)")
+    add_model_options(parser)
+    add_sampling_options(parser)
+
+
+def run(args) -> int:
+    settings = settings_of(args)
+
+    def ask(model, path):
+        return {"caption": model.caption(path, length=args.length, settings=settings)["caption"]}
+
+    return run_images(args, ask, lambda record: record["caption"])

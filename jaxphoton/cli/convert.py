@@ -1,0 +1,53 @@
+"""`jaxphoton convert SRC DST`: writes a model as a converted checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_parser(subparsers) -> None:
+    """Adds the command to an argparse subparsers object."""
+    parser = subparsers.add_parser(
+        "convert",
+        help="convert a checkpoint to a folder that loads faster",
+        description="Reads a model (a file, a folder, or a Hugging Face id) and writes settings, tokenizer and weights "
+        "to the folder DST, which must not exist or be empty.",
+    )
+    parser.add_argument("src", metavar="SRC", help="safetensors file, model folder, or Hugging Face id")
+    parser.add_argument("dst", metavar="DST", help="folder to write")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="type of the weights")
+    parser.add_argument("--revision", default=None, help="revision of a Hugging Face id")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts; 0 when written, 1 with a message on standard error otherwise."""
+    from jaxphoton.config import ConfigError
+    from jaxphoton.weights.checkpoint import WeightsError
+
+    try:
+        print(_convert(args.src, args.dst, args.dtype, args.revision))
+    except (ConfigError, WeightsError) as error:
+        print(f"jaxphoton convert: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _convert(src: str, dst: str, dtype: str, revision: str | None) -> str:
+    import jax
+
+    from jaxphoton.config import load_config
+    from jaxphoton.model.params import count
+    from jaxphoton.weights import hub, load, orbax
+
+    # What can fail without reading a weight comes first.
+    orbax.require_vacant(dst)
+    source = hub.resolve(src, revision)
+    config = load_config((source if source.is_dir() else source.parent) / "config.json")
+    tokenizer = hub.resolve_tokenizer(src, source, config)
+    config, params = load.load_model(source, dtype)
+    folder = orbax.save(dst, params, config, tokenizer)
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return f"{folder}: {count(params):,} parameters as {dtype}, {held:,} bytes of weights, {written:,} bytes on disk"

@@ -1,0 +1,68 @@
+"""The entry point: finds the command, runs it, turns faults into exit codes."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from jaxphoton import __version__
+from jaxphoton.cli.base import BROKEN_PIPE, FATAL, INTERRUPTED, CommandError, CommandParser
+
+COMMANDS = ("caption", "query", "detect", "point", "verify", "convert")
+
+DESCRIPTION = "Moondream vision-language models on JAX: captions, answers, boxes and points from images."
+EPILOG = """\
+examples:
+  jaxphoton caption photos/ --out captions.jsonl
+  jaxphoton query cat.jpg --question "What colour is the cat?"
+  jaxphoton detect street.png --object car
+  jaxphoton caption --help
+
+exit codes: 0 all done, 1 nothing could be done, 2 some images failed, 130 interrupted
+"""
+
+
+def build_parser() -> tuple[CommandParser, dict]:
+    """The parser and the module of every command."""
+    parser = CommandParser(flagfile=False, prog="jaxphoton", description=DESCRIPTION, epilog=EPILOG)
+    parser.add_argument("--version", action="version", version=f"jaxphoton {__version__}")
+    subparsers = parser.add_subparsers(
+        dest="command", metavar="COMMAND", title="commands", required=True, parser_class=CommandParser
+    )
+    modules = {name: import_module(f"jaxphoton.cli.{name}") for name in COMMANDS}
+    for module in modules.values():
+        module.add_parser(subparsers)
+    return parser, modules
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    _use_utf8()
+    parser, modules = build_parser()
+    args = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+    try:
+        return modules[args.command].run(args)
+    except CommandError as error:
+        print(f"jaxphoton {args.command}: {error}", file=sys.stderr)
+        return FATAL
+    except KeyboardInterrupt:
+        print(f"jaxphoton {args.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; without this, Python complains once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _use_utf8() -> None:
+    # backslashreplace: a file name that is not UTF-8 becomes a JSON escape that reads back as the same name.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

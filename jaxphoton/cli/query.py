@@ -1,0 +1,39 @@
+"""`jaxphoton query`: answers a question about images."""
+
+from __future__ import annotations
+
+from jaxphoton.cli.base import add_model_options, add_sampling_options, settings_of
+from jaxphoton.cli.images import PATHS_HELP, add_image_arguments, run_images
+
+EPILOG = f"""\
+{PATHS_HELP}
+examples:
+  jaxphoton query cat.jpg --question "What colour is the cat?"
+  jaxphoton query photos/ --question "Is there a watermark? Answer yes or no." --max-tokens 3 --out marks.jsonl
+"""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "query",
+        help="ask a question about images",
+        description="Asks one question about every image, one JSON line each: {key, answer}.",
+        epilog=EPILOG,
+    )
+    add_image_arguments(parser)
+    parser.add_argument("--question", required=True, metavar="TEXT", help="what to ask about every image")
+    parser.add_argument(
+        "--reasoning", action="store_true", help="let the model think first; its thoughts become 'reasoning'"
+    )
+    add_model_options(parser)
+    add_sampling_options(parser)
+
+
+def run(args) -> int:
+    settings = settings_of(args)
+
+    def ask(model, path):
+        result = model.query(path, args.question, reasoning=args.reasoning, settings=settings)
+        return {name: result[name] for name in ("answer", "reasoning") if name in result}
+
+    return run_images(args, ask, lambda record: record["answer"])

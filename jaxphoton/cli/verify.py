@@ -1,0 +1,94 @@
+"""`jaxphoton verify [DIR]`: golden inputs and outputs against this machine and these versions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from jaxphoton.cli.base import FATAL, OK, CommandError
+
+DESCRIPTION = """\
+Runs golden inputs through this build and compares every recorded array: crops, vision features, hidden states of
+every layer, logits, and whole generations. It proves a device, a driver or a new release of JAX.
+Without DIR a small set for the model inside the package runs."""
+EPILOG = """\
+examples:
+  jaxphoton verify
+  jaxphoton verify goldens/ --model md2-tiny --json
+
+exit codes: 0 every case passed, 1 some case failed or nothing could be run
+"""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser(
+        "verify", help="prove this machine and these versions", description=DESCRIPTION, epilog=EPILOG
+    )
+    parser.add_argument("dir", nargs="?", metavar="DIR", type=Path, help="a golden directory")
+    parser.add_argument("--model", action="append", metavar="NAME", help="run this model only (may be repeated)")
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="precision; bfloat16 reports errors without judging them (default: float32)",
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, gpu, cuda:1, ... (default: jax's first device)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verifies; 0 if everything passed."""
+    from jaxphoton import platform
+    from jaxphoton.config import ConfigError
+    from jaxphoton.verify import golden
+    from jaxphoton.verify.run import packaged_golden, run_model
+    from jaxphoton.weights.load import WeightsError
+
+    directory, weights = (args.dir, None) if args.dir else packaged_golden()
+    judged = args.dtype == "float32"
+    results: dict[str, dict] = {}
+    try:
+        device = platform.find_device(args.device)
+        for model in _chosen(golden.open_golden(directory, weights), args.model):
+            cases = results[model.name] = {}
+            if not args.json:
+                print(f"{model.name} in {args.dtype} on {device.device_kind}")
+            for report in run_model(model, args.dtype, device, judged):
+                cases[report.name] = report
+                if not args.json:
+                    print(report.line(), flush=True)
+    except (golden.GoldenError, WeightsError, ConfigError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    failed = [f"{name} {case.name}" for name, cases in results.items() for case in cases.values() if case.passed is False]
+    if args.json:
+        print(json.dumps(_object(results, args.dtype, judged, not failed), indent=1))
+    else:
+        total = sum(len(cases) for cases in results.values())
+        print(f"{total - len(failed)} of {total} cases {'passed' if judged else 'ran'}")
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return FATAL if failed else OK
+
+
+def _chosen(models: list, names: list[str] | None) -> list:
+    known = [model.name for model in models]
+    unknown = sorted(set(names or ()) - set(known))
+    if unknown:
+        raise CommandError(f"no model {', '.join(unknown)} there; it holds {', '.join(known)}")
+    return [model for model in models if not names or model.name in names]
+
+
+def _object(results: dict[str, dict], dtype: str, judged: bool, passed: bool) -> dict:
+    import jax
+
+    models = {name: {"cases": {c.name: c.as_json() for c in cases.values()}} for name, cases in results.items()}
+    return {
+        "models": models,
+        "passed": passed if judged else None,
+        "dtype": dtype,
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+    }

@@ -1,0 +1,145 @@
+"""Any image file, bytes, Pillow picture or array -> upright 8-bit RGB pixels, or one clear error."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+from jaxphoton.image.colour import ARRAY_FORMS, array_to_image
+from jaxphoton.image.errors import REASONS, ImageError, Reason, cannot_read
+from jaxphoton.image.pillow import MAX_PIXELS, Rules, read_picture
+
+__all__ = ["MAX_PIXELS", "REASONS", "Decoded", "ImageError", "decode"]
+
+# What the start of a file tells about it when Pillow does not know it.
+_SIGNATURES: tuple[tuple[Reason, bytes, str], ...] = (
+    ("corrupt", rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|II\*\0|MM\0\*", "the image header is damaged or incomplete"),
+    ("not-an-image", rb"\s*<(!doctype html|html)", "a web page (HTML), not an image"),
+    ("not-an-image", rb"\s*(<\?xml[^>]*>)?\s*<svg", "SVG drawings are not supported"),
+    ("not-an-image", rb"....ftyp(hei|hev|mif1)", "HEIC needs the package pillow-heif, registered with Pillow"),
+    ("not-an-image", rb"%!PS", "PostScript is not supported"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An upright picture.
+
+    Attributes:
+      pixels: uint8 [height, width, 3], RGB; owned by this object.
+      notes: what was changed on the way ("rotated by EXIF orientation 6", "first of 12 frames"), for reports.
+    """
+
+    pixels: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+def decode(
+    source: Any,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    background: tuple[int, int, int] = (255, 255, 255),
+    allow_truncated: bool = False,
+    name: str | None = None,
+) -> Decoded:
+    """Decodes one picture: first frame, upright by its EXIF orientation, transparency blended, 8-bit RGB.
+
+    Args:
+      source: a path; the bytes of a file; a binary file object (read from its start, left open); a
+        `PIL.Image.Image`; or an array (uint8, uint16, bool, or float from 0 to 1) in [height, width] or
+        [height, width, channels] with 1 (grey), 3 (RGB) or 4 (RGBA) channels.
+      max_pixels: larger pictures are refused, files before any pixel is decoded.
+      background: RGB colour (0 to 255 each) behind transparent pixels.
+      allow_truncated: keep what a file cut short still shows (the rest is black or grey) instead of failing.
+        WebP, AVIF and JPEG 2000 decode as a whole or not at all.
+      name: the name shown in errors; by default the path.
+
+    Raises:
+      ImageError: the picture cannot be used; its `reason` says why.
+      TypeError, ValueError: `source` or `background` is of a kind that is not listed above.
+    """
+    if len(background) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in background):
+        raise ValueError(f"background must be three integers from 0 to 255, not {background!r}")
+    red, green, blue = background
+    rules = Rules(name or _name(source), max_pixels, (red, green, blue), allow_truncated)
+    if isinstance(source, Image.Image):
+        return _decoded(source, rules)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decode_stream(io.BytesIO(source), rules)
+    if isinstance(source, (str, os.PathLike)):
+        return _decode_path(source, rules)
+    if hasattr(source, "__array__"):
+        image, notes = array_to_image(np.asarray(source))
+        return _decoded(image, rules, notes)
+    if hasattr(source, "read"):
+        return _decode_stream(source, rules)
+    raise TypeError(
+        f"expected a path, bytes, a binary file object, a PIL image or an array, not {type(source).__name__}; "
+        f"arrays may be {ARRAY_FORMS}"
+    )
+
+
+def _name(source: Any) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return os.fsdecode(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return "<bytes>"
+    for attribute in ("filename", "name"):
+        if isinstance(value := getattr(source, attribute, None), str) and value:
+            return value
+    return "<file>" if hasattr(source, "read") else "<image>"
+
+
+def _decoded(source: IO[bytes] | Image.Image, rules: Rules, notes: list[str] | None = None) -> Decoded:
+    pixels, more = read_picture(source, rules)
+    return Decoded(pixels, (*(notes or ()), *more))
+
+
+def _decode_path(path: str | os.PathLike, rules: Rules) -> Decoded:
+    try:
+        file = open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError(rules.name, "not-found", "no such file") from None
+    except OSError as error:
+        raise ImageError(rules.name, "unreadable", cannot_read(error)) from error
+    except ValueError as error:
+        raise ImageError(rules.name, "not-found", f"not a file name: {error}") from error
+    with file:
+        return _decode_stream(file, rules)
+
+
+def _decode_stream(stream: IO[bytes], rules: Rules) -> Decoded:
+    try:
+        head, stream = _head(stream)
+    except (OSError, ValueError) as error:
+        raise ImageError(rules.name, "unreadable", cannot_read(error)) from error
+    if not head:
+        raise ImageError(rules.name, "empty", "the file is empty")
+    try:
+        return _decoded(stream, rules)
+    except ImageError as error:
+        if error.reason == "not-an-image":
+            for reason, pattern, fault in _SIGNATURES:
+                if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
+                    raise ImageError(rules.name, reason, fault) from error
+        raise
+
+
+def _head(stream: IO[bytes]) -> tuple[bytes, IO[bytes]]:
+    """The first bytes, and the file in a form that can be read from the start again."""
+    if hasattr(stream, "seekable") and stream.seekable():
+        stream.seek(0)
+        head = stream.read(256)
+    else:
+        head = stream.read()
+    if not isinstance(head, bytes):
+        raise TypeError(f"expected a file object opened in binary mode, but it reads {type(head).__name__}")
+    if hasattr(stream, "seekable") and stream.seekable():
+        return head, stream
+    return head, io.BytesIO(head)

@@ -1,0 +1,53 @@
+"""The one error of the image package, and what the exceptions of Pillow mean in its words."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from PIL import Image, UnidentifiedImageError
+
+Reason = Literal["not-found", "unreadable", "empty", "not-an-image", "truncated", "too-large", "corrupt"]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used.
+
+    Attributes:
+      source: the name shown for it: its path, or `<bytes>`, `<file>`, `<image>`.
+      reason: one of `REASONS`.
+      fault: what is wrong, in plain words.
+    """
+
+    def __init__(self, source: str, reason: Reason, fault: str):
+        # All three in `args`, so that the error survives pickling on its way from a worker.
+        super().__init__(source, reason, fault)
+        self.source, self.reason, self.fault = source, reason, fault
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.fault}"
+
+
+def diagnose(error: Exception, max_pixels: int) -> tuple[Reason, str]:
+    """The reason and the fault behind whatever was thrown while a picture was read."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError):
+        return "too-large", over_limit(max_pixels)
+    if isinstance(error, MemoryError):
+        return "too-large", "not enough memory to decode it"
+    if isinstance(error, UnidentifiedImageError):
+        return "not-an-image", "not an image in a known format"
+    # Pillow's own OSErrors carry no error number; those of the disk do.
+    if isinstance(error, OSError) and error.errno is not None:
+        return "unreadable", cannot_read(error)
+    if isinstance(error, EOFError) or "truncated" in text.lower():
+        return "truncated", "the file is cut short"
+    return "corrupt", f"the image data is damaged ({text})"
+
+
+def over_limit(max_pixels: int) -> str:
+    return f"more than the limit of {max_pixels / 1e6:.1f} megapixels"
+
+
+def cannot_read(error: Exception) -> str:
+    return f"cannot be read: {getattr(error, 'strerror', None) or error}"

@@ -1,0 +1,242 @@
+"""The truth: one request at a time, a dense cache, a plain Python loop.
+
+Slow on purpose. Everything faster is compared with it, so it shares no sampling, grammar or cache code with
+the engine: it samples in NumPy (`oracle_sampling`) and follows the grammar's rules, not the device tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxphoton import oracle_sampling as sampling
+from jaxphoton.config import ModelConfig
+from jaxphoton.image.crops import Crops
+from jaxphoton.image.pooling import pooling_matrices
+from jaxphoton.model import inputs, region, text, vision
+from jaxphoton.model.cache import DenseCache, dense_attend
+from jaxphoton.model.params import Params
+from jaxphoton.prompt.templates import Prompt
+from jaxphoton.skills.base import Generation, Token
+from jaxphoton.skills.grammar import Grammar, State, Walk
+from jaxphoton.skills.settings import Settings
+
+PROMPT_STEP = 64  # prompts are padded to a multiple of this, so that few lengths compile
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """What one position predicts, float32: hidden [D] (before the final LayerNorm), logits [V], coordinate bins
+    [bins], size bins [2, bins]."""
+
+    hidden: np.ndarray
+    logits: np.ndarray
+    coordinate: np.ndarray
+    size: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class OracleRequest:
+    """One request: `image` is [I, D] embeddings or None, `settings.seed` must be set unless greedy."""
+
+    prompt: Prompt
+    grammar: Grammar
+    settings: Settings
+    image: jax.Array | None = None
+
+
+class Oracle:
+    """Runs requests of one model, one after the other."""
+
+    def __init__(self, params: Params, config: ModelConfig):
+        self.params, self.config = params, config
+        self._coordinate_values = region.coordinate_values(config.region)
+        self._size_values = region.size_values(config.region)
+        self._encode = jax.jit(partial(vision.embed_images, config=config.vision, images=1))
+        self._prefill = jax.jit(partial(_prefill, config=config))
+        self._step = jax.jit(partial(_step, config=config), donate_argnames="cache")
+
+    def encode_image(self, crops: Crops) -> jax.Array:
+        """Crops of one picture -> image embeddings [grid * grid, D]."""
+        rows, columns = pooling_matrices(crops.tiling, self.config.vision)
+        image = np.minimum(np.arange(len(crops.pixels), dtype=np.int32), 1)
+        return self._encode(self.params.vision, pixels=crops.pixels, rows=rows, columns=columns, image=image)[0]
+
+    def start(self, prompt: Prompt, image: jax.Array | None = None) -> Session:
+        """Prefills a prompt.
+
+        Raises:
+          ValueError: the prompt is longer than the model's context.
+        """
+        ids, kinds, values = prompt_inputs(self.config, prompt, image is not None)
+        length, limit = len(ids), self.config.text.max_context
+        if length >= limit:
+            raise ValueError(f"the prompt has {length} positions; this model's context holds {limit}")
+        padding = min(-length % PROMPT_STEP, limit - length)
+        readout, cache = self._prefill(
+            self.params,
+            ids=np.pad(ids, (0, padding))[None],
+            kinds=np.pad(kinds, (0, padding))[None],
+            values=np.pad(values, ((0, padding), (0, 0)))[None],
+            image=None if image is None else image[None],
+            length=np.int32(length),
+        )
+        prefix = 0 if image is None else self.config.text.prefix_attn
+        step = partial(self._step, self.params, prefix_length=np.full(1, prefix, np.int32))
+        return Session(self.config, step, cache, length, _host(readout))
+
+    def generate(self, request: OracleRequest) -> Iterator[tuple[Token, Walk]]:
+        """Yields each token as it is chosen, with the walk that has taken it (its `finish` says whether it is the last)."""
+        session = self.start(request.prompt, request.image)
+        room = self.config.text.max_context - session.length
+        walk = Walk(request.grammar, min(request.settings.max_tokens, room), request.settings.max_objects)
+        while True:
+            token = self._choose(session.readout, walk, request.settings)
+            finish = walk.advance(token.id)
+            yield token, walk
+            if finish is not None:
+                return
+            session.feed(token)
+
+    def run(self, request: OracleRequest) -> Generation:
+        """Generates to the end."""
+        steps = list(self.generate(request))
+        finish = steps[-1][1].finish
+        assert finish is not None
+        return Generation(tuple(token for token, _ in steps), finish)
+
+    def replay(self, prompt: Prompt, image: jax.Array | None, tokens: Sequence[Token]) -> list[Readout]:
+        """Teacher forcing: the readout that precedes each of `tokens`, and the one behind the last."""
+        session = self.start(prompt, image)
+        readouts = [session.readout]
+        for token in tokens:
+            readouts.append(session.feed(token))
+        return readouts
+
+    def _choose(self, readout: Readout, walk: Walk, settings: Settings) -> Token:
+        state, index = walk.rules, walk.tokens
+        logits = np.where(_allowed(state, len(readout.logits)), readout.logits, -np.inf)
+        token, logprob = _draw(logits, settings, index, sampling.TOKEN)
+        if state.region and token == self.config.tokenizer.coord_id:
+            at, at_logprob = _draw(readout.coordinate, settings, index, sampling.COORDINATE)
+            return Token(token, (at,), (float(self._coordinate_values[at]),), logprob + at_logprob)
+        if state.region and token == self.config.tokenizer.size_id:
+            width, width_logprob = _draw(readout.size[0], settings, index, sampling.WIDTH)
+            height, height_logprob = _draw(readout.size[1], settings, index, sampling.HEIGHT)
+            value = (float(self._size_values[width]), float(self._size_values[height]))
+            return Token(token, (width, height), value, logprob + width_logprob + height_logprob)
+        return Token(token, logprob=logprob)
+
+
+class Session:
+    """One sequence being generated.
+
+    Attributes:
+      readout: what the last fed position predicts.
+      length: positions fed so far.
+    """
+
+    def __init__(self, config: ModelConfig, step: Callable, cache: DenseCache, length: int, readout: Readout):
+        self.readout, self.length = readout, length
+        self._config, self._step, self._cache = config, step, cache
+
+    def feed(self, token: Token) -> Readout:
+        """Feeds one token (its value where it has one, else the id's embedding) and returns the new readout.
+
+        Raises:
+          ValueError: the context is full.
+        """
+        if self.length >= self._config.text.max_context:
+            raise ValueError(f"the context of {self.length} positions is full")
+        kind, value = _kind_and_value(token.value)
+        readout, self._cache = self._step(
+            ids=np.full((1, 1), token.id, np.int32),
+            kinds=np.full((1, 1), kind, np.int32),
+            values=value[None, None],
+            position=np.int32(self.length),
+            cache=self._cache,
+        )
+        self.length += 1
+        self.readout = _host(readout)
+        return self.readout
+
+
+def prompt_inputs(config: ModelConfig, prompt: Prompt, has_image: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ids int32 [T], kinds int32 [T] and values float32 [T, 2] of BOS, the image and the prompt."""
+    patches = config.vision.image_tokens if has_image else 0
+    bos = config.tokenizer.bos_id
+    ids = np.array([bos] + [0] * patches + list(prompt.ids), np.int32)
+    kinds = np.full(len(ids), inputs.TOKEN, np.int32)
+    kinds[1 : 1 + patches] = inputs.IMAGE
+    values = np.zeros((len(ids), 2), np.float32)
+    for place, value in prompt.values:
+        kinds[1 + patches + place], values[1 + patches + place] = _kind_and_value(value)
+    return ids, kinds, values
+
+
+def prompt_hidden(
+    params: Params,
+    config: ModelConfig,
+    ids: jax.Array,
+    kinds: jax.Array,
+    values: jax.Array,
+    image: jax.Array | None,
+    trace: list[jax.Array] | None = None,
+) -> tuple[jax.Array, DenseCache]:
+    """Hidden states [B, T, D] of whole prompts (as `prompt_inputs` makes them, batched), and their cache."""
+    rows, tokens = ids.shape
+    positions = jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32)[None], (rows, tokens))
+    prefix = jnp.full(rows, 0 if image is None else config.text.prefix_attn, jnp.int32)
+    length = config.text.max_context
+    cache = DenseCache.zeros(config.text, rows, length, params.text.wte.dtype)
+    x = inputs.embed(params, ids, kinds, values, image)
+    attend = dense_attend(positions, prefix, length)
+    return text.forward(params.text, config.text, x, positions, attend, cache, trace)
+
+
+def _prefill(params: Params, config: ModelConfig, ids, kinds, values, image, length):
+    hidden, cache = prompt_hidden(params, config, ids, kinds, values, image)
+    return _read(params, config, hidden[:, length - 1]), cache
+
+
+def _step(params: Params, config: ModelConfig, ids, kinds, values, position, cache: DenseCache, prefix_length):
+    positions = jnp.full((1, 1), position, jnp.int32)
+    x = inputs.embed(params, ids, kinds, values)
+    attend = dense_attend(positions, prefix_length, config.text.max_context)
+    hidden, cache = text.forward(params.text, config.text, x, positions, attend, cache)
+    return _read(params, config, hidden[:, 0]), cache
+
+
+def _read(params: Params, config: ModelConfig, hidden: jax.Array) -> tuple[jax.Array, ...]:
+    coordinate, size = region.decode(params.region, config.region, hidden)
+    return hidden.astype(jnp.float32), text.logits(params.text, hidden), coordinate, size
+
+
+def _host(readout: tuple[jax.Array, ...]) -> Readout:
+    return Readout(*(np.asarray(part)[0] for part in readout))
+
+
+def _kind_and_value(value: tuple[float, ...] | None) -> tuple[int, np.ndarray]:
+    if value is None:
+        return inputs.TOKEN, np.zeros(2, np.float32)
+    kind = inputs.COORDINATE if len(value) == 1 else inputs.SIZE
+    return kind, np.array((*value, 0.0)[:2], np.float32)
+
+
+def _allowed(state: State, vocab_size: int) -> np.ndarray:
+    mask = np.full(vocab_size, state.allow is None)
+    mask[list(state.suppress if state.allow is None else state.allow)] = state.allow is not None
+    return mask
+
+
+def _draw(logits: np.ndarray, settings: Settings, index: int, stream: int) -> tuple[int, float]:
+    """The chosen entry and its log-probability at temperature 1."""
+    seed = settings.seed or 0
+    scores = sampling.perturbed_scores(logits, settings.temperature, settings.top_p, seed, index, stream)
+    chosen = int(np.argmax(scores))
+    return chosen, float(sampling.log_softmax(logits)[chosen])

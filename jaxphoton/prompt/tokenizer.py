@@ -1,0 +1,114 @@
+"""Text <-> token ids, through any tokenizer that `transformers` can load."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+# The Moondream vocabularies keep these ids for BOS, skill names, coordinates and grounding.
+RESERVED_IDS = range(10)
+
+
+class TokenizerError(ValueError):
+    """A tokenizer that cannot be loaded."""
+
+
+class Tokenizer:
+    """Encodes user text and decodes generated ids; neither direction lets a special token through.
+
+    Safe to share between threads.
+
+    Attributes:
+      vocab_size: how many tokens the tokenizer knows, added ones included.
+    """
+
+    def __init__(self, backend: Any):
+        """Wraps a `tokenizers.Tokenizer`, which is changed: it encodes special tokens as plain text from here on."""
+        backend.encode_special_tokens = True
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        special = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+        # Some files list the reserved tokens as ordinary ones; in older vocabularies these ids are plain letters.
+        special |= {token for token, index in vocabulary.items() if index in RESERVED_IDS and re.match("<.+>$", token)}
+        self._special_ids = frozenset(vocabulary[token] for token in special)
+        self._text_ids = frozenset(vocabulary.values()) - self._special_ids
+        names = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
+        self._special_text = re.compile(names) if names else None
+        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text` without BOS or EOS. Text that looks like a special token ("<|endoftext|>") stays text."""
+        # A surrogate without its pair (from a file name, say) has no UTF-8 form, which the Rust side needs.
+        text = text.encode("utf-8", "replace").decode("utf-8")
+        ids = self._backend.encode(text, add_special_tokens=False).ids
+        if self._special_text is None or self._special_ids.isdisjoint(ids):
+            return ids
+        # Only where a file lists a special token as an ordinary one: no part of a broken name matches it.
+        cuts = [0, *(match.start() + 1 for match in self._special_text.finditer(text)), len(text)]
+        pieces = (text[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False))
+        return [i for piece in pieces for i in self._backend.encode(piece, add_special_tokens=False).ids]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`. Special and unknown ids vanish; bytes that are not UTF-8 become U+FFFD."""
+        return self._backend.decode([int(i) for i in ids if i in self._text_ids], skip_special_tokens=True)
+
+    def is_text(self, token_id: int) -> bool:
+        """Whether an id takes part in decoded text: it is known and not special."""
+        return token_id in self._text_ids
+
+
+def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
+    """Loads a tokenizer.
+
+    Args:
+      path: a `tokenizer.json`, a folder that holds one, or whatever `AutoTokenizer.from_pretrained` takes (a folder
+        in another form, a name on the hub). Code that comes with a tokenizer is never run.
+
+    Raises:
+      TokenizerError: there is nothing, or it is not a tokenizer.
+    """
+    source = Path(path)
+    file = source / "tokenizer.json" if (source / "tokenizer.json").is_file() else source
+    if file.suffix == ".json" and not file.is_file():
+        raise TokenizerError(f"{path}: no such tokenizer file")
+    with _quiet_transformers():
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+        try:
+            if file.is_file():
+                loaded = PreTrainedTokenizerFast(tokenizer_file=str(file))
+            else:
+                loaded = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
+        except Exception as error:  # the Rust side throws bare Exceptions
+            raise TokenizerError(f"{path}: not a tokenizer that can be loaded: {error}") from error
+    backend = getattr(loaded, "backend_tokenizer", None)
+    if backend is None:
+        raise TokenizerError(f"{path}: {type(loaded).__name__} has no fast form (tokenizer.json)")
+    return Tokenizer(backend)
+
+
+@contextlib.contextmanager
+def _quiet_transformers():
+    """No advice about PyTorch on import, and errors only while loading; the verbosity is put back afterwards."""
+    advice = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+    first = "transformers" not in sys.modules and advice not in os.environ
+    if first:
+        os.environ[advice] = "1"
+    try:
+        from transformers.utils import logging
+    finally:
+        if first:
+            del os.environ[advice]
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

@@ -1,0 +1,22 @@
+"""All grammars of a family, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jaxphoton.config import TokenizerConfig
+from jaxphoton.skills.caption import text_grammars
+from jaxphoton.skills.detect import detect_grammars
+from jaxphoton.skills.grammar import Grammar
+from jaxphoton.skills.point import point_grammars
+from jaxphoton.skills.query import reasoning_grammars
+
+
+def grammars(config: TokenizerConfig) -> Mapping[str, Grammar]:
+    """The grammars of every skill that the family's templates allow."""
+    return {
+        **text_grammars(config),
+        **reasoning_grammars(config),
+        **detect_grammars(config),
+        **point_grammars(config),
+    }

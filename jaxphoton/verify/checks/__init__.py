@@ -1,0 +1,1 @@
+"""One function a case: check(bench, case, findings)."""

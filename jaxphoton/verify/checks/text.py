@@ -1,0 +1,74 @@
+"""Text decoder: masks, prefill, decode, prompts without an image and with spatial references."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxphoton.model import inputs
+from jaxphoton.model.attention import block_mask, prefix_blocks
+from jaxphoton.oracle import prompt_inputs
+from jaxphoton.prompt.templates import query_prompt
+from jaxphoton.verify.bench import Bench, plain_prompt, tokens
+from jaxphoton.verify.golden import Case
+from jaxphoton.verify.report import Findings
+
+
+def check_block_mask(bench: Bench, case: Case, findings: Findings) -> None:
+    blocks = jnp.asarray(case["ids"])[None]
+    findings.equal("mask", _mask(blocks), case["mask"])
+
+
+def check_prefill(bench: Bench, case: Case, findings: Findings) -> None:
+    prompt, image = plain_prompt(case["prompt"]), bench.image(case)
+    hidden, logits, normed = bench.trace(prompt, image)
+    findings.close("layer_hidden", hidden, case["layer_hidden"])
+    findings.close("logits", logits[-len(prompt.ids) :], case["logits"])
+    findings.close("final_normed_last", normed[-1], case["final_normed_last"])
+    length, prefix = hidden.shape[1], bench.config.text.prefix_attn if image is not None else 0
+    positions = jnp.arange(length, dtype=jnp.int32)[None]
+    findings.equal("mask", _mask(prefix_blocks(positions, jnp.full(1, prefix, jnp.int32))), case["mask"])
+
+
+def _mask(blocks) -> np.ndarray:
+    positions = jnp.arange(blocks.shape[1], dtype=jnp.int32)[None]
+    return np.asarray(block_mask(positions, positions, blocks, blocks))[0]
+
+
+def check_decode(bench: Bench, case: Case, findings: Findings) -> None:
+    """Plain greedy ids behind the prefill case: nothing suppressed, every id embedded through the table."""
+    before = bench.golden.case(case.facts["continues"])
+    ids, image = case["tokens"], bench.image(before)
+    free = bench.generate(bench.oracle, before["prompt"], image, "free", len(ids))
+    findings.equal("tokens", [token.id for token in free.tokens], ids)
+    readouts = bench.oracle.replay(plain_prompt(before["prompt"]), image, tokens(ids, (), -1, -1))
+    findings.close("logits", [r.logits for r in readouts[:-1]], case["logits"])
+    findings.close("hidden", [r.hidden for r in readouts[1:]], case["hidden"])
+
+
+def check_text_only(bench: Bench, case: Case, findings: Findings) -> None:
+    prompt = case["prompt"]
+    findings.equal("BOS", prompt[0], bench.tokenizer.bos_id)
+    hidden, logits, _ = bench.trace(plain_prompt(prompt[1:]), None)
+    findings.close("hidden", hidden[-1], case["hidden"])
+    findings.close("logits", logits[-1], case["logits"])
+    expected = [i for i in case["tokens"].tolist() if i >= 0]
+    generation = bench.generate(bench.oracle, prompt[1:], None, "text", max(1, len(expected)))
+    findings.equal("tokens", [token.id for token in generation.content], expected)
+
+
+def check_spatial_refs(bench: Bench, case: Case, findings: Findings) -> None:
+    ids, config = case["prompt"].tolist(), bench.tokenizer
+    template = config.templates["query"]
+    opener = template.get("answer_prefix", template["suffix"])
+    last = max(i for i, token in enumerate(ids) if token in (config.coord_id, config.size_id))
+    question = ids[last + 1 : len(ids) - len(opener)]
+    prompt = query_prompt(config, lambda _: question, "recorded as ids", spatial_refs=case.facts["refs"])
+    findings.equal("prompt", prompt.ids, ids)
+    arrays = prompt_inputs(bench.config, prompt, has_image=False)
+    embeds = inputs.embed(bench.params, *(jnp.asarray(a)[None] for a in arrays))
+    # Position 0 is BOS, which the recorded prompt leaves out.
+    findings.close("embeds", np.asarray(embeds, np.float32)[0, 1:], case["embeds"])
+    hidden, logits, _ = bench.trace(prompt, bench.image(case))
+    findings.close("hidden", hidden[-1, -len(ids) :], case["hidden"])
+    findings.close("logits", logits[-1], case["logits"])

@@ -1,0 +1,63 @@
+"""Crops, tilings, vision encoder, stitching, pooling, projection."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxphoton.config import VisionConfig
+from jaxphoton.image.crops import cut_crops, select_tiling
+from jaxphoton.image.pooling import pooling_matrices, stitch_matrices
+from jaxphoton.model import vision
+from jaxphoton.verify.bench import Bench
+from jaxphoton.verify.golden import Case
+from jaxphoton.verify.report import Findings
+
+
+def check_crops(bench: Bench, case: Case, findings: Findings) -> None:
+    config = bench.config.vision
+    crops = cut_crops(case["pixels"], config).pixels
+    findings.equal("crops", crops, case["crops"])
+    if "normalized_corner" in case:
+        corner = case["normalized_corner"]
+        pixels = np.asarray(vision.normalise(jnp.asarray(crops[:1])))[0]
+        findings.close("normalized_corner", pixels[: corner.shape[1], : corner.shape[2]].transpose(2, 0, 1), corner)
+    if "patches_global_crop" in case:
+        rows = case["patches_global_crop"]
+        patches = vision.patchify(config, vision.normalise(jnp.asarray(crops[:1])))
+        findings.close("patches_global_crop", np.asarray(patches)[0, : len(rows)], rows)
+
+
+def check_image(bench: Bench, case: Case, findings: Findings) -> None:
+    config = bench.config.vision
+    crops = cut_crops(bench.golden.images.read(f"{case.name}.pixels"), config)
+    if "tiling" in case.facts:
+        findings.equal("tiling", crops.tiling, case.facts["tiling"])
+    rows, columns = pooling_matrices(crops.tiling, config)
+    owner = np.minimum(np.arange(len(crops.pixels), dtype=np.int32), 1)
+    run = jax.jit(partial(_stages, config=config))
+    features, pooled, projected = run(bench.params.vision, pixels=crops.pixels, rows=rows, columns=columns, owner=owner)
+    findings.close("encoded", features, case["encoded"])
+    findings.close("pooled", pooled, case["pooled"])
+    findings.close("projected", projected, case["projected"])
+    stitch_rows, stitch_columns = stitch_matrices(crops.tiling, config)
+    local = np.asarray(features, np.float32)[1:].reshape(-1, config.grid, config.grid, config.enc_dim)
+    stitched = np.einsum("cay,cyxe,cbx->abe", stitch_rows, local, stitch_columns)
+    findings.close("reconstructed", stitched, case["reconstructed"])
+
+
+def _stages(params, config: VisionConfig, pixels, rows, columns, owner):
+    features = vision.encode(params, config, pixels)
+    global_map, pooled_map = vision.combine(config, features, rows, columns, owner, images=1)
+    projected = vision.project(params, global_map, pooled_map)
+    return features.astype(jnp.float32), pooled_map[0], projected[0].astype(jnp.float32)
+
+
+def check_tiling(bench: Bench, case: Case, findings: Findings) -> None:
+    """Real picture sizes at the released models' settings."""
+    config = VisionConfig()
+    for height, width, rows, columns in case.facts["rows"]:
+        findings.equal(f"{height} x {width}", select_tiling(height, width, config), (rows, columns))

@@ -1,0 +1,96 @@
+"""Reading a golden directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxphoton.weights.checkpoint import Checkpoint, open_checkpoint
+
+
+class GoldenError(ValueError):
+    """A golden directory that is not one, or lacks what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenModel:
+    """One model's expectations.
+
+    Attributes:
+      name: of the folder.
+      weights: folder with `config.json` and the checkpoint.
+      arrays: the expected arrays.
+      facts: `cases.json`.
+      images: the arrays of `images.safetensors`.
+    """
+
+    name: str
+    weights: Path
+    arrays: Checkpoint
+    facts: dict[str, Any]
+    images: Checkpoint
+
+    def case_names(self) -> list[str]:
+        """All cases, in the order in which one stands on another."""
+        crops = {f"crops.{name.split('.')[0]}" for name in self.images}
+        listed = {name.split(".")[0] for name in self.arrays} | set(self.facts.get("cases", {}))
+        return sorted(crops) + (["real_config_tiling"] if "real_config_tiling" in self.facts else []) + sorted(listed)
+
+    def case(self, name: str) -> Case:
+        if name.startswith("crops."):
+            return Case(self.images, name.removeprefix("crops."), {})
+        if name == "real_config_tiling":
+            return Case(self.arrays, name, self.facts[name])
+        return Case(self.arrays, name, self.facts.get("cases", {}).get(name, {}))
+
+
+class Case:
+    """The arrays and facts of one case; it remembers which arrays were read."""
+
+    def __init__(self, arrays: Checkpoint, name: str, facts: dict[str, Any]):
+        self.name, self.facts = name, facts
+        self._arrays = arrays
+        self._names = {full for full in arrays if full.split(".")[0] == name}
+        self._read: set[str] = set()
+
+    def __contains__(self, array: str) -> bool:
+        return f"{self.name}.{array}" in self._names
+
+    def __getitem__(self, array: str) -> np.ndarray:
+        full = f"{self.name}.{array}"
+        if full not in self._names:
+            raise GoldenError(f"the golden files lack {full}")
+        self._read.add(full)
+        return self._arrays.read(full)
+
+    @property
+    def unread(self) -> list[str]:
+        return sorted(self._names - self._read)
+
+
+def open_golden(directory: Path, weights: Path | None = None) -> list[GoldenModel]:
+    """The models of a golden directory; `weights` replaces the place of the checkpoints.
+
+    Raises:
+      GoldenError: no such directory, or it holds no model.
+    """
+    if not (directory / "images.safetensors").is_file():
+        raise GoldenError(f"{directory}: no golden directory (images.safetensors is missing)")
+    images = open_checkpoint(directory / "images.safetensors")
+    models = list(_models(directory, images, weights))
+    if not models:
+        raise GoldenError(f"{directory}: no model folder with cases.json and cases.safetensors")
+    return models
+
+
+def _models(directory: Path, images: Checkpoint, weights: Path | None) -> Iterator[GoldenModel]:
+    for folder in sorted(directory.iterdir()):
+        if (folder / "cases.safetensors").is_file() and (folder / "cases.json").is_file():
+            facts = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+            arrays = open_checkpoint(folder / "cases.safetensors")
+            yield GoldenModel(folder.name, weights or folder, arrays, facts, images)

@@ -1,0 +1,107 @@
+"""From the name of a model to its folder and its tokenizer. Imports no jax, and huggingface_hub only to download."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+
+from jaxphoton.config import ModelConfig
+from jaxphoton.weights.checkpoint import WeightsError
+
+SHAPES = "shapes"  # the small model that comes with the package
+STARMIE = "moondream/starmie-v1"  # the tokenizer of Moondream since 2025; the one beside published weights is stale
+STARMIE_VOCAB = 51200
+
+MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "tokenizer*"]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+
+
+def resolve(path_or_id: str | Path, revision: str | None = None) -> Path:
+    """The local file or folder of a model.
+
+    `shapes` is the packaged model whatever the working directory holds (write `./shapes` for a folder). An existing
+    path is itself. Anything of the form `owner/name` is downloaded from Hugging Face, or taken from its cache.
+
+    Raises:
+      WeightsError: nothing of that name exists, or it cannot be downloaded.
+    """
+    name = str(path_or_id)
+    if name == SHAPES:
+        return _packaged()
+    path = Path(path_or_id).expanduser()
+    if path.exists():
+        return path
+    if isinstance(path_or_id, Path) or not _HUB_ID.fullmatch(name):
+        raise WeightsError(f"{name}: no such file or folder, and not a Hugging Face id (owner/name)")
+    return _download(name, revision, MODEL_FILES)
+
+
+def resolve_tokenizer(model: str | Path, folder: str | Path, config: ModelConfig) -> Path:
+    """The `tokenizer.json` of a model: `model` as given to `resolve`, `folder` as it returned.
+
+    Moondream repositories of the hub use the tokenizer `STARMIE` of a repository of their own; so does a copy of one
+    in a local folder whose own tokenizer file has another end-of-text id than the settings. January 2025 models
+    (`bos_id` 50256) use the file beside their weights.
+
+    Raises:
+      WeightsError: there is no tokenizer for the settings, or it cannot be downloaded.
+    """
+    folder = Path(folder)
+    own = (folder if folder.is_dir() else folder.parent) / "tokenizer.json"
+    local = str(model) == SHAPES or Path(model).expanduser().exists()
+    # The ids tell: in the older tokenizer 0 is "!", and end-of-text is 50256.
+    starmie = config.tokenizer.bos_id == 0 and config.text.vocab_size == STARMIE_VOCAB
+    moondream = str(model).startswith(("vikhyatk/moondream2", "moondream/"))
+    if not local and moondream and starmie:
+        return _starmie()
+    if own.is_file() and _end_of_text(own) in (None, config.tokenizer.bos_id):
+        return own
+    if starmie:
+        return _starmie()
+    fault = (
+        f"its <|endoftext|> is not {config.tokenizer.bos_id}, as the settings say" if own.is_file() else "no such file"
+    )
+    raise WeightsError(f"{own}: {fault}; put the model's tokenizer.json there")
+
+
+def _packaged() -> Path:
+    folder = Path(str(resources.files("jaxphoton").joinpath("assets", SHAPES)))
+    if not folder.is_dir():
+        raise WeightsError(f"the packaged model {SHAPES!r} is missing from this installation")
+    return folder
+
+
+def _starmie() -> Path:
+    file = _download(STARMIE, None, ["tokenizer.json"]) / "tokenizer.json"
+    if not file.is_file():
+        raise WeightsError(f"{STARMIE}: the download holds no tokenizer.json")
+    return file
+
+
+def _end_of_text(file: Path) -> int | None:
+    """The id of `<|endoftext|>` in a tokenizer file, None where it has no such token."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        added = {token["content"]: token["id"] for token in data.get("added_tokens") or ()}
+        vocab = (data.get("model") or {}).get("vocab")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(f"{file}: not a tokenizer file: {error}") from error
+    return added.get("<|endoftext|>", vocab.get("<|endoftext|>") if isinstance(vocab, dict) else None)
+
+
+def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the library passes on the exceptions of its HTTP client, whichever that is
+        at = f" at revision {revision!r}" if revision else ""
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        raise WeightsError(
+            f"{repo}{at}: not found locally, and the download from Hugging Face failed ({type(error).__name__}: "
+            f"{reason}). Check the name and the revision; without a network, download the repository elsewhere and "
+            "pass the path of its folder; for a gated one, log in first (hf auth login)."
+        ) from error

@@ -1,0 +1,115 @@
+"""Converted checkpoints: a folder with `config.json`, `tokenizer.json` and the parameter leaves under `params/`.
+
+The leaves are stored flat under their dotted paths, so that the files outlive a change of the tree's classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jaxphoton.config import ModelConfig, config_to_dict
+from jaxphoton.model.params import Params, abstract
+from jaxphoton.weights.checkpoint import WeightsError
+from jaxphoton.weights.mapping import abstract_leaves
+
+# orbax is imported where it is used: it takes long, and plain safetensors need none of it.
+
+
+def require_vacant(directory: str | Path) -> None:
+    """Raises WeightsError unless `directory` is absent or an empty folder."""
+    directory = Path(directory)
+    if directory.is_dir() and not any(directory.iterdir()):
+        return
+    if directory.exists():
+        raise WeightsError(f"{directory}: exists and is not an empty folder; choose another or remove it")
+
+
+def save(directory: str | Path, params: Params, config: ModelConfig, tokenizer_file: str | Path | None = None) -> Path:
+    """Writes a converted checkpoint and returns its folder; `directory` must be absent or empty.
+
+    Everything is written to a hidden sibling that takes the name `directory` at the end, and `config.json` last of
+    all: what an interrupted run leaves behind has neither the name nor the form of a checkpoint.
+
+    Raises:
+      WeightsError: the folder is not empty, the parameters are not those of `config`, or writing failed.
+    """
+    import orbax.checkpoint as ocp
+
+    directory = Path(directory).absolute()
+    require_vacant(directory)
+    leaves = _by_path(params, config)
+    scratch = directory.with_name(f".{directory.name}.incomplete-{os.getpid()}")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir()
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(scratch / "params", leaves)
+        if tokenizer_file is not None:
+            shutil.copyfile(tokenizer_file, scratch / "tokenizer.json")
+        stored = {**config_to_dict(config), "torch_dtype": leaves["text.wte"].dtype.name}
+        (scratch / "config.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+        scratch.rename(directory)
+    except OSError as error:
+        raise WeightsError(f"{directory}: cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return directory
+
+
+def restore(
+    directory: str | Path,
+    config: ModelConfig,
+    dtype: DTypeLike = jnp.bfloat16,
+    sharding: jax.Device | jax.sharding.Sharding | None = None,
+) -> Params:
+    """Parameters of a converted checkpoint, cast to `dtype` and placed as `sharding` says while they are read.
+
+    Raises:
+      WeightsError: the folder holds no readable parameters, or not those of `config`.
+    """
+    import orbax.checkpoint as ocp
+
+    folder = Path(directory).absolute() / "params"
+    shapes = abstract_leaves(config, dtype)
+    if not folder.is_dir():
+        raise WeightsError(f"{directory}: the folder holds no params/")
+    if not isinstance(sharding, jax.sharding.Sharding):
+        sharding = jax.sharding.SingleDeviceSharding(sharding or jnp.zeros(()).device)  # type: ignore[arg-type]
+    target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding) for name, leaf in shapes.items()}
+    with ocp.StandardCheckpointer() as checkpointer:
+        _check_stored(checkpointer, folder, shapes)
+        try:
+            leaves = checkpointer.restore(folder, target)
+        except Exception as error:  # orbax passes on whatever its storage raises
+            raise WeightsError(f"{folder}: cannot be restored: {error}") from error
+    tree = jax.tree.structure(abstract(config, dtype))
+    return jax.tree.unflatten(tree, [leaves[name] for name in shapes])
+
+
+def _check_stored(checkpointer, folder: Path, shapes: dict[str, jax.ShapeDtypeStruct]) -> None:
+    try:
+        metadata = checkpointer.metadata(folder).item_metadata
+        stored = {name: tuple(leaf.shape) for name, leaf in metadata.tree.items()}
+    except Exception as error:  # anything from a missing file to a changed format
+        raise WeightsError(f"{folder}: not a readable orbax checkpoint: {error}") from error
+    wanted = {name: leaf.shape for name, leaf in shapes.items()}
+    differing = sorted(name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name))
+    if differing:
+        shown = ", ".join(f"{name} ({stored.get(name)} instead of {wanted.get(name)})" for name in differing[:20])
+        raise WeightsError(f"{folder}: {len(differing)} leaves do not fit the model's settings: {shown}")
+
+
+def _by_path(params: Params, config: ModelConfig) -> dict[str, jax.Array]:
+    paths, _ = jax.tree_util.tree_flatten_with_path(params)
+    leaves = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}
+    wanted = {name: leaf.shape for name, leaf in abstract_leaves(config).items()}
+    if {name: leaf.shape for name, leaf in leaves.items()} != wanted:
+        raise WeightsError("the parameters to save are not those of the settings")
+    return leaves

@@ -1,0 +1,1 @@
+"""Pallas kernels with plain references; imports jax only."""

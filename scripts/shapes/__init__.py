@@ -1,0 +1,1 @@
+"""A small, really seeing Moondream-2-form model: scenes, texts, network and training."""

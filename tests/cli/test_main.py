@@ -1,0 +1,80 @@
+"""The parser: help without jax, options with one spelling, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from jaxphoton import __version__
+from jaxphoton.cli.main import COMMANDS, main
+
+pytestmark = pytest.mark.smoke
+
+
+def exit_code(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    return exit_info.value.code
+
+
+def test_help_names_every_command_and_no_flag_of_absl(capsys):
+    assert exit_code("--help") == 0
+    text = capsys.readouterr().out
+    assert all(f"  {command} " in text for command in COMMANDS)
+    assert "helpfull" not in text and "verbosity" not in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    assert exit_code(command, "--help") == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: jaxphoton {command}")
+    assert "helpfull" not in text and "undefok" not in text
+
+
+def test_help_loads_neither_jax_nor_pillow():
+    code = (
+        "import sys\nfrom jaxphoton.cli.main import main\n"
+        "try:\n    main(['caption', '--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'jax', 'numpy', 'PIL', 'transformers', 'tqdm'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_python_dash_m():
+    done = subprocess.run([sys.executable, "-m", "jaxphoton", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"jaxphoton {__version__}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["unknown"],
+        ["caption"],
+        ["caption", "a.png", "--len", "short"],  # no abbreviations
+        ["caption", "a.png", "--max_tokens", "3"],  # one spelling
+        ["caption", "a.png", "--length", "huge"],
+        ["caption", "a.png", "--temperature", "-1"],
+        ["caption", "a.png", "--temperature", "nan"],
+        ["caption", "a.png", "--top-p", "0"],
+        ["caption", "a.png", "--top-p", "1.5"],
+        ["caption", "a.png", "--max-tokens", "x"],
+        ["caption", "a.png", "--flagfile", "nowhere.cfg"],
+        ["query", "a.png"],
+        ["detect", "a.png"],
+    ],
+)
+def test_bad_options_exit_with_1(arguments, capsys):
+    assert exit_code(*arguments) == 1
+    assert "usage: jaxphoton" in capsys.readouterr().err
+
+
+def test_flagfile(model, folder, tmp_path):
+    flagfile = tmp_path / "options.cfg"
+    flagfile.write_text("# short ones\n--length=short\n--max-tokens=5\n", encoding="utf-8")
+    main(["caption", "--flagfile", str(flagfile), str(folder / "b.png"), "--max-tokens", "7"])
+    assert model.calls == [("b.png", "short", {"temperature": 0.0, "max_tokens": 7})]

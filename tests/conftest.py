@@ -1,0 +1,41 @@
+"""Settings of the whole suite: a CPU, strict dtypes and ranks, warnings as errors (see pyproject.toml)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before jax is imported: it picks its platform once.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+from hypothesis import HealthCheck, settings
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# No deadline and no too_slow check: a first call compiles, and CI machines are shared.
+settings.register_profile("default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+GOLDENS = Path(os.environ.get("JAXPHOTON_GOLDENS", Path(__file__).parents[2] / "shared" / "goldens"))
+NO_GOLDENS = f"no golden files at {GOLDENS} (set JAXPHOTON_GOLDENS): NOT compared with the PyTorch originals"
+
+
+def pytest_report_header() -> str:
+    return f"goldens: {GOLDENS}" if GOLDENS.is_dir() else f"WARNING: {NO_GOLDENS}"
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    if not GOLDENS.is_dir():
+        terminalreporter.write_line(f"WARNING: {NO_GOLDENS}", yellow=True)
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """The folder of outputs recorded from the PyTorch originals; tests that need it are skipped without it."""
+    if not GOLDENS.is_dir():
+        pytest.skip(NO_GOLDENS)
+    return GOLDENS

@@ -1,0 +1,122 @@
+"""Imports run one way, and the host packages stay free of jax."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.smoke
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("jax", "jaxlib", "flax", "transformers", "orbax")
+
+# From the top down; a part imports itself and lower layers. Parts that do not exist yet are simply absent.
+LAYERS = (
+    {"cli"},
+    {"batch", "measure", "verify"},
+    {"api"},
+    {"engine", "oracle", "oracle_sampling", "weights"},
+    {"model", "skills", "prompt", "image", "platform"},
+    {"config", "kernels_pallas"},
+)
+LEVEL = {part: depth for depth, layer in enumerate(reversed(LAYERS)) for part in layer}
+# Imports inside one layer: (importer, imported).
+SIDEWAYS = {("oracle", "oracle_sampling"), ("batch", "measure"), ("skills", "prompt")}
+
+# What importing every module of the first must not bring in.
+FORBIDDEN = {
+    "jaxphoton": (*HEAVY, "numpy", "PIL"),
+    "jaxphoton.config": (*HEAVY, "numpy", "PIL"),
+    "jaxphoton.image": HEAVY,
+    "jaxphoton.prompt": HEAVY,
+    "jaxphoton.skills": HEAVY,
+    "jaxphoton.engine.request": HEAVY,
+    "jaxphoton.engine.sequence": HEAVY,
+    "jaxphoton.engine.pages": HEAVY,
+    "jaxphoton.engine.prefix_cache": HEAVY,
+    "jaxphoton.engine.scheduler": HEAVY,
+    "jaxphoton.engine.slots": HEAVY,
+    "jaxphoton.cli.main": (*HEAVY, "numpy", "PIL"),
+    "jaxphoton.model": tuple(f"jaxphoton.{p}" for p in ("engine", "skills", "oracle", "api", "cli", "weights")),
+    "kernels_pallas": ("jaxphoton", "flax", "transformers", "orbax"),
+}
+
+PROBE = """
+import importlib, pkgutil, sys
+name = sys.argv[1]
+package = importlib.import_module(name)
+if name != "jaxphoton":
+    for module in pkgutil.walk_packages(getattr(package, "__path__", []), name + "."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+print("\\n".join(sys.modules))
+"""
+
+
+def exists(module: str) -> bool:
+    path = ROOT / module.replace(".", "/")
+    return (path / "__init__.py").is_file() or path.with_suffix(".py").is_file()
+
+
+@pytest.mark.parametrize("module", [module for module in FORBIDDEN if exists(module)])
+def test_importing_stays_clean(module):
+    done = subprocess.run([sys.executable, "-c", PROBE, module], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = done.stdout.split()
+    found = [name for name in loaded if any(name == f or name.startswith(f + ".") for f in FORBIDDEN[module])]
+    assert not found, f"importing {module} loads {found[:5]}"
+
+
+def source_files() -> list[Path]:
+    return sorted(path for top in ("jaxphoton", "kernels_pallas") for path in (ROOT / top).rglob("*.py"))
+
+
+def part_of(module: str) -> str | None:
+    """`jaxphoton.image.crops` -> `image`; None for other people's modules and for `jaxphoton` alone."""
+    names = module.split(".")
+    if names[0] == "kernels_pallas":
+        return names[0]
+    return names[1] if names[0] == "jaxphoton" and len(names) > 1 else None
+
+
+def imported_parts(path: Path) -> list[tuple[int, str]]:
+    """Every import of a file, those inside functions and for types only included."""
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    modules: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            modules += [(node.lineno, f"{base}.{alias.name}") for alias in node.names]
+    parts = []
+    for line, module in modules:
+        if module.startswith("jaxphoton.__"):
+            continue
+        part = part_of(module)
+        # A public name taken from the package itself (`from jaxphoton import Moondream`) is the api.
+        parts += [(line, part if part in LEVEL or exists(f"jaxphoton.{part}") else "api")] if part else []
+    return parts
+
+
+def test_every_part_has_a_layer():
+    parts = {part_of(".".join(p.relative_to(ROOT).with_suffix("").parts)) for p in source_files()}
+    assert parts - {"__init__", "__main__"} <= set(LEVEL), "new parts of the package must be placed in LAYERS"
+
+
+def test_imports_run_one_way():
+    wrong = []
+    for path in source_files():
+        importer = part_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        if importer in ("__init__", "__main__"):
+            continue
+        for line, imported in imported_parts(path):
+            allowed = imported == importer or (importer, imported) in SIDEWAYS or LEVEL[imported] < LEVEL[importer]
+            if not allowed or (importer == "kernels_pallas" and imported != importer):
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {importer} imports {imported}")
+    assert not wrong, "\n".join(wrong)

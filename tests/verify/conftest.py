@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import jax.numpy as jnp
+import pytest
+
+from jaxphoton.verify.bench import Bench
+from jaxphoton.verify.golden import GoldenModel, open_golden
+from jaxphoton.weights.load import load_model
+
+
+@pytest.fixture(scope="session")
+def md2_golden(goldens) -> GoldenModel:
+    return next(model for model in open_golden(goldens) if model.name == "md2-tiny")
+
+
+@pytest.fixture(scope="session")
+def md2_bench(md2_golden) -> Bench:
+    config, params = load_model(md2_golden.weights, jnp.float32)
+    return Bench(md2_golden, params, config)

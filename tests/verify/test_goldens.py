@@ -1,0 +1,68 @@
+"""Every golden case of Moondream 2, and that the judge can say no."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxphoton.verify.bench import Bench
+from jaxphoton.verify.golden import Case, GoldenError, open_golden
+from jaxphoton.verify.report import Findings, judge
+from jaxphoton.verify.run import run_case
+
+
+@pytest.mark.smoke
+def test_every_case_of_md2_tiny_passes(md2_bench, md2_golden):
+    reports = [run_case(md2_bench, name) for name in md2_golden.case_names()]
+    assert len(reports) >= 22
+    failed = [report.line() for report in reports if not report.passed]
+    assert not failed, "\n".join(failed)
+
+
+def test_a_small_error_in_the_weights_fails_every_case_that_reads_them(md2_bench, md2_golden):
+    text = md2_bench.params.text
+    bent = dataclasses.replace(text, post_ln=text.post_ln + jnp.float32(0.01))
+    bench = Bench(md2_golden, dataclasses.replace(md2_bench.params, text=bent), md2_bench.config)
+    assert run_case(bench, "region").passed
+    assert not run_case(bench, "caption").passed
+
+
+def test_an_unknown_case_is_a_failure_even_when_errors_are_not_judged(md2_bench):
+    report = run_case(md2_bench, "levitation", judged=False)
+    assert report.passed is False
+    assert "unknown case" in report.faults[0]
+
+
+def test_an_array_that_no_check_reads_is_a_failure(md2_bench, monkeypatch):
+    monkeypatch.setattr(Case, "unread", property(lambda self: ["block_mask.extra"]))
+    assert run_case(md2_bench, "block_mask").faults == ("not checked: block_mask.extra",)
+
+
+def test_a_check_that_raises_fails_its_case_and_says_why(md2_bench, monkeypatch):
+    monkeypatch.setattr(Case, "__getitem__", lambda self, array: 1 / 0)
+    report = run_case(md2_bench, "block_mask")
+    assert not report.passed
+    assert "ZeroDivisionError" in report.faults[0]
+
+
+@pytest.mark.parametrize(
+    ("got", "expected"),
+    [([1.0, 2.0], [1.0, 2.001]), ([1.0], [1.0, 2.0]), ([np.nan], [1.0]), ([np.inf], [1.0])],
+)
+def test_findings_reject(got, expected):
+    findings = Findings()
+    findings.close("x", got, expected)
+    assert not judge("case", findings, judged=True).passed
+
+
+def test_reports_are_plain_json(md2_bench):
+    json.loads(json.dumps(run_case(md2_bench, "top_p").as_json(), allow_nan=False))
+
+
+def test_a_folder_that_is_no_golden_directory_is_named(tmp_path):
+    with pytest.raises(GoldenError, match=str(tmp_path)):
+        open_golden(tmp_path)

@@ -1,0 +1,63 @@
+"""The command `convert`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxphoton.cli import convert
+from jaxphoton.config import config_to_dict
+from jaxphoton.weights.load import load_model
+
+
+@pytest.fixture
+def source(tmp_path, write_file, mini_config, mini_tensors):
+    folder = tmp_path / "source"
+    write_file(folder / "model.safetensors", mini_tensors)
+    (folder / "config.json").write_text(json.dumps(config_to_dict(mini_config)))
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def _run(*arguments) -> int:
+    parser = argparse.ArgumentParser()
+    convert.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["convert", *map(str, arguments)])
+    return args.run(args)
+
+
+def test_convert(tmp_path, source, capsys):
+    out = tmp_path / "out"
+    assert _run(source, out) == 0
+    printed = capsys.readouterr().out
+    config, params = load_model(out)
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    assert printed.startswith(f"{out}: ") and "parameters as bfloat16" in printed and f"{held:,} bytes" in printed
+    assert (out / "tokenizer.json").read_text() == "{}"
+    original, wanted = load_model(source)
+    assert config == original
+    assert params.text.wte.dtype == jnp.bfloat16
+    for one, two in zip(jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True):
+        assert np.asarray(one).tobytes() == np.asarray(two).tobytes()
+    assert _run(out, tmp_path / "again", "--dtype", "float32") == 0, "a converted checkpoint converts again"
+    assert load_model(tmp_path / "again", jnp.float32)[1].text.wte.dtype == jnp.float32
+
+
+def test_faults_are_one_message(tmp_path, source, capsys):
+    assert _run(tmp_path / "absent", tmp_path / "out") == 1
+    assert "absent: no such file or folder" in capsys.readouterr().err
+    assert _run(source, source) == 1
+    assert "not an empty folder" in capsys.readouterr().err
+    (source / "model.safetensors").write_bytes(b"nothing")
+    assert _run(source, tmp_path / "out") == 1
+    assert "too short" in capsys.readouterr().err
+    (source / "config.json").unlink()
+    assert _run(source, tmp_path / "out") == 1
+    assert "config.json" in capsys.readouterr().err
+    (source / "tokenizer.json").unlink()
+    assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxphoton import platform
 from jaxphoton.config import ModelConfig
 from jaxphoton.image.crops import cut_crops
-from jaxphoton.image.decode import DEFAULT_MAX_PIXELS, decode
+from jaxphoton.image.decode import MAX_PIXELS, decode
 from jaxphoton.model.params import Params
 from jaxphoton.oracle import Oracle, OracleRequest
 from jaxphoton.prompt import templates
@@ -78,7 +78,7 @@ class Moondream:
         tokenizer: Tokenizer,
         *,
         clamp_boxes: bool = False,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_pixels: int = MAX_PIXELS,
     ):
         self.params, self.config, self.tokenizer = params, config, tokenizer
         self._clamp_boxes, self._max_pixels = clamp_boxes, max_pixels
@@ -97,7 +97,7 @@ class Moondream:
         sharding: jax.sharding.Sharding | None = None,
         coordinates: str = "bins",
         clamp_boxes: bool = False,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_pixels: int = MAX_PIXELS,
     ) -> Moondream:
         """Loads a model.
 

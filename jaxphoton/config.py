@@ -191,7 +191,9 @@ def config_from_dict(data: dict[str, Any]) -> ModelConfig:
         raise ConfigError("settings must be a JSON object")
     inner = data.get("config", data) or {}
     base = _packaged(MODEL_TYPES.get(data.get("model_type", "moondream2"), "moondream2"))["config"]
-    merged = {part: {**base.get(part, {}), **(inner.get(part) or {})} for part in ("vision", "text", "region", "tokenizer")}
+    merged = {
+        part: {**base.get(part, {}), **(inner.get(part) or {})} for part in ("vision", "text", "region", "tokenizer")
+    }
     if (merged["text"].get("group_size") or merged["region"].get("group_size")) is not None:
         raise ConfigError("int4 checkpoints (group_size set) are not supported")
     if isinstance(merged["text"].get("moe"), dict):

@@ -91,7 +91,7 @@ class Oracle:
         return Session(self.config, step, cache, length, _host(readout))
 
     def generate(self, request: OracleRequest) -> Iterator[tuple[Token, Walk]]:
-        """Yields each token as it is chosen, with the walk that has taken it (its `finish` says whether it is the last)."""
+        """Yields each token as it is chosen, with the walk that took it; its `finish` says whether it is the last."""
         session = self.start(request.prompt, request.image)
         room = self.config.text.max_context - session.length
         walk = Walk(request.grammar, min(request.settings.max_tokens, room), request.settings.max_objects)

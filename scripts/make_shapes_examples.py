@@ -40,8 +40,7 @@ def describe(name: str, scene: Scene, tiling: tuple[int, int]) -> dict[str, obje
         "width": width,
         "tiling": list(tiling),
         "objects": [
-            {"class": t.name, "colour": t.colour, "box": [round(value, 5) for value in t.box]}
-            for t in scene.things
+            {"class": t.name, "colour": t.colour, "box": [round(value, 5) for value in t.box]} for t in scene.things
         ],
         "caption_short": short_caption(scene.things),
         "caption_normal": normal_caption(scene.things),

@@ -20,9 +20,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="rendered scenes, 5 GB (OUT/cache)")
     parser.add_argument("--images", type=int, default=230_000, help="pictures seen with language")
-    parser.add_argument(
-        "--minutes", type=float, default=1e9, help="most minutes for the language part"
-    )
+    parser.add_argument("--minutes", type=float, default=1e9, help="most minutes for the language part")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--resume", action="store_true")
     return parser.parse_args()
@@ -32,9 +30,7 @@ def work(rank: int, options: argparse.Namespace, meeting: str) -> None:
     """Train in one process."""
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=options.processes
-    )
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=options.processes)
     cache = options.cache or options.out / "cache"
     trainer = Trainer(options.out, cache, options.images, options.minutes, options.seed)
     if options.resume:

@@ -62,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
                     print(report.line(), flush=True)
     except (golden.GoldenError, WeightsError, ConfigError, ValueError) as error:
         raise CommandError(str(error)) from error
-    failed = [f"{name} {case.name}" for name, cases in results.items() for case in cases.values() if case.passed is False]
+    failed = [
+        f"{name} {case.name}" for name, cases in results.items() for case in cases.values() if case.passed is False
+    ]
     if args.json:
         print(json.dumps(_object(results, args.dtype, judged, not failed), indent=1))
     else:

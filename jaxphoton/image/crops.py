@@ -38,7 +38,9 @@ def select_tiling(height: int, width: int, config: VisionConfig) -> tuple[int, i
     rows_needed, columns_needed = math.ceil(height / window), math.ceil(width / window)
     if rows_needed * columns_needed > most:
         ratio = math.sqrt(most / (rows_needed * columns_needed))
-        return max(1, math.floor(rows_needed * ratio)), max(1, math.floor(columns_needed * ratio))
+        # Upstream lifts a side that rounds to 0 without shortening the other: `most` keeps very long pictures bounded.
+        rows, columns = (max(1, math.floor(needed * ratio)) for needed in (rows_needed, columns_needed))
+        return min(rows, most), min(columns, most)
     rows = max(math.floor(math.sqrt(most * height / width)), rows_needed)
     columns = max(math.floor(math.sqrt(most * width / height)), columns_needed)
     if rows * columns > most:

@@ -98,7 +98,9 @@ def _rotary_tables(config: TextConfig, positions: jax.Array) -> tuple[jax.Array,
     """
     half = config.rotary_dim // 2
     frequencies = config.rope_theta ** (-np.arange(half, dtype=np.float64) / half)
-    angles = positions[:, :, None, None].astype(jnp.float32) * jnp.asarray(frequencies, jnp.float32)[None, None, None, :]
+    angles = (
+        positions[:, :, None, None].astype(jnp.float32) * jnp.asarray(frequencies, jnp.float32)[None, None, None, :]
+    )
     return jnp.cos(angles), jnp.sin(angles)
 
 

@@ -60,7 +60,7 @@ class Query:
         return ids.index(self.tokenizer.answer_id) + 1 if self.tokenizer.answer_id in ids else len(ids) + 1
 
     def _reasoning(self, tokens: Sequence[Token], decode: Decode) -> dict[str, Any]:
-        """Text and grounding; a new span starts at each grounding id, and coordinates belong to the span they are in."""
+        """Text and grounding; a new span starts at each grounding id and owns the coordinates in it."""
         borders = {self.tokenizer.start_ground_points_id, self.tokenizer.end_ground_id}
         spans: list[list[Token]] = [[]]
         for token in tokens:

@@ -59,7 +59,13 @@ class Bench:
         return self._images[index]
 
     def generate(
-        self, oracle: Oracle, prompt: Sequence[int], image: Any, grammar: str, max_tokens: int, max_objects: int = 1 << 20
+        self,
+        oracle: Oracle,
+        prompt: Sequence[int],
+        image: Any,
+        grammar: str,
+        max_tokens: int,
+        max_objects: int = 1 << 20,
     ) -> Generation:
         """Greedy generation from prompt ids."""
         settings = Settings(temperature=0.0, max_tokens=max_tokens, max_objects=max_objects, seed=0)
@@ -70,7 +76,11 @@ class Bench:
         """One whole prompt: block outputs [L + 1, T, D], logits [T, V] and the final-norm output [T, D]."""
         ids, kinds, values = prompt_inputs(self.config, prompt, image is not None)
         hidden, logits, normed = self._traced(
-            self.params, ids=ids[None], kinds=kinds[None], values=values[None], image=None if image is None else image[None]
+            self.params,
+            ids=ids[None],
+            kinds=kinds[None],
+            values=values[None],
+            image=None if image is None else image[None],
         )
         return np.stack([np.asarray(h)[0] for h in hidden]), np.asarray(logits)[0], np.asarray(normed)[0]
 

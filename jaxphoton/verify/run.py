@@ -34,7 +34,9 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 )
 
 
-def run_model(golden: GoldenModel, dtype: DTypeLike, placing: Placing = None, judged: bool = True) -> Iterator[CaseReport]:
+def run_model(
+    golden: GoldenModel, dtype: DTypeLike, placing: Placing = None, judged: bool = True
+) -> Iterator[CaseReport]:
     """Yields one report a case. An error inside a check fails that case alone.
 
     Raises:

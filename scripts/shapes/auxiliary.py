@@ -56,9 +56,7 @@ class AuxiliaryHead(nn.Module):
         """Return logits over the words of the ids."""
         return self.scale * image @ F.normalize(wte[ids], dim=-1).to(image.dtype).T
 
-    def forward(
-        self, image: Tensor, wte: Tensor, targets: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, wte: Tensor, targets: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the loss, and class and colour accuracy on object cells with box error."""
         classes, colours = targets["classes"].flatten(), targets["colours"].flatten()
         inside = (classes >= 0).float()

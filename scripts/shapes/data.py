@@ -25,9 +25,7 @@ def render(folder: Path, tiling: tuple[int, int], seed: int) -> None:
     rng = np.random.default_rng([seed, *tiling])
     height, width = target_size(tiling)
     whole = np.lib.format.open_memmap(f"{stem}_whole.npy", "w+", np.uint8, (count, CROP, CROP, 3))
-    tiles = np.lib.format.open_memmap(
-        f"{stem}_tiles.npy", "w+", np.uint8, (count, height, width, 3)
-    )
+    tiles = np.lib.format.open_memmap(f"{stem}_tiles.npy", "w+", np.uint8, (count, height, width, 3))
     words = np.full((count, MOST, 2), -1, np.int8)
     boxes = np.zeros((count, MOST, 4), np.float32)
     for index in range(count):
@@ -53,9 +51,7 @@ class Store:
         with np.load(stem.with_suffix(".npz")) as meta:
             self.words, self.boxes = meta["words"], meta["boxes"]
 
-    def draw(
-        self, rng: np.random.Generator, count: int
-    ) -> tuple[np.ndarray, np.ndarray, list[list[Thing]]]:
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, list[list[Thing]]]:
         """Draw scenes, half of them mirrored: global crops, tiles, things from left to right."""
         chosen = rng.integers(0, len(self.words), count)
         whole, tiles, things = self.whole[chosen], self.tiles[chosen], []

@@ -46,9 +46,7 @@ class Text(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.wte = nn.Parameter(torch.zeros(sizes.vocab, sizes.dim))
-        self.blocks = nn.ModuleList(
-            TextBlock(sizes.dim, sizes.heads, sizes.ff) for _ in range(sizes.layers)
-        )
+        self.blocks = nn.ModuleList(TextBlock(sizes.dim, sizes.heads, sizes.ff) for _ in range(sizes.layers))
         self.post_ln = nn.LayerNorm(sizes.dim)
         self.lm_head = nn.Linear(sizes.dim, sizes.vocab)
 

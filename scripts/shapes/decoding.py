@@ -110,9 +110,7 @@ def find(decoder: Decoder, prompt: list[int], skill: str, most: int = 50) -> Fou
     return found
 
 
-def _find_size(
-    decoder: Decoder, found: Found, hidden: Tensor, bins: list[int], values: list[float]
-) -> Tensor:
+def _find_size(decoder: Decoder, found: Found, hidden: Tensor, bins: list[int], values: list[float]) -> Tensor:
     region = decoder.net.region
     logits = region.sizes(hidden)
     found.hidden.append(hidden)

@@ -131,9 +131,7 @@ def extent(parts: list[Part]) -> tuple[np.ndarray, np.ndarray]:
     return corners.min(0), corners.max(0)
 
 
-def paint(
-    background: np.ndarray, objects: list[tuple[list[Part], tuple[int, int, int]]]
-) -> np.ndarray:
+def paint(background: np.ndarray, objects: list[tuple[list[Part], tuple[int, int, int]]]) -> np.ndarray:
     """Draw the objects (parts in picture pixels and their colour) over a uint8 RGB background."""
     height, width = background.shape[:2]
     scale = SUPERSAMPLING

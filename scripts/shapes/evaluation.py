@@ -101,9 +101,7 @@ class Examiner:
         """Detect and point to a label."""
         wanted = texts.matching(things, label)
         results = {
-            skill: find(
-                Decoder(self.net, self.prefix), self.words.find_prompt(skill, label), skill
-            ).objects
+            skill: find(Decoder(self.net, self.prefix), self.words.find_prompt(skill, label), skill).objects
             for skill in ("detect", "point")
         }
         if not wanted:

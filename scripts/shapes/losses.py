@@ -41,9 +41,7 @@ def lane_mask(owner: Tensor) -> Tensor:
 def run_lanes(net: Shapes, image: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """Return the hidden states of the packed prompts [pictures * lanes, length, dim]."""
     lanes = batch["tokens"].shape[1]
-    past = [
-        (k.repeat_interleave(lanes, 0), v.repeat_interleave(lanes, 0)) for k, v in net.prefix(image)
-    ]
+    past = [(k.repeat_interleave(lanes, 0), v.repeat_interleave(lanes, 0)) for k, v in net.prefix(image)]
     tokens, kinds, values, positions, owner = (
         batch[name].flatten(0, 1) for name in ("tokens", "kinds", "values", "positions", "owner")
     )
@@ -60,9 +58,7 @@ def soft_bins(logits: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
     return (loss * used).sum() / used.sum().clamp(min=1.0)
 
 
-def language_loss(
-    net: Shapes, image: Tensor, batch: dict[str, Tensor], sigma: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def language_loss(net: Shapes, image: Tensor, batch: dict[str, Tensor], sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss, its parts (tokens, coordinates, sizes) and the argmax tokens."""
     hidden = run_lanes(net, image, batch).flatten(0, 1)
     logits = net.text.logits(hidden).float()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .training import Stage, Trainer
 
 EVERY = 50
-NUMBERS = ("class", "colour", "box", "token_loss", "coord_loss", "size_loss")
+NUMBERS = ("cell_class", "cell_colour", "cell_box", "token_loss", "coord_loss", "size_loss")
 
 
 class Report:
@@ -25,9 +25,7 @@ class Report:
         self.values: dict[str, list[float]] = defaultdict(list)
         self.started = time.monotonic()
 
-    def add(
-        self, stage: "Stage", run: "Trainer", numbers: Tensor, batch: dict[str, Tensor], best: Any
-    ) -> None:
+    def add(self, stage: "Stage", run: "Trainer", numbers: Tensor, batch: dict[str, Tensor], best: Any) -> None:
         """Note a step; write a line every so often."""
         if self.rank:
             return

@@ -70,9 +70,7 @@ def draw_words(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
     return words
 
 
-def random_parts(
-    rng: np.random.Generator, name: str, longest: float, scale: np.ndarray, stretch: float
-) -> list[Part]:
+def random_parts(rng: np.random.Generator, name: str, longest: float, scale: np.ndarray, stretch: float) -> list[Part]:
     """Return an object in picture pixels whose longest side after the resize is `longest`."""
     angle = rng.uniform(-0.2, 0.2)
     cos, sin = np.cos(angle), np.sin(angle)
@@ -104,10 +102,7 @@ def place(
         if near_third((corner + size / 2) / target):
             continue
         box = np.concatenate([corner, corner + size])
-        if all(
-            (box[:2] > other[2:] + GAP).any() or (other[:2] > box[2:] + GAP).any()
-            for other in taken
-        ):
+        if all((box[:2] > other[2:] + GAP).any() or (other[:2] > box[2:] + GAP).any() for other in taken):
             return [(polygon - lower + corner / scale, fill) for polygon, fill in parts], box
     return None
 

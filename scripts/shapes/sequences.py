@@ -46,9 +46,7 @@ class Prompted:
         self.targets[-1], self.weights[-1] = token, weight
 
 
-def text_sequence(
-    task: str, prompt: Sequence[int], answer: Sequence[int], weight: float
-) -> Prompted:
+def text_sequence(task: str, prompt: Sequence[int], answer: Sequence[int], weight: float) -> Prompted:
     """Return a prompt answered in words."""
     sequence = Prompted(TASKS.index(task))
     for token in prompt:
@@ -75,9 +73,7 @@ def bin_size(index: float) -> float:
     return float(2.0 ** (10.0 * index / (BINS - 1) - 10.0))
 
 
-def find_sequence(
-    skill: str, prompt: Sequence[int], things: Sequence[Thing], rng: np.random.Generator
-) -> Prompted:
+def find_sequence(skill: str, prompt: Sequence[int], things: Sequence[Thing], rng: np.random.Generator) -> Prompted:
     """Return a detect or point prompt; fed-back values are a little off, as at inference."""
     sequence = Prompted(TASKS.index(skill))
     for token in prompt:
@@ -94,9 +90,7 @@ def find_sequence(
             width, height = thing.box[2] - thing.box[0], thing.box[3] - thing.box[1]
             bins = size_bin(width), size_bin(height)
             sequence.sizes[-1] = bins
-            fed = [
-                bin_size(min(BINS - 1, round(b + n))) for b, n in zip(bins, noise[2:], strict=True)
-            ]
+            fed = [bin_size(min(BINS - 1, round(b + n))) for b, n in zip(bins, noise[2:], strict=True)]
             sequence.feed(SIZE, 2, (fed[0], fed[1]))
     sequence.expect(EOS, DECISION_WEIGHT)
     return sequence
@@ -111,9 +105,7 @@ def caption_ids(words: Words, things: Sequence[Thing], length: str) -> list[int]
     return ids
 
 
-def draw_sequences(
-    rng: np.random.Generator, words: Words, things: Sequence[Thing]
-) -> list[Prompted]:
+def draw_sequences(rng: np.random.Generator, words: Words, things: Sequence[Thing]) -> list[Prompted]:
     """Draw the prompts for one picture."""
     drawn = []
     for length in (texts.SHORT, texts.NORMAL):

@@ -63,11 +63,7 @@ def caption(things: Sequence[Thing], length: str) -> str:
 def matching(things: Sequence[Thing], label: str) -> list[Thing]:
     """Return the objects that a label ("fish", "red fish" or "object") names."""
     *colour, name = label.split()
-    return [
-        thing
-        for thing in things
-        if name in ("object", thing.name) and (not colour or colour[0] == thing.colour)
-    ]
+    return [thing for thing in things if name in ("object", thing.name) and (not colour or colour[0] == thing.colour)]
 
 
 def one_of(rng: np.random.Generator, items: Sequence[str]) -> str:
@@ -83,12 +79,7 @@ def without(items: Sequence[str], used: set[str]) -> list[str]:
 def crossed_labels(things: Sequence[Thing]) -> list[str]:
     """Return the "colour class" labels whose two words are there, but on different objects."""
     pairs = {(thing.colour, thing.name) for thing in things}
-    return [
-        f"{a.colour} {b.name}"
-        for a in things
-        for b in things
-        if a is not b and (a.colour, b.name) not in pairs
-    ]
+    return [f"{a.colour} {b.name}" for a in things for b in things if a is not b and (a.colour, b.name) not in pairs]
 
 
 def draw_label(rng: np.random.Generator, things: Sequence[Thing]) -> str:

@@ -58,8 +58,7 @@ class Vision(nn.Module):
         self.patch_emb = nn.Linear(3 * PATCH * PATCH, sizes.enc_dim)
         self.pos_emb = nn.Parameter(torch.zeros(1, CELLS, sizes.enc_dim))
         self.blocks = nn.ModuleList(
-            VisionBlock(sizes.enc_dim, sizes.enc_heads, sizes.enc_ff)
-            for _ in range(sizes.enc_layers)
+            VisionBlock(sizes.enc_dim, sizes.enc_heads, sizes.enc_ff) for _ in range(sizes.enc_layers)
         )
         self.post_ln = nn.LayerNorm(sizes.enc_dim)
         self.proj_mlp = MLP(2 * sizes.enc_dim, sizes.proj_inner, sizes.dim)

@@ -30,7 +30,9 @@ CONFIG = VisionConfig(
 
 @pytest.fixture(scope="module")
 def params(random_params):
-    return random_params(CONFIG, TextConfig(dim=32, ff_dim=8, n_layers=1, vocab_size=9, n_heads=4, n_kv_heads=4, prefix_attn=26)).vision
+    return random_params(
+        CONFIG, TextConfig(dim=32, ff_dim=8, n_layers=1, vocab_size=9, n_heads=4, n_kv_heads=4, prefix_attn=26)
+    ).vision
 
 
 def picture(seed: int, height: int, width: int) -> np.ndarray:

@@ -57,7 +57,14 @@ def test_points_come_in_pairs():
 
 
 def test_reasoning_spans_carry_their_points_and_offsets():
-    tokens = (*text(30, 7), coordinate(0.1), coordinate(0.2), *text(31, 9, 32, 7, 33, 9), coordinate(0.4), *text(3, 40, 0))
+    tokens = (
+        *text(30, 7),
+        coordinate(0.1),
+        coordinate(0.2),
+        *text(31, 9, 32, 7, 33, 9),
+        coordinate(0.4),
+        *text(3, 40, 0),
+    )
     result = Query(PROMPT, IDS, reasoning=True).parse(Generation(tokens, "stop"), spell)
     assert result["answer"] == "<40>"
     reasoning = result["reasoning"]

@@ -83,5 +83,3 @@ def _decisions(bench: Bench, readouts: list[Readout]) -> np.ndarray:
     """Logits of (stop, coordinate)."""
     pair = [bench.tokenizer.eos_id, bench.tokenizer.coord_id]
     return np.array([r.logits[pair] for r in readouts])
-
-

@@ -161,6 +161,48 @@ class ModelConfig:
         _require(text.max_context > prefix, "text.max_context must be longer than the image prefix")
 
 
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How the engine runs. Every combination of buckets is one compiled program.
+
+    Attributes:
+      max_rows: sequences decoded at once.
+      depth: launches under way at once; 1 blocks on every step, 2 pipelines.
+      page_size: positions a key/value page holds.
+      kv_pages: pages of the pool; None sizes it for `max_rows` sequences of a whole context.
+      step_rows: batch sizes of the decode step.
+      prefill_rows: batch sizes of a prefill.
+      prefill_lengths: chunk lengths of a prefill.
+      vision: (images, crops) that one vision launch takes; None for buckets fit for the model.
+      max_waiting: requests that may wait; more are refused.
+      share_prefixes: let questions about one image share its pages.
+      fixed_shapes: one bucket of each kind, one request a prefill, nothing shared: a request's result is then the
+        same to the last bit whatever else runs (`kv_pages` must be enough that none is set back).
+    """
+
+    max_rows: int = 32
+    depth: int = 2
+    page_size: int = 16
+    kv_pages: int | None = None
+    step_rows: tuple[int, ...] = (2, 8, 32)
+    prefill_rows: tuple[int, ...] = (1, 4)
+    prefill_lengths: tuple[int, ...] = (32, 128)
+    vision: tuple[tuple[int, int], ...] | None = None
+    max_waiting: int = 1024
+    share_prefixes: bool = True
+    fixed_shapes: bool = False
+
+    def __post_init__(self):
+        _require(self.depth in (1, 2), "depth must be 1 (blocking) or 2 (pipelined)")
+        _require(self.max_rows >= 1, "max_rows must be at least 1")
+        _require(max(self.step_rows) >= self.max_rows, "the largest of step_rows must hold max_rows")
+        _require(min(self.step_rows) >= 2, "step_rows must be at least 2: a single row rounds differently")
+        _require(self.page_size >= 1, "page_size must be at least 1")
+        for name in ("step_rows", "prefill_rows", "prefill_lengths"):
+            buckets = getattr(self, name)
+            _require(min(buckets) >= 1 and list(buckets) == sorted(set(buckets)), f"{name} must be ascending")
+
+
 def load_config(path: str | Path) -> ModelConfig:
     """Reads a `config.json` in the upstream form (or one of the bare files in `configs/`).
 

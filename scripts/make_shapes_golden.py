@@ -4,6 +4,7 @@ The network is the PyTorch one it was trained with: independent code to hold an 
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from torch import Tensor
 
 SEED = 80_001
 PROVENANCE = "scripts/make_shapes_golden.py: the training network in PyTorch, float32"
+# bins next to each other are close by training; below this the argmax could turn with the hardware
+LEAST_MARGIN = 0.02
 PICTURES = (((1, 1), (64, 60), 2), ((2, 2), (112, 112), 3))
 TEXT_CONVENTION = "logits[k] selects tokens[k]; raw, before suppression (of id 3 in answers)"
 Cases = dict[str, dict[str, Any]]
@@ -52,6 +55,10 @@ class Recorder:
     def note(self, case: str, **values: object) -> None:
         """Keep the facts of a case."""
         self.cases[case] = {"provenance": PROVENANCE, **values}
+
+    def least_margin(self) -> float:
+        """Return the smallest distance between best and second choice in any case."""
+        return min(case.get("min_margin", np.inf) for case in self.cases.values())
 
     def image(self, index: int) -> None:
         """Record one picture through the vision part."""
@@ -184,11 +191,10 @@ class Recorder:
         self.note("region", note=note)
 
 
-def record(folder: Path) -> Recorder:
-    """Run all cases."""
-    net, words = load(folder)
+def record(net: Shapes, words: Words, seed: int) -> Recorder:
+    """Run all cases on the pictures of a seed."""
     scenes = [
-        make_scene(np.random.default_rng([SEED, number]), tiling, size, count)
+        make_scene(np.random.default_rng([seed, number]), tiling, size, count)
         for number, (tiling, size, count) in enumerate(PICTURES)
     ]
     recorder = Recorder(net, words, scenes)
@@ -214,13 +220,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=assets / "golden")
     options = parser.parse_args()
     with torch.inference_mode():
-        recorder = record(options.model)
+        net, words = load(options.model)
+        for seed in itertools.count(SEED):
+            recorder = record(net, words, seed)
+            if recorder.least_margin() >= LEAST_MARGIN:
+                break
     (options.out / "shapes").mkdir(parents=True, exist_ok=True)
     save_file(recorder.images, options.out / "images.safetensors")
     save_file(recorder.arrays, options.out / "shapes" / "cases.safetensors")
     for path in options.out.rglob("*.safetensors"):
         path.chmod(0o644)
-    notes = {"model": "shapes", "set": "shapes", "seed": SEED, "cases": recorder.cases}
+    notes = {"model": "shapes", "set": "shapes", "seed": seed, "cases": recorder.cases}
     (options.out / "shapes" / "cases.json").write_text(json.dumps(notes, indent=1) + "\n")
 
 

@@ -13,11 +13,17 @@ from jax.typing import DTypeLike
 from jaxphoton.config import ModelConfig, load_config
 from jaxphoton.model.params import Params, abstract
 from jaxphoton.weights.checkpoint import Checkpoint, TensorEntry, WeightsError, open_checkpoint
-from jaxphoton.weights.mapping import Placement, Source, abstract_leaves, canonical_names, placed_shape, placements
+from jaxphoton.weights.mapping import (
+    Placement,
+    Placing,
+    Source,
+    abstract_leaves,
+    canonical_names,
+    placed_shape,
+    placements,
+)
 
-__all__ = ["Placing", "WeightsError", "load_model", "load_params"]
-
-Placing = jax.Device | jax.sharding.Sharding | None  # where leaves go; None is JAX's default device
+__all__ = ["WeightsError", "load_model", "load_params"]
 
 DTYPES = ("bfloat16", "float16", "float32")
 NAMES_SHOWN = 20

@@ -21,6 +21,7 @@ from jaxphoton.model.params import abstract
 from jaxphoton.weights.checkpoint import WeightsError
 
 Index = tuple[int | slice, ...]
+Placing = jax.Device | jax.sharding.Sharding | None  # where leaves go; None is the default device
 
 _V = r"vision_encoder\.encoder\.model\.visual\."
 _H = r"text_model\.transformer\.h\.(\d+)\."

@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 from jaxphoton.config import ModelConfig, config_to_dict
 from jaxphoton.model.params import Params, abstract
 from jaxphoton.weights.checkpoint import WeightsError
-from jaxphoton.weights.mapping import abstract_leaves
+from jaxphoton.weights.mapping import Placing, abstract_leaves
 
 # orbax is imported where it is used: it takes long, and plain safetensors need none of it.
 
@@ -67,7 +67,7 @@ def restore(
     directory: str | Path,
     config: ModelConfig,
     dtype: DTypeLike = jnp.bfloat16,
-    sharding: jax.Device | jax.sharding.Sharding | None = None,
+    sharding: Placing = None,
 ) -> Params:
     """Parameters of a converted checkpoint, cast to `dtype` and placed as `sharding` says while they are read.
 

@@ -44,8 +44,8 @@ def test_float8_values_are_those_of_the_format(tmp_path):
     data = bytes([0x38, 0x3C, 0x7E, 0xB8, 0x01]) + bytes([0x3C, 0x7B, 0x01])
     header = {"a": _tensor([5], 0, 5, "F8_E4M3"), "b": _tensor([3], 5, 8, "F8_E5M2")}
     file = TensorFile(_file(tmp_path / "f8.safetensors", header, data))
-    np.testing.assert_array_equal(file.read("a").astype(np.float32), np.float32([1, 1.5, 448, -1, 2**-9]))
-    np.testing.assert_array_equal(file.read("b").astype(np.float32), np.float32([1, 57344, 2**-16]))
+    np.testing.assert_array_equal(file.read("a").astype(np.float32), [1, 1.5, 448, -1, 2**-9])
+    np.testing.assert_array_equal(file.read("b").astype(np.float32), [1, 57344, 2**-16])
 
 
 def test_empty_tensors_and_empty_files(tmp_path, write_file):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ def test_golden_checkpoint(goldens, dtype):
     _fits(params, config, dtype)
     stored = load_file(goldens / "md2-tiny" / "model.safetensors")
     for place in placements(config):
-        leaf = params
+        leaf: Any = params
         for part in place.leaf.split("."):
             leaf = leaf[int(part)] if part.isdigit() else getattr(leaf, part)
         wanted = stored.pop(f"model.{place.name}").astype(np.float32)

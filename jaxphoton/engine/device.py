@@ -1,0 +1,208 @@
+"""The real device: compiled programs by bucket, the state they are threaded through, launches and the one fetch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence as Many
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxphoton.config import EngineConfig, ModelConfig
+from jaxphoton.engine import programs
+from jaxphoton.engine.control import ControlShape
+from jaxphoton.engine.layout import Prefill, Row, table_width
+from jaxphoton.engine.programs import Family
+from jaxphoton.engine.scheduler import Limits, PrefillPlan, StepPlan
+from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.state import PagedCache, RowState
+from jaxphoton.image.pooling import pooling_matrices
+from jaxphoton.model import vision
+from jaxphoton.model.params import Params
+from jaxphoton.skills.automaton import TokenAutomaton
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """The shapes that are compiled. `vision` holds (images, crops)."""
+
+    step: tuple[int, ...]
+    prefill: tuple[tuple[int, int], ...]  # (rows, length)
+    vision: tuple[tuple[int, int], ...]
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        return tuple(sorted({images for images, _ in self.vision}))
+
+
+def make_buckets(config: EngineConfig, model: ModelConfig) -> Buckets:
+    """The buckets that a configuration asks for; one of each kind with `fixed_shapes`."""
+    most = 1 + model.vision.max_crops
+    sizes = config.vision or default_vision(most, max(config.prefill_rows))
+    if config.fixed_shapes:
+        return Buckets((max(config.step_rows),), ((1, max(config.prefill_lengths)),), ((1, most),))
+    prefill = tuple((rows, length) for rows in config.prefill_rows for length in config.prefill_lengths)
+    return Buckets(config.step_rows, prefill, tuple(sorted(sizes, key=lambda size: (size[1], size[0]))))
+
+
+def default_vision(most_crops: int, images: int) -> tuple[tuple[int, int], ...]:
+    """Single images of few, of many and of the most crops; several images of few and of many."""
+    singles = {(1, crops) for crops in (2, 5, 10, most_crops) if crops <= most_crops}
+    several = {(images, images * crops) for crops in (5, 10) if crops <= most_crops} if images > 1 else set()
+    return tuple(singles | several)
+
+
+def limits_of(config: EngineConfig, buckets: Buckets) -> Limits:
+    rows = max(rows for rows, _ in buckets.prefill)
+    share = config.share_prefixes and not config.fixed_shapes
+    return Limits(config.max_rows, rows, buckets.vision, share_prefixes=share)
+
+
+class Programs:
+    """All programs of one model and configuration, compiled; an unplanned shape is an error, never a compile.
+
+    Several engines may use one Programs: it holds no state.
+    """
+
+    def __init__(self, params: Params, config: ModelConfig, automaton: TokenAutomaton, engine: EngineConfig):
+        self.params, self.config, self.engine, self.automaton = params, config, engine, automaton
+        self.buckets = make_buckets(engine, config)
+        self.table = table_width(config.text.max_context, engine.page_size)
+        self.prefix_pages = -(-config.text.prefix_attn // engine.page_size)
+        self.pages = engine.kv_pages or 1 + engine.max_rows * self.table
+        # The text programs do not take the vision leaves: every argument costs host time.
+        self.text_params = dataclasses.replace(params, vision=None)
+        self._compiled = self._compile()
+
+    def fresh_state(self) -> tuple[PagedCache, RowState]:
+        device = self.params.text.wte.sharding
+        dtype = self.params.text.wte.dtype
+        cache = PagedCache.zeros(self.config.text, self.pages, self.engine.page_size, dtype)
+        return jax.device_put((cache, RowState.zeros(self.engine.max_rows)), device)
+
+    def __getitem__(self, key: tuple) -> Callable:
+        return self._compiled[key]
+
+    def _compile(self) -> dict[tuple, Callable]:
+        family = Family(self.config, self.automaton, self.table)
+        cache, rows = jax.eval_shape(self.fresh_state)
+        jobs: dict[tuple, Callable[[], Any]] = {}
+        for batch in self.buckets.step:
+            control = _ints(batch, len(Row) + self.table)
+            jobs["step", batch] = partial(self._lower, partial(programs.step, family), cache, rows, control)
+        for batch, length in self.buckets.prefill:
+            control = _ints(batch, len(Row) + self.table + len(Prefill) + 4 * length)
+            jobs["prefill", batch, length] = partial(self._lower, partial(programs.prefill, family), cache, rows, control)
+        for images in self.buckets.prefix:
+            text = self.config.text
+            embeddings = jax.ShapeDtypeStruct((images, text.prefix_attn - 1, text.dim), self.params.text.wte.dtype)
+            arguments = (cache, embeddings, _ints(images, self.prefix_pages))
+            jobs["prefix", images] = partial(self._lower, partial(programs.prefix, family), *arguments)
+        for images, crops in self.buckets.vision:
+            jobs["vision", images, crops] = partial(self._lower_vision, images, crops)
+        with ThreadPoolExecutor() as pool:
+            done = pool.map(lambda job: job().compile(), jobs.values())
+            return dict(zip(jobs, done, strict=True))
+
+    def _lower(self, function: Callable, *arguments: Any):
+        # Cache and row state are donated; what else follows is one control array.
+        donated = tuple(i for i, a in enumerate(arguments, 1) if isinstance(a, (PagedCache, RowState)))
+        return jax.jit(function, donate_argnums=donated).lower(self.text_params, *arguments)
+
+    def _lower_vision(self, images: int, crops: int):
+        config = self.config.vision
+        side = jax.ShapeDtypeStruct((crops, config.grid, config.grid), jnp.float32)
+        pixels = jax.ShapeDtypeStruct((crops, config.crop_size, config.crop_size, 3), jnp.uint8)
+
+        def encode_images(params, pixels, rows, columns, image):
+            return vision.embed_images(params, config, pixels, rows, columns, image, images)
+
+        return jax.jit(encode_images).lower(self.params.vision, pixels, side, side, _ints(crops))
+
+
+class Device:
+    """Threads cache and row state through the programs. Everything but `fetch` returns at once."""
+
+    def __init__(self, programs: Programs):
+        self._programs = programs
+        self._control = ControlShape(programs.engine.max_rows, programs.table)
+        self._cache, self._rows = programs.fresh_state()
+
+    def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, jax.Array]:
+        """Enqueues vision, prefixes and prompts of a plan; returns (control of the last chunk, output)."""
+        programs = self._programs
+        if plan.images:
+            self._prefix(plan.images)
+        ids = max(s.prefill_length - s.prefix_length for s in plan.sequences)
+        batch, length = _smallest(programs.buckets.prefill, lambda b: (b[0] >= len(plan.sequences), b[1] >= ids))
+        chunks = -(-ids // length)
+        bos = programs.config.tokenizer.bos_id
+        run = programs["prefill", batch, length]
+        for chunk in range(chunks):
+            control = self._control.prefill(plan.sequences, chunk, chunks, batch, length, programs.automaton, bos)
+            self._cache, self._rows, output = run(programs.text_params, self._cache, self._rows, control)
+        output.copy_to_host_async()
+        return control, output
+
+    def step(self, plan: StepPlan) -> tuple[np.ndarray, jax.Array]:
+        """Enqueues a decode step; returns (control, output)."""
+        programs = self._programs
+        batch = next(rows for rows in programs.buckets.step if rows >= len(plan.sequences))
+        control = self._control.step(plan.sequences, batch)
+        run = programs["step", batch]
+        self._cache, self._rows, output = run(programs.text_params, self._cache, self._rows, control)
+        output.copy_to_host_async()
+        return control, output
+
+    def fetch(self, output: jax.Array) -> np.ndarray:
+        """The only blocking read: int32 [B, Output]."""
+        return np.asarray(output)
+
+    def reset(self) -> None:
+        """New, empty state after a device error."""
+        self._cache, self._rows = self._programs.fresh_state()
+
+    def _prefix(self, sequences: Many[Sequence]) -> None:
+        programs = self._programs
+        inputs = [s.request.image for s in sequences]
+        total = sum(len(image.crops.pixels) for image in inputs if image)
+        images, crops = next(b for b in programs.buckets.vision if b[0] >= len(sequences) and b[1] >= total)
+        packed = pack_crops([image.crops for image in inputs if image], crops, programs.config)
+        embeddings = programs["vision", images, crops](programs.params.vision, *packed)
+        pages = self._control.prefix(sequences, images, programs.prefix_pages)
+        self._cache = programs["prefix", images](programs.text_params, self._cache, embeddings, pages)
+
+
+def pack_crops(pictures: list, crops: int, config: ModelConfig) -> tuple[np.ndarray, ...]:
+    """Pixels, pooling rows and columns, and owner of the crops of several pictures, padded to `crops`."""
+    size, grid = config.vision.crop_size, config.vision.grid
+    pixels = np.zeros((crops, size, size, 3), np.uint8)
+    rows = np.zeros((crops, grid, grid), np.float32)
+    columns = np.zeros((crops, grid, grid), np.float32)
+    owner = np.full(crops, -1, np.int32)
+    start = 0
+    for index, picture in enumerate(pictures):
+        stop = start + len(picture.pixels)
+        pixels[start:stop] = picture.pixels
+        rows[start:stop], columns[start:stop] = pooling_matrices(picture.tiling, config.vision)
+        owner[start:stop] = 2 * index + 1
+        owner[start] = 2 * index
+        start = stop
+    return pixels, rows, columns, owner
+
+
+def _smallest(buckets: tuple[tuple[int, int], ...], fits: Callable[[tuple[int, int]], tuple[bool, bool]]):
+    """The first bucket that fits; if no length does, the longest of those with enough rows (prompts go in chunks)."""
+    enough = [b for b in buckets if fits(b)[0]]
+    rows = min(b[0] for b in enough)
+    enough = [b for b in enough if b[0] == rows]
+    return next((b for b in enough if fits(b)[1]), enough[-1])
+
+
+def _ints(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.int32)

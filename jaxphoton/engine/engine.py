@@ -1,0 +1,185 @@
+"""The engine: one thread owns the loop; anybody may submit."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from jaxphoton.engine.control import TokenReader
+from jaxphoton.engine.device import Device, Programs, limits_of
+from jaxphoton.engine.pages import PageAllocator
+from jaxphoton.engine.pipeline import Pipeline
+from jaxphoton.engine.request import Request
+from jaxphoton.engine.scheduler import Scheduler
+from jaxphoton.engine.sequence import Sequence
+from jaxphoton.model.region import coordinate_values, size_values
+from jaxphoton.skills.base import Generation, Token
+
+
+class EngineError(RuntimeError):
+    """The engine cannot take or finish a request."""
+
+
+class QueueFull(EngineError):
+    """As many requests wait as the configuration allows: try again when some have finished."""
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """A request on its way.
+
+    Attributes:
+      future: the Generation, or the exception that ended the request.
+    """
+
+    sequence: Sequence
+    on_token: Callable[[Token], None] | None = None
+    future: Future[Generation] = field(default_factory=Future)
+
+
+class Engine:
+    """Runs requests until shut down. A context manager: leaving it waits for what was submitted."""
+
+    def __init__(self, programs: Programs, on_event: Callable | None = None):
+        self.programs = programs
+        config, model = programs.engine, programs.config
+        self._config, self._model = config, model
+        reader = TokenReader(model.tokenizer.size_id, coordinate_values(model.region), size_values(model.region))
+        self.scheduler = Scheduler(limits_of(config, programs.buckets), PageAllocator(programs.pages))
+        self.pipeline = Pipeline(
+            Device(programs), self.scheduler, reader, config.depth, self._finished, self._token, on_event
+        )
+        self._live: dict[Sequence, Submission] = {}
+        self._commands: deque[Callable[[], None]] = deque()
+        self._wake = threading.Condition()
+        self._pending = 0
+        self._closing = False
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="jaxphoton-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request, on_token: Callable[[Token], None] | None = None) -> Submission:
+        """Queues a request; from any thread.
+
+        Args:
+          request: what to generate.
+          on_token: called on the engine's thread for every committed token; must return quickly.
+
+        Raises:
+          ValueError: the request could never run (too long, too large).
+          QueueFull: too many requests wait.
+          EngineError: the engine was shut down or has failed.
+        """
+        model = self._model
+        prefix, context = model.text.prefix_attn, model.text.max_context
+        sequence = Sequence(request, prefix, self._config.page_size, context)
+        self.scheduler.check(sequence)
+        if request.grammar not in self.programs.automaton.start:
+            raise ValueError(f"this model has no grammar {request.grammar!r}")
+        submission = Submission(sequence, on_token)
+        with self._wake:
+            self._refuse_if_closed()
+            if self._pending >= self._config.max_waiting + self._config.max_rows:
+                raise QueueFull(f"{self._pending} requests are waiting or running; no more are taken")
+            self._pending += 1
+            self._commands.append(lambda: self._add(submission))
+            self._wake.notify()
+        return submission
+
+    def cancel(self, submission: Submission) -> None:
+        """Gives a request up; its future is cancelled unless it has a result already. From any thread."""
+        with self._wake:
+            self._commands.append(lambda: self._cancel(submission))
+            self._wake.notify()
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Waits until nothing is left to do; False if `timeout` seconds were not enough."""
+        with self._wake:
+            return self._wake.wait_for(lambda: self._pending == 0, timeout)
+
+    def shutdown(self, wait: bool = True) -> None:
+        """Ends the engine, after all submitted work or, with wait=False, cancelling it. May be called again."""
+        with self._wake:
+            self._closing = True
+            if not wait:
+                self._commands.append(self._cancel_all)
+            self._wake.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        self.shutdown(wait=kind is None)
+
+    def _refuse_if_closed(self) -> None:
+        if self._failure is not None:
+            raise EngineError(f"the engine has failed: {self._failure}") from self._failure
+        if self._closing:
+            raise EngineError("the engine was shut down")
+
+    # The engine's thread
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._wake:
+                    self._wake.wait_for(lambda: self._commands or self._closing or not self.pipeline.idle)
+                    commands, self._commands = self._commands, deque()
+                    if self._closing and not commands and self.pipeline.idle:
+                        return
+                for command in commands:
+                    command()
+                if not self.pipeline.idle:
+                    self.pipeline.tick()
+        except BaseException as error:  # the loop cannot go on: everybody who waits must learn of it
+            self._fail(error)
+
+    def _add(self, submission: Submission) -> None:
+        self._live[submission.sequence] = submission
+        self.scheduler.add(submission.sequence)
+
+    def _cancel(self, submission: Submission) -> None:
+        sequence = submission.sequence
+        if sequence in self._live:
+            self.scheduler.finalize(sequence)
+            submission.future.cancel()
+            self._forget(sequence)
+
+    def _cancel_all(self) -> None:
+        for submission in list(self._live.values()):
+            self._cancel(submission)
+
+    def _token(self, sequence: Sequence) -> None:
+        on_token = self._live[sequence].on_token
+        if on_token is not None:
+            on_token(sequence.tokens[-1])
+
+    def _finished(self, sequence: Sequence) -> None:
+        submission = self._live[sequence]
+        if submission.future.set_running_or_notify_cancel():
+            submission.future.set_result(sequence.generation())
+        self._forget(sequence)
+
+    def _forget(self, sequence: Sequence) -> None:
+        del self._live[sequence]
+        with self._wake:
+            self._pending -= 1
+            self._wake.notify_all()
+
+    def _fail(self, error: BaseException) -> None:
+        with self._wake:
+            self._failure = error
+            commands, self._commands = self._commands, deque()
+        for command in commands:
+            command()
+        for sequence, submission in list(self._live.items()):
+            if submission.future.set_running_or_notify_cancel():
+                failure = EngineError(f"the engine has failed: {error}")
+                failure.__cause__ = error
+                submission.future.set_exception(failure)
+            self._forget(sequence)

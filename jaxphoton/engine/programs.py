@@ -1,0 +1,208 @@
+"""The device programs as pure functions.
+
+* `encode_images`: crops of several images -> their embeddings; one program a bucket of (images, crops).
+* `prefix`: image embeddings -> key/value pages of their bidirectional prefixes. Nothing comes back.
+* `prefill`: one chunk of several prompts, behind an image prefix in their pages or alone; the last chunk samples
+  the next token and sets the rows' state.
+* `step`: one token for every row.
+
+Cache and row state are donated through the last three: one physical allocation each, updated in place. One row of
+an output is `layout.Output`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxphoton.config import ModelConfig
+from jaxphoton.engine import layout, sampling
+from jaxphoton.engine.layout import Output, Prefill, Row
+from jaxphoton.engine.state import PagedCache, RowState, paged_attend
+from jaxphoton.model import inputs, region, text
+from jaxphoton.model.attention import attend
+from jaxphoton.model.params import Params
+from jaxphoton.skills.automaton import DONE, TokenAutomaton
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Family:
+    """What the programs are specialised to.
+
+    Attributes:
+      config: of the model.
+      automaton: its grammars; becomes constants of the programs.
+      table: width of a page-table row.
+    """
+
+    config: ModelConfig
+    automaton: TokenAutomaton
+    table: int
+
+
+def prefix(family: Family, params: Params, cache: PagedCache, embeddings: jax.Array, pages: jax.Array) -> PagedCache:
+    """Writes the prefixes (BOS and image) of embeddings [I, T, D] into pages int32 [I, ceil((1 + T) / G)]."""
+    config = family.config
+    images = embeddings.shape[0]
+    bos = jnp.broadcast_to(params.text.wte[config.tokenizer.bos_id][None, None], (images, 1, embeddings.shape[2]))
+    x = jnp.concatenate([bos, embeddings], axis=1)
+    positions = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32)[None], x.shape[:2])
+    tail = pages.shape[1] * cache.page_size - x.shape[1]
+
+    def write(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, cache: PagedCache):
+        paged = [
+            jnp.pad(part, ((0, 0), (0, tail), (0, 0), (0, 0))).reshape(*pages.shape, cache.page_size, *part.shape[2:])
+            for part in (k, v)
+        ]
+        cache = PagedCache(cache.k.at[layer, pages].set(paged[0]), cache.v.at[layer, pages].set(paged[1]))
+        return attend(q, k, v), cache
+
+    return text.forward(params.text, config.text, x, positions, write, cache)[1]
+
+
+def prefill(
+    family: Family, params: Params, cache: PagedCache, rows: RowState, control: jax.Array
+) -> tuple[PagedCache, RowState, jax.Array]:
+    """One chunk of prompts; control as `control.ControlShape.prefill` packs it. Returns output int32 [B, Output]."""
+    head, tables = control[:, : len(Row)], control[:, len(Row) : len(Row) + family.table]
+    extra = control[:, len(Row) + family.table :]
+    batch, length = control.shape[0], (extra.shape[1] - len(Prefill)) // 4
+    fed = extra[:, len(Prefill) :].reshape(batch, 4, length)
+    values = lax.bitcast_convert_type(fed[:, 2:], jnp.float32).transpose(0, 2, 1)
+    offsets = jnp.arange(length, dtype=jnp.int32)[None, :]
+    count = extra[:, Prefill.COUNT]
+    positions = head[:, Row.POSITION][:, None] + offsets
+    attending = paged_attend(
+        tables, positions, offsets < count[:, None], head[:, Row.HOLE], family.config.text.prefix_attn
+    )
+    x = inputs.embed(params, fed[:, 0], fed[:, 1], values)
+    hidden, cache = text.forward(params.text, family.config.text, x, positions, attending, cache)
+    last = jnp.maximum(count - 1, 0)[:, None, None]
+    hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
+    sample = extra[:, Prefill.SAMPLE] > 0
+    # A chunk that samples nothing leaves its row alone: it updates the padding row instead.
+    row = jnp.where(sample, head[:, Row.ROW], rows.state.shape[0] - 1)
+    before = _Before(sample, extra[:, Prefill.STATE], extra[:, Prefill.OBJECTS])
+    rows, output = _sample(family, params, hidden, head, before, row, rows)
+    return cache, rows, output
+
+
+def step(
+    family: Family, params: Params, cache: PagedCache, rows: RowState, control: jax.Array
+) -> tuple[PagedCache, RowState, jax.Array]:
+    """One decode step; control int32 [B, Row + table]. Returns output int32 [B, Output].
+
+    A row that has ended (or is padding) writes to page 0, changes nothing and comes back as ZOMBIE.
+    """
+    head, tables = control[:, : len(Row)], control[:, len(Row) :]
+    row = head[:, Row.ROW]
+    state = rows.state[row]
+    active = (state != DONE) & (row < rows.state.shape[0] - 1)
+    positions = head[:, Row.POSITION][:, None]
+    attending = paged_attend(tables, positions, active[:, None], head[:, Row.HOLE], family.config.text.prefix_attn)
+    x = inputs.embed(params, rows.token[row][:, None], rows.kind[row][:, None], rows.value[row][:, None])
+    hidden, cache = text.forward(params.text, family.config.text, x, positions, attending, cache)
+    before = _Before(active, state, rows.objects[row])
+    rows, output = _sample(family, params, hidden[:, 0], head, before, row, rows)
+    return cache, rows, output
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """A row before it samples: whether it does, in which automaton state, with how many objects; all [B]."""
+
+    active: jax.Array
+    state: jax.Array
+    objects: jax.Array
+
+
+def _sample(
+    family: Family, params: Params, hidden: jax.Array, head: jax.Array, before: _Before, row: jax.Array, rows: RowState
+) -> tuple[RowState, jax.Array]:
+    """Chooses the next token of every row, advances its automaton, decides whether it ends."""
+    automaton, ids = family.automaton, family.config.tokenizer
+    with jax.named_scope("sample"):
+        logits = jnp.where(_allowed(automaton, before.state), text.logits(params.text, hidden), -jnp.inf)
+        token, logprob = _draw(head, logits, sampling.TOKEN, before.active)
+        in_region = jnp.asarray(automaton.region)[before.state] & before.active
+        reads = in_region & (token == ids.coord_id), in_region & (token == ids.size_id)
+        bins, bins_logprob = _bins(family, params, hidden, head, *reads)
+        kind = jnp.where(reads[0], inputs.COORDINATE, jnp.where(reads[1], inputs.SIZE, inputs.TOKEN)).astype(jnp.int32)
+        token_class = jnp.asarray(automaton.token_class)[token].astype(jnp.int32)
+        state = jnp.asarray(automaton.next_state)[before.state, token_class]
+        completes = jnp.asarray(automaton.completes)[before.state, token_class]
+        objects = before.objects + completes.astype(jnp.int32)
+        full = (head[:, Row.INDEX] + 1 >= head[:, Row.MAX_TOKENS]) | (completes & (objects >= head[:, Row.MAX_OBJECTS]))
+        finish = jnp.where(state == DONE, layout.STOP, jnp.where(full, layout.LENGTH, layout.RUNNING))
+        after = (token, kind, _values(family, kind, bins), jnp.where(finish == layout.RUNNING, state, DONE), objects)
+        rows = _update(rows, row, before.active, RowState(*after))
+        finish = jnp.where(before.active, finish, layout.ZOMBIE)
+        bits = lax.bitcast_convert_type(logprob + bins_logprob, jnp.int32)
+        columns = {
+            Output.TOKEN: token,
+            Output.BIN_0: jnp.where(kind == inputs.TOKEN, -1, bins[:, 0]),
+            Output.BIN_1: jnp.where(kind == inputs.SIZE, bins[:, 1], -1),
+            Output.FINISH: finish,
+            Output.LOGPROB: bits,
+        }
+        return rows, jnp.stack([columns[c].astype(jnp.int32) for c in Output], axis=1)
+
+
+def _allowed(automaton: TokenAutomaton, state: jax.Array) -> jax.Array:
+    """bool [B, V] of states int32 [B]."""
+    vocabulary = len(automaton.token_class)
+    words = jnp.asarray(automaton.allowed)[state]
+    column = jnp.arange(vocabulary, dtype=jnp.uint32)[None, :]
+    return (jnp.repeat(words, 32, axis=1)[:, :vocabulary] >> (column % jnp.uint32(32))) & jnp.uint32(1) > 0
+
+
+def _draw(head: jax.Array, logits: jax.Array, stream: int, needed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def floats(column: Row) -> jax.Array:
+        return lax.bitcast_convert_type(head[:, column], jnp.float32)
+
+    seed = lax.bitcast_convert_type(head[:, Row.SEED], jnp.uint32)
+    temperature, top_p = floats(Row.TEMPERATURE), floats(Row.TOP_P)
+    return sampling.choose(logits, temperature, top_p, seed, head[:, Row.INDEX], stream, needed)
+
+
+def _bins(
+    family: Family, params: Params, hidden: jax.Array, head: jax.Array, coordinate: jax.Array, size: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """What the region heads choose: bins int32 [B, 2] and their log-probability [B]; zeros where nothing is read.
+
+    The heads are 6% of a step's bytes: texts do not read them.
+    """
+
+    def read() -> tuple[jax.Array, jax.Array]:
+        coordinates, sizes = region.decode(params.region, family.config.region, hidden)
+        x, x_logprob = _draw(head, coordinates, sampling.COORDINATE, coordinate)
+        width, width_logprob = _draw(head, sizes[:, 0], sampling.WIDTH, size)
+        height, height_logprob = _draw(head, sizes[:, 1], sampling.HEIGHT, size)
+        bins = jnp.stack([jnp.where(size, width, x), height], axis=1)
+        logprob = jnp.where(size, width_logprob + height_logprob, x_logprob)
+        return bins, jnp.where(coordinate | size, logprob, 0.0)
+
+    def skip() -> tuple[jax.Array, jax.Array]:
+        rows = hidden.shape[0]
+        return jnp.zeros((rows, 2), jnp.int32), jnp.zeros(rows, jnp.float32)
+
+    return lax.cond(jnp.any(coordinate | size), read, skip)
+
+
+def _values(family: Family, kind: jax.Array, bins: jax.Array) -> jax.Array:
+    """float32 [B, 2]: the coordinate, or width and height."""
+    coordinates = jnp.asarray(region.coordinate_values(family.config.region))
+    sizes = jnp.asarray(region.size_values(family.config.region))
+    first = jnp.where(kind == inputs.COORDINATE, coordinates[bins[:, 0]], sizes[bins[:, 0]])
+    return jnp.where((kind == inputs.TOKEN)[:, None], 0.0, jnp.stack([first, sizes[bins[:, 1]]], axis=1))
+
+
+def _update(rows: RowState, row: jax.Array, active: jax.Array, after: RowState) -> RowState:
+    def put(old: jax.Array, new: jax.Array) -> jax.Array:
+        keep = old[row]
+        return old.at[row].set(jnp.where(active.reshape(active.shape + (1,) * (new.ndim - 1)), new, keep))
+
+    return jax.tree.map(put, rows, after)

@@ -1,0 +1,221 @@
+"""Which rows run next, and who gets pages: plain bookkeeping in the order of arrival."""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass
+
+from jaxphoton.engine.pages import PageAllocator
+from jaxphoton.engine.prefix_cache import PrefixCache
+from jaxphoton.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillPlan:
+    """Sequences to prefill together; `images` are those whose image prefix is computed by this launch."""
+
+    sequences: tuple[Sequence, ...]
+    images: tuple[Sequence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """Sequences that each decode one token."""
+
+    sequences: tuple[Sequence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Pages ran out: commit everything in flight, then plan again."""
+
+
+Plan = PrefillPlan | StepPlan | Drain
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a launch may hold.
+
+    Attributes:
+      rows: sequences admitted at once.
+      prefill_rows: sequences of one prefill.
+      images, crops: pairs of how many images of how many crops in all fit one vision launch, ascending.
+      bypass: how often a request that does not fit may be overtaken before it blocks all others.
+      share_prefixes: whether questions about one image share its pages.
+      preempt: whether a sequence may be set back when pages run out.
+    """
+
+    rows: int
+    prefill_rows: int
+    vision: tuple[tuple[int, int], ...]
+    bypass: int = 16
+    share_prefixes: bool = True
+
+    def fits_vision(self, images: int, crops: int) -> bool:
+        return images == 0 or any(images <= i and crops <= c for i, c in self.vision)
+
+
+class Scheduler:
+    """First come, first served; a request that does not fit may be overtaken a bounded number of times."""
+
+    def __init__(self, limits: Limits, allocator: PageAllocator):
+        self.limits, self.allocator = limits, allocator
+        self.prefixes = PrefixCache(allocator)
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []  # admitted, in the order of admission
+        self.zombies: set[Sequence] = set()  # finalized, but a launch under way still refers to them
+        self._rows = list(range(limits.rows - 1, -1, -1))
+        self.preemptions = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting or self.running or self.zombies)
+
+    def check(self, sequence: Sequence) -> None:
+        """Refuses what could never run, even alone.
+
+        Raises:
+          ValueError: with the numbers.
+        """
+        if sequence.max_tokens < 1:
+            raise ValueError(f"the prompt has {sequence.prompt_length} positions and leaves no room for an answer")
+        need = sequence.prefix_page_count + sequence.pages_for(sequence.prompt_length + sequence.max_tokens)
+        if need > self.allocator.usable:
+            raise ValueError(f"the request needs {need} pages of the cache; there are {self.allocator.usable}")
+        image = sequence.request.image
+        if image is not None and not self.limits.fits_vision(1, len(image.crops.pixels)):
+            raise ValueError(f"the image has {len(image.crops.pixels)} crops; no vision program takes so many")
+
+    def add(self, sequence: Sequence) -> None:
+        insort(self.waiting, sequence, key=_number)
+
+    def plan(self, in_flight: int) -> Plan | None:
+        """The next launch; None if there is nothing to launch now. Prefill comes before decoding."""
+        return self._plan_prefill() or self._plan_step(in_flight)
+
+    # Admission
+
+    def _plan_prefill(self) -> PrefillPlan | None:
+        admitted: list[Sequence] = []
+        images: list[Sequence] = []
+        crops = 0
+        for sequence in list(self.waiting):
+            if not self._rows or len(admitted) == self.limits.prefill_rows:
+                break
+            miss = sequence.request.image is not None and self._key(sequence) not in self.prefixes
+            size = len(sequence.request.image.crops.pixels) if miss and sequence.request.image else 0
+            fits = not miss or self.limits.fits_vision(len(images) + 1, crops + size)
+            if fits and self._admit(sequence):
+                admitted.append(sequence)
+                if miss:
+                    images.append(sequence)
+                    crops += size
+                self._overtake(sequence)
+            elif sequence.bypassed >= self.limits.bypass:
+                break
+        return PrefillPlan(tuple(admitted), tuple(images)) if admitted else None
+
+    def _overtake(self, admitted: Sequence) -> None:
+        for earlier in self.waiting:
+            if _number(earlier) >= _number(admitted):
+                break
+            earlier.bypassed += 1
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Gives a waiting sequence its row and its pages, all or nothing."""
+        key = self._key(sequence)
+        shared = self.prefixes.acquire(key) if key is not None else None
+        own = sequence.pages_for(sequence.prefill_length)
+        prefix = sequence.prefix_page_count if shared is None else 0
+        # A page of headroom for every running sequence: admitting must not at once set another back.
+        if not self._make_room(own + prefix + len(self.running)):
+            if shared is not None:
+                self.prefixes.release(key)
+            return False
+        if key is not None:
+            sequence.prefix_key = key
+            sequence.prefix_pages = self.allocator.allocate(prefix) if shared is None else shared
+            if shared is None:
+                self.prefixes.insert(key, sequence.prefix_pages)
+        sequence.pages = self.allocator.allocate(own)
+        sequence.row = self._rows.pop()
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+        return True
+
+    def _make_room(self, pages: int) -> bool:
+        short = pages - self.allocator.free
+        # Evicting must not strip the cache for a request that would not fit even then.
+        if short > self.prefixes.evictable:
+            return False
+        return short <= 0 or self.prefixes.evict(short) >= short
+
+    def _key(self, sequence: Sequence):
+        image = sequence.request.image
+        if image is None:
+            return None
+        return image.key if self.limits.share_prefixes else (image.key, sequence.request.number)
+
+    # Decoding
+
+    def _plan_step(self, in_flight: int) -> Plan | None:
+        ready = [sequence for sequence in self.running if sequence.wants_step]
+        for sequence in ready:
+            while sequence in self.running and not self._grow(sequence):
+                if in_flight:
+                    return Drain()
+                self._preempt(self.running[-1])
+        chosen = tuple(sequence for sequence in ready if sequence in self.running)
+        return StepPlan(chosen) if chosen else None
+
+    def _grow(self, sequence: Sequence) -> bool:
+        """Sees to the page of the position that the next step writes."""
+        missing = sequence.pages_for(sequence.step_position + 1) - len(sequence.pages)
+        if missing <= 0:
+            return True
+        if not self._make_room(missing):
+            return False
+        sequence.pages += self.allocator.allocate(missing)
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Sets a sequence back to waiting; it will be recomputed from its committed tokens."""
+        assert sequence.inflight_refs == 0
+        self.preemptions += 1
+        self.running.remove(sequence)
+        self._release(sequence)
+        self.add(sequence)
+
+    # Endings
+
+    def finalize(self, sequence: Sequence) -> None:
+        """The sequence's result is known; its row and pages go once no launch refers to it."""
+        sequence.finalized = True
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+            return
+        self.running.remove(sequence)
+        self.zombies.add(sequence)
+        self.settle(sequence)
+
+    def settle(self, sequence: Sequence) -> None:
+        """Releases a finalized sequence if its last reference has dropped."""
+        if sequence in self.zombies and sequence.inflight_refs == 0:
+            self.zombies.remove(sequence)
+            self._release(sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        assert sequence.row is not None
+        self._rows.append(sequence.row)
+        self.allocator.release(sequence.pages)
+        if sequence.prefix_key is not None:
+            self.prefixes.release(sequence.prefix_key)
+            if not self.limits.share_prefixes:
+                self.prefixes.discard(sequence.prefix_key)
+        sequence.row, sequence.prefix_key = None, None
+        sequence.prefix_pages, sequence.pages = [], []
+
+
+def _number(sequence: Sequence) -> int:
+    return sequence.request.number

@@ -1,0 +1,79 @@
+"""One request on its way through the engine."""
+
+from __future__ import annotations
+
+from jaxphoton.engine.prefix_cache import PrefixKey
+from jaxphoton.engine.request import Request
+from jaxphoton.skills.base import Generation, Token
+from jaxphoton.skills.grammar import FinishReason
+
+
+class Sequence:
+    """Host bookkeeping of one request.
+
+    Attributes:
+      tokens: committed.
+      inflight_refs: launches that will each bring one more token for it (0, 1 or 2).
+      finalized: its result is known (or it was given up); launches still under way change nothing any more.
+      row: of the row state, while admitted.
+      prefix_pages: pages of the image prefix, shared or its own.
+      pages: its own pages behind the prefix.
+      bypassed: how often a later request was admitted before this one.
+      retries: how often it was recomputed after a device error.
+    """
+
+    def __init__(self, request: Request, prefix_length: int, page_size: int, max_context: int):
+        self.request = request
+        self.prefix_length = prefix_length if request.image is not None else 0
+        self.hole = -self.prefix_length % page_size
+        # BOS is part of an image's prefix; without an image it stands before the prompt alone.
+        self.prompt_length = max(1, self.prefix_length) + len(request.prompt.ids)
+        self.max_tokens = min(request.settings.max_tokens, max_context - self.prompt_length)
+        self.tokens: list[Token] = []
+        self.inflight_refs = 0
+        self.finalized = False
+        self.finish_reason: FinishReason | None = None
+        self.error: BaseException | None = None
+        self.row: int | None = None
+        self.prefix_key: PrefixKey | None = None
+        self.prefix_pages: list[int] = []
+        self.pages: list[int] = []
+        self.bypassed = 0
+        self.retries = 0
+        self._page_size = page_size
+
+    @property
+    def launched(self) -> int:
+        """Tokens sampled on the device, committed or not."""
+        return len(self.tokens) + self.inflight_refs
+
+    @property
+    def wants_step(self) -> bool:
+        """Whether a decode step may be launched for it: launches never exceed the limit on tokens."""
+        return not self.finalized and self.inflight_refs < 2 and 0 < self.launched < self.max_tokens
+
+    @property
+    def step_position(self) -> int:
+        """Logical position of the token that the next step feeds."""
+        return self.prompt_length + self.launched - 1
+
+    @property
+    def prefill_length(self) -> int:
+        """Positions that a prefill (or a recompute) covers: the prompt and all committed tokens."""
+        return self.prompt_length + len(self.tokens)
+
+    @property
+    def page_table(self) -> list[int]:
+        return self.prefix_pages + self.pages
+
+    def pages_for(self, length: int) -> int:
+        """Own pages that `length` logical positions need behind the prefix, which ends on a page border."""
+        return -(-(length - self.prefix_length) // self._page_size)
+
+    @property
+    def prefix_page_count(self) -> int:
+        return (self.prefix_length + self.hole) // self._page_size
+
+    def generation(self) -> Generation:
+        assert self.finish_reason is not None
+        return Generation(tuple(self.tokens), self.finish_reason)

@@ -16,10 +16,11 @@ import numpy as np
 
 from jaxphoton import oracle_sampling as sampling
 from jaxphoton.config import ModelConfig
+from jaxphoton.functional import decode_step, encode_image, fed_as, prefill, prompt_inputs, read
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.pooling import pooling_matrices
-from jaxphoton.model import inputs, region, text, vision
-from jaxphoton.model.cache import DenseCache, dense_attend
+from jaxphoton.model import region
+from jaxphoton.model.cache import DenseCache
 from jaxphoton.model.params import Params
 from jaxphoton.prompt.templates import Prompt
 from jaxphoton.skills.base import Generation, Token
@@ -57,15 +58,14 @@ class Oracle:
         self.params, self.config = params, config
         self._coordinate_values = region.coordinate_values(config.region)
         self._size_values = region.size_values(config.region)
-        self._encode = jax.jit(partial(vision.embed_images, config=config.vision, images=1))
+        self._encode = jax.jit(partial(encode_image, config=config))
         self._prefill = jax.jit(partial(_prefill, config=config))
         self._step = jax.jit(partial(_step, config=config), donate_argnames="cache")
 
     def encode_image(self, crops: Crops) -> jax.Array:
         """Crops of one picture -> image embeddings [grid * grid, D]."""
         rows, columns = pooling_matrices(crops.tiling, self.config.vision)
-        image = np.minimum(np.arange(len(crops.pixels), dtype=np.int32), 1)
-        return self._encode(self.params.vision, pixels=crops.pixels, rows=rows, columns=columns, image=image)[0]
+        return self._encode(self.params, pixels=crops.pixels, rows=rows, columns=columns)
 
     def start(self, prompt: Prompt, image: jax.Array | None = None) -> Session:
         """Prefills a prompt.
@@ -153,12 +153,12 @@ class Session:
         """
         if self.length >= self._config.text.max_context:
             raise ValueError(f"the context of {self.length} positions is full")
-        kind, value = _kind_and_value(token.value)
+        kind, value = fed_as(token.value)
         readout, self._cache = self._step(
-            ids=np.full((1, 1), token.id, np.int32),
-            kinds=np.full((1, 1), kind, np.int32),
-            values=value[None, None],
-            position=np.int32(self.length),
+            ids=np.full(1, token.id, np.int32),
+            kinds=np.full(1, kind, np.int32),
+            values=value[None],
+            positions=np.full(1, self.length, np.int32),
             cache=self._cache,
         )
         self.length += 1
@@ -166,66 +166,22 @@ class Session:
         return self.readout
 
 
-def prompt_inputs(config: ModelConfig, prompt: Prompt, has_image: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """ids int32 [T], kinds int32 [T] and values float32 [T, 2] of BOS, the image and the prompt."""
-    patches = config.vision.image_tokens if has_image else 0
-    bos = config.tokenizer.bos_id
-    ids = np.array([bos] + [0] * patches + list(prompt.ids), np.int32)
-    kinds = np.full(len(ids), inputs.TOKEN, np.int32)
-    kinds[1 : 1 + patches] = inputs.IMAGE
-    values = np.zeros((len(ids), 2), np.float32)
-    for place, value in prompt.values:
-        kinds[1 + patches + place], values[1 + patches + place] = _kind_and_value(value)
-    return ids, kinds, values
-
-
-def prompt_hidden(
-    params: Params,
-    config: ModelConfig,
-    ids: jax.Array,
-    kinds: jax.Array,
-    values: jax.Array,
-    image: jax.Array | None,
-    trace: list[jax.Array] | None = None,
-) -> tuple[jax.Array, DenseCache]:
-    """Hidden states [B, T, D] of whole prompts (as `prompt_inputs` makes them, batched), and their cache."""
-    rows, tokens = ids.shape
-    positions = jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32)[None], (rows, tokens))
-    prefix = jnp.full(rows, 0 if image is None else config.text.prefix_attn, jnp.int32)
-    length = config.text.max_context
-    cache = DenseCache.zeros(config.text, rows, length, params.text.wte.dtype)
-    x = inputs.embed(params, ids, kinds, values, image)
-    attend = dense_attend(positions, prefix, length)
-    return text.forward(params.text, config.text, x, positions, attend, cache, trace)
-
-
 def _prefill(params: Params, config: ModelConfig, ids, kinds, values, image, length):
-    hidden, cache = prompt_hidden(params, config, ids, kinds, values, image)
-    return _read(params, config, hidden[:, length - 1]), cache
+    hidden, cache = prefill(params, config, ids, kinds, values, image)
+    return _readout(params, config, hidden[:, length - 1]), cache
 
 
-def _step(params: Params, config: ModelConfig, ids, kinds, values, position, cache: DenseCache, prefix_length):
-    positions = jnp.full((1, 1), position, jnp.int32)
-    x = inputs.embed(params, ids, kinds, values)
-    attend = dense_attend(positions, prefix_length, config.text.max_context)
-    hidden, cache = text.forward(params.text, config.text, x, positions, attend, cache)
-    return _read(params, config, hidden[:, 0]), cache
+def _step(params: Params, config: ModelConfig, cache: DenseCache, ids, kinds, values, positions, prefix_length):
+    hidden, cache = decode_step(params, config, cache, ids, kinds, values, positions, prefix_length)
+    return _readout(params, config, hidden), cache
 
 
-def _read(params: Params, config: ModelConfig, hidden: jax.Array) -> tuple[jax.Array, ...]:
-    coordinate, size = region.decode(params.region, config.region, hidden)
-    return hidden.astype(jnp.float32), text.logits(params.text, hidden), coordinate, size
+def _readout(params: Params, config: ModelConfig, hidden: jax.Array) -> tuple[jax.Array, ...]:
+    return hidden.astype(jnp.float32), *read(params, config, hidden)
 
 
 def _host(readout: tuple[jax.Array, ...]) -> Readout:
     return Readout(*(np.asarray(part)[0] for part in readout))
-
-
-def _kind_and_value(value: tuple[float, ...] | None) -> tuple[int, np.ndarray]:
-    if value is None:
-        return inputs.TOKEN, np.zeros(2, np.float32)
-    kind = inputs.COORDINATE if len(value) == 1 else inputs.SIZE
-    return kind, np.array((*value, 0.0)[:2], np.float32)
 
 
 def _allowed(state: State, vocab_size: int) -> np.ndarray:

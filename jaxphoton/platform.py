@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+
+from jaxphoton.config import EngineConfig, ModelConfig
 
 
 def find_device(device: str | jax.Device | None) -> jax.Device:
@@ -28,3 +34,37 @@ def find_device(device: str | jax.Device | None) -> jax.Device:
 def default_dtype(device: jax.Device) -> DTypeLike:
     """bfloat16, but float32 on a CPU, where XLA converts bfloat16 weights back at every use."""
     return jnp.float32 if device.platform == "cpu" else jnp.bfloat16
+
+
+def default_engine(device: jax.Device, model: ModelConfig) -> EngineConfig:
+    """The engine's settings where the user gives none: on a CPU few small programs, which compile in seconds."""
+    if device.platform != "cpu":
+        return EngineConfig()
+    most = 1 + model.vision.max_crops
+    return EngineConfig(
+        max_rows=8, step_rows=(8,), prefill_rows=(4,), prefill_lengths=(32,), vision=((1, most), (4, 4 * min(most, 5)))
+    )
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk from run to run, unless the user has set a place of their own.
+
+    JAXPHOTON_CACHE names another folder; empty, it switches the cache off. Thresholds are lowered because the
+    default ones skip small programs.
+    """
+    place = os.environ.get("JAXPHOTON_CACHE", str(Path.home() / ".cache" / "jaxphoton"))
+    if jax.config.jax_compilation_cache_dir is not None or not place:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(Path(place) / "xla" / _machine()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _machine() -> str:
+    """Code for a CPU runs on that kind of CPU only: a home directory may be shared by several."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        features = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        features = ""
+    return hashlib.sha256(features.encode()).hexdigest()[:12]

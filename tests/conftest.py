@@ -7,6 +7,8 @@ from pathlib import Path
 
 # Before jax is imported: it picks its platform once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiled programs stay beside the checkout from run to run.
+os.environ.setdefault("JAXPHOTON_CACHE", str(Path(__file__).parents[1] / ".cache"))
 
 import jax
 import pytest
@@ -39,3 +41,14 @@ def goldens() -> Path:
     if not GOLDENS.is_dir():
         pytest.skip(NO_GOLDENS)
     return GOLDENS
+
+
+@pytest.fixture(scope="session")
+def shapes():
+    """The shipped model on a small engine; compiled once for the whole suite."""
+    from jaxphoton import Moondream
+    from jaxphoton.config import EngineConfig
+
+    engine = EngineConfig(max_rows=8, step_rows=(8,), prefill_rows=(4,), prefill_lengths=(32,), vision=((4, 20),))
+    with Moondream.from_pretrained("shapes", engine=engine) as model:
+        yield model

@@ -19,14 +19,22 @@ HEAVY = ("jax", "jaxlib", "flax", "transformers", "orbax")
 LAYERS = (
     {"cli"},
     {"batch", "measure", "verify"},
-    {"api"},
-    {"engine", "oracle", "oracle_sampling", "weights"},
+    {"api", "frontend", "results"},
+    {"engine", "oracle", "oracle_sampling", "functional", "weights"},
     {"model", "skills", "prompt", "image", "platform"},
     {"config", "kernels_pallas"},
 )
 LEVEL = {part: depth for depth, layer in enumerate(reversed(LAYERS)) for part in layer}
 # Imports inside one layer: (importer, imported).
-SIDEWAYS = {("oracle", "oracle_sampling"), ("batch", "measure"), ("skills", "prompt")}
+SIDEWAYS = {
+    ("oracle", "oracle_sampling"),
+    ("oracle", "functional"),
+    ("batch", "measure"),
+    ("skills", "prompt"),
+    ("api", "frontend"),
+    ("api", "results"),
+    ("frontend", "results"),
+}
 
 # What importing every module of the first must not bring in.
 FORBIDDEN = {
@@ -41,6 +49,8 @@ FORBIDDEN = {
     "jaxphoton.engine.prefix_cache": HEAVY,
     "jaxphoton.engine.scheduler": HEAVY,
     "jaxphoton.engine.slots": HEAVY,
+    "jaxphoton.engine.layout": HEAVY,
+    "jaxphoton.engine.control": HEAVY,
     "jaxphoton.cli.main": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.model": tuple(f"jaxphoton.{p}" for p in ("engine", "skills", "oracle", "api", "cli", "weights")),
     "kernels_pallas": ("jaxphoton", "flax", "transformers", "orbax"),

@@ -46,7 +46,8 @@ def _convert(src: str, dst: str, dtype: str, revision: str | None) -> str:
     source = hub.resolve(src, revision)
     config = load_config((source if source.is_dir() else source.parent) / "config.json")
     tokenizer = hub.resolve_tokenizer(src, source, config)
-    config, params = load.load_model(source, dtype)
+    # On the host: a conversion needs no accelerator, and the model may not fit one.
+    config, params = load.load_model(source, dtype, jax.devices("cpu")[0])
     folder = orbax.save(dst, params, config, tokenizer)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

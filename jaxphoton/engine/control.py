@@ -37,7 +37,14 @@ class ControlShape:
         return control
 
     def prefill(
-        self, sequences: Many[Sequence], chunk: int, chunks: int, batch: int, length: int, automaton: TokenAutomaton, bos: int
+        self,
+        sequences: Many[Sequence],
+        chunk: int,
+        chunks: int,
+        batch: int,
+        length: int,
+        automaton: TokenAutomaton,
+        bos: int,
     ) -> np.ndarray:
         """Chunk number `chunk` of `chunks`, int32 [batch, Row + table + Prefill + 4 length].
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence as Many
+from collections.abc import Callable
+from collections.abc import Sequence as Many
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -97,7 +98,9 @@ class Programs:
             jobs["step", batch] = partial(self._lower, partial(programs.step, family), cache, rows, control)
         for batch, length in self.buckets.prefill:
             control = _ints(batch, len(Row) + self.table + len(Prefill) + 4 * length)
-            jobs["prefill", batch, length] = partial(self._lower, partial(programs.prefill, family), cache, rows, control)
+            jobs["prefill", batch, length] = partial(
+                self._lower, partial(programs.prefill, family), cache, rows, control
+            )
         for images in self.buckets.prefix:
             text = self.config.text
             embeddings = jax.ShapeDtypeStruct((images, text.prefix_attn - 1, text.dim), self.params.text.wte.dtype)

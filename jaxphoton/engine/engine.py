@@ -17,6 +17,10 @@ from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.model.region import coordinate_values, size_values
 from jaxphoton.skills.base import Generation, Token
+from jaxphoton.skills.grammar import FinishReason
+
+# Called with each committed token, and the finish reason with the last.
+OnToken = Callable[[Token, FinishReason | None], None]
 
 
 class EngineError(RuntimeError):
@@ -36,7 +40,7 @@ class Submission:
     """
 
     sequence: Sequence
-    on_token: Callable[[Token], None] | None = None
+    on_token: OnToken | None = None
     future: Future[Generation] = field(default_factory=Future)
 
 
@@ -61,7 +65,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="jaxphoton-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request, on_token: Callable[[Token], None] | None = None) -> Submission:
+    def submit(self, request: Request, on_token: OnToken | None = None) -> Submission:
         """Queues a request; from any thread.
 
         Args:
@@ -157,7 +161,7 @@ class Engine:
     def _token(self, sequence: Sequence) -> None:
         on_token = self._live[sequence].on_token
         if on_token is not None:
-            on_token(sequence.tokens[-1])
+            on_token(sequence.tokens[-1], sequence.finish_reason)
 
     def _finished(self, sequence: Sequence) -> None:
         submission = self._live[sequence]

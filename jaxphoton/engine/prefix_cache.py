@@ -83,7 +83,7 @@ class PrefixCache:
         self._allocator.release(self._entries.pop(key).pages)
 
     def evict(self, pages: int) -> int:
-        """Frees unused prefixes, oldest use first, until `pages` are free or none is left; returns how many came free."""
+        """Frees unused prefixes, oldest use first, until `pages` are freed or none is left; returns the count."""
         freed = 0
         for key in [key for key, entry in self._entries.items() if not entry.users]:
             if freed >= pages:

@@ -78,9 +78,12 @@ class Scheduler:
         Raises:
           ValueError: with the numbers.
         """
+        if sequence.prompt_length == sequence.prefix_length:
+            raise ValueError("the prompt is empty: behind an image at least one id is needed")
         if sequence.max_tokens < 1:
             raise ValueError(f"the prompt has {sequence.prompt_length} positions and leaves no room for an answer")
-        need = sequence.prefix_page_count + sequence.pages_for(sequence.prompt_length + sequence.max_tokens)
+        # The last token is never fed.
+        need = sequence.prefix_page_count + sequence.pages_for(sequence.prompt_length + sequence.max_tokens - 1)
         if need > self.allocator.usable:
             raise ValueError(f"the request needs {need} pages of the cache; there are {self.allocator.usable}")
         image = sequence.request.image
@@ -111,16 +114,21 @@ class Scheduler:
                 if miss:
                     images.append(sequence)
                     crops += size
-                self._overtake(sequence)
+                if self._overtake(sequence):
+                    break
             elif sequence.bypassed >= self.limits.bypass:
                 break
         return PrefillPlan(tuple(admitted), tuple(images)) if admitted else None
 
-    def _overtake(self, admitted: Sequence) -> None:
+    def _overtake(self, admitted: Sequence) -> bool:
+        """Counts the overtaking of those who came before; whether one of them must not be overtaken again."""
+        blocked = False
         for earlier in self.waiting:
             if _number(earlier) >= _number(admitted):
                 break
             earlier.bypassed += 1
+            blocked |= earlier.bypassed >= self.limits.bypass
+        return blocked
 
     def _admit(self, sequence: Sequence) -> bool:
         """Gives a waiting sequence its row and its pages, all or nothing."""

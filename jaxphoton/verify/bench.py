@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 from jaxphoton.config import ModelConfig
+from jaxphoton.functional import prefill, prompt_inputs
 from jaxphoton.image.crops import cut_crops
 from jaxphoton.model import text
 from jaxphoton.model.params import Params
-from jaxphoton.oracle import Oracle, OracleRequest, prompt_hidden, prompt_inputs
+from jaxphoton.oracle import Oracle, OracleRequest
 from jaxphoton.prompt.templates import Prompt
 from jaxphoton.skills import registry
 from jaxphoton.skills.base import Generation, Token
@@ -101,5 +102,5 @@ def tokens(ids: Sequence[int], values: Sequence[tuple[float, ...]], coordinate: 
 
 def _trace(params: Params, config: ModelConfig, ids, kinds, values, image):
     layers: list[jax.Array] = []
-    hidden, _ = prompt_hidden(params, config, ids, kinds, values, image, layers)
+    hidden, _ = prefill(params, config, ids, kinds, values, image, layers)
     return layers, text.logits(params.text, hidden), text.final_norm(params.text, hidden)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
+from jaxphoton.functional import prompt_inputs
 from jaxphoton.model import inputs
 from jaxphoton.model.attention import block_mask, prefix_blocks
-from jaxphoton.oracle import prompt_inputs
 from jaxphoton.prompt.templates import query_prompt
 from jaxphoton.verify.bench import Bench, plain_prompt, tokens
 from jaxphoton.verify.golden import Case

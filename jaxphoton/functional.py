@@ -1,0 +1,112 @@
+"""The models as pure functions over a pytree of parameters, for JAX users: jit them, differentiate them, shard them.
+
+The README walks through them. `params` is a `jaxphoton.model.params.Params`, `config` a `ModelConfig`, static.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxphoton.config import ModelConfig
+from jaxphoton.model import inputs, region, text, vision
+from jaxphoton.model.cache import DenseCache, dense_attend
+from jaxphoton.model.params import Params
+from jaxphoton.prompt.templates import Prompt
+
+
+def encode_image(
+    params: Params, config: ModelConfig, pixels: jax.Array, rows: jax.Array, columns: jax.Array
+) -> jax.Array:
+    """One picture's crops -> image embeddings [grid * grid, D].
+
+    Args:
+      pixels: uint8 [C, S, S, 3], the global crop first (`jaxphoton.image.crops.cut_crops`).
+      rows, columns: float32 [C, grid, grid] (`jaxphoton.image.pooling.pooling_matrices` of the tiling).
+    """
+    owner = jnp.minimum(jnp.arange(pixels.shape[0], dtype=jnp.int32), 1)
+    return vision.embed_images(params.vision, config.vision, pixels, rows, columns, owner, images=1)[0]
+
+
+def prompt_inputs(config: ModelConfig, prompt: Prompt, has_image: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the positions of BOS, the image and the prompt are fed with.
+
+    Returns ids int32 [T], kinds int32 [T] (`jaxphoton.model.inputs`) and values float32 [T, 2].
+    """
+    patches = config.vision.image_tokens if has_image else 0
+    ids = np.array([config.tokenizer.bos_id] + [0] * patches + list(prompt.ids), np.int32)
+    kinds = np.full(len(ids), inputs.TOKEN, np.int32)
+    kinds[1 : 1 + patches] = inputs.IMAGE
+    values = np.zeros((len(ids), 2), np.float32)
+    for place, value in prompt.values:
+        kinds[1 + patches + place], values[1 + patches + place] = fed_as(value)
+    return ids, kinds, values
+
+
+def fed_as(value: tuple[float, ...] | None) -> tuple[int, np.ndarray]:
+    """Kind and values float32 [2] of a position that carries `value`: (coordinate,), (width, height) or None."""
+    if value is None:
+        return inputs.TOKEN, np.zeros(2, np.float32)
+    kind = inputs.COORDINATE if len(value) == 1 else inputs.SIZE
+    return kind, np.array((*value, 0.0)[:2], np.float32)
+
+
+def prefill(
+    params: Params,
+    config: ModelConfig,
+    ids: jax.Array,
+    kinds: jax.Array,
+    values: jax.Array,
+    image: jax.Array | None = None,
+    trace: list[jax.Array] | None = None,
+) -> tuple[jax.Array, DenseCache]:
+    """Runs whole prompts.
+
+    Args:
+      ids, kinds: int32 [B, T]; values: float32 [B, T, 2]; as `prompt_inputs` makes them.
+      image: embeddings [B, grid * grid, D] of prompts with an image.
+      trace: if given, the input and every block's output [B, T, D] are appended to it.
+
+    Returns:
+      (hidden states [B, T, D] before the final LayerNorm, cache of `max_context` positions).
+    """
+    rows, tokens = ids.shape
+    positions = jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32)[None], (rows, tokens))
+    prefix = jnp.full(rows, 0 if image is None else config.text.prefix_attn, jnp.int32)
+    length = config.text.max_context
+    cache = DenseCache.zeros(config.text, rows, length, params.text.wte.dtype)
+    x = inputs.embed(params, ids, kinds, values, image)
+    attend = dense_attend(positions, prefix, length)
+    return text.forward(params.text, config.text, x, positions, attend, cache, trace)
+
+
+def decode_step(
+    params: Params,
+    config: ModelConfig,
+    cache: DenseCache,
+    ids: jax.Array,
+    kinds: jax.Array,
+    values: jax.Array,
+    positions: jax.Array,
+    prefix_length: jax.Array,
+) -> tuple[jax.Array, DenseCache]:
+    """Feeds one position a row.
+
+    Args:
+      ids, kinds, positions: int32 [B]; values: float32 [B, 2].
+      prefix_length: int32 [B], `config.text.prefix_attn` for rows with an image, else 0.
+
+    Returns:
+      (hidden states [B, D] before the final LayerNorm, cache).
+    """
+    at = positions[:, None]
+    x = inputs.embed(params, ids[:, None], kinds[:, None], values[:, None])
+    attend = dense_attend(at, prefix_length, config.text.max_context)
+    hidden, cache = text.forward(params.text, config.text, x, at, attend, cache)
+    return hidden[:, 0], cache
+
+
+def read(params: Params, config: ModelConfig, hidden: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What hidden states [B, D] predict, float32: logits [B, V], coordinate bins [B, bins], size bins [B, 2, bins]."""
+    return text.logits(params.text, hidden), *region.decode(params.region, config.region, hidden)

@@ -1,0 +1,230 @@
+"""The pictures that wait for a worker, and the threads that take them there and bring the crops back."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from jaxphoton.image.crops import Crops
+from jaxphoton.image.errors import ImageError
+from jaxphoton.image.prepare import Prepared
+from jaxphoton.image.process import WorkerProcess
+from jaxphoton.image.worker import Message
+
+# What a dead or broken worker shows as.
+_LOST = (OSError, EOFError, ValueError)
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """One picture: the path or the bytes of a file.
+
+    Attributes:
+      losses: workers that died while they had it.
+    """
+
+    name: str
+    path: str | None
+    data: bytes | None
+    future: Future[Prepared] = field(default_factory=Future)
+    losses: int = 0
+
+    def start(self) -> bool:
+        """From here on the future cannot be cancelled; False where it was."""
+        return self.future.running() or self.future.set_running_or_notify_cancel()
+
+    def fail(self, error: Exception) -> None:
+        if self.start():
+            self.future.set_exception(error)
+
+
+class TaskQueue:
+    """The tasks that no worker has yet, and how many are unfinished altogether."""
+
+    def __init__(self, bound: int):
+        # Condition's own lock may be taken twice: a finalizer may close the queue from wherever memory is collected.
+        self._changed = threading.Condition()
+        self._waiting: deque[Task] = deque()
+        self._bound = bound
+        self._outstanding = self._idle = 0
+        self.closed = False
+
+    def put(self, task: Task) -> None:
+        """Adds a task, when fewer than the bound are unfinished."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.closed or self._outstanding < self._bound)
+            if self.closed:
+                raise closed_error()
+            self._outstanding += 1
+            task.future.add_done_callback(self._finished)
+            self._waiting.append(task)
+            self._changed.notify_all()
+
+    def take(self, wait: bool) -> Task | None:
+        """The next task; None when the queue is closed, or when not waiting and idle lanes will have it."""
+        with self._changed:
+            while not self.closed:
+                if wait:
+                    self._idle += 1
+                    self._changed.wait_for(lambda: self.closed or self._waiting)
+                    self._idle -= 1
+                elif len(self._waiting) <= self._idle:
+                    return None
+                if self._waiting and (task := self._waiting.popleft()).start():
+                    return task
+        return None
+
+    def put_back(self, tasks: list[Task]) -> None:
+        """Tasks that were taken and have to be done again, before all others."""
+        with self._changed:
+            if not self.closed:
+                self._waiting.extendleft(reversed(tasks))
+                self._changed.notify_all()
+                return
+        for task in tasks:
+            task.fail(closed_error())
+
+    def close(self) -> None:
+        """Fails what waits; from here on nothing is put or taken."""
+        with self._changed:
+            self.closed = True
+            waiting, self._waiting = self._waiting, deque()
+            self._changed.notify_all()
+        for task in waiting:
+            task.fail(closed_error())
+
+    def _finished(self, future: Future[Prepared]) -> None:
+        with self._changed:
+            self._outstanding -= 1
+            if future.cancelled():
+                self._waiting = deque(task for task in self._waiting if task.future is not future)
+            self._changed.notify_all()
+
+
+class Lane(threading.Thread):
+    """Feeds one worker and replaces it when it dies."""
+
+    def __init__(
+        self,
+        number: int,
+        queue: TaskQueue,
+        slots: int,
+        settings: Message,
+        prepare_here: Callable[..., Prepared],
+    ):
+        """A thread that is not started yet.
+
+        Args:
+          slots: pictures in the worker at once.
+          settings: the first message to a worker.
+          prepare_here: `prepare` with these settings, for what only this process can read.
+        """
+        # A daemon: the interpreter joins others before it runs the exit functions that close pools.
+        super().__init__(name=f"jaxphoton-image-{number}", daemon=True)
+        self._queue, self._slots, self._settings, self._prepare_here = queue, slots, settings, prepare_here
+        self._under_way: deque[Task] = deque()
+        self.worker: WorkerProcess | None = None
+
+    def run(self) -> None:
+        # Workers inherit the mask: Ctrl-C does not kill them while they start either.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with contextlib.suppress(*_LOST):  # tried again, and reported, with the first picture
+                self._start()
+            while not self._queue.closed:
+                self._turn()
+        finally:
+            self._drop()
+            for task in self._under_way:
+                task.fail(closed_error())
+
+    def _turn(self) -> None:
+        """Sends one picture, or brings one back when there is nothing to send."""
+        task = self._queue.take(wait=not self._under_way) if len(self._under_way) < self._slots else None
+        try:
+            if task:
+                self._send(task)
+            elif self._under_way:
+                self._receive()
+        except _LOST as error:
+            self._lost(error)
+
+    def _send(self, task: Task) -> None:
+        if not self._under_way and self.worker and not self.worker.alive():
+            self._drop()  # it died idle: no picture's fault
+        self._under_way.append(task)
+        worker = self.worker or self._start()
+        worker.send(task.name, task.path, task.data)
+
+    def _receive(self) -> None:
+        assert self.worker
+        reply = self.worker.receive()
+        task = self._under_way.popleft()
+        try:
+            prepared = self._prepared(task, reply, self.worker)
+        except Exception as error:
+            task.future.set_exception(error)
+        else:
+            task.future.set_result(prepared)
+
+    def _prepared(self, task: Task, reply: Message, worker: WorkerProcess) -> Prepared:
+        """The picture behind an answer, or the exception."""
+        if "error" in reply:
+            raise RuntimeError(f"{task.name}: {reply['error']}")
+        if "image_error" in reply:
+            source, reason, fault = reply["image_error"]
+            if reason == "not-an-image" and _pillow_was_extended():
+                return self._prepare_here(task.path if task.data is None else task.data, name=task.name)
+            raise ImageError(source, reason, fault)
+        rows, columns = reply["tiling"]
+        height, width = reply["size"]
+        size = self._settings["vision"]["crop_size"]
+        pixels = np.empty((1 + rows * columns, size, size, 3), np.uint8)
+        worker.read_pixels(pixels)
+        digest = bytes.fromhex(reply["digest"])
+        return Prepared(Crops(pixels, (rows, columns)), digest, (height, width), tuple(reply["notes"]))
+
+    def _lost(self, error: Exception) -> None:
+        """The worker died: its oldest picture gets a second chance, those behind it were not begun."""
+        ready = self.worker is not None and self.worker.ready
+        status = self._drop() or str(error)
+        first, *others = self._under_way
+        self._under_way.clear()
+        first.losses += 1
+        if first.losses < 2 or self._queue.closed:
+            others.insert(0, first)
+        elif ready:
+            first.fail(ImageError(first.name, "unreadable", f"the process that decodes it died twice ({status})"))
+        else:
+            first.fail(RuntimeError(f"{first.name}: the image worker does not start ({status})"))
+        self._queue.put_back(others)
+
+    def _start(self) -> WorkerProcess:
+        self._drop()
+        self.worker = worker = WorkerProcess(self._slots)
+        if self._queue.closed:  # whoever closed it may have looked before the worker was there
+            worker.kill()
+        worker.greet(self._settings)
+        return worker
+
+    def _drop(self) -> str:
+        """Ends the worker, if there is one; how it ended."""
+        worker, self.worker = self.worker, None
+        return worker.stop() if worker else ""
+
+
+def closed_error() -> RuntimeError:
+    return RuntimeError("the image pool is closed")
+
+
+def _pillow_was_extended() -> bool:
+    """Whether somebody taught the Pillow of this process formats that a worker's does not have (HEIC)."""
+    return any(not factory.__module__.startswith("PIL.") for factory, _ in Image.OPEN.values())

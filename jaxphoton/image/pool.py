@@ -1,0 +1,156 @@
+"""Worker processes that decode and crop pictures ahead of the engine's loop, a bounded number at a time.
+
+Workers are new programs, not forks (jax has threads) and not multiprocessing's children (those run an unguarded
+user script again). A lane, a thread that mostly waits, feeds each. POSIX only.
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import functools
+import os
+import threading
+import time
+import weakref
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+
+from jaxphoton.config import VisionConfig
+from jaxphoton.image.decode import decode
+from jaxphoton.image.lane import Lane, Task, TaskQueue, closed_error
+from jaxphoton.image.prepare import MAX_PIXELS, Prepared, prepare
+
+CLOSE_S = 5.0
+
+# These name other files in a worker than here.
+_OWN_FILES = ("/dev/std", "/dev/fd/", "/dev/tty", "/proc/self/", "/proc/thread-self/")
+
+
+class ImagePool:
+    """Prepares pictures in worker processes: `submit` one, wait for its future.
+
+    A worker that dies is replaced and its picture tried once more; a second death fails that picture alone, with
+    an ImageError. Close the pool (or use `with`); dropping it, and the end of the interpreter, stop it too.
+    """
+
+    def __init__(
+        self,
+        config: VisionConfig,
+        workers: int,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        background: tuple[int, int, int] = (255, 255, 255),
+        allow_truncated: bool = False,
+        slots: int = 2,
+        bound: int | None = None,
+    ):
+        """Starts the workers, without waiting for them.
+
+        Args:
+          config, max_pixels, background, allow_truncated: as in `prepare`.
+          workers: processes.
+          slots: pictures given to a worker at once; with 2, the next is there when it has finished one.
+          bound: futures outstanding at most; by default twice what the workers take at once.
+        """
+        bound = 2 * workers * slots if bound is None else bound
+        if min(workers, slots, bound) < 1:
+            raise ValueError("workers, slots and bound must be at least 1")
+        # Refuses a bad background now, and not with the first picture.
+        decode(np.zeros((1, 1, 3), np.uint8), background=background)
+        rules = {"max_pixels": int(max_pixels), "background": background, "allow_truncated": bool(allow_truncated)}
+        settings = {"vision": dataclasses.asdict(config), "rules": rules}
+        self._prepare = functools.partial(prepare, config=config, **rules)
+        self._queue = TaskQueue(bound)
+        self._lanes = [Lane(number, self._queue, slots, settings, self._prepare) for number in range(workers)]
+        self._stop = weakref.finalize(self, _stop, self._queue, self._lanes)
+        for lane in self._lanes:
+            lane.start()
+        _open_pools.add(self)
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers, without those that are being replaced."""
+        return [worker.pid for lane in self._lanes if (worker := lane.worker)]
+
+    def submit(self, source: Any, *, name: str | None = None) -> Future[Prepared]:
+        """Hands over one picture; blocks while `bound` futures are outstanding.
+
+        Paths and bytes go to the workers. Anything else that `prepare` takes is prepared by the calling thread
+        before this returns: it may be changed or closed afterwards, and it holds no place in the bound.
+
+        Args:
+          source: as in `prepare`; a file named by a path is opened later.
+          name: the name shown in errors; by default the path.
+        Returns:
+          A future of what `prepare` returns or raises. It can be cancelled until a worker has it.
+
+        Raises:
+          RuntimeError: the pool is closed; futures of a pool closed early raise it too.
+        """
+        path, data = _for_worker(source)
+        if path is None and data is None:
+            return self._submit_here(source, name)
+        task = Task(name or ("<bytes>" if path is None else os.fsdecode(source)), path, data)
+        self._queue.put(task)
+        return task.future
+
+    def _submit_here(self, source: Any, name: str | None) -> Future[Prepared]:
+        if self._queue.closed:
+            raise closed_error()
+        future: Future[Prepared] = Future()
+        try:
+            future.set_result(self._prepare(source, name=name))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def close(self) -> None:
+        """Stops the workers, within `CLOSE_S` seconds; unfinished futures raise RuntimeError."""
+        self._stop()
+        deadline = time.monotonic() + CLOSE_S
+        for lane in self._lanes:
+            # A future's callback runs in a lane, and may close the pool.
+            if lane is not threading.current_thread():
+                lane.join(max(0.0, deadline - time.monotonic()))
+
+    def __enter__(self) -> ImagePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _for_worker(source: Any) -> tuple[str | None, bytes | None]:
+    """The path or the bytes that a worker can use, neither for what only this process can read."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return None, bytes(source)
+    if not isinstance(source, (str, os.PathLike)):
+        return None, None
+    path = os.fsdecode(source)
+    if path and not os.path.isabs(path):
+        try:
+            # Not abspath: it would take ".." back out of a link to elsewhere.
+            path = os.path.join(os.getcwd(), path)
+        except OSError:
+            return None, None
+    return (None, None) if path.startswith(_OWN_FILES) else (path, None)
+
+
+def _stop(queue: TaskQueue, lanes: list[Lane]) -> None:
+    """Waits for nothing: it may run inside the collection of memory, in any thread."""
+    queue.close()
+    for lane in lanes:
+        if worker := lane.worker:
+            worker.kill()
+
+
+_open_pools: weakref.WeakSet[ImagePool] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for pool in list(_open_pools):
+        pool.close()

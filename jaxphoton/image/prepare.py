@@ -1,0 +1,59 @@
+"""One picture from any source to what the engine takes: the one function of this process and of the image workers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxphoton.config import VisionConfig
+from jaxphoton.image.crops import Crops, cut_crops
+from jaxphoton.image.decode import MAX_PIXELS, decode
+
+__all__ = ["MAX_PIXELS", "Prepared", "prepare"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A picture ready for the vision encoder.
+
+    Attributes:
+      crops: its crops; the pixels are owned by this object.
+      digest: 32 bytes that are the same for, and only for, pictures of the same size and upright RGB pixels.
+      size: (height, width) of the upright picture.
+      notes: what was changed on the way, for reports (see `Decoded`).
+    """
+
+    crops: Crops
+    digest: bytes
+    size: tuple[int, int]
+    notes: tuple[str, ...] = ()
+
+
+def prepare(
+    source: Any,
+    config: VisionConfig,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    background: tuple[int, int, int] = (255, 255, 255),
+    allow_truncated: bool = False,
+    name: str | None = None,
+) -> Prepared:
+    """Decodes a picture and cuts its crops; the arguments besides `config` are those of `decode`.
+
+    Raises:
+      ImageError: the picture cannot be used; its `reason` says why.
+      TypeError, ValueError: `source` or `background` is of a kind that `decode` does not take.
+    """
+    decoded = decode(source, max_pixels=max_pixels, background=background, allow_truncated=allow_truncated, name=name)
+    height, width = decoded.pixels.shape[:2]
+    return Prepared(cut_crops(decoded.pixels, config), _digest(decoded.pixels), (height, width), decoded.notes)
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    # The shape too: 2 x 3 and 3 x 2 pixels may be the same bytes.
+    digest = hashlib.sha256(np.array(pixels.shape, "<i8").tobytes())
+    digest.update(np.ascontiguousarray(pixels).data.cast("B"))
+    return digest.digest()

@@ -1,0 +1,189 @@
+"""Everything around a pipeline on a fake device: requests with known answers, a synchronous loop, the books."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache, partial
+
+import numpy as np
+
+from jaxphoton.config import named_config
+from jaxphoton.engine.control import TokenReader
+from jaxphoton.engine.pages import TRASH_PAGE, PageAllocator
+from jaxphoton.engine.pipeline import Launch, Pipeline
+from jaxphoton.engine.request import ImageInput, Request
+from jaxphoton.engine.scheduler import Limits, Scheduler
+from jaxphoton.engine.sequence import Sequence
+from jaxphoton.image.crops import Crops
+from jaxphoton.prompt.templates import Prompt
+from jaxphoton.skills import automaton, registry
+from jaxphoton.skills.grammar import Walk
+from jaxphoton.skills.settings import Settings
+from tests.engine.fake import FakeDevice, Geometry, scripted_bins
+
+TOKENIZER = named_config("moondream2").tokenizer
+GRAMMARS = registry.grammars(TOKENIZER)
+VOCABULARY = 64
+TABLES = automaton.build(GRAMMARS, VOCABULARY)
+STOP_CHANCE = 0.15
+READER = TokenReader(TOKENIZER.size_id, np.arange(1024) / 1024, np.arange(1024) / 1024)
+
+
+def image(name: int, crops: int = 2) -> ImageInput:
+    return ImageInput(bytes([name]), Crops(np.zeros((crops, 1, 1, 3), np.uint8), (1, crops - 1)))
+
+
+def request(
+    grammar: str = "text", prompt: int = 5, picture: ImageInput | None = None, max_tokens: int = 8, **settings
+) -> Request:
+    """A request of `prompt` ids. Its answer follows from the seed alone (`answer`)."""
+    settings = {"seed": 1, "max_objects": 50, **settings}
+    ids = tuple(10 + i % 50 for i in range(prompt))
+    return Request(Prompt(ids), grammar, Settings(max_tokens=max_tokens, **settings), picture)
+
+
+@cache
+def _answer(grammar: str, seed: int, max_tokens: int, max_objects: int, stop: float) -> tuple[tuple[int, ...], str]:
+    random, walk, ids = np.random.default_rng(seed), Walk(GRAMMARS[grammar], max_tokens, max_objects), []
+    while walk.finish is None:
+        rules = walk.rules
+        stops, moves, others = [], [], []
+        for i in filter(walk.allows, range(VOCABULARY)):
+            (stops if i in rules.stop else moves if i in rules.moves else others).append(i)
+        ends = stops and random.random() < stop
+        pick = stops if ends else moves if moves and random.random() < 0.3 else others or moves
+        ids.append(int(random.choice(pick)))
+        walk.advance(ids[-1])
+    return tuple(ids), walk.finish
+
+
+def answer(request: Request, max_tokens: int, stop: float = STOP_CHANCE) -> tuple[tuple[int, ...], str]:
+    """The ids that the fake model gives a request, and how they end: by the plain rules, not by the tables."""
+    settings = request.settings
+    return _answer(request.grammar, settings.seed or 0, max_tokens, settings.max_objects, stop)
+
+
+class Rig:
+    """A pipeline on a fake device. `stop` is the chance that an answer stops where it may.
+
+    Attributes:
+      finished: sequences in the order in which `on_finish` named them.
+      heard: ids by sequence, as `on_token` saw them.
+      events: ("launch" | "commit_begin" | "commit_end", number).
+    """
+
+    def __init__(
+        self,
+        depth: int = 2,
+        rows: int = 4,
+        pages: int = 200,
+        stop: float = STOP_CHANCE,
+        geometry: Geometry = Geometry(),  # noqa: B008
+        **limits,
+    ):
+        self.geometry, self.stop = geometry, stop
+        self.limits = Limits(rows, **{"prefill_rows": 2, "vision": ((2, 6),), **limits})
+        self.device = FakeDevice(geometry, TABLES, lambda request, most: self.answer(request, most)[0])
+        self.allocator = PageAllocator(pages)
+        self.scheduler = Scheduler(self.limits, self.allocator)
+        self.finished: list[Sequence] = []
+        self.heard: dict[Sequence, list[int]] = {}
+        self.events: list[tuple[str, int]] = []
+        self.launches: list[Launch] = []
+        self.pipeline = Pipeline(
+            self.device, self.scheduler, READER, depth, self.finished.append, self._hear, self._event
+        )
+        self.answer = partial(answer, stop=stop)
+        self.cancelled: set[Sequence] = set()
+
+    def submit(self, request: Request) -> Sequence:
+        sequence = self.sequence(request)
+        self.scheduler.check(sequence)
+        self.scheduler.add(sequence)
+        return sequence
+
+    def sequence(self, request: Request) -> Sequence:
+        return Sequence(request, self.geometry.prefix, self.geometry.page_size, self.geometry.context)
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Gives a sequence up as the engine does; nothing happens if it has ended."""
+        if not sequence.finalized:
+            self.cancelled.add(sequence)
+            self.scheduler.finalize(sequence)
+
+    def run(self, ticks: int = 2000) -> None:
+        """Ticks until nothing is left to do."""
+        for _ in range(ticks):
+            if self.pipeline.idle:
+                return
+            worked = self.pipeline.tick()
+            self.check_books()
+            assert worked, "the pipeline has work and does nothing"
+        raise AssertionError(f"not done after {ticks} ticks")
+
+    def tick(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.pipeline.tick()
+            self.check_books()
+
+    def _hear(self, sequence: Sequence) -> None:
+        self.heard.setdefault(sequence, []).append(sequence.tokens[-1].id)
+
+    def _event(self, name: str, launch: Launch) -> None:
+        self.events.append((name, launch.number))
+        if name == "launch":
+            self.launches.append(launch)
+
+    # What must hold
+
+    def check_books(self) -> None:
+        """Every page and every row is in exactly one place."""
+        check_books(self.scheduler)
+
+    def check_clean(self) -> None:
+        """Nothing is left behind but cached prefixes, and those can be evicted."""
+        assert self.pipeline.idle and self.pipeline.ring.is_empty and not self.device.under_way
+        check_clean(self.scheduler)
+
+    def check_answer(self, sequence: Sequence) -> None:
+        """The sequence got the tokens of its script, each once and in order."""
+        ids, finish = self.answer(sequence.request, sequence.max_tokens)
+        got = [token.id for token in sequence.tokens]
+        assert self.heard.get(sequence, []) == got
+        assert self.finished.count(sequence) == (sequence not in self.cancelled)
+        if sequence in self.cancelled:
+            assert got == list(ids[: len(got)]) and sequence.finish_reason is None
+            return
+        assert (got, sequence.finish_reason) == (list(ids), finish)
+        for index, token in enumerate(sequence.tokens):
+            assert token.logprob == -(index + 1)
+            if token.bins is not None:
+                bins = scripted_bins(sequence.request.number, index, token.id)
+                assert token.bins == bins[: len(token.bins)]
+
+
+def check_books(scheduler: Scheduler) -> None:
+    limits, allocator = scheduler.limits, scheduler.allocator
+    admitted = [*scheduler.running, *scheduler.zombies]
+    own = [page for sequence in admitted for page in sequence.pages]
+    shared = {s.prefix_key: s.prefix_pages for s in admitted if s.prefix_key is not None}
+    held = own + [page for pages in shared.values() for page in pages]
+    assert len(set(held)) == len(held) and TRASH_PAGE not in held, "a page has two owners"
+    assert len(own) + scheduler.prefixes.pages + allocator.free == allocator.usable, "pages are lost"
+    users = Counter(sequence.prefix_key for sequence in admitted if sequence.prefix_key is not None)
+    assert all(scheduler.prefixes.users(key) == count for key, count in users.items())
+    used = sum(len(pages) for pages in shared.values())
+    assert scheduler.prefixes.pages - scheduler.prefixes.evictable == used
+    rows = [sequence.row for sequence in admitted]
+    assert None not in rows and len(set(rows)) == len(rows) <= limits.rows, "a row has two owners"
+    assert sorted([*rows, *scheduler._rows]) == list(range(limits.rows)), "rows are lost"
+    assert not any(sequence.row is not None or sequence.page_table for sequence in scheduler.waiting)
+
+
+def check_clean(scheduler: Scheduler) -> None:
+    check_books(scheduler)
+    assert not scheduler.has_work
+    allocator, prefixes = scheduler.allocator, scheduler.prefixes
+    assert prefixes.evictable == prefixes.pages and allocator.free + prefixes.pages == allocator.usable
+    prefixes.evict(allocator.usable)
+    assert allocator.free == allocator.usable and len(prefixes) == 0

@@ -1,0 +1,153 @@
+"""Any schedule: every request ends with exactly its tokens, and nothing is left behind."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxphoton.engine.pages import PageAllocator
+from jaxphoton.engine.scheduler import Scheduler
+from jaxphoton.engine.sequence import Sequence
+from tests.engine.fake import DeviceFault
+from tests.engine.rig import Rig, image, request
+
+REQUESTS = st.builds(
+    lambda grammar, prompt, name, crops, most, objects, seed: request(
+        grammar, prompt, image(name, crops) if name else None, most, max_objects=objects, seed=seed
+    ),
+    st.sampled_from(["text", "reasoning", "detect", "point"]),
+    st.integers(1, 30),
+    st.integers(0, 3),
+    st.integers(1, 4),
+    st.integers(1, 25),
+    st.integers(1, 4),
+    st.integers(0, 2**32 - 1),
+)
+ACTIONS = st.one_of(
+    REQUESTS.map(lambda drawn: ("submit", drawn)),
+    st.tuples(st.just("tick"), st.integers(1, 5)),
+    st.tuples(st.just("complete"), st.integers(1, 2)),
+    st.tuples(st.just("cancel"), st.integers(0, 9)),
+)
+
+
+@settings(max_examples=200)
+@given(
+    actions=st.lists(ACTIONS, max_size=40),
+    depth=st.sampled_from([1, 2]),
+    rows=st.integers(1, 4),
+    pages=st.integers(8, 40),
+    prefill_rows=st.integers(1, 3),
+    share=st.booleans(),
+    stop=st.sampled_from([0.0, 0.1, 0.5]),
+)
+def test_any_schedule_gives_every_request_its_tokens(actions, depth, rows, pages, prefill_rows, share, stop):
+    rig = Rig(depth, rows, pages, stop, prefill_rows=prefill_rows, vision=((2, 4),), share_prefixes=share)
+    sequences = []
+    for name, value in actions:
+        if name == "submit":
+            try:
+                sequences.append(rig.submit(value))
+            except ValueError as refusal:
+                assert "pages of the cache" in str(refusal)
+        elif name == "tick":
+            rig.tick(value)
+        elif name == "complete":
+            rig.device.complete(value)
+        elif sequences:
+            rig.cancel(sequences[value % len(sequences)])
+    rig.run(ticks=5000)
+    for sequence in sequences:
+        rig.check_answer(sequence)
+    rig.check_clean()
+
+
+# The fake device is only worth something if it notices. Each of these breaks one rule.
+
+
+def busy(**changes) -> None:
+    rig = Rig(**{"rows": 3, "stop": 0.3, "pages": 16, **changes})
+    for seed in range(12):
+        grammar = ("text", "reasoning", "detect", "point")[seed % 4]
+        rig.submit(request(grammar, 4 + seed % 3, image(seed % 3) if seed % 2 else None, max_tokens=16, seed=seed))
+    while not rig.pipeline.idle:
+        rig.pipeline.tick()
+
+
+def test_an_unbroken_pipeline_passes():
+    busy()
+
+
+def test_rows_and_pages_released_with_a_step_under_way_are_noticed(monkeypatch):
+    def finalize(scheduler: Scheduler, sequence: Sequence) -> None:
+        sequence.finalized = True
+        scheduler.running.remove(sequence)
+        scheduler._release(sequence)
+
+    monkeypatch.setattr(Scheduler, "finalize", finalize)
+    with pytest.raises(DeviceFault, match="change hands"):
+        busy()
+
+
+def test_a_page_with_two_owners_is_noticed(monkeypatch):
+    allocate = PageAllocator.allocate
+
+    def careless(allocator: PageAllocator, count: int) -> list[int]:
+        pages = allocate(allocator, count)
+        return [3 if page == 4 else page for page in pages]
+
+    monkeypatch.setattr(PageAllocator, "allocate", careless)
+    with pytest.raises(DeviceFault):
+        busy()
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_a_wrong_position_is_noticed(monkeypatch, shift):
+    right = Sequence.step_position.fget
+    assert right is not None
+    monkeypatch.setattr(Sequence, "step_position", property(lambda sequence: right(sequence) + shift))
+    with pytest.raises(DeviceFault, match="position"):
+        busy()
+
+
+def test_a_forgotten_hole_is_noticed(monkeypatch):
+    class Flat(Sequence):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            if self.prompt_length % 2:
+                self.hole = 0
+
+    monkeypatch.setattr("tests.engine.rig.Sequence", Flat)
+    with pytest.raises((DeviceFault, AssertionError, ValueError)):
+        busy()
+
+
+def test_a_page_that_was_never_granted_is_noticed(monkeypatch):
+    monkeypatch.setattr(Scheduler, "_grow", lambda scheduler, sequence: True)
+    with pytest.raises(DeviceFault, match="belongs to nobody"):
+        busy()
+
+
+def test_a_prefix_evicted_while_in_use_is_noticed(monkeypatch):
+    def fits(scheduler: Scheduler, pages: int) -> bool:
+        for entry in scheduler.prefixes._entries.values():
+            entry.users = 0
+        scheduler.prefixes.evict(99)
+        return scheduler.allocator.free >= pages
+
+    monkeypatch.setattr(Scheduler, "_make_room", fits)
+    monkeypatch.setattr("jaxphoton.engine.prefix_cache.PrefixCache.release", lambda cache, key: None)
+    with pytest.raises(DeviceFault):
+        busy()
+
+
+def test_committing_in_the_wrong_order_is_noticed(monkeypatch):
+    class Newest(deque):
+        popleft = deque.pop
+
+    monkeypatch.setattr("jaxphoton.engine.slots.deque", Newest)
+    with pytest.raises(DeviceFault, match="is due"):
+        busy()

@@ -122,8 +122,7 @@ class Moondream:
 
         `length` is "short", "normal" or "long", as far as the model knows it.
         """
-        skill = Caption(templates.caption_prompt(self.config.tokenizer, length))
-        return self._front(skill, image, settings, "caption" if stream else None)
+        return self._front(self._caption(length), image, settings, "caption" if stream else None)
 
     def query(
         self,
@@ -142,14 +141,12 @@ class Moondream:
         """
         if spatial_refs and image is None:
             raise ValueError("spatial_refs need an image")
-        config, encode = self.config.tokenizer, self.tokenizer.encode
-        prompt = templates.query_prompt(config, encode, question, reasoning, spatial_refs)  # type: ignore[arg-type]
-        return self._front(Query(prompt, config, reasoning), image, settings, "answer" if stream else None)
+        skill = self._query(question, reasoning, spatial_refs)
+        return self._front(skill, image, settings, "answer" if stream else None)
 
     def detect(self, image: Any, object: str, settings: Mapping[str, Any] | None = None) -> Any:
         """Boxes: {"objects": [{"x_min", "y_min", "x_max", "y_max"}]}, fractions of the picture."""
-        prompt = templates.detect_prompt(self.config.tokenizer, self.tokenizer.encode, object)
-        return self._front(Detect(prompt, self._clamp_boxes), image, settings)
+        return self._front(self._detect(object), image, settings)
 
     def point(
         self,
@@ -159,8 +156,7 @@ class Moondream:
         settings: Mapping[str, Any] | None = None,
     ) -> Any:
         """Points: {"points": [{"x", "y"}]}, fractions of the picture."""
-        prompt = templates.point_prompt(self.config.tokenizer, self.tokenizer.encode, object, spatial_refs)
-        return self._front(Point(prompt), image, settings)
+        return self._front(self._point(object, spatial_refs), image, settings)
 
     def chat(self, *args: Any, **kwargs: Any) -> Result:
         """Not supported yet.
@@ -173,13 +169,27 @@ class Moondream:
     def caption_batch(
         self, images: Iterable[Any], length: str = "normal", settings: Mapping[str, Any] | None = None
     ) -> Iterator[BatchItem]:
-        """Captions any number of images, yielding each as it finishes.
+        """Captions any number of images: `batch("caption", ...)`."""
+        return self.batch("caption", images, settings, length=length)
 
-        `images` holds images, or (key, image) pairs; an image's key is its position where none is given. It is read
-        lazily, a bounded number ahead. A broken image is an item with an `error`, the rest goes on.
+    def batch(
+        self, task: str, images: Iterable[Any], settings: Mapping[str, Any] | None = None, **arguments: Any
+    ) -> Iterator[BatchItem]:
+        """Asks the same of any number of images, yielding each as it finishes.
+
+        Args:
+          task: "caption", "query", "detect" or "point".
+          images: images, or (key, image) pairs; an image's key is its position where none is given. Read lazily, a
+            bounded number ahead.
+          arguments: of the task, such as `length`, `question` or `object`.
+
+        Yields:
+          (key, result, error); a broken image has an error, the rest goes on.
         """
-        skill = Caption(templates.caption_prompt(self.config.tokenizer, length))
-        return self._front.batch(skill, images, settings)
+        skills = {"caption": self._caption, "query": self._query, "detect": self._detect, "point": self._point}
+        if task not in skills:
+            raise ValueError(f"task must be one of {', '.join(skills)}, got {task!r}")
+        return self._front.batch(skills[task](**arguments), images, settings)
 
     def close(self) -> None:
         """Ends the engine; requests under way are cancelled."""
@@ -194,6 +204,21 @@ class Moondream:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+    def _caption(self, length: str = "normal") -> Caption:
+        return Caption(templates.caption_prompt(self.config.tokenizer, length))
+
+    def _query(self, question: Any, reasoning: bool = False, spatial_refs: SpatialRefs | None = None) -> Query:
+        config = self.config.tokenizer
+        prompt = templates.query_prompt(config, self.tokenizer.encode, question, reasoning, spatial_refs)
+        return Query(prompt, config, reasoning)
+
+    def _detect(self, object: str) -> Detect:
+        prompt = templates.detect_prompt(self.config.tokenizer, self.tokenizer.encode, object)
+        return Detect(prompt, self._clamp_boxes)
+
+    def _point(self, object: str, spatial_refs: SpatialRefs | None = None) -> Point:
+        return Point(templates.point_prompt(self.config.tokenizer, self.tokenizer.encode, object, spatial_refs))
 
     @property
     def _front(self) -> Frontend:

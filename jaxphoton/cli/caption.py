@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxphoton.cli.base import add_model_options, add_sampling_options, settings_of
+from jaxphoton.cli.base import add_model_options, add_sampling_options
 from jaxphoton.cli.images import PATHS_HELP, add_image_arguments, run_images
 
 EPILOG = f"""\
@@ -29,9 +29,4 @@ def add_parser(subparsers) -> None:
 
 
 def run(args) -> int:
-    settings = settings_of(args)
-
-    def ask(model, path):
-        return {"caption": model.caption(path, length=args.length, settings=settings)["caption"]}
-
-    return run_images(args, ask, lambda record: record["caption"])
+    return run_images(args, "caption", {"length": args.length}, ("caption",), lambda record: record["caption"])

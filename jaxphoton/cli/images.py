@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from jaxphoton.cli.base import OK, SOME_FAILED, CommandError
+from jaxphoton.cli.base import OK, SOME_FAILED, CommandError, settings_of
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 
@@ -91,12 +91,16 @@ def load_model(args: argparse.Namespace):
         raise CommandError(f"model {args.model!r}: {error}") from error
 
 
-def run_images(args: argparse.Namespace, ask: Callable[[Any, Path], Record], readable: Callable[[Record], str]) -> int:
-    """Asks the model about every image and writes a line for each.
+def run_images(
+    args: argparse.Namespace, task: str, arguments: Record, fields: tuple[str, ...], readable: Callable[[Record], str]
+) -> int:
+    """Asks the model about every image and writes a line for each, in the order of the images.
 
     Arguments:
-      ask: (model, image file) -> what the line holds besides the key.
-      readable: that record as text for people.
+      task: "caption", "query", "detect" or "point".
+      arguments: of the task, the same for every image.
+      fields: of a result, those that go into the line.
+      readable: a record as text for people.
     Returns:
       The exit code.
     """
@@ -108,9 +112,9 @@ def run_images(args: argparse.Namespace, ask: Callable[[Any, Path], Record], rea
     many = f"{len(images)} image{'s' * (len(images) != 1)}"
     print(f"jaxphoton {args.command}: {many}, model {args.model}, {how}", file=sys.stderr, flush=True)
     failed = 0
-    with _lines(args.out) as out, _progress(len(images)) as bar:
-        for key, path in images.items():
-            record = {"key": key} | _ask(ask, model, path)
+    with model, _lines(args.out) as out, _progress(len(images)) as bar:
+        for key, answer in _ask(model, task, images, arguments, settings_of(args)):
+            record = {"key": key} | {name: answer[name] for name in (*fields, "error") if name in answer}
             failed += "error" in record
             # One write and one flush a line: whenever the run ends, the file holds whole lines only.
             _write(out, json.dumps(record, ensure_ascii=False))
@@ -122,14 +126,24 @@ def run_images(args: argparse.Namespace, ask: Callable[[Any, Path], Record], rea
     return SOME_FAILED if failed else OK
 
 
-def _ask(ask: Callable[[Any, Path], Record], model, path: Path) -> Record:
+def _ask(
+    model: Any, task: str, images: dict[str, Path], arguments: Record, settings: Record
+) -> Iterator[tuple[str, Record]]:
+    """(key, result or {"error": text}) in the order of `images`, whatever order they finish in."""
     from jaxphoton.image.decode import ImageError
 
+    finished: dict[str, Record] = {}
+    order = iter(images)
+    due = next(order)
     try:
-        return ask(model, path)
-    except (ImageError, OSError) as error:
-        return {"error": str(error)}
-    except ValueError as error:  # the question or an option: every other image would fail alike
+        for key, result, error in model.batch(task, images.items(), settings=settings, **arguments):
+            if error is not None and not isinstance(error, (ImageError, OSError)):
+                raise error
+            finished[key] = result if error is None else {"error": str(error)}
+            while due in finished:
+                yield due, finished.pop(due)
+                due = next(order, None)
+    except (ValueError, RuntimeError) as error:  # not this image's fault: every other one would fail alike
         raise CommandError(str(error)) from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxphoton.cli.base import add_model_options, add_sampling_options, settings_of
+from jaxphoton.cli.base import add_model_options, add_sampling_options
 from jaxphoton.cli.images import PATHS_HELP, add_image_arguments, run_images
 
 EPILOG = f"""\
@@ -29,12 +29,7 @@ def add_parser(subparsers) -> None:
 
 
 def run(args) -> int:
-    settings = settings_of(args)
-
-    def ask(model, path):
-        return {"points": model.point(path, args.object, settings=settings)["points"]}
-
-    return run_images(args, ask, readable)
+    return run_images(args, "point", {"object": args.object}, ("points",), readable)
 
 
 def readable(record) -> str:

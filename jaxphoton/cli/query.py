@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxphoton.cli.base import add_model_options, add_sampling_options, settings_of
+from jaxphoton.cli.base import add_model_options, add_sampling_options
 from jaxphoton.cli.images import PATHS_HELP, add_image_arguments, run_images
 
 EPILOG = f"""\
@@ -30,10 +30,5 @@ def add_parser(subparsers) -> None:
 
 
 def run(args) -> int:
-    settings = settings_of(args)
-
-    def ask(model, path):
-        result = model.query(path, args.question, reasoning=args.reasoning, settings=settings)
-        return {name: result[name] for name in ("answer", "reasoning") if name in result}
-
-    return run_images(args, ask, lambda record: record["answer"])
+    arguments = {"question": args.question, "reasoning": args.reasoning}
+    return run_images(args, "query", arguments, ("answer", "reasoning"), lambda record: record["answer"])

@@ -52,6 +52,23 @@ class FakeModel:
         self._open(image, object, settings)
         return {"objects": [{"x_min": 0.1, "y_min": 0.2, "x_max": 0.3, "y_max": 0.4}]}
 
+    def batch(self, task, images, settings=None, **arguments):
+        """In reverse order within each pair, as a busy engine might finish."""
+        items = list(images)
+        for start in range(0, len(items), 2):
+            for key, image in reversed(items[start : start + 2]):
+                try:
+                    result, error = getattr(self, task)(image, **arguments, settings=settings), None
+                except ImageError as fault:
+                    result, error = None, fault
+                yield key, result, error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
     def point(self, image, object, settings=None):
         self._open(image, object, settings)
         return {"points": [{"x": 0.5, "y": 0.25}]}

@@ -45,7 +45,7 @@ def test_caption_to_stdout(model, folder, capsys):
     assert "schöner" in captured.out  # not \\u00f6
     assert [line["key"] for line in lines(captured.out)] == ["a.JPG", "b.png", "sub/c.webp"]
     assert "greedy" in captured.err and "3 images" in captured.err
-    assert model.calls[0] == ("a.JPG", "normal", {"temperature": 0.0})
+    assert ("a.JPG", "normal", {"temperature": 0.0}) in model.calls
     assert model.loaded == {"path_or_id": "shapes", "revision": None, "dtype": None}
 
 

@@ -5,8 +5,8 @@ Every array is fresh: the device may still read the previous one (NumPy argument
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,22 +18,30 @@ from jaxphoton.skills.base import Token
 TOKEN, IMAGE, COORDINATE, SIZE = range(4)  # kinds of input, as in jaxphoton.model.inputs
 
 
-@dataclass(frozen=True, slots=True)
-class ControlShape:
-    """Attributes:
-    rows: of the row state; padding rows name the one behind them.
-    table: width of a page-table row.
+class ControlPacker:
+    """Keeps a line a row, so that a step copies lines instead of building them.
+
+    Attributes:
+      rows: of the row state; padding rows name the one behind them.
+      table: width of a page-table row.
     """
 
-    rows: int
-    table: int
+    def __init__(self, rows: int, table: int):
+        self.rows, self.table = rows, table
+        self._lines = np.zeros((rows + 1, len(Row) + table), np.int32)
+        self._lines[rows, Row.ROW] = rows
+        # The page list that a line was made from, and its length then. A sequence gets a new list whenever it is
+        # admitted, so this tells tenants apart as well as it tells growth.
+        self._made_from: list[tuple[list[int] | None, int]] = [(None, 0)] * rows
 
     def step(self, sequences: Many[Sequence], batch: int) -> np.ndarray:
         """int32 [batch, Row + table]."""
-        control = np.zeros((batch, len(Row) + self.table), np.int32)
-        control[:, Row.ROW] = self.rows
-        for line, sequence in zip(control, sequences, strict=False):
-            self._fill_row(line, sequence, sequence.step_position, sequence.launched)
+        rows = [self._line_of(sequence) for sequence in sequences]
+        control = self._lines[rows + [self.rows] * (batch - len(rows))]
+        launched = np.array([sequence.launched for sequence in sequences], np.int32)
+        prompts = np.array([sequence.prompt_length for sequence in sequences], np.int32)
+        control[: len(rows), Row.INDEX] = launched
+        control[: len(rows), Row.POSITION] = prompts + launched - 1
         return control
 
     def prefill(
@@ -60,7 +68,8 @@ class ControlShape:
             if stop == start:
                 continue
             position = sequence.prefix_length + start
-            self._fill_row(line, sequence, position, len(sequence.tokens))
+            line[: len(Row) + self.table] = self._lines[self._line_of(sequence)]
+            line[Row.POSITION], line[Row.INDEX] = position, len(sequence.tokens)
             extra = line[len(Row) + self.table :]
             state, objects = replay(automaton, automaton.start[sequence.request.grammar], sequence.tokens)
             extra[Prefill.COUNT] = stop - start
@@ -78,19 +87,26 @@ class ControlShape:
             line[:] = sequence.prefix_pages
         return control
 
-    def _fill_row(self, line: np.ndarray, sequence: Sequence, position: int, index: int) -> None:
-        settings = sequence.request.settings
-        line[Row.ROW] = sequence.row
-        line[Row.POSITION] = position
-        line[Row.HOLE] = sequence.hole
-        line[Row.INDEX] = index
-        line[Row.TEMPERATURE] = float_bits(settings.temperature)
-        line[Row.TOP_P] = float_bits(settings.top_p)
-        line[Row.SEED] = uint_bits(settings.seed or 0)
-        line[Row.MAX_TOKENS] = sequence.max_tokens
-        line[Row.MAX_OBJECTS] = settings.max_objects
-        table = sequence.page_table
-        line[len(Row) : len(Row) + len(table)] = table
+    def _line_of(self, sequence: Sequence) -> int:
+        """The sequence's row, its line brought up to date."""
+        row = sequence.row
+        assert row is not None
+        pages = sequence.pages
+        made_from, length = self._made_from[row]
+        if made_from is not pages or length != len(pages):
+            self._made_from[row] = pages, len(pages)
+            line, settings = self._lines[row], sequence.request.settings
+            line[Row.ROW] = row
+            line[Row.HOLE] = sequence.hole
+            line[Row.TEMPERATURE] = float_bits(settings.temperature)
+            line[Row.TOP_P] = float_bits(settings.top_p)
+            line[Row.SEED] = uint_bits(settings.seed or 0)
+            line[Row.MAX_TOKENS] = sequence.max_tokens
+            line[Row.MAX_OBJECTS] = settings.max_objects
+            table = sequence.page_table
+            line[len(Row) : len(Row) + len(table)] = table
+            line[len(Row) + len(table) :] = 0
+        return row
 
 
 def prefill_inputs(sequence: Sequence, bos: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -127,13 +143,14 @@ class TokenReader:
     def __init__(self, size_id: int, coordinates: np.ndarray, sizes: np.ndarray):
         self._size_id, self._coordinates, self._sizes = size_id, coordinates, sizes
 
-    def read(self, line: np.ndarray) -> Token:
-        """One row of an output, int32 [Output]."""
-        token, first, second = (int(line[c]) for c in (Output.TOKEN, Output.BIN_0, Output.BIN_1))
-        logprob = float(line[Output.LOGPROB : Output.LOGPROB + 1].view(np.float32)[0])
-        if first < 0:
-            return Token(token, logprob=logprob)
-        if token == self._size_id:
-            value = (float(self._sizes[first]), float(self._sizes[second]))
-            return Token(token, (first, second), value, logprob)
-        return Token(token, (first,), (float(self._coordinates[first]),), logprob)
+    def read(self, output: np.ndarray) -> Iterator[tuple[Token, int]]:
+        """The token and the finish code of every row of an output, int32 [B, Output]."""
+        logprobs = np.ascontiguousarray(output[:, Output.LOGPROB]).view(np.float32).tolist()
+        for (token, first, second, finish, _), logprob in zip(output.tolist(), logprobs, strict=True):
+            if first < 0:
+                yield Token(token, logprob=logprob), finish
+            elif token == self._size_id:
+                value = (float(self._sizes[first]), float(self._sizes[second]))
+                yield Token(token, (first, second), value, logprob), finish
+            else:
+                yield Token(token, (first,), (float(self._coordinates[first]),), logprob), finish

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxphoton.config import EngineConfig, ModelConfig
 from jaxphoton.engine import programs
-from jaxphoton.engine.control import ControlShape
+from jaxphoton.engine.control import ControlPacker
 from jaxphoton.engine.layout import Prefill, Row, table_width
 from jaxphoton.engine.programs import Family
 from jaxphoton.engine.scheduler import Limits, PrefillPlan, StepPlan
@@ -133,7 +133,7 @@ class Device:
 
     def __init__(self, programs: Programs):
         self._programs = programs
-        self._control = ControlShape(programs.engine.max_rows, programs.table)
+        self._control = ControlPacker(programs.engine.max_rows, programs.table)
         self._cache, self._rows = programs.fresh_state()
 
     def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, jax.Array]:

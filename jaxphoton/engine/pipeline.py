@@ -10,10 +10,10 @@ import numpy as np
 
 from jaxphoton.engine import layout
 from jaxphoton.engine.control import TokenReader
-from jaxphoton.engine.layout import Output
 from jaxphoton.engine.scheduler import Drain, PrefillPlan, Scheduler, StepPlan
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.engine.slots import SlotRing
+from jaxphoton.skills.base import Token
 
 
 class LaunchDevice(Protocol):
@@ -98,20 +98,20 @@ class Pipeline:
         assert launch is not None
         self._event("commit_begin", launch)
         output = self.device.fetch(slot.output)
-        ended = [s for s, line in zip(launch.owners, output, strict=False) if self._credit(s, line)]
+        rows = zip(launch.owners, self._reader.read(output), strict=False)
+        ended = [sequence for sequence, (token, finish) in rows if self._credit(sequence, token, finish)]
         self.ring.end_commit()
         self._event("commit_end", launch)
         for sequence in ended:
             self._on_finish(sequence)
 
-    def _credit(self, sequence: Sequence, line: np.ndarray) -> bool:
+    def _credit(self, sequence: Sequence, token: Token, finish: int) -> bool:
         """Takes one row of an output; True if it ends the sequence. A zombie's row changes nothing."""
         sequence.inflight_refs -= 1
         if sequence.finalized:
             self.scheduler.settle(sequence)
             return False
-        sequence.tokens.append(self._reader.read(line))
-        finish = int(line[Output.FINISH])
+        sequence.tokens.append(token)
         if finish != layout.RUNNING:
             sequence.finish_reason = "stop" if finish == layout.STOP else "length"
             self.scheduler.finalize(sequence)

@@ -66,7 +66,7 @@ def prefix(family: Family, params: Params, cache: PagedCache, embeddings: jax.Ar
 def prefill(
     family: Family, params: Params, cache: PagedCache, rows: RowState, control: jax.Array
 ) -> tuple[PagedCache, RowState, jax.Array]:
-    """One chunk of prompts; control as `control.ControlShape.prefill` packs it. Returns output int32 [B, Output]."""
+    """One chunk of prompts; control as `control.ControlPacker.prefill` packs it. Returns output int32 [B, Output]."""
     head, tables = control[:, : len(Row)], control[:, len(Row) : len(Row) + family.table]
     extra = control[:, len(Row) + family.table :]
     batch, length = control.shape[0], (extra.shape[1] - len(Prefill)) // 4

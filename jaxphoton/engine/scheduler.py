@@ -170,11 +170,12 @@ class Scheduler:
     def _plan_step(self, in_flight: int) -> Plan | None:
         ready = [sequence for sequence in self.running if sequence.wants_step]
         for sequence in ready:
-            while sequence in self.running and not self._grow(sequence):
+            # A sequence without a row was set back for an earlier one.
+            while sequence.row is not None and not self._grow(sequence):
                 if in_flight:
                     return Drain()
                 self._preempt(self.running[-1])
-        chosen = tuple(sequence for sequence in ready if sequence in self.running)
+        chosen = tuple(sequence for sequence in ready if sequence.row is not None)
         return StepPlan(chosen) if chosen else None
 
     def _grow(self, sequence: Sequence) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxphoton.engine import layout
-from jaxphoton.engine.control import ControlShape
+from jaxphoton.engine.control import ControlPacker
 from jaxphoton.engine.layout import Output, Prefill, Row
 from jaxphoton.engine.pages import TRASH_PAGE
 from jaxphoton.engine.request import Request
@@ -83,7 +83,7 @@ class FakeDevice:
     ):
         self._geometry, self._automaton, self._script = geometry, automaton, script
         width = layout.table_width(geometry.context, geometry.page_size)
-        self._shape = ControlShape(geometry.rows, width)
+        self._shape = ControlPacker(geometry.rows, width)
         self._cells: dict[tuple[int, int], Any] = {}
         self._rows: dict[int, RowTruth] = {}
         self._outputs: list[FakeOutput] = []

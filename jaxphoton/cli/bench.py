@@ -1,0 +1,50 @@
+"""`jaxphoton bench host`: what a tick of the engine costs the host."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+
+from jaxphoton.cli.base import OK, CommandParser, number
+
+DESCRIPTION = """\
+Measures parts of the engine on this machine.
+
+bench host: microseconds of host work a decode tick (plan, launch, commit) with programs that do nothing; on a fast
+GPU the pipeline is full as long as this is less than the device's step."""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser("bench", help="measure the engine on this machine", description=DESCRIPTION)
+    kinds = parser.add_subparsers(dest="bench", metavar="WHAT", required=True, parser_class=CommandParser)
+    host = kinds.add_parser("host", help="host work a tick", description=DESCRIPTION)
+    host.add_argument("--rows", type=_rows, default=[8, 64], metavar="N,N", help="batch sizes (default: 8,64)")
+    host.add_argument("--ticks", type=number(int, 10, 1500), default=400, metavar="N", help="ticks (default: 400)")
+    host.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def run(args) -> int:
+    from jaxphoton.measure.host_bench import measure_host
+
+    costs = {rows: dataclasses.asdict(measure_host(rows, args.ticks)) for rows in args.rows}
+    if args.json:
+        print(json.dumps({"rows": {str(rows): cost for rows, cost in costs.items()}, "ticks": args.ticks}))
+        return OK
+    print("microseconds a tick, medians; programs do nothing")
+    print(f"{'rows':>5} {'tick':>8} {'plan':>8} {'launch':>8} {'commit':>8}")
+    for rows, cost in costs.items():
+        print(
+            f"{rows:>5} " + " ".join(f"{cost[part]:8.1f}" for part in ("tick_us", "plan_us", "launch_us", "commit_us"))
+        )
+    return OK
+
+
+def _rows(text: str) -> list[int]:
+    try:
+        rows = [int(part) for part in text.split(",")]
+    except ValueError:
+        rows = []
+    if not rows or min(rows) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of batch sizes such as 8,64")
+    return rows

@@ -1,0 +1,1 @@
+"""Measurements that a user can repeat: what the host costs, and later what the device does."""

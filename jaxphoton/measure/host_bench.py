@@ -1,0 +1,122 @@
+"""What one tick of the engine costs the host: planning, launching, committing, with programs that do nothing.
+
+The real scheduler, control packing, jit dispatch and token reading run; the program takes as many arrays as a
+Moondream 2 step does (that is what a dispatch costs) and returns at once.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxphoton.config import ModelConfig, named_config
+from jaxphoton.engine.control import ControlPacker, TokenReader
+from jaxphoton.engine.layout import Output, table_width
+from jaxphoton.engine.pages import PageAllocator
+from jaxphoton.engine.pipeline import Pipeline
+from jaxphoton.engine.request import Request
+from jaxphoton.engine.scheduler import Limits, PrefillPlan, Scheduler, StepPlan
+from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.state import PagedCache, RowState
+from jaxphoton.model.params import abstract
+from jaxphoton.model.region import coordinate_values, size_values
+from jaxphoton.prompt.templates import Prompt
+from jaxphoton.skills import automaton, registry
+from jaxphoton.skills.settings import Settings
+
+PAGE_SIZE = 16
+PROMPT_IDS = 30
+WARM_UP_TICKS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class HostCost:
+    """Medians in microseconds a tick; a tick is one plan, one launch and one commit."""
+
+    tick_us: float
+    plan_us: float
+    launch_us: float
+    commit_us: float
+
+
+class NoOpDevice:
+    """Launches a program that does nothing, with all the arguments of a real step."""
+
+    def __init__(self, config: ModelConfig, rows: int):
+        tables = automaton.build(registry.grammars(config.tokenizer), config.text.vocab_size)
+        self._automaton, self._bos = tables, config.tokenizer.bos_id
+        self._control = ControlPacker(rows, table_width(config.text.max_context, PAGE_SIZE))
+        shapes = abstract(config)
+        self._params = [jnp.zeros(1, leaf.dtype) for leaf in jax.tree.leaves((shapes.text, shapes.region))]
+        self._cache = PagedCache(jnp.zeros(1), jnp.zeros(1))
+        self._rows = RowState.zeros(rows)
+        self._run = jax.jit(_no_op, donate_argnums=(1, 2), keep_unused=True)
+        self._batch = rows
+
+    def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, Any]:
+        control = self._control.prefill(plan.sequences, 0, 1, self._batch, PROMPT_IDS + 1, self._automaton, self._bos)
+        return self._launch(control)
+
+    def step(self, plan: StepPlan) -> tuple[np.ndarray, Any]:
+        return self._launch(self._control.step(plan.sequences, self._batch))
+
+    def fetch(self, output: Any) -> np.ndarray:
+        return np.asarray(output)
+
+    def _launch(self, control: np.ndarray) -> tuple[np.ndarray, Any]:
+        self._cache, self._rows, output = self._run(self._params, self._cache, self._rows, control)
+        output.copy_to_host_async()
+        return control, output
+
+
+def _no_op(params: Any, cache: PagedCache, rows: RowState, control: jax.Array):
+    # Token 20, no bins, RUNNING: no sequence ends.
+    line = jnp.zeros(len(Output), jnp.int32).at[Output.TOKEN].set(20).at[Output.BIN_0].set(-1).at[Output.BIN_1].set(-1)
+    return cache, rows, jnp.broadcast_to(line[None], (control.shape[0], len(Output)))
+
+
+def measure_host(rows: int, ticks: int) -> HostCost:
+    """The cost of `ticks` decode ticks of `rows` text sequences at depth 2."""
+    config = named_config("moondream2")
+    width = table_width(config.text.max_context, PAGE_SIZE)
+    scheduler = Scheduler(Limits(rows, rows, ((1, 1),)), PageAllocator(1 + rows * width))
+    device = NoOpDevice(config, rows)
+    reader = TokenReader(config.tokenizer.size_id, coordinate_values(config.region), size_values(config.region))
+    pipeline = Pipeline(device, scheduler, reader, depth=2, on_finish=lambda sequence: None)
+    settings = Settings(temperature=0.0, max_tokens=config.text.max_context, seed=0)
+    for _ in range(rows):
+        request = Request(Prompt(tuple(range(20, 20 + PROMPT_IDS))), "text", settings)
+        scheduler.add(Sequence(request, config.text.prefix_attn, PAGE_SIZE, config.text.max_context))
+    timers = _Timers()
+    scheduler.plan = timers.around("plan", scheduler.plan)  # type: ignore[method-assign]
+    device.step = timers.around("launch", device.step)  # type: ignore[method-assign]
+    pipeline.commit_oldest = timers.around("commit", pipeline.commit_oldest)  # type: ignore[method-assign]
+    for _ in range(WARM_UP_TICKS):
+        pipeline.tick()
+    timers.spent = {name: [] for name in timers.spent}
+    tick = timers.around("tick", pipeline.tick)
+    for _ in range(ticks):
+        tick()
+    return HostCost(**{f"{name}_us": 1e6 * statistics.median(spent) for name, spent in timers.spent.items()})
+
+
+class _Timers:
+    def __init__(self):
+        self.spent: dict[str, list[float]] = {}
+
+    def around(self, name: str, function):
+        self.spent[name] = []
+
+        def timed(*args):
+            start = time.perf_counter()
+            result = function(*args)
+            self.spent[name].append(time.perf_counter() - start)
+            return result
+
+        return timed

@@ -1,0 +1,38 @@
+"""The README's Python examples run as they are printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def in_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def test_the_first_example_runs(in_root, capsys):
+    scope: dict = {}
+    exec(compile(EXAMPLES[0], "README.md", "exec"), scope)
+    scope["model"].close()
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_the_pure_functions_agree_with_the_engine(in_root, capsys):
+    scope: dict = {}
+    exec(compile(EXAMPLES[1], "README.md", "exec"), scope)
+    answer = scope["model"].caption("examples/shapes/scene_05.png", settings={"temperature": 0, "max_tokens": 2})
+    assert answer.tokens == (int(scope["first"][0]), int(scope["second"][0]))
+    scope["model"].close()
+    gradient = scope["gradient"]
+    assert np.isfinite(scope["value"]) and scope["value"] < 0
+    # The vision tower, the text decoder and the head all have a say in a caption.
+    parts = (gradient.vision.patch_w, gradient.text.layers[0].qkv_w, gradient.text.lm_head_w)
+    assert all(np.abs(part).max() > 0 for part in parts)
+    assert "log p" in capsys.readouterr().out

@@ -102,7 +102,8 @@ class ControlPacker:
             line[Row.TOP_P] = float_bits(settings.top_p)
             line[Row.SEED] = uint_bits(settings.seed or 0)
             line[Row.MAX_TOKENS] = sequence.max_tokens
-            line[Row.MAX_OBJECTS] = settings.max_objects
+            # No more objects than tokens; and the setting may be larger than a column holds.
+            line[Row.MAX_OBJECTS] = min(settings.max_objects, sequence.max_tokens)
             table = sequence.page_table
             line[len(Row) : len(Row) + len(table)] = table
             line[len(Row) + len(table) :] = 0

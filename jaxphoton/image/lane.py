@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
 from collections import deque
@@ -18,9 +17,6 @@ from jaxphoton.image.errors import ImageError
 from jaxphoton.image.prepare import Prepared
 from jaxphoton.image.process import WorkerProcess
 from jaxphoton.image.worker import Message
-
-# What a dead or broken worker shows as.
-_LOST = (OSError, EOFError, ValueError)
 
 
 @dataclass(slots=True, eq=False)
@@ -118,6 +114,7 @@ class Lane(threading.Thread):
         queue: TaskQueue,
         slots: int,
         settings: Message,
+        environment: dict[str, str],
         prepare_here: Callable[..., Prepared],
     ):
         """A thread that is not started yet.
@@ -125,11 +122,13 @@ class Lane(threading.Thread):
         Args:
           slots: pictures in the worker at once.
           settings: the first message to a worker.
+          environment: the variables it starts with.
           prepare_here: `prepare` with these settings, for what only this process can read.
         """
         # A daemon: the interpreter joins others before it runs the exit functions that close pools.
         super().__init__(name=f"jaxphoton-image-{number}", daemon=True)
-        self._queue, self._slots, self._settings, self._prepare_here = queue, slots, settings, prepare_here
+        self._queue, self._slots, self._prepare_here = queue, slots, prepare_here
+        self._settings, self._environment = settings, environment
         self._under_way: deque[Task] = deque()
         self.worker: WorkerProcess | None = None
 
@@ -137,8 +136,10 @@ class Lane(threading.Thread):
         # Workers inherit the mask: Ctrl-C does not kill them while they start either.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with contextlib.suppress(*_LOST):  # tried again, and reported, with the first picture
+            try:
                 self._start()
+            except Exception:  # tried again, and reported, with the first picture
+                self._drop()
             while not self._queue.closed:
                 self._turn()
         finally:
@@ -154,7 +155,7 @@ class Lane(threading.Thread):
                 self._send(task)
             elif self._under_way:
                 self._receive()
-        except _LOST as error:
+        except Exception as error:  # whatever it is, the lane goes on with a new worker
             self._lost(error)
 
     def _send(self, task: Task) -> None:
@@ -209,7 +210,7 @@ class Lane(threading.Thread):
 
     def _start(self) -> WorkerProcess:
         self._drop()
-        self.worker = worker = WorkerProcess(self._slots)
+        self.worker = worker = WorkerProcess(self._slots, self._environment)
         if self._queue.closed:  # whoever closed it may have looked before the worker was there
             worker.kill()
         worker.greet(self._settings)
@@ -227,4 +228,4 @@ def closed_error() -> RuntimeError:
 
 def _pillow_was_extended() -> bool:
     """Whether somebody taught the Pillow of this process formats that a worker's does not have (HEIC)."""
-    return any(not factory.__module__.startswith("PIL.") for factory, _ in Image.OPEN.values())
+    return any(not factory.__module__.startswith("PIL.") for factory, _ in list(Image.OPEN.values()))

@@ -22,6 +22,7 @@ from jaxphoton.config import VisionConfig
 from jaxphoton.image.decode import decode
 from jaxphoton.image.lane import Lane, Task, TaskQueue, closed_error
 from jaxphoton.image.prepare import MAX_PIXELS, Prepared, prepare
+from jaxphoton.image.process import worker_environment
 
 CLOSE_S = 5.0
 
@@ -62,10 +63,14 @@ class ImagePool:
         decode(np.zeros((1, 1, 3), np.uint8), background=background)
         rules = {"max_pixels": int(max_pixels), "background": background, "allow_truncated": bool(allow_truncated)}
         settings = {"vision": dataclasses.asdict(config), "rules": rules}
+        environment = worker_environment()  # once: others may be changing it when a worker is replaced
         self._prepare = functools.partial(prepare, config=config, **rules)
         self._queue = TaskQueue(bound)
-        self._lanes = [Lane(number, self._queue, slots, settings, self._prepare) for number in range(workers)]
+        self._lanes = [
+            Lane(number, self._queue, slots, settings, environment, self._prepare) for number in range(workers)
+        ]
         self._stop = weakref.finalize(self, _stop, self._queue, self._lanes)
+        self._stop.atexit = False  # _close_all does more, and not in a fork
         for lane in self._lanes:
             lane.start()
         _open_pools.add(self)
@@ -154,3 +159,7 @@ _open_pools: weakref.WeakSet[ImagePool] = weakref.WeakSet()
 def _close_all() -> None:
     for pool in list(_open_pools):
         pool.close()
+
+
+# A fork has neither our threads nor a right to our workers.
+os.register_at_fork(after_in_child=_open_pools.clear)

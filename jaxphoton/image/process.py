@@ -24,11 +24,12 @@ class WorkerProcess:
       ready: it has started well.
     """
 
-    def __init__(self, slots: int):
+    def __init__(self, slots: int, environment: dict[str, str]):
         """Starts the program, without waiting for it.
 
         Args:
           slots: pictures that may be sent and not yet received; each has a block of its own.
+          environment: see `worker_environment`.
         """
         self._blocks: list[int] = []
         self._sent = self._received = 0
@@ -42,7 +43,7 @@ class WorkerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=self._blocks,
-                env=_environment(),
+                env=environment,
             )
         except BaseException:
             self._close_blocks()
@@ -112,6 +113,14 @@ class WorkerProcess:
             os.close(self._blocks.pop())
 
 
+def worker_environment() -> dict[str, str]:
+    """Variables with which a worker finds the modules that this process finds, whether they are installed or not."""
+    folders = [os.path.abspath(folder) for folder in sys.path if isinstance(folder, str)]
+    folders.append(str(Path(__file__).parents[2]))
+    # Workers multiply no matrices: no threads for it.
+    return os.environ | {"PYTHONPATH": os.pathsep.join(folders), "OPENBLAS_NUM_THREADS": "1"}
+
+
 def _shared_block() -> int:
     """A file without a name, in memory where the system has such files."""
     if hasattr(os, "memfd_create"):
@@ -126,14 +135,6 @@ def _shared_block() -> int:
         return fcntl.fcntl(block, fcntl.F_DUPFD_CLOEXEC, 3)
     finally:
         os.close(block)
-
-
-def _environment() -> dict[str, str]:
-    """The worker finds the modules that this process finds, whether they are installed or not."""
-    folders = [os.path.abspath(folder) for folder in sys.path if isinstance(folder, str)]
-    folders.append(str(Path(__file__).parents[2]))
-    # Workers multiply no matrices: no threads for it.
-    return os.environ | {"PYTHONPATH": os.pathsep.join(folders), "OPENBLAS_NUM_THREADS": "1"}
 
 
 def _signal_name(number: int) -> str:

@@ -10,6 +10,7 @@ import torch
 
 from . import texts
 from .crops import make_crops
+from .data import tag
 from .decoding import Decoder, find, speak
 from .drawing import CLASSES, COLOURS
 from .export import load
@@ -152,16 +153,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--scenes", type=int, default=200)
+    names = [tag(tiling) for tiling in TILINGS]
+    parser.add_argument("--tilings", nargs="+", choices=names, default=names)
     parser.add_argument("--json", type=Path, help="write the scores here too")
     options = parser.parse_args()
     columns = {}
     with torch.inference_mode():
-        for tiling in TILINGS:
+        for tiling in (tiling for tiling in TILINGS if tag(tiling) in options.tilings):
             examiner = Examiner(options.folder)
             rng = np.random.default_rng([SEED, *tiling])
             for _ in range(options.scenes):
                 examiner.examine(make_scene(rng, tiling), rng)
-            columns[f"{tiling[0]}x{tiling[1]}"] = examiner.scores()
+            columns[tag(tiling)] = examiner.scores()
     print("| metric |", " | ".join(columns), "|\n|", "---|" * (len(columns) + 1))
     for name in sorted({name for scores in columns.values() for name in scores}):
         cells = [f"{scores[name]:.3f}" if name in scores else "-" for scores in columns.values()]

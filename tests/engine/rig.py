@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache, partial
 
 import numpy as np
@@ -111,14 +112,19 @@ class Rig:
             self.cancelled.add(sequence)
             self.scheduler.finalize(sequence)
 
-    def run(self, ticks: int = 2000) -> None:
+    def run(self) -> None:
         """Ticks until nothing is left to do."""
+        for _ in self.until_idle():
+            pass
+
+    def until_idle(self, ticks: int = 5000) -> Iterator[None]:
+        """The same, with a pause before each tick."""
         for _ in range(ticks):
             if self.pipeline.idle:
                 return
-            worked = self.pipeline.tick()
+            yield
+            assert self.pipeline.tick(), "the pipeline has work and does nothing"
             self.check_books()
-            assert worked, "the pipeline has work and does nothing"
         raise AssertionError(f"not done after {ticks} ticks")
 
     def tick(self, times: int = 1) -> None:

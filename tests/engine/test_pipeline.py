@@ -60,9 +60,8 @@ def test_the_device_has_more_to_do_whenever_the_host_waits():
 def test_the_host_does_not_wait_for_what_has_completed():
     rig = Rig(stop=0.0)
     rig.submit(request(max_tokens=10))
-    while not rig.pipeline.idle:
+    for _ in rig.until_idle():
         rig.device.complete(2)
-        rig.tick()
     assert [blocked for _, _, blocked, _ in fetches(rig)] == [False] * 10
 
 
@@ -71,11 +70,8 @@ def test_the_pipeline_never_holds_more_launches_than_its_depth():
         rig = Rig(depth)
         for seed in range(6):
             rig.submit(request(seed=seed))
-        most = 0
-        while not rig.pipeline.idle:
-            rig.tick()
-            most = max(most, *(behind + 1 for *_, behind in fetches(rig)), 0)
-        assert most == depth
+        rig.run()
+        assert max(behind + 1 for *_, behind in fetches(rig)) == depth
 
 
 def test_a_row_may_decode_before_its_first_token_is_committed():
@@ -132,12 +128,12 @@ def test_a_finished_sequence_is_not_launched_again():
     rig = Rig(stop=0.4, rows=4)
     for seed in range(12):
         rig.submit(request(seed=seed))
-    ended: set = set()
-    while not rig.pipeline.idle:
-        before = len(rig.launches)
-        rig.tick()
-        assert not any(ended.intersection(launch.owners) for launch in rig.launches[before:])
+    ended, seen = set(), 0
+    for _ in rig.until_idle():
+        assert not any(ended.intersection(launch.owners) for launch in rig.launches[seen:])
+        seen = len(rig.launches)
         ended.update(rig.finished)
+    assert len(ended) >= 11
     rig.check_clean()
 
 
@@ -172,8 +168,7 @@ def test_tokens_are_credited_to_those_who_were_launched():
     rig = Rig(rows=3, stop=0.3)
     sequences = [rig.submit(request(GRAMMARS[seed % 4], seed=seed)) for seed in range(10)]
     seen = []
-    while not rig.pipeline.idle:
-        rig.tick()
+    for _ in rig.until_idle():
         seen += [(launch, launch.owners, tuple(s.row for s in launch.owners)) for launch in rig.launches[len(seen) :]]
     assert len({rows for _, _, rows in seen}) > 3
     for launch, owners, _ in seen:
@@ -238,8 +233,9 @@ def test_a_sequence_is_finished_after_its_commit_and_only_once():
 def test_when_the_pool_is_dry_everything_is_committed_before_anybody_is_set_back():
     rig = Rig(rows=2, pages=9, stop=0.0)
     sequences = [rig.submit(request(prompt=7, max_tokens=20, seed=seed)) for seed in range(2)]
-    while not rig.scheduler.preemptions:
-        rig.tick()
+    for _ in rig.until_idle():
+        if rig.scheduler.preemptions:
+            break
     # The step that set one back was launched with nothing under way; the two before it were read one after the other.
     log = [entry[0] for entry in rig.device.log if entry[0] != "complete"]
     last = len(log) - 1 - log[::-1].index("launch")

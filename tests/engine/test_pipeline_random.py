@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxphoton.engine.control import ControlPacker
+from jaxphoton.engine.layout import Row
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.engine.sequence import Sequence
@@ -59,7 +62,7 @@ def test_any_schedule_gives_every_request_its_tokens(arrivals, depth, rows, page
         rig.device.complete(completing)
         for victim in given_up.get(number, []):
             rig.cancel(victim)
-    rig.run(ticks=5000)
+    rig.run()
     for sequence in sequences:
         rig.check_answer(sequence)
     rig.check_clean()
@@ -73,8 +76,8 @@ def busy(**changes) -> None:
     for seed in range(12):
         grammar = ("text", "reasoning", "detect", "point")[seed % 4]
         rig.submit(request(grammar, 4 + seed % 3, image(seed % 3) if seed % 2 else None, max_tokens=16, seed=seed))
-    while not rig.pipeline.idle:
-        rig.pipeline.tick()
+    rig.check_books = lambda: None
+    rig.run()
 
 
 def test_an_unbroken_pipeline_passes():
@@ -106,10 +109,28 @@ def test_a_page_with_two_owners_is_noticed(monkeypatch):
 
 @pytest.mark.parametrize("shift", [-1, 1])
 def test_a_wrong_position_is_noticed(monkeypatch, shift):
-    right = Sequence.step_position.fget
-    assert right is not None
-    monkeypatch.setattr(Sequence, "step_position", property(lambda sequence: right(sequence) + shift))
+    step = ControlPacker.step
+
+    def shifted(packer: ControlPacker, *arguments) -> np.ndarray:
+        control = step(packer, *arguments)
+        control[0, Row.POSITION] += shift
+        return control
+
+    monkeypatch.setattr(ControlPacker, "step", shifted)
     with pytest.raises(DeviceFault, match="position"):
+        busy()
+
+
+def test_a_page_table_of_the_last_tenant_is_noticed(monkeypatch):
+    def stale(packer: ControlPacker, sequence: Sequence) -> int:
+        row = sequence.row
+        assert row is not None
+        packer._made_from[row] = sequence.pages, len(sequence.pages)
+        return line_of(packer, sequence)
+
+    line_of = ControlPacker._line_of
+    monkeypatch.setattr(ControlPacker, "_line_of", stale)
+    with pytest.raises(DeviceFault):
         busy()
 
 

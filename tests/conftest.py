@@ -26,6 +26,12 @@ GOLDENS = Path(os.environ.get("JAXPHOTON_GOLDENS", Path(__file__).parents[2] / "
 NO_GOLDENS = f"no golden files at {GOLDENS} (set JAXPHOTON_GOLDENS): NOT compared with the PyTorch originals"
 
 
+def pytest_addoption(parser) -> None:
+    # Here because pytest takes options from the outermost conftest alone; tests/engine/test_oracle_equality.py has them.
+    parser.addoption("--schedules", type=int, default=300, help="random schedules of the engine to run")
+    parser.addoption("--first-schedule", type=int, default=0, help="the first of them, to go on from where one ended")
+
+
 def pytest_report_header() -> str:
     return f"goldens: {GOLDENS}" if GOLDENS.is_dir() else f"WARNING: {NO_GOLDENS}"
 

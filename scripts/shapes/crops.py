@@ -1,9 +1,10 @@
 """Cutting a picture into crops: the engine's rule, for the crop settings of `shapes`."""
 
-import math
-
 import numpy as np
 from PIL import Image
+
+from jaxphoton.config import VisionConfig
+from jaxphoton.image import crops
 
 CROP, PATCH, MARGIN, MAX_CROPS = 64, 8, 1, 4
 GRID = CROP // PATCH
@@ -11,23 +12,12 @@ WINDOW = (GRID - 2 * MARGIN) * PATCH
 OVERLAP = 2 * MARGIN * PATCH
 
 
+SETTINGS = VisionConfig(crop_size=CROP, enc_patch_size=PATCH, overlap_margin=MARGIN, max_crops=MAX_CROPS)
+
+
 def select_tiling(height: int, width: int) -> tuple[int, int]:
     """Return the number of tile rows and columns of a picture of this size."""
-    height, width = height - OVERLAP, width - OVERLAP
-    if height <= WINDOW or width <= WINDOW:
-        return 1, 1
-    min_h, min_w = math.ceil(height / WINDOW), math.ceil(width / WINDOW)
-    if min_h * min_w > MAX_CROPS:
-        ratio = math.sqrt(MAX_CROPS / (min_h * min_w))
-        return max(1, math.floor(min_h * ratio)), max(1, math.floor(min_w * ratio))
-    rows = max(math.floor(math.sqrt(MAX_CROPS * height / width)), min_h)
-    columns = max(math.floor(math.sqrt(MAX_CROPS * width / height)), min_w)
-    if rows * columns > MAX_CROPS:
-        if columns > rows:
-            columns = math.floor(MAX_CROPS / rows)
-        else:
-            rows = math.floor(MAX_CROPS / columns)
-    return max(1, rows), max(1, columns)
+    return crops.select_tiling(height, width, SETTINGS)
 
 
 def target_size(tiling: tuple[int, int]) -> tuple[int, int]:
@@ -58,5 +48,5 @@ def cut_tiles(resized: np.ndarray, tiling: tuple[int, int]) -> np.ndarray:
 
 def make_crops(pixels: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     """Return all crops of a picture, the global one first, and the tiling."""
-    whole, resized, tiling = shrink(pixels)
-    return np.concatenate([whole[None], cut_tiles(resized, tiling)]), tiling
+    cut = crops.cut_crops(pixels, SETTINGS)
+    return cut.pixels, cut.tiling

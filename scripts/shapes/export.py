@@ -11,8 +11,6 @@ from .layers import Sizes
 from .net import Shapes
 from .tokenizer import Words
 
-DESCRIPTION = "made by scripts/train_shapes.py"
-
 
 def export(checkpoint: Path, tokenizer: Path, folder: Path) -> None:
     """Write the model folder from a training checkpoint; the weights are rounded to bfloat16."""
@@ -20,7 +18,7 @@ def export(checkpoint: Path, tokenizer: Path, folder: Path) -> None:
     words = Words.load(tokenizer)
     state = torch.load(checkpoint, map_location="cpu")["net"]
     tensors = {f"model.{name}": value.bfloat16().contiguous() for name, value in state.items()}
-    save_file(tensors, folder / "model.safetensors", {"format": "pt", "description": DESCRIPTION})
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     # the writer leaves the file readable by its owner only
     (folder / "model.safetensors").chmod(0o644)
     inner = {**Sizes(vocab=words.size).config(), "tokenizer": words.config()}

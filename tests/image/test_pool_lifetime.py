@@ -185,3 +185,20 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path, gate):
         finally:
             parent.kill()
     until(lambda: not running(pid), "the worker is gone")
+
+
+def test_a_fork_leaves_the_workers_alone(tmp_path):
+    text = f"""
+import os, sys
+pool = ImagePool(VisionConfig(), 1)
+pool.submit({PNG!r}).result({S})
+pids = pool.worker_pids
+if child := os.fork():
+    assert os.waitpid(child, 0)[1] == 0
+    print(pool.submit({PNG!r}).result({S}).size, pool.worker_pids == pids)
+else:
+    sys.exit(0)
+"""
+    done = subprocess.run(script(tmp_path, text), capture_output=True, text=True, timeout=S)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "started\n(120, 90) True\n"

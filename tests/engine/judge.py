@@ -1,0 +1,108 @@
+"""The oracle as a judge: what a request must give, and whether a difference is a near tie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from jaxphoton import oracle_sampling as sampling
+from jaxphoton.engine.request import Request
+from jaxphoton.oracle import Oracle, OracleRequest, Readout
+from jaxphoton.skills.base import Generation, Token
+from jaxphoton.skills.grammar import FinishReason, State, Walk
+from jaxphoton.skills.settings import Settings
+from tests.engine.tiny import GRAMMARS
+
+TOLERANCE = 1e-4
+
+
+@dataclass
+class Judge:
+    """Attributes:
+    judged: requests compared so far.
+    near_ties: descriptions of those that were not exactly as the oracle would have it, but excusable.
+    """
+
+    oracle: Oracle
+    judged: int = 0
+    near_ties: list[str] = field(default_factory=list)
+    _known: dict[tuple, Generation] = field(default_factory=dict)
+    _images: dict[bytes, jax.Array] = field(default_factory=dict)
+
+    def compare(self, request: Request, tokens: list[Token], finish: FinishReason | None) -> None:
+        """Tokens of a request that ended with `finish`, or was given up (None)."""
+        self.judged += 1
+        expected = self.expected(request)
+        wanted = expected.tokens if finish is not None else expected.tokens[: len(tokens)]
+        exact = _choices(wanted) == _choices(tokens) and finish in (None, expected.finish_reason)
+        if exact:
+            worst = max((abs(a.logprob - b.logprob) for a, b in zip(wanted, tokens, strict=True)), default=0.0)
+            assert worst <= TOLERANCE, f"log-probabilities differ by {worst:g} from the oracle's: {request}"
+            assert all(a.value == b.value for a, b in zip(wanted, tokens, strict=True))
+            return
+        self._excuse(request, tokens, finish)
+        self.near_ties.append(f"{request.grammar}: {_choices(tokens)} for {_choices(wanted)}")
+
+    def expected(self, request: Request) -> Generation:
+        """What the oracle answers; it is asked once."""
+        key = (request.prompt, request.grammar, request.settings, request.image and request.image.key)
+        if key not in self._known:
+            grammar = GRAMMARS[request.grammar]
+            self._known[key] = self.oracle.run(
+                OracleRequest(request.prompt, grammar, request.settings, self._image(request))
+            )
+        return self._known[key]
+
+    def _image(self, request: Request) -> jax.Array | None:
+        image = request.image
+        if image is None:
+            return None
+        if image.key not in self._images:
+            self._images[image.key] = self.oracle.encode_image(image.crops)
+        return self._images[image.key]
+
+    def _excuse(self, request: Request, tokens: list[Token], finish: FinishReason | None) -> None:
+        """Replays the tokens: each must be allowed and as good as the best, up to rounding."""
+        settings = request.settings
+        readouts = self.oracle.replay(request.prompt, self._image(request), tokens)
+        context, prefix = self.oracle.config.text.max_context, self.oracle.config.text.prefix_attn
+        room = context - (prefix if request.image else 1) - len(request.prompt.ids)
+        walk = Walk(GRAMMARS[request.grammar], min(settings.max_tokens, room), settings.max_objects)
+        for index, (token, readout) in enumerate(zip(tokens, readouts, strict=False)):
+            assert walk.finish is None, f"tokens behind the end: {request}"
+            assert walk.allows(token.id), f"token {token.id} at {index} is not allowed: {request}"
+            logprob = judge_token(token, readout, walk.rules, settings, index, self.oracle.config.tokenizer.size_id)
+            assert abs(logprob - token.logprob) <= TOLERANCE, f"log-probability at {index}: {request}"
+            walk.advance(token.id)
+        assert walk.finish == finish or finish is None, f"finish {finish} for {walk.finish}: {request}"
+
+
+def judge_token(token: Token, readout: Readout, rules: State, settings: Settings, index: int, size_id: int) -> float:
+    """Asserts that a token is a right choice; returns the log-probability that it should have."""
+    allowed = np.full(len(readout.logits), rules.allow is None)
+    allowed[list(rules.suppress if rules.allow is None else rules.allow)] = rules.allow is not None
+    logprob = judge_choice(token.id, np.where(allowed, readout.logits, -np.inf), settings, index, sampling.TOKEN)
+    if token.bins is not None and token.id == size_id:
+        for bin_, logits, stream in zip(token.bins, readout.size, (sampling.WIDTH, sampling.HEIGHT), strict=True):
+            logprob += judge_choice(bin_, logits, settings, index, stream)
+    elif token.bins is not None:
+        logprob += judge_choice(token.bins[0], readout.coordinate, settings, index, sampling.COORDINATE)
+    return logprob
+
+
+def judge_choice(chosen: int, logits: np.ndarray, settings: Settings, index: int, stream: int) -> float:
+    """Asserts that `chosen` is the best entry, give or take TOLERANCE in score and in top-p mass."""
+    temperature, seed = settings.temperature, settings.seed or 0
+    certain, possible = (
+        sampling.perturbed_scores(logits, temperature, top_p, seed, index, stream)
+        for top_p in (settings.top_p - TOLERANCE, settings.top_p + TOLERANCE)
+    )
+    gap = certain.max() - possible[chosen]
+    assert gap <= TOLERANCE, f"entry {chosen} of stream {stream} at {index} is {gap:g} short of the best"
+    return float(sampling.log_softmax(logits)[chosen])
+
+
+def _choices(tokens) -> list[tuple]:
+    return [(token.id, token.bins) for token in tokens]

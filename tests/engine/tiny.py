@@ -1,0 +1,164 @@
+"""A tiny model with random parameters, requests to it, and a loop without threads to run them in."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import jax
+import numpy as np
+
+from jaxphoton.config import EngineConfig, ModelConfig, RegionConfig, TextConfig, VisionConfig, named_config
+from jaxphoton.engine.control import TokenReader
+from jaxphoton.engine.device import Device, Programs, limits_of
+from jaxphoton.engine.pages import PageAllocator
+from jaxphoton.engine.pipeline import Launch, Pipeline
+from jaxphoton.engine.request import ImageInput, Request
+from jaxphoton.engine.scheduler import Limits, Scheduler
+from jaxphoton.engine.sequence import Sequence
+from jaxphoton.image.crops import cut_crops
+from jaxphoton.model.params import Params, abstract
+from jaxphoton.model.region import coordinate_values, size_values
+from jaxphoton.prompt.templates import Prompt
+from jaxphoton.skills import automaton, registry
+from jaxphoton.skills.settings import Settings
+from tests.engine.rig import check_books, check_clean
+
+# An image prefix is 10 positions; with pages of 4, that is 3 pages with a hole of 2.
+CONFIG = ModelConfig(
+    vision=VisionConfig(
+        enc_dim=16,
+        enc_patch_size=4,
+        enc_n_layers=2,
+        enc_ff_dim=24,
+        enc_n_heads=2,
+        proj_out_dim=32,
+        proj_inner_dim=24,
+        crop_size=12,
+        max_crops=3,
+        overlap_margin=1,
+    ),
+    text=TextConfig(
+        dim=32, ff_dim=48, n_layers=2, vocab_size=80, max_context=96, n_heads=4, n_kv_heads=2, prefix_attn=10
+    ),
+    region=RegionConfig(dim=32, coord_feat_dim=16, coord_out_dim=64, size_feat_dim=16, size_out_dim=128, inner_dim=24),
+    tokenizer=named_config("moondream2").tokenizer,
+)
+ENGINE = EngineConfig(
+    max_rows=8,
+    page_size=4,
+    step_rows=(8,),
+    prefill_rows=(3,),
+    prefill_lengths=(6, 16),
+    vision=((1, 4), (3, 9)),
+)
+FIXED = dataclasses.replace(ENGINE, max_rows=4, step_rows=(4,), fixed_shapes=True)
+GRAMMARS = registry.grammars(CONFIG.tokenizer)
+TABLES = automaton.build(GRAMMARS, CONFIG.text.vocab_size)
+READER = TokenReader(CONFIG.tokenizer.size_id, coordinate_values(CONFIG.region), size_values(CONFIG.region))
+
+
+@cache
+def parameters() -> Params:
+    """Drawn from a normal distribution: answers differ, and depend on everything that came before."""
+    leaves, tree = jax.tree.flatten(abstract(CONFIG, "float32"))
+    random = np.random.default_rng(0)
+    return jax.tree.unflatten(tree, [jax.numpy.asarray(random.normal(0, 0.3, s.shape), s.dtype) for s in leaves])
+
+
+@cache
+def pictures() -> tuple[ImageInput, ...]:
+    """Three pictures of 2, 3 and 4 crops."""
+    random = np.random.default_rng(1)
+    sizes = ((9, 11), (14, 26), (60, 14))
+    drawn = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    return tuple(ImageInput(bytes([i]), cut_crops(picture, CONFIG.vision)) for i, picture in enumerate(drawn))
+
+
+def request(
+    grammar: str = "text", prompt: int | Prompt = 5, picture: int | None = None, max_tokens: int = 8, **settings
+) -> Request:
+    """A request about picture number `picture`, with `prompt` ids."""
+    if isinstance(prompt, int):
+        prompt = Prompt(tuple(10 + 7 * i % 60 for i in range(prompt)))
+    settings = {"seed": 1, "temperature": 0.7, **settings}
+    image = None if picture is None else pictures()[picture]
+    return Request(prompt, grammar, Settings(max_tokens=max_tokens, **settings), image)
+
+
+def with_engine(programs: Programs, **changes) -> Programs:
+    """The same compiled programs under another configuration (of depth, rows, waiting)."""
+    other = copy.copy(programs)
+    other.engine = dataclasses.replace(programs.engine, **changes)
+    return other
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What happens when, in ticks of the loop.
+
+    Attributes:
+      arrivals: (tick, request).
+      cancels: index of a request -> tick.
+      depth, rows, pages, prefill_rows, share: limits of this run, at most those of the programs.
+    """
+
+    arrivals: tuple[tuple[int, Request], ...]
+    cancels: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    depth: int = 2
+    rows: int = 8
+    pages: int | None = None
+    prefill_rows: int = 3
+    share: bool = True
+
+
+class Loop:
+    """Runs schedules on one device, which keeps what earlier schedules have left in its pages."""
+
+    def __init__(self, programs: Programs, device: Device | None = None):
+        self.programs = programs
+        self.device = device or Device(programs)
+
+    def run(
+        self, schedule: Schedule, on_event: Callable[[str, Launch], None] | None = None
+    ) -> tuple[list[Sequence], Scheduler]:
+        """Runs a schedule to its end; checks the books on the way and that nothing is left behind."""
+        programs = self.programs
+        limits: Limits = dataclasses.replace(
+            limits_of(programs.engine, programs.buckets),
+            rows=schedule.rows,
+            prefill_rows=min(schedule.prefill_rows, limits_of(programs.engine, programs.buckets).prefill_rows),
+            share_prefixes=schedule.share and not programs.engine.fixed_shapes,
+        )
+        scheduler = Scheduler(limits, PageAllocator(schedule.pages or programs.pages))
+        pipeline = Pipeline(self.device, scheduler, READER, schedule.depth, lambda sequence: None, on_event=on_event)
+        sequences = [sequence_of(request) for _, request in schedule.arrivals]
+        for sequence in sequences:
+            scheduler.check(sequence)
+        last = max([tick for tick, _ in schedule.arrivals] + list(schedule.cancels.values()), default=0)
+        for tick in range(10_000):
+            for (arrival, _), sequence in zip(schedule.arrivals, sequences, strict=True):
+                if arrival == tick:
+                    scheduler.add(sequence)
+            for index, when in schedule.cancels.items():
+                if when == tick and not sequences[index].finalized:
+                    scheduler.finalize(sequences[index])
+            if tick > last and pipeline.idle:
+                break
+            worked = pipeline.tick()
+            assert worked or pipeline.idle, "the pipeline has work and does nothing"
+            check_books(scheduler)
+        assert pipeline.idle and pipeline.ring.is_empty
+        check_clean(scheduler)
+        return sequences, scheduler
+
+
+def sequence_of(request: Request) -> Sequence:
+    return Sequence(request, CONFIG.text.prefix_attn, ENGINE.page_size, CONFIG.text.max_context)
+
+
+def at_once(*requests: Request) -> tuple[tuple[int, Request], ...]:
+    return tuple((0, request) for request in requests)

@@ -69,7 +69,7 @@ class Moondream:
         *,
         revision: str | None = None,
         dtype: str | DTypeLike | None = None,
-        device: str | jax.Device | None = None,
+        device: str | platform.Device | None = None,
         sharding: jax.sharding.Sharding | None = None,
         engine: EngineConfig | None = None,
         coordinates: str = "bins",

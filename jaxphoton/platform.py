@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,10 @@ from jax.typing import DTypeLike
 
 from jaxphoton.config import EngineConfig, ModelConfig
 
+Device = Any  # a jax.Device, which type checkers take for a variable
 
-def find_device(device: str | jax.Device | None) -> jax.Device:
+
+def find_device(device: str | Device | None) -> Device:
     """The device meant by a name ("cpu", "gpu", "cuda:1"), a jax.Device, or None for jax's default.
 
     Raises:
@@ -31,12 +34,12 @@ def find_device(device: str | jax.Device | None) -> jax.Device:
         raise ValueError(f"no device {device!r}; there are: {found}") from None
 
 
-def default_dtype(device: jax.Device) -> DTypeLike:
+def default_dtype(device: Device) -> DTypeLike:
     """bfloat16, but float32 on a CPU, where XLA converts bfloat16 weights back at every use."""
     return jnp.float32 if device.platform == "cpu" else jnp.bfloat16
 
 
-def default_engine(device: jax.Device, model: ModelConfig) -> EngineConfig:
+def default_engine(device: Device, model: ModelConfig) -> EngineConfig:
     """The engine's settings where the user gives none: on a CPU few small programs, which compile in seconds."""
     if device.platform != "cpu":
         return EngineConfig()
@@ -53,7 +56,8 @@ def use_compilation_cache() -> None:
     default ones skip small programs.
     """
     place = os.environ.get("JAXPHOTON_CACHE", str(Path.home() / ".cache" / "jaxphoton"))
-    if jax.config.jax_compilation_cache_dir is not None or not place:
+    users: Any = jax.config  # its options are attributes that type checkers do not know
+    if users.jax_compilation_cache_dir is not None or not place:
         return
     jax.config.update("jax_compilation_cache_dir", str(Path(place) / "xla" / _machine()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -46,8 +46,6 @@ class Output(_Column):
     LOGPROB = auto()  # float bits
 
 
-_LARGEST = float(np.finfo(np.float32).max)
-
 ZOMBIE, RUNNING, STOP, LENGTH = -1, 0, 1, 2  # FINISH codes; ZOMBIE: the row had ended before this launch
 
 
@@ -57,8 +55,7 @@ def table_width(max_positions: int, page_size: int) -> int:
 
 
 def float_bits(value: float) -> int:
-    # A temperature may be larger than any float32: infinity would make NaN of forbidden ids.
-    return int(np.float32(min(value, _LARGEST)).view(np.int32))
+    return int(np.float32(value).view(np.int32))
 
 
 def uint_bits(value: int) -> int:

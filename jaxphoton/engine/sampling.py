@@ -81,6 +81,8 @@ def choose(
         keep = lax.cond(
             jnp.any(cut), lambda: top_p_keep(jnp.exp(logprobs), top_p), lambda: jnp.ones(logits.shape, bool)
         )
+        # Rounded, the mass before the last entries may exceed 1: who wants all of them must not depend on his company.
+        keep |= ~cut[:, None]
         noisy = jnp.where(keep, logprobs + gumbel(seed, index, stream, logits.shape[1]), -jnp.inf)
         return jnp.where(greedy[:, None], logits, noisy)
 

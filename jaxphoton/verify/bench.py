@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cached_property, partial
 from typing import Any
 
@@ -62,7 +62,7 @@ class Bench:
     def generate(
         self,
         oracle: Oracle,
-        prompt: Sequence[int],
+        prompt: Iterable[int],
         image: Any,
         grammar: str,
         max_tokens: int,
@@ -90,11 +90,11 @@ class Bench:
         return jax.jit(partial(_trace, config=self.config))
 
 
-def plain_prompt(ids: Sequence[int]) -> Prompt:
+def plain_prompt(ids: Iterable[int]) -> Prompt:
     return Prompt(ids=tuple(int(i) for i in ids), values=())
 
 
-def tokens(ids: Sequence[int], values: Sequence[tuple[float, ...]], coordinate: int, size: int) -> list[Token]:
+def tokens(ids: Iterable[int], values: Iterable[tuple[float, ...]], coordinate: int, size: int) -> list[Token]:
     """Recorded ids with the recorded values of their coordinates and sizes, in order."""
     rest = iter(values)
     return [Token(int(i), value=tuple(map(float, next(rest))) if i in (coordinate, size) else None) for i in ids]

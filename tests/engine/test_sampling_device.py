@@ -13,17 +13,27 @@ from hypothesis import strategies as st
 
 from jaxphoton import oracle_sampling as plain
 from jaxphoton.engine import sampling
+from jaxphoton.engine.control import HOTTEST
 from jaxphoton.skills.settings import Settings
 from tests.engine.judge import judge_choice
 
-ENTRIES = 40
+ROWS, ENTRIES = 64, 40  # of all batches here: one compilation each
 WORDS = st.integers(0, 2**32 - 1)
 BORDER = 1e-5  # sums in float32 and float64 differ: nearer to top_p than this, either answer is right
 
 threefry = jax.jit(sampling.threefry2x32)
 gumbel = jax.jit(sampling.gumbel, static_argnums=(2, 3))
-keep = jax.jit(sampling.top_p_keep)
-choose = jax.jit(partial(sampling.choose, stream=sampling.TOKEN))
+compiled_keep = jax.jit(sampling.top_p_keep)
+choose = jax.jit(sampling.choose, static_argnames="stream")
+
+
+def keep(values: np.ndarray, top_p: float | list[float]) -> np.ndarray:
+    """top_p_keep of one row of probabilities, once for each top_p (three at most)."""
+    batch = np.zeros((3, ENTRIES), np.float32)
+    batch[:, : len(values)] = values
+    wanted = np.ones(3, np.float32)
+    wanted[: np.size(top_p)] = top_p
+    return np.asarray(compiled_keep(batch, wanted))[: np.size(top_p), : len(values)]
 
 
 @given(WORDS, WORDS, st.lists(st.tuples(WORDS, WORDS), min_size=8, max_size=8))
@@ -56,13 +66,13 @@ WEIGHTS = st.one_of(
 )
 
 
-@given(st.lists(WEIGHTS, min_size=ENTRIES, max_size=ENTRIES), st.floats(1e-3, 1.0, width=32))
+@given(st.lists(WEIGHTS, min_size=ENTRIES, max_size=ENTRIES), st.floats(1e-3, 1.0))
 def test_top_p_keeps_what_sorting_would_keep(weights, top_p):
     values = np.float32(weights)
     if not values.sum() > 1e-20:
         values[7] = 1.0
     values = (values / values.sum(dtype=np.float64)).astype(np.float32)
-    got = np.asarray(keep(values[None], np.float32([top_p])))[0]
+    got = keep(values, top_p)[0]
     exact = values.astype(np.float64)
     sure, possible = plain.top_p_keep(exact, top_p - BORDER), plain.top_p_keep(exact, top_p + BORDER)
     assert np.all(got[sure]) and not np.any(got[~possible])
@@ -73,109 +83,114 @@ def test_top_p_keeps_what_sorting_would_keep(weights, top_p):
 def test_of_equal_probabilities_the_first_are_kept(top_p):
     # Sums of quarters are exact: the entry that crosses the threshold is kept, and one that starts at it.
     values = np.float32([0, 0.25, 0.25, 0, 0.25, 0.25])
-    got = np.asarray(keep(values[None], np.float32([top_p])))[0]
+    got = keep(values, top_p)[0]
     assert got.tolist() == plain.top_p_keep(values.astype(np.float64), top_p).tolist()
 
 
 def test_each_row_has_its_own_top_p():
-    values = np.float32([[0.6, 0.3, 0.1]] * 3)
-    got = np.asarray(keep(values, np.float32([0.5, 0.7, 1.0])))
+    got = keep(np.float32([0.6, 0.3, 0.1]), [0.5, 0.7, 1.0])
     assert got.sum(axis=1).tolist() == [1, 2, 3]
 
 
-def rows(count: int, **columns) -> dict[str, np.ndarray]:
-    """Arguments of `choose` for `count` rows of random logits."""
+def batch(**columns) -> dict:
+    """Arguments of `choose`: random ones, and what a test says."""
     random = np.random.default_rng(3)
     arguments = {
-        "logits": random.normal(0, 2, (count, ENTRIES)).astype(np.float32),
-        "temperature": np.float32(random.choice([0, 0.7, 1.5], count)),
-        "top_p": np.float32(random.choice([0.3, 0.9, 1.0], count)),
-        "seed": random.integers(0, 2**32, count, np.uint32),
-        "index": random.integers(0, 800, count, np.int32),
-        "needed": np.ones(count, bool),
+        "logits": random.normal(0, 2, (ROWS, ENTRIES)),
+        "temperature": random.choice([0, 0.7, 1.5], ROWS),
+        "top_p": random.choice([0.3, 0.9, 1.0], ROWS),
+        "seed": random.integers(0, 2**32, ROWS, np.uint32),
+        "index": random.integers(0, 800, ROWS, np.int32),
+        "needed": np.ones(ROWS, bool),
+        "stream": sampling.TOKEN,
     }
-    return {**arguments, **columns}
+    arguments.update(columns)
+    for name in ("temperature", "top_p"):
+        arguments[name] = np.broadcast_to(arguments[name], ROWS).astype(np.float32)
+    arguments["logits"] = np.asarray(arguments["logits"], np.float32)
+    return arguments
+
+
+def chosen_of(**columns) -> np.ndarray:
+    return np.asarray(choose(**batch(**columns))[0])
 
 
 def test_choices_are_those_of_the_definition():
-    arguments = rows(64)
+    arguments = batch()
     arguments["logits"][:, ::3] = -np.inf
     chosen, logprobs = choose(**arguments)
-    for i in range(64):
-        temperature, top_p, seed, index = (
-            arguments[name][i].item() for name in ("temperature", "top_p", "seed", "index")
-        )
+    for i in range(ROWS):
+        temperature, top_p, seed, index = (arguments[n][i].item() for n in ("temperature", "top_p", "seed", "index"))
         settings = Settings(temperature, top_p, seed=seed)
         expected = judge_choice(int(chosen[i]), arguments["logits"][i], settings, index, plain.TOKEN)
         assert abs(expected - float(logprobs[i])) < 1e-5
 
 
-@pytest.mark.parametrize("stream", range(4))
-def test_streams_are_independent(stream):
-    arguments = rows(64, temperature=np.full(64, 1.5, np.float32), top_p=np.ones(64, np.float32))
-    chosen, _ = sampling.choose(**arguments, stream=stream)
-    others = [sampling.choose(**arguments, stream=other)[0] for other in range(4) if other != stream]
-    assert all(np.any(np.asarray(chosen) != np.asarray(other)) for other in others)
+def test_streams_are_independent():
+    chosen = [chosen_of(temperature=1.5, top_p=1.0, stream=stream) for stream in range(4)]
+    assert len({tuple(one.tolist()) for one in chosen}) == 4
 
 
 @pytest.mark.parametrize(("temperature", "greedy"), [(0.0, True), (1e-6, True), (2e-6, False)])
 def test_up_to_a_millionth_a_temperature_means_the_most_probable(temperature, greedy):
     # Two entries a hair apart: at the smallest temperatures noise decides, in greedy decoding it never does.
-    logits = np.zeros((64, 2), np.float32)
-    logits[:, 1] = 1e-7
-    seeds = np.arange(64, dtype=np.uint32)
-    columns = {name: np.full(64, value, np.float32) for name, value in (("temperature", temperature), ("top_p", 1.0))}
-    chosen, _ = choose(**rows(64, logits=logits, seed=seeds, **columns))
-    assert (set(np.asarray(chosen).tolist()) == {1}) == greedy
+    logits = np.full((ROWS, ENTRIES), -np.inf)
+    logits[:, 0], logits[:, 1] = 0, 1e-7
+    assert (set(chosen_of(logits=logits, temperature=temperature, top_p=1.0).tolist()) == {1}) == greedy
 
 
 def test_of_equal_logits_greedy_takes_the_first():
-    chosen, _ = choose(**rows(1, logits=np.float32([[0, 2, 1, 2]]), temperature=np.zeros(1, np.float32)))
-    assert np.asarray(chosen).tolist() == [1]
+    logits = np.zeros((ROWS, ENTRIES))
+    logits[:, [7, 9]] = 2
+    assert set(chosen_of(logits=logits, temperature=0.0).tolist()) == {7}
+
+
+def test_the_largest_temperature_still_forbids_what_is_forbidden():
+    logits = np.full((ROWS, ENTRIES), -np.inf)
+    logits[:, [3, 8]] = 5, -40
+    chosen = chosen_of(logits=logits, temperature=HOTTEST, top_p=1.0)
+    assert set(chosen.tolist()) == {3, 8}
 
 
 def test_a_choice_does_not_depend_on_the_order_of_the_batch():
-    arguments = rows(64)
-    order = np.random.default_rng(5).permutation(64)
+    arguments, order = batch(), np.random.default_rng(5).permutation(ROWS)
     chosen, logprobs = choose(**arguments)
-    again, logprobs_again = choose(**{name: column[order] for name, column in arguments.items()})
-    np.testing.assert_array_equal(np.asarray(chosen)[order], again)
-    np.testing.assert_array_equal(np.asarray(logprobs)[order], logprobs_again)
+    again = choose(**{name: column if name == "stream" else column[order] for name, column in arguments.items()})
+    np.testing.assert_array_equal(np.asarray(chosen)[order], again[0])
+    np.testing.assert_array_equal(np.asarray(logprobs)[order], again[1])
 
 
 def test_a_row_without_top_p_keeps_everything_whatever_the_others_ask_for(monkeypatch):
-    # Rounded in float32, the mass before the last entries may exceed 1; noise is what singles one of them out here.
-    logits = np.zeros((2, 4096), np.float32)
-    logits[:, -1] = -30
-    noise = np.zeros((2, 4096), np.float32)
+    # Rounded, the mass before the last entry exceeds 1 in some rows; noise singles that entry out here.
+    arguments = batch(temperature=1.0, top_p=[1.0] * (ROWS - 1) + [0.5])
+    arguments["logits"][:, -1] = -25
+    noise = np.zeros((ROWS, ENTRIES), np.float32)
     noise[:, -1] = 60
     monkeypatch.setattr(sampling, "gumbel", lambda *_: jnp.asarray(noise))
-    arguments = rows(2, logits=logits, temperature=np.full(2, 1.03, np.float32), top_p=np.float32([1, 0.5]))
-    chosen, _ = sampling.choose(**arguments, stream=sampling.TOKEN)
-    assert np.asarray(chosen)[0] == 4095 and np.asarray(chosen)[1] != 4095
+    chosen, _ = jax.jit(partial(sampling.choose, stream=sampling.TOKEN))(
+        **{name: column for name, column in arguments.items() if name != "stream"}
+    )
+    assert set(np.asarray(chosen)[:-1].tolist()) == {ENTRIES - 1} and int(chosen[-1]) != ENTRIES - 1
 
 
 def test_rows_that_nobody_needs_cannot_disturb_the_others():
-    arguments = rows(4, temperature=np.float32([0, 0, 1, 0]), needed=np.array([True, True, False, True]))
+    lost = np.arange(ROWS) == 2
+    arguments = batch(temperature=np.where(lost, 1, 0), needed=~lost)
     arguments["logits"][2] = np.nan
     chosen, logprobs = choose(**arguments)
-    for i in (0, 1, 3):
-        assert int(chosen[i]) == int(np.argmax(arguments["logits"][i])) and np.isfinite(float(logprobs[i]))
+    np.testing.assert_array_equal(np.asarray(chosen)[~lost], np.argmax(arguments["logits"], axis=1)[~lost])
+    assert np.all(np.isfinite(np.asarray(logprobs)[~lost]))
 
 
 def test_draws_follow_the_distribution():
-    # 20,000 draws of one row's distribution; 37.7 is exceeded once in 1000 by a chi-square of 15 degrees of freedom.
-    draws, entries = 20_000, 16
-    logits = np.tile(np.random.default_rng(7).normal(0, 1, entries).astype(np.float32), (draws, 1))
-    arguments = {
-        "logits": logits,
-        "temperature": np.full(draws, 1.3, np.float32),
-        "top_p": np.ones(draws, np.float32),
-        "seed": np.full(draws, 11, np.uint32),
-        "index": np.arange(draws, dtype=np.int32),
-        "needed": np.ones(draws, bool),
-    }
-    chosen, _ = choose(**arguments)
-    expected = np.exp(plain.log_softmax(logits[0] / 1.3)) * draws
-    observed = np.bincount(np.asarray(chosen), minlength=entries)
+    # Some 20,000 draws; 37.7 is exceeded once in 1000 by a chi-square of 15 degrees of freedom.
+    rounds, entries = 313, 16
+    logits = np.full((ROWS, ENTRIES), -np.inf, np.float32)
+    logits[:, :entries] = np.random.default_rng(7).normal(0, 1, entries)
+    observed = np.zeros(entries, int)
+    for i in range(rounds):
+        index = np.arange(i * ROWS, (i + 1) * ROWS, dtype=np.int32)
+        chosen = chosen_of(logits=logits, temperature=1.3, top_p=1.0, seed=np.full(ROWS, 11, np.uint32), index=index)
+        observed += np.bincount(chosen, minlength=entries)
+    expected = np.exp(plain.log_softmax(logits[0, :entries] / 1.3)) * rounds * ROWS
     assert float(np.sum((observed - expected) ** 2 / expected)) < 37.7

@@ -175,6 +175,8 @@ class EngineConfig:
       prefill_lengths: chunk lengths of a prefill.
       vision: (images, crops) that one vision launch takes; None for buckets fit for the model.
       max_waiting: requests that may wait; more are refused.
+      image_workers: processes that decode and crop the images of a batch; None for half the cores (at most 8), 0 for
+        the calling thread.
       share_prefixes: let questions about one image share its pages.
       fixed_shapes: one bucket of each kind, one request a prefill, nothing shared: a request's result is then the
         same to the last bit whatever else runs (`kv_pages` must be enough that none is set back).
@@ -189,6 +191,7 @@ class EngineConfig:
     prefill_lengths: tuple[int, ...] = (32, 128)
     vision: tuple[tuple[int, int], ...] | None = None
     max_waiting: int = 1024
+    image_workers: int | None = None
     share_prefixes: bool = True
     fixed_shapes: bool = False
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from itertools import islice
 from typing import Any
 
 from jaxphoton.config import ModelConfig
 from jaxphoton.engine.engine import Engine, Submission
 from jaxphoton.engine.request import ImageInput, Request
-from jaxphoton.image.crops import cut_crops
-from jaxphoton.image.decode import decode
+from jaxphoton.image.pool import ImagePool
+from jaxphoton.image.prepare import Prepared, prepare
 from jaxphoton.prompt.detokenizer import Detokenizer
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.results import BatchItem, EncodedImage, Result, TokenStream, text_pieces
@@ -29,6 +31,8 @@ class Frontend:
     def __init__(self, engine: Engine, config: ModelConfig, tokenizer: Tokenizer, max_pixels: int):
         self.engine = engine
         self._config, self._tokenizer, self._max_pixels = config, tokenizer, max_pixels
+        self._lock = threading.Lock()
+        self._pool: ImagePool | None = None
 
     def __call__(
         self, skill: Skill, image: Any, given: Mapping[str, Any] | None, stream_key: str | None = None
@@ -44,70 +48,105 @@ class Frontend:
         return self._result(skill, settings, self._submit(skill, image, settings).future.result())
 
     def encode(self, image: Any) -> EncodedImage:
-        """Decodes and crops; an EncodedImage passes through."""
+        """Decodes and crops here and now; an EncodedImage passes through."""
         if isinstance(image, EncodedImage):
             if image.vision != self._config.vision:
                 raise ValueError("this EncodedImage was made for a model with other crops")
             return image
-        decoded = decode(image, max_pixels=self._max_pixels)
-        pixels = decoded.pixels
-        digest = hashlib.sha256(repr(pixels.shape).encode())
-        digest.update(pixels.data if pixels.flags.c_contiguous else pixels.tobytes())
-        ready = ImageInput(digest.digest(), cut_crops(pixels, self._config.vision))
-        return EncodedImage(ready, (pixels.shape[0], pixels.shape[1]), decoded.notes, self._config.vision)
+        return self._encoded(prepare(image, self._config.vision, max_pixels=self._max_pixels))
 
     def batch(self, skill: Skill, images: Iterable[Any], given: Mapping[str, Any] | None) -> Iterator[BatchItem]:
-        """Yields items as they finish; at most twice the engine's rows are under way."""
+        """Yields items as they finish; at most twice the engine's rows are under way.
+
+        Images are prepared ahead of the engine in worker processes.
+        """
         make_settings(skill, given)
-        return self._batch(skill, images, given)
+        return self._batch(skill, images, given, self._worker_pool())
 
     def close(self) -> None:
+        """Cancels what is under way and stops the engine and the image workers."""
         self.engine.shutdown(wait=False)
+        with self._lock:
+            if self._pool is not None:
+                self._pool.close()
 
-    def _batch(self, skill: Skill, images: Iterable[Any], given: Mapping[str, Any] | None) -> Iterator[BatchItem]:
+    def _worker_pool(self) -> ImagePool | None:
+        with self._lock:
+            workers = self.engine.programs.engine.image_workers
+            if workers is None:
+                workers = max(1, min(8, (os.cpu_count() or 1) // 2))
+            if self._pool is None and workers:
+                self._pool = ImagePool(self._config.vision, workers, max_pixels=self._max_pixels)
+            return self._pool
+
+    def _batch(
+        self, skill: Skill, images: Iterable[Any], given: Mapping[str, Any] | None, pool: ImagePool | None
+    ) -> Iterator[BatchItem]:
         room = 2 * self.engine.programs.engine.max_rows
-        under_way: dict[Future, tuple[Any, Settings, Submission]] = {}
+        source = enumerate(images)
+        preparing: dict[Future[Any], Hashable] = {}
+        running: dict[Future[Any], tuple[Hashable, Settings, Submission]] = {}
         try:
-            for position, item in enumerate(images):
-                key, image = item if isinstance(item, tuple) and len(item) == 2 else (position, item)
-                settings = make_settings(skill, given)
-                try:
-                    submission = self._submit(skill, image, settings)
-                    under_way[submission.future] = (key, settings, submission)
-                except Exception as error:  # this image's fault; the others go on
-                    yield BatchItem(key, None, error)
-                yield from self._finished(skill, under_way, block=len(under_way) >= room)
-            while under_way:
-                yield from self._finished(skill, under_way, block=True)
+            while True:
+                for position, item in islice(source, room - len(preparing) - len(running)):
+                    key, image = item if isinstance(item, tuple) and len(item) == 2 else (position, item)
+                    preparing[self._prepare_later(image, pool)] = key
+                if not preparing and not running:
+                    return
+                for future in wait([*preparing, *running], return_when=FIRST_COMPLETED).done:
+                    if future in preparing:
+                        key, settings = preparing.pop(future), make_settings(skill, given)
+                        try:
+                            submission = self._submit(skill, future.result(), settings)
+                            running[submission.future] = key, settings, submission
+                        except Exception as error:  # this image's fault; the others go on
+                            yield BatchItem(key, None, error)
+                    else:
+                        yield self._item(skill, future, *running.pop(future)[:2])
         finally:
             # A reader that stops early gives the rest up.
-            for _, _, submission in under_way.values():
+            for future in preparing:
+                future.cancel()
+            for _, _, submission in running.values():
                 self.engine.cancel(submission)
 
-    def _finished(
-        self, skill: Skill, under_way: dict[Future, tuple[Any, Settings, Submission]], block: bool
-    ) -> Iterator[BatchItem]:
-        done = wait(under_way, None if block else 0, return_when=FIRST_COMPLETED).done
-        for future in sorted(done, key=list(under_way).index):
-            key, settings, _ = under_way.pop(future)
-            error = future.exception()
-            if isinstance(error, Exception):
-                yield BatchItem(key, None, error)
-            else:
-                yield BatchItem(key, self._result(skill, settings, future.result()), None)
+    def _prepare_later(self, image: Any, pool: ImagePool | None) -> Future[Any]:
+        """A future of a Prepared or an EncodedImage."""
+        if pool is not None and not isinstance(image, EncodedImage):
+            return pool.submit(image)
+        future: Future[EncodedImage] = Future()
+        try:
+            future.set_result(self.encode(image))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def _item(self, skill: Skill, future: Future[Any], key: Hashable, settings: Settings) -> BatchItem:
+        error = future.exception()
+        if isinstance(error, Exception):
+            return BatchItem(key, None, error)
+        return BatchItem(key, self._result(skill, settings, future.result()), None)
+
+    def _encoded(self, prepared: Prepared) -> EncodedImage:
+        return EncodedImage(
+            ImageInput(prepared.digest, prepared.crops), prepared.size, prepared.notes, self._config.vision
+        )
 
     def _many(self, skill: Skill, images: Iterable[Any], given: Mapping[str, Any] | None) -> list[Result]:
-        results: dict[int, Result] = {}
-        for position, result, error in self._batch(skill, enumerate(images), given):
+        results: dict[Hashable, Result] = {}
+        # Pairs, so that an image that is itself a tuple keeps its position as key.
+        for position, result, error in self._batch(skill, enumerate(images), given, None):
             if error is not None:
                 raise error
             assert result is not None
-            results[position] = result  # type: ignore[index]
+            results[position] = result
         return [results[position] for position in range(len(results))]
 
     def _submit(self, skill: Skill, image: Any, settings: Settings, on_token: Any = None) -> Submission:
         if image is None and skill.needs_image:
             raise ValueError(f"{skill.name} needs an image")
+        if isinstance(image, Prepared):
+            image = self._encoded(image)
         ready = None if image is None else self.encode(image).image
         return self.engine.submit(Request(skill.prompt, skill.grammar, settings, ready), on_token)
 

@@ -86,7 +86,8 @@ def paged_attend(tables: jax.Array, positions: jax.Array, valid: jax.Array, hole
         keys, values = (_gather(pool, layer, tables) for pool in (cache.k, cache.v))
         mask = _visible(places, hole, prefix, keys.shape[1])
         # A page's last tenant may have left NaN: values nobody may see are selected out, not multiplied by zero.
-        seen = jnp.any(mask, axis=1)
+        # Padding sees entries behind the sequence's end, which hold anything.
+        seen = jnp.any(mask & valid[:, :, None], axis=1)
         values = jnp.where(seen[:, :, None, None], values, jnp.zeros((), values.dtype))
         return attend(q, keys, values, mask), cache
 

@@ -1,0 +1,228 @@
+"""The compiled programs and the device that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pytest
+
+from jaxphoton.engine import layout
+from jaxphoton.engine.control import ControlPacker
+from jaxphoton.engine.device import Device, Programs
+from jaxphoton.engine.layout import Output
+from jaxphoton.engine.pipeline import Launch
+from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
+from jaxphoton.engine.sequence import Sequence
+from tests.engine.tiny import CONFIG, ENGINE, TABLES, Loop, Schedule, at_once, request, sequence_of
+
+REQUESTS = [
+    request("text", 5, seed=1),
+    request("detect", 20, 0, seed=6, temperature=1.5),
+    request("point", 3, 0, seed=34, temperature=1.5),
+    request("reasoning", 30, 2, seed=4),
+]
+
+
+def choices(sequences: list[Sequence]) -> list:
+    return [[(token.id, token.bins, token.logprob) for token in sequence.tokens] for sequence in sequences]
+
+
+class Watched(Device):
+    """Counts fetches and keeps every control array, with a copy of what it was at its launch."""
+
+    def __init__(self, programs: Programs):
+        super().__init__(programs)
+        self.controls: list[tuple[np.ndarray, np.ndarray]] = []
+        self.fetched = 0
+
+    def prefill(self, plan: PrefillPlan):
+        return self._keep(super().prefill(plan))
+
+    def step(self, plan: StepPlan):
+        return self._keep(super().step(plan))
+
+    def fetch(self, output: jax.Array) -> np.ndarray:
+        self.fetched += 1
+        return super().fetch(output)
+
+    def _keep(self, launched):
+        self.controls.append((launched[0], launched[0].copy()))
+        return launched
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("grammar", ["text", "detect", "point"])
+def test_on_a_real_device_too_launches_run_a_step_ahead_at_depth_2_alone(programs, grammar, depth):
+    events: list[tuple[str, int]] = []
+
+    def note(name: str, launch: Launch) -> None:
+        events.append((name, launch.number))
+
+    asked = request(grammar, seed=58, temperature=1.5, max_tokens=6)
+    (sequence,), _ = Loop(programs).run(Schedule(at_once(asked), depth=depth), note)
+    assert len(sequence.tokens) > 1
+    for number in range(len(sequence.tokens) - 1):
+        ahead = events.index(("launch", number + 1)) < events.index(("commit_begin", number))
+        assert ahead == (depth == 2)
+
+
+def test_every_launch_has_a_control_array_of_its_own_and_is_read_once(programs, monkeypatch):
+    device, reads, launches = Watched(programs), [], []
+    asarray = np.asarray
+
+    def counting(value, *arguments, **options):
+        if isinstance(value, jax.Array):
+            reads.append(value)
+        return asarray(value, *arguments, **options)
+
+    monkeypatch.setattr(np, "asarray", counting)
+    Loop(programs, device).run(Schedule(at_once(*REQUESTS)), lambda name, launch: launches.append(name))
+    monkeypatch.undo()
+    assert launches.count("launch") == len(device.controls) == device.fetched == len(reads)
+    controls = [control for control, _ in device.controls]
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(controls) for b in controls[:i])
+    for control, at_launch in device.controls:
+        np.testing.assert_array_equal(control, at_launch)
+
+
+def test_nothing_is_compiled_after_warm_up(programs):
+    loop, compiled = Loop(programs), []
+
+    def note(event: str, duration: float, **_) -> None:
+        if "compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        jax.jit(lambda x: x + 1)(np.float32(1)).block_until_ready()
+        assert compiled, "compilations are no longer announced: this test sees nothing"
+        compiled.clear()
+        loop.run(Schedule(at_once(*REQUESTS), rows=3, pages=40))
+        loop.run(Schedule(at_once(*REQUESTS), depth=1))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+    assert compiled == []
+
+
+def test_an_unplanned_shape_is_an_error(programs):
+    cache, rows = programs.fresh_state()
+    control = ControlPacker(ENGINE.max_rows, programs.table).step([], 4)
+    with pytest.raises(TypeError, match="shape|called with"):
+        programs["step", 8](programs.text_params, cache, rows, control)
+    with pytest.raises(KeyError):
+        programs["step", 4]
+    assert not cache.k.is_deleted()
+
+
+class Poisoned(Programs):
+    """The same programs, whose pages begin as NaN: what a page's last tenant may have left."""
+
+    def __init__(self, programs: Programs):
+        self.__dict__.update(programs.__dict__)
+
+    def fresh_state(self):
+        cache, rows = super().fresh_state()
+        return jax.tree.map(lambda pool: jax.numpy.full_like(pool, np.nan), cache), rows
+
+
+@pytest.mark.parametrize("pages", [None, 60])
+def test_what_free_pages_hold_does_not_matter(programs, pages):
+    schedule = Schedule(at_once(*REQUESTS), pages=pages, rows=3)
+    clean, _ = Loop(programs).run(schedule)
+    poisoned, _ = Loop(Poisoned(programs)).run(schedule)
+    assert choices(clean) == choices(poisoned)
+    assert np.all(np.isfinite([token.logprob for sequence in poisoned for token in sequence.tokens]))
+
+
+class Bench:
+    """Programs run by hand for one sequence in row 2 with pages of its own."""
+
+    def __init__(self, programs: Programs, max_tokens: int = 20):
+        self.programs = programs
+        self.packer = ControlPacker(ENGINE.max_rows, programs.table)
+        self.cache, self.rows = programs.fresh_state()
+        self.sequence = sequence_of(request(prompt=5, max_tokens=max_tokens))
+        self.sequence.row, self.sequence.pages = 2, [7, 4, 9, 5, 11, 6, 12]
+
+    def prefill(self) -> np.ndarray:
+        control = self.packer.prefill([self.sequence], 0, 1, 3, 6, TABLES, CONFIG.tokenizer.bos_id)
+        return self._run(self.programs["prefill", 3, 6], control)
+
+    def step(self) -> np.ndarray:
+        return self._run(self.programs["step", 8], self.packer.step([self.sequence], 8))
+
+    def pool(self) -> np.ndarray:
+        """Keys and values, [2, L, P, G, K, H]."""
+        return np.array([self.cache.k, self.cache.v])
+
+    def state(self) -> list[np.ndarray]:
+        return [np.array(leaf) for leaf in jax.tree.leaves(self.rows)]
+
+    def _run(self, program: Callable, control: np.ndarray) -> np.ndarray:
+        self.cache, self.rows, output = program(self.programs.text_params, self.cache, self.rows, control)
+        self.sequence.inflight_refs += 1
+        return np.array(output)
+
+
+def test_cache_and_row_state_stay_where_they_are(programs):
+    bench = Bench(programs)
+    addresses = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((bench.cache, bench.rows))]
+    for launch in (bench.prefill, *[bench.step] * 5):
+        before = jax.tree.leaves((bench.cache, bench.rows))
+        launch()
+        assert all(leaf.is_deleted() for leaf in before)
+        after = jax.tree.leaves((bench.cache, bench.rows))
+        assert [leaf.unsafe_buffer_pointer() for leaf in after] == addresses
+
+
+def test_an_image_prefix_is_written_in_place(programs):
+    cache, _ = programs.fresh_state()
+    addresses = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(cache)]
+    embeddings = np.zeros((1, CONFIG.vision.image_tokens, CONFIG.text.dim), np.float32)
+    after = programs["prefix", 1](programs.text_params, cache, embeddings, np.int32([[3, 1, 2]]))
+    assert cache.k.is_deleted() and cache.v.is_deleted()
+    assert [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(after)] == addresses
+    written = np.flatnonzero(np.any(np.array(after.k) != 0, axis=(0, 2, 3, 4)))
+    assert written.tolist() == [1, 2, 3]
+
+
+def changed_cells(before: np.ndarray, after: np.ndarray) -> list[tuple[int, int]]:
+    """(page, offset) of every cell that is not the trash page's and has changed."""
+    cells = np.any(before != after, axis=(0, 1, 4, 5))
+    return [(int(page), int(offset)) for page, offset in zip(*np.nonzero(cells), strict=True) if page != 0]
+
+
+def test_padding_writes_to_page_0_only(programs):
+    bench = Bench(programs)
+    empty = bench.pool()
+    bench.prefill()
+    prefilled = bench.pool()
+    assert changed_cells(empty, prefilled) == sorted((page, i) for page, most in ((7, 4), (4, 2)) for i in range(most))
+    for cell in ((4, 2), (4, 3), (9, 0)):
+        before = bench.pool()
+        bench.step()
+        assert changed_cells(before, bench.pool()) == [cell]
+
+
+def test_a_launch_without_sequences_changes_page_0_only(programs):
+    bench = Bench(programs)
+    bench.prefill()
+    pool, state = bench.pool(), bench.state()
+    output = bench._run(programs["step", 8], bench.packer.step([], 8))
+    assert changed_cells(pool, bench.pool()) == []
+    for before, after in zip(state, bench.state(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert set(output[:, Output.FINISH].tolist()) == {layout.ZOMBIE}
+
+
+def test_a_row_that_has_ended_writes_to_page_0_and_changes_nothing(programs):
+    bench = Bench(programs, max_tokens=2)
+    bench.prefill()
+    assert bench.step()[0, Output.FINISH] == layout.LENGTH
+    pool, state = bench.pool(), bench.state()
+    assert bench.step()[0, Output.FINISH] == layout.ZOMBIE
+    assert changed_cells(pool, bench.pool()) == []
+    for before, after in zip(state, bench.state(), strict=True):
+        np.testing.assert_array_equal(before, after)

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         f"{name} {case.name}" for name, cases in results.items() for case in cases.values() if case.passed is False
     ]
     if args.json:
-        print(json.dumps(_object(results, args.dtype, judged, not failed), indent=1))
+        print(json.dumps(_object(results, device.device_kind, args.dtype, judged, not failed), indent=1))
     else:
         total = sum(len(cases) for cases in results.values())
         print(f"{total - len(failed)} of {total} cases {'passed' if judged else 'ran'}")
@@ -83,7 +83,7 @@ def _chosen(models: list, names: list[str] | None) -> list:
     return [model for model in models if not names or model.name in names]
 
 
-def _object(results: dict[str, dict], dtype: str, judged: bool, passed: bool) -> dict:
+def _object(results: dict[str, dict], device: str, dtype: str, judged: bool, passed: bool) -> dict:
     import jax
 
     models = {name: {"cases": {c.name: c.as_json() for c in cases.values()}} for name, cases in results.items()}
@@ -91,6 +91,6 @@ def _object(results: dict[str, dict], dtype: str, judged: bool, passed: bool) ->
         "models": models,
         "passed": passed if judged else None,
         "dtype": dtype,
-        "device": jax.devices()[0].device_kind,
+        "device": device,
         "jax": jax.__version__,
     }

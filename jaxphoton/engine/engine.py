@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from jaxphoton.engine.control import TokenReader
@@ -70,7 +71,8 @@ class Engine:
 
         Args:
           request: what to generate.
-          on_token: called on the engine's thread for every committed token; must return quickly.
+          on_token: called on the engine's thread for every committed token; must return quickly. What it raises
+            ends this request with that exception.
 
         Raises:
           ValueError: the request could never run (too long, too large).
@@ -133,11 +135,10 @@ class Engine:
             while True:
                 with self._wake:
                     self._wake.wait_for(lambda: self._commands or self._closing or not self.pipeline.idle)
-                    commands, self._commands = self._commands, deque()
-                    if self._closing and not commands and self.pipeline.idle:
+                    if self._closing and not self._commands and self.pipeline.idle:
                         return
-                for command in commands:
-                    command()
+                while self._commands:  # one at a time: if one fails, the rest must still be found
+                    self._commands.popleft()()
                 if not self.pipeline.idle:
                     self.pipeline.tick()
         except BaseException as error:  # the loop cannot go on: everybody who waits must learn of it
@@ -152,6 +153,7 @@ class Engine:
         if sequence in self._live:
             self.scheduler.finalize(sequence)
             submission.future.cancel()
+            submission.future.set_running_or_notify_cancel()  # concurrent.futures.wait does not see cancel alone
             self._forget(sequence)
 
     def _cancel_all(self) -> None:
@@ -160,13 +162,22 @@ class Engine:
 
     def _token(self, sequence: Sequence) -> None:
         on_token = self._live[sequence].on_token
-        if on_token is not None:
+        if on_token is None:
+            return
+        try:
             on_token(sequence.tokens[-1], sequence.finish_reason)
+        except Exception as error:  # its own fault: the others go on
+            sequence.error = error
+            if not sequence.finalized:
+                self.scheduler.finalize(sequence)
 
     def _finished(self, sequence: Sequence) -> None:
         submission = self._live[sequence]
         if submission.future.set_running_or_notify_cancel():
-            submission.future.set_result(sequence.generation())
+            if sequence.error is not None:
+                submission.future.set_exception(sequence.error)
+            else:
+                submission.future.set_result(sequence.generation())
         self._forget(sequence)
 
     def _forget(self, sequence: Sequence) -> None:
@@ -180,7 +191,8 @@ class Engine:
             self._failure = error
             commands, self._commands = self._commands, deque()
         for command in commands:
-            command()
+            with suppress(Exception):  # whatever broke the loop may have broken the scheduler
+                command()
         for sequence, submission in list(self._live.items()):
             if submission.future.set_running_or_notify_cancel():
                 failure = EngineError(f"the engine has failed: {error}")

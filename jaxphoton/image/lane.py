@@ -25,6 +25,7 @@ class Task:
 
     Attributes:
       losses: workers that died while they had it.
+      false_starts: workers that died before they could have it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Task:
     data: bytes | None
     future: Future[Prepared] = field(default_factory=Future)
     losses: int = 0
+    false_starts: int = 0
 
     def start(self) -> bool:
         """From here on the future cannot be cancelled; False where it was."""
@@ -199,13 +201,14 @@ class Lane(threading.Thread):
         status = self._drop() or str(error)
         first, *others = self._under_way
         self._under_way.clear()
-        first.losses += 1
-        if first.losses < 2 or self._queue.closed:
-            others.insert(0, first)
-        elif ready:
+        first.losses += ready
+        first.false_starts += not ready
+        if first.losses == 2 and not self._queue.closed:
             first.fail(ImageError(first.name, "unreadable", f"the process that decodes it died twice ({status})"))
-        else:
+        elif first.false_starts == 2 and not self._queue.closed:
             first.fail(RuntimeError(f"{first.name}: the image worker does not start ({status})"))
+        else:
+            others.insert(0, first)
         self._queue.put_back(others)
 
     def _start(self) -> WorkerProcess:

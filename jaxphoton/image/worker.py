@@ -88,14 +88,11 @@ def main() -> None:
 
 def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
     """stdin and stdout for the protocol alone: prints of any library go to stderr, and nobody reads our tasks."""
-    tasks, replies = os.dup(0), os.dup(1)
+    # First: where the parent has no stderr, this becomes 2.
     null = os.open(os.devnull, os.O_RDWR)
+    tasks, replies = os.dup(0), os.dup(1)
     os.dup2(null, 0)
-    try:
-        os.dup2(2, 1)
-    except OSError:  # a parent without stderr
-        os.dup2(null, 1)
-        os.dup2(null, 2)
+    os.dup2(2, 1)
     if null > 2:
         os.close(null)
     return os.fdopen(tasks, "rb"), os.fdopen(replies, "wb")

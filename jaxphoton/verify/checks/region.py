@@ -45,8 +45,8 @@ def check_objects(bench: Bench, case: Case, findings: Findings) -> None:
     findings.close("objects", _objects(kind, variant, bench, generation), case["objects"])
     replay = tokens(ids, _split(case["values"]), bench.tokenizer.coord_id, bench.tokenizer.size_id)
     readouts = oracle.replay(plain_prompt(case["prompt"]), image, replay[:-1])
-    reads = [r for r, token in zip(readouts, replay, strict=True) if token.value is not None]
-    findings.close("hidden", [r.hidden for r in reads], case["hidden"])
+    reads = [r.hidden for r, token in zip(readouts, replay, strict=True) if token.value is not None]
+    findings.close("hidden", np.array(reads).reshape(-1, bench.config.text.dim), case["hidden"])
     findings.close("values", _values(generation, case["values"].shape), case["values"])
     decisions = case["decision_logits"]
     steps = 3 if kind == "detect" else 2

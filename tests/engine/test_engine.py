@@ -65,6 +65,17 @@ def held(engine: Engine) -> tuple[Submission, Gate]:
     return submission, gate
 
 
+def open_when_closing(engine: Engine, gate: Gate) -> None:
+    """Lets the engine's thread go on as soon as somebody is shutting the engine down."""
+
+    def watch() -> None:
+        with engine._wake:
+            assert engine._wake.wait_for(lambda: engine._closing, PATIENCE)
+        gate.open()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def result(submission: Submission) -> Generation:
     return submission.future.result(PATIENCE)
 
@@ -168,14 +179,8 @@ def test_shutdown_finishes_what_was_submitted(engine):
 def test_shutdown_without_waiting_cancels_what_has_not_ended(engine):
     running, gate = held(engine)
     waiting = [engine.submit(request(seed=i)) for i in range(12)]
-    closing = threading.Thread(target=lambda: engine.shutdown(wait=False), daemon=True)
-    closing.start()
-    # The engine's thread is held: wait until the command is there, then let it go on.
-    with engine._wake:
-        assert engine._wake.wait_for(lambda: engine._closing, PATIENCE)
-    gate.open()
-    closing.join(PATIENCE)
-    assert not closing.is_alive()
+    open_when_closing(engine, gate)
+    within(lambda: engine.shutdown(wait=False))
     futures = [submission.future for submission in (running, *waiting)]
     assert not wait(futures, PATIENCE).not_done and all(future.cancelled() for future in futures)
 
@@ -271,8 +276,7 @@ def test_leaving_the_context_waits_and_an_exception_does_not(programs):
     assert all(submission.future.done() and result(submission).tokens for submission in submissions)
     with pytest.raises(ZeroDivisionError), Engine(programs) as engine:
         submission, gate = held(engine)
-        engine.cancel(submission)  # so that nothing is left to wait for
-        gate.open()
+        open_when_closing(engine, gate)
         raise ZeroDivisionError
     assert not wait([submission.future], PATIENCE).not_done and submission.future.cancelled()
 

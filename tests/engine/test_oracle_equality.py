@@ -13,14 +13,16 @@ from jaxphoton.skills.base import Generation, Token
 from jaxphoton.skills.settings import Settings
 from tests.engine.judge import Judge, judge_choice
 from tests.engine.schedules import schedule
-from tests.engine.tiny import Loop, Schedule, at_once, request
+from tests.engine.tiny import Loop, Poisoned, Schedule, at_once, request
 
-EVERY = 1000  # schedules between two lines of progress
+PROGRESS = 1000  # schedules between two lines of it
+RESET = 10  # schedules that run in what earlier ones have left in the pages
 
 
 @pytest.fixture(scope="module")
 def device(programs) -> Device:
-    return Device(programs)
+    """Its pages begin as NaN and are NaN again after a reset."""
+    return Device(Poisoned(programs))
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +43,14 @@ def test_random_schedules_give_what_the_oracle_gives(programs, device, judge, py
     first, count = pytestconfig.getoption("--first-schedule"), pytestconfig.getoption("--schedules")
     loop, set_back = Loop(programs, device), 0
     for number in range(first, count):
+        if number % RESET == 0:
+            device.reset()
         try:
             set_back += run_and_compare(loop, judge, schedule(number))
         except BaseException as error:
             error.add_note(f"schedule {number}: again with --first-schedule {number} --schedules {number + 1}")
             raise
-        if (number + 1) % EVERY == 0:
+        if (number + 1) % PROGRESS == 0:
             with capsys.disabled():
                 print(f"\n{number + 1} schedules, {judge.judged} requests, {len(judge.near_ties)} near ties", end="")
     with capsys.disabled():

@@ -15,7 +15,7 @@ from jaxphoton.engine.layout import Output
 from jaxphoton.engine.pipeline import Launch
 from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
 from jaxphoton.engine.sequence import Sequence
-from tests.engine.tiny import CONFIG, ENGINE, TABLES, Loop, Schedule, at_once, request, sequence_of
+from tests.engine.tiny import CONFIG, ENGINE, TABLES, Loop, Poisoned, Schedule, at_once, request, sequence_of
 
 REQUESTS = [
     request("text", 5, seed=1),
@@ -114,17 +114,6 @@ def test_an_unplanned_shape_is_an_error(programs):
     with pytest.raises(KeyError):
         programs["step", 4]
     assert not cache.k.is_deleted()
-
-
-class Poisoned(Programs):
-    """The same programs, whose pages begin as NaN: what a page's last tenant may have left."""
-
-    def __init__(self, programs: Programs):
-        self.__dict__.update(programs.__dict__)
-
-    def fresh_state(self):
-        cache, rows = super().fresh_state()
-        return jax.tree.map(lambda pool: jax.numpy.full_like(pool, np.nan), cache), rows
 
 
 @pytest.mark.parametrize("pages", [None, 60])

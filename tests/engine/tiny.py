@@ -96,6 +96,17 @@ def with_engine(programs: Programs, **changes) -> Programs:
     return other
 
 
+class Poisoned(Programs):
+    """The same programs, whose pages begin as NaN: what a page's last tenant may have left."""
+
+    def __init__(self, programs: Programs):
+        self.__dict__.update(programs.__dict__)
+
+    def fresh_state(self):
+        cache, rows = super().fresh_state()
+        return jax.tree.map(lambda pool: jax.numpy.full_like(pool, np.nan), cache), rows
+
+
 @dataclass(frozen=True)
 class Schedule:
     """What happens when, in ticks of the loop.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -12,13 +13,15 @@ from dataclasses import dataclass, field
 from jaxphoton.engine.control import TokenReader
 from jaxphoton.engine.device import Device, Programs, limits_of
 from jaxphoton.engine.pages import PageAllocator
-from jaxphoton.engine.pipeline import Pipeline
+from jaxphoton.engine.pipeline import DeviceError, Pipeline
 from jaxphoton.engine.request import Request
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.model.region import coordinate_values, size_values
 from jaxphoton.skills.base import Generation, Token
 from jaxphoton.skills.grammar import FinishReason
+
+_log = logging.getLogger(__name__)
 
 # Called with each committed token, and the finish reason with the last.
 OnToken = Callable[[Token, FinishReason | None], None]
@@ -140,9 +143,22 @@ class Engine:
                 while self._commands:  # one at a time: if one fails, the rest must still be found
                     self._commands.popleft()()
                 if not self.pipeline.idle:
-                    self.pipeline.tick()
+                    self._tick()
         except BaseException as error:  # the loop cannot go on: everybody who waits must learn of it
             self._fail(error)
+
+    def _tick(self) -> None:
+        try:
+            self.pipeline.tick()
+        except DeviceError as error:
+            _log.warning("starting over after a device error: %s", error)
+            for sequence in self.pipeline.start_over():
+                sequence.retries += 1
+                if sequence.retries > 1:
+                    sequence.error = EngineError(f"the device failed twice under this request: {error}")
+                    sequence.error.__cause__ = error
+                    self.scheduler.finalize(sequence)
+                    self._finished(sequence)
 
     def _add(self, submission: Submission) -> None:
         self._live[submission.sequence] = submission

@@ -22,6 +22,11 @@ class LaunchDevice(Protocol):
     def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, Any]: ...
     def step(self, plan: StepPlan) -> tuple[np.ndarray, Any]: ...
     def fetch(self, output: Any) -> np.ndarray: ...
+    def reset(self) -> None: ...
+
+
+class DeviceError(RuntimeError):
+    """A launch or its result failed on the device: what it holds can no longer be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,10 @@ class Pipeline:
         if plan is None or isinstance(plan, Drain):
             return False, plan is not None
         prefill = isinstance(plan, PrefillPlan)
-        control, output = self.device.prefill(plan) if prefill else self.device.step(plan)
+        try:
+            control, output = self.device.prefill(plan) if prefill else self.device.step(plan)
+        except Exception as error:
+            raise DeviceError(f"a launch failed: {error}") from error
         # Only now: positions in the control array count the tokens launched before this one, and a launch that
         # raised leaves nothing to undo.
         for sequence in plan.sequences:
@@ -97,13 +105,23 @@ class Pipeline:
         launch = slot.launch
         assert launch is not None
         self._event("commit_begin", launch)
-        output = self.device.fetch(slot.output)
+        try:
+            output = self.device.fetch(slot.output)
+        except Exception as error:
+            raise DeviceError(f"a {launch.kind} failed: {error}") from error
         rows = zip(launch.owners, self._reader.read(output), strict=False)
         ended = [sequence for sequence, (token, finish) in rows if self._credit(sequence, token, finish)]
         self.ring.end_commit()
         self._event("commit_end", launch)
         for sequence in ended:
             self._on_finish(sequence)
+
+    def start_over(self) -> list[Sequence]:
+        """After a DeviceError: drops everything in flight and all device state, and queues every live sequence again
+        with its committed tokens. Returns those that had been admitted."""
+        self.ring.drop_all()
+        self.device.reset()
+        return self.scheduler.start_over()
 
     def _credit(self, sequence: Sequence, token: Token, finish: int) -> bool:
         """Takes one row of an output; True if it ends the sequence. A zombie's row changes nothing."""

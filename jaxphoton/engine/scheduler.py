@@ -214,6 +214,19 @@ class Scheduler:
             self.zombies.remove(sequence)
             self._release(sequence)
 
+    def start_over(self) -> list[Sequence]:
+        """Forgets all rows and pages, whose contents are lost; admitted sequences wait again, and are returned."""
+        lost = self.running
+        self.allocator = PageAllocator(self.allocator.pages)
+        self.prefixes = PrefixCache(self.allocator)
+        self.running, self.zombies = [], set()
+        self._rows = list(range(self.limits.rows - 1, -1, -1))
+        for sequence in lost:
+            sequence.inflight_refs = 0
+            sequence.leave()
+            self.add(sequence)
+        return lost
+
     def _release(self, sequence: Sequence) -> None:
         assert sequence.row is not None
         self._rows.append(sequence.row)
@@ -222,8 +235,7 @@ class Scheduler:
             self.prefixes.release(sequence.prefix_key)
             if not self.limits.share_prefixes:
                 self.prefixes.discard(sequence.prefix_key)
-        sequence.row, sequence.prefix_key = None, None
-        sequence.prefix_pages, sequence.pages = [], []
+        sequence.leave()
 
 
 def _number(sequence: Sequence) -> int:

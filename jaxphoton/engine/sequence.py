@@ -74,6 +74,11 @@ class Sequence:
     def prefix_page_count(self) -> int:
         return (self.prefix_length + self.hole) // self._page_size
 
+    def leave(self) -> None:
+        """Forgets row and pages, which belong to somebody else from now on."""
+        self.row, self.prefix_key = None, None
+        self.prefix_pages, self.pages = [], []
+
     def generation(self) -> Generation:
         assert self.finish_reason is not None
         return Generation(tuple(self.tokens), self.finish_reason)

@@ -240,7 +240,9 @@ def test_a_failure_of_the_loop_reaches_everybody_who_waits(engine, monkeypatch):
     def lost(output) -> None:
         raise OSError("the device is gone")
 
+    # A device that fails and cannot be reset either; see test_faults.py for one that can.
     monkeypatch.setattr(engine.pipeline.device, "fetch", lost)
+    monkeypatch.setattr(engine.pipeline.device, "reset", lambda: lost(None))
     gate.open()
     for submission in submissions:
         if submission is not submissions[3]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jaxphoton.engine.pipeline import DeviceError
 from tests.engine.rig import Rig, image, request
 
 GRAMMARS = ("text", "reasoning", "detect", "point")
@@ -257,7 +258,7 @@ def test_a_launch_that_raises_leaves_references_and_slots_as_they_were():
         raise OSError("no such launch")
 
     rig.device.fail = fail
-    with pytest.raises(OSError, match="no such launch"):
+    with pytest.raises(DeviceError, match="no such launch"):
         rig.pipeline.tick()
     assert state == (sequence.inflight_refs, rig.pipeline.ring.in_flight, len(sequence.tokens))
     rig.run()
@@ -275,7 +276,7 @@ def test_a_commit_that_fails_keeps_references_and_tokens():
 
     rig.device.fail = fail
     refs, tokens = sequence.inflight_refs, len(sequence.tokens)
-    with pytest.raises(OSError, match="lost"):
+    with pytest.raises(DeviceError, match="lost"):
         rig.tick()
     assert (sequence.inflight_refs, len(sequence.tokens)) == (refs + 1, tokens)  # one more was launched meanwhile
     assert sequence.row is not None and not rig.finished

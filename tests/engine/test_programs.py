@@ -132,7 +132,7 @@ class Bench:
         self.programs = programs
         self.packer = ControlPacker(ENGINE.max_rows, programs.table)
         self.cache, self.rows = programs.fresh_state()
-        self.sequence = sequence_of(request(prompt=5, max_tokens=max_tokens))
+        self.sequence = sequence_of(request(prompt=4, max_tokens=max_tokens))  # 5 of the 6 ids of a chunk
         self.sequence.row, self.sequence.pages = 2, [7, 4, 9, 5, 11, 6, 12]
 
     def prefill(self) -> np.ndarray:
@@ -188,8 +188,8 @@ def test_padding_writes_to_page_0_only(programs):
     empty = bench.pool()
     bench.prefill()
     prefilled = bench.pool()
-    assert changed_cells(empty, prefilled) == sorted((page, i) for page, most in ((7, 4), (4, 2)) for i in range(most))
-    for cell in ((4, 2), (4, 3), (9, 0)):
+    assert changed_cells(empty, prefilled) == sorted((page, i) for page, most in ((7, 4), (4, 1)) for i in range(most))
+    for cell in ((4, 1), (4, 2), (4, 3), (9, 0)):
         before = bench.pool()
         bench.step()
         assert changed_cells(before, bench.pool()) == [cell]

@@ -177,6 +177,7 @@ class EngineConfig:
       max_waiting: requests that may wait; more are refused.
       image_workers: processes that decode and crop the images of a batch; None for half the cores (at most 8), 0 for
         the calling thread.
+      host_masks: compile what requests need whose answers the host restricts (a JSON schema, choices).
       share_prefixes: let questions about one image share its pages.
       fixed_shapes: one bucket of each kind, one request a prefill, nothing shared: a request's result is then the
         same to the last bit whatever else runs (`kv_pages` must be enough that none is set back).
@@ -192,6 +193,7 @@ class EngineConfig:
     vision: tuple[tuple[int, int], ...] | None = None
     max_waiting: int = 1024
     image_workers: int | None = None
+    host_masks: bool = False
     share_prefixes: bool = True
     fixed_shapes: bool = False
 

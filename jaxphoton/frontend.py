@@ -6,13 +6,13 @@ import dataclasses
 import os
 import secrets
 import threading
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 from typing import Any
 
 from jaxphoton.config import ModelConfig
-from jaxphoton.engine.engine import Engine, Submission
+from jaxphoton.engine.engine import Engine, OnToken, Submission
 from jaxphoton.engine.request import ImageInput, Request
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import Prepared, prepare
@@ -45,7 +45,7 @@ class Frontend:
             return self._many(skill, image, given)
         if stream_key is not None:
             return self._stream(skill, image, settings, stream_key)
-        return self._result(skill, settings, self._submit(skill, image, settings).future.result())
+        return self.result(skill, settings, self.submit(skill, image, settings).future.result())
 
     def encode(self, image: Any) -> EncodedImage:
         """Decodes and crops here and now; an EncodedImage passes through."""
@@ -97,7 +97,7 @@ class Frontend:
                     if future in preparing:
                         key, settings = preparing.pop(future), make_settings(skill, given)
                         try:
-                            submission = self._submit(skill, future.result(), settings)
+                            submission = self.submit(skill, future.result(), settings)
                             running[submission.future] = key, settings, submission
                         except Exception as error:  # this image's fault; the others go on
                             yield BatchItem(key, None, error)
@@ -125,7 +125,7 @@ class Frontend:
         error = future.exception()
         if isinstance(error, Exception):
             return BatchItem(key, None, error)
-        return BatchItem(key, self._result(skill, settings, future.result()), None)
+        return BatchItem(key, self.result(skill, settings, future.result()), None)
 
     def _encoded(self, prepared: Prepared) -> EncodedImage:
         return EncodedImage(
@@ -142,15 +142,31 @@ class Frontend:
             results[position] = result
         return [results[position] for position in range(len(results))]
 
-    def _submit(self, skill: Skill, image: Any, settings: Settings, on_token: Any = None) -> Submission:
+    def submit(
+        self,
+        skill: Skill,
+        image: Any,
+        settings: Settings,
+        on_token: OnToken | None = None,
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> Submission:
+        """Hands a request to the engine; see `Engine.submit` and `Request`.
+
+        Raises:
+          ValueError: no image where the skill needs one, or what the engine refuses.
+          EngineError: as in `Engine.submit`.
+        """
         if image is None and skill.needs_image:
             raise ValueError(f"{skill.name} needs an image")
         if isinstance(image, Prepared):
             image = self._encoded(image)
         ready = None if image is None else self.encode(image).image
-        return self.engine.submit(Request(skill.prompt, skill.grammar, settings, ready), on_token)
+        request = Request(skill.prompt, skill.grammar, settings, ready, deadline=deadline, priority=priority)
+        return self.engine.submit(request, on_token)
 
-    def _result(self, skill: Skill, settings: Settings, generation: Generation) -> Result:
+    def result(self, skill: Skill, settings: Settings, generation: Generation) -> Result:
+        """What the skill makes of a generation."""
         result = Result(skill.parse(generation, self._tokenizer.decode))
         result.seed = settings.seed or 0
         result.close(generation)
@@ -158,7 +174,7 @@ class Frontend:
 
     def _stream(self, skill: Skill, image: Any, settings: Settings, key: str) -> Result:
         tokens = TokenStream()
-        submission = self._submit(skill, image, settings, tokens.put)
+        submission = self.submit(skill, image, settings, tokens.put)
         submission.future.add_done_callback(tokens.end)
         result = Result()
         result.seed = settings.seed or 0
@@ -168,6 +184,13 @@ class Frontend:
         result[key] = self._pieces(submission, steps, result)
         return result
 
+    def detokenizer(self) -> Detokenizer:
+        return Detokenizer(self._tokenizer)
+
+    def thought(self, skill: Query, tokens: Sequence[Token], finish: FinishReason | None) -> dict[str, Any]:
+        """The reasoning of an answer that has not begun yet."""
+        return skill.parse(Generation(tuple(tokens), finish or "length"), self._tokenizer.decode)
+
     def _reasoning(self, skill: Query, steps: Iterator[tuple[Token, FinishReason | None]]) -> dict[str, Any]:
         """Takes the steps of the reasoning, up to the id that opens the answer."""
         thought: list[Token] = []
@@ -176,12 +199,12 @@ class Frontend:
             thought.append(token)
             if finish is not None or skill.answer_start(thought) <= len(thought):
                 break
-        return skill.parse(Generation(tuple(thought), finish or "length"), self._tokenizer.decode)
+        return self.thought(skill, thought, finish)
 
     def _pieces(
         self, submission: Submission, steps: Iterator[tuple[Token, FinishReason | None]], result: Result
     ) -> Iterator[str]:
-        detokenizer = Detokenizer(self._tokenizer)
+        detokenizer = self.detokenizer()
         try:
             yield from text_pieces(steps, detokenizer.push, detokenizer.finish)
             result.close(submission.future.result())

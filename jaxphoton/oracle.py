@@ -24,6 +24,7 @@ from jaxphoton.model.cache import DenseCache
 from jaxphoton.model.params import Params
 from jaxphoton.prompt.templates import Prompt
 from jaxphoton.skills.base import Generation, Token
+from jaxphoton.skills.constraint import Constraint, MakeConstraint
 from jaxphoton.skills.grammar import Grammar, State, Walk
 from jaxphoton.skills.settings import Settings
 
@@ -49,6 +50,7 @@ class OracleRequest:
     grammar: Grammar
     settings: Settings
     image: jax.Array | None = None
+    constraint: MakeConstraint | None = None
 
 
 class Oracle:
@@ -95,12 +97,15 @@ class Oracle:
         session = self.start(request.prompt, request.image)
         room = self.config.text.max_context - session.length
         walk = Walk(request.grammar, min(request.settings.max_tokens, room), request.settings.max_objects)
+        constraint = None if request.constraint is None else request.constraint()
         while True:
-            token = self._choose(session.readout, walk, request.settings)
+            token = self._choose(session.readout, walk, request.settings, constraint)
             finish = walk.advance(token.id)
             yield token, walk
             if finish is not None:
                 return
+            if constraint is not None:
+                constraint.accept(token.id)
             session.feed(token)
 
     def run(self, request: OracleRequest) -> Generation:
@@ -118,9 +123,10 @@ class Oracle:
             readouts.append(session.feed(token))
         return readouts
 
-    def _choose(self, readout: Readout, walk: Walk, settings: Settings) -> Token:
+    def _choose(self, readout: Readout, walk: Walk, settings: Settings, constraint: Constraint | None) -> Token:
         state, index = walk.rules, walk.tokens
-        logits = np.where(_allowed(state, len(readout.logits)), readout.logits, -np.inf)
+        allowed = allowed_ids(state, len(readout.logits), constraint)
+        logits = np.where(allowed, readout.logits, -np.inf)
         token, logprob = _draw(logits, settings, index, sampling.TOKEN)
         if state.region and token == self.config.tokenizer.coord_id:
             at, at_logprob = _draw(readout.coordinate, settings, index, sampling.COORDINATE)
@@ -184,9 +190,13 @@ def _host(readout: tuple[jax.Array, ...]) -> Readout:
     return Readout(*(np.asarray(part)[0] for part in readout))
 
 
-def _allowed(state: State, vocab_size: int) -> np.ndarray:
+def allowed_ids(state: State, vocab_size: int, constraint: Constraint | None) -> np.ndarray:
+    """bool [V]: what the rules of a state and the host's constraint allow."""
     mask = np.full(vocab_size, state.allow is None)
     mask[list(state.suppress if state.allow is None else state.allow)] = state.allow is not None
+    if constraint is not None:
+        words = constraint.mask()
+        mask &= np.array([bool(words[i // 32] >> np.uint32(i % 32) & np.uint32(1)) for i in range(vocab_size)])
     return mask
 
 

@@ -19,6 +19,7 @@ HEAVY = ("jax", "jaxlib", "flax", "transformers", "orbax")
 LAYERS = (
     {"cli"},
     {"batch", "measure", "verify"},
+    {"aio"},
     {"api", "frontend", "results"},
     {"engine", "oracle", "oracle_sampling", "functional", "weights"},
     {"model", "skills", "prompt", "image", "platform"},

@@ -5,7 +5,7 @@ Every array is fresh: the device may still read the previous one (NumPy argument
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
 
 import numpy as np
@@ -19,6 +19,9 @@ from jaxphoton.skills.base import Token
 # of a forbidden id is NaN.
 HOTTEST = 1e30
 
+Masks = Mapping[Sequence, np.ndarray]  # uint32 [mask_words] of the sequences that the host restricts
+NO_MASKS: Masks = {}
+
 TOKEN, IMAGE, COORDINATE, SIZE = range(4)  # kinds of input, as in jaxphoton.model.inputs
 
 
@@ -28,10 +31,11 @@ class ControlPacker:
     Attributes:
       rows: of the row state; padding rows name the one behind them.
       table: width of a page-table row.
+      mask_words: width of a host mask, 0 without host masks.
     """
 
-    def __init__(self, rows: int, table: int):
-        self.rows, self.table = rows, table
+    def __init__(self, rows: int, table: int, mask_words: int = 0):
+        self.rows, self.table, self.mask_words = rows, table, mask_words
         self._lines = np.zeros((rows + 1, len(Row) + table), np.int32)
         self._lines[rows, Row.ROW] = rows
         # The page list that a line was made from, and its length then. A sequence gets a new list whenever it is
@@ -57,14 +61,18 @@ class ControlPacker:
         length: int,
         automaton: TokenAutomaton,
         bos: int,
+        masks: Masks = NO_MASKS,
     ) -> np.ndarray:
-        """Chunk number `chunk` of `chunks`, int32 [batch, Row + table + Prefill + 4 length].
+        """Chunk number `chunk` of `chunks`, int32 [batch, Row + table + mask_words + Prefill + 4 length].
 
         Sequences are aligned at their end: the last chunk holds the last ids of all of them, and those with fewer
         ids sit out the first chunks.
         """
-        control = np.zeros((batch, len(Row) + self.table + len(Prefill) + 4 * length), np.int32)
+        start_of_mask = len(Row) + self.table
+        start_of_extra = start_of_mask + self.mask_words
+        control = np.zeros((batch, start_of_extra + len(Prefill) + 4 * length), np.int32)
         control[:, Row.ROW] = self.rows
+        control[:, start_of_mask:start_of_extra] = self.masks(sequences, batch, masks).view(np.int32)
         for line, sequence in zip(control, sequences, strict=False):
             ids, kinds, values = prefill_inputs(sequence, bos)
             start = max(0, len(ids) - (chunks - chunk) * length)
@@ -72,9 +80,9 @@ class ControlPacker:
             if stop == start:
                 continue
             position = sequence.prefix_length + start
-            line[: len(Row) + self.table] = self._lines[self._line_of(sequence)]
+            line[:start_of_mask] = self._lines[self._line_of(sequence)]
             line[Row.POSITION], line[Row.INDEX] = position, len(sequence.tokens)
-            extra = line[len(Row) + self.table :]
+            extra = line[start_of_extra:]
             state, objects = replay(automaton, automaton.start[sequence.request.grammar], sequence.tokens)
             extra[Prefill.COUNT] = stop - start
             extra[Prefill.SAMPLE] = chunk == chunks - 1
@@ -83,6 +91,14 @@ class ControlPacker:
             fed[0], fed[1] = ids[start:stop], kinds[start:stop]
             fed[2:] = values[start:stop].T.view(np.int32)
         return control
+
+    def masks(self, sequences: Many[Sequence], batch: int, masks: Masks) -> np.ndarray:
+        """uint32 [batch, mask_words]: the masks given, all ones for everybody else."""
+        words = np.full((batch, self.mask_words), 0xFFFFFFFF, np.uint32)
+        for line, sequence in zip(words, sequences, strict=False):
+            if sequence in masks:
+                line[:] = masks[sequence]
+        return words
 
     def prefix(self, images: Many[Sequence], batch: int, pages: int) -> np.ndarray:
         """Page numbers of the image prefixes, int32 [batch, pages]; zeros (the trash page) for padding."""

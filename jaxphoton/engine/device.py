@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxphoton.config import EngineConfig, ModelConfig
 from jaxphoton.engine import programs
-from jaxphoton.engine.control import ControlPacker
+from jaxphoton.engine.control import ControlPacker, Masks
 from jaxphoton.engine.layout import Prefill, Row, table_width
 from jaxphoton.engine.programs import Family
 from jaxphoton.engine.scheduler import Limits, PrefillPlan, StepPlan
@@ -74,6 +74,7 @@ class Programs:
         self.params, self.config, self.engine, self.automaton = params, config, engine, automaton
         self.buckets = make_buckets(engine, config)
         self.table = table_width(config.text.max_context, engine.page_size)
+        self.mask_words = -(-config.text.vocab_size // 32) if engine.host_masks else 0
         self.prefix_pages = -(-config.text.prefix_attn // engine.page_size)
         self.pages = engine.kv_pages or 1 + engine.max_rows * self.table
         # The text programs do not take the vision leaves: every argument costs host time.
@@ -90,32 +91,48 @@ class Programs:
         return self._compiled[key]
 
     def _compile(self) -> dict[tuple, Callable]:
-        family = Family(self.config, self.automaton, self.table)
+        family = Family(self.config, self.automaton, self.table, self.mask_words)
         cache, rows = jax.eval_shape(self.fresh_state)
         jobs: dict[tuple, Callable[[], Any]] = {}
         for batch in self.buckets.step:
             control = _ints(batch, len(Row) + self.table)
-            jobs["step", batch] = partial(self._lower, partial(programs.step, family), cache, rows, control)
+            jobs["step", batch] = partial(self._lower, partial(programs.step, family), (cache, rows, control))
+        if self.mask_words:
+            batch = self.buckets.step[-1]
+            control, arguments = self._masked(batch)
+            jobs["forward", batch] = partial(
+                self._lower, partial(programs.forward, family), (cache, rows, control), (1,)
+            )
+            jobs["sample", batch] = partial(
+                self._lower, partial(programs.sample, family), (rows, control, *arguments), (1,)
+            )
         for batch, length in self.buckets.prefill:
-            control = _ints(batch, len(Row) + self.table + len(Prefill) + 4 * length)
+            control = _ints(batch, len(Row) + self.table + self.mask_words + len(Prefill) + 4 * length)
             jobs["prefill", batch, length] = partial(
-                self._lower, partial(programs.prefill, family), cache, rows, control
+                self._lower, partial(programs.prefill, family), (cache, rows, control)
             )
         for images in self.buckets.prefix:
             text = self.config.text
             embeddings = jax.ShapeDtypeStruct((images, text.prefix_attn - 1, text.dim), self.params.text.wte.dtype)
             arguments = (cache, embeddings, _ints(images, self.prefix_pages))
-            jobs["prefix", images] = partial(self._lower, partial(programs.prefix, family), *arguments)
+            jobs["prefix", images] = partial(self._lower, partial(programs.prefix, family), arguments, (1,))
         for images, crops in self.buckets.vision:
             jobs["vision", images, crops] = partial(self._lower_vision, images, crops)
         with ThreadPoolExecutor() as pool:
             done = pool.map(lambda job: job().compile(), jobs.values())
             return dict(zip(jobs, done, strict=True))
 
-    def _lower(self, function: Callable, *arguments: Any):
-        # Cache and row state are donated; what else follows is one control array.
-        donated = tuple(i for i, a in enumerate(arguments, 1) if isinstance(a, (PagedCache, RowState)))
+    def _lower(self, function: Callable, arguments: tuple[Any, ...], donated: tuple[int, ...] = (1, 2)):
+        """Lowers a text program; what it changes (cache, row state) is donated."""
         return jax.jit(function, donate_argnums=donated).lower(self.text_params, *arguments)
+
+    def _masked(self, batch: int) -> tuple[jax.ShapeDtypeStruct, tuple[jax.ShapeDtypeStruct, ...]]:
+        """Control, and hidden states, logits and mask, of a step in two."""
+        text = self.config.text
+        hidden = jax.ShapeDtypeStruct((batch, text.dim), self.params.text.wte.dtype)
+        logits = jax.ShapeDtypeStruct((batch, text.vocab_size), jnp.float32)
+        mask = jax.ShapeDtypeStruct((batch, self.mask_words), jnp.uint32)
+        return _ints(batch, len(Row) + self.table), (hidden, logits, mask)
 
     def _lower_vision(self, images: int, crops: int):
         config = self.config.vision
@@ -133,7 +150,7 @@ class Device:
 
     def __init__(self, programs: Programs):
         self._programs = programs
-        self._control = ControlPacker(programs.engine.max_rows, programs.table)
+        self._control = ControlPacker(programs.engine.max_rows, programs.table, programs.mask_words)
         self._cache, self._rows = programs.fresh_state()
 
     def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, jax.Array]:
@@ -147,7 +164,9 @@ class Device:
         bos = programs.config.tokenizer.bos_id
         run = programs["prefill", batch, length]
         for chunk in range(chunks):
-            control = self._control.prefill(plan.sequences, chunk, chunks, batch, length, programs.automaton, bos)
+            control = self._control.prefill(
+                plan.sequences, chunk, chunks, batch, length, programs.automaton, bos, plan.masks
+            )
             self._cache, self._rows, output = run(programs.text_params, self._cache, self._rows, control)
         output.copy_to_host_async()
         return control, output
@@ -161,6 +180,25 @@ class Device:
         self._cache, self._rows, output = run(programs.text_params, self._cache, self._rows, control)
         output.copy_to_host_async()
         return control, output
+
+    def forward(self, plan: StepPlan) -> tuple[np.ndarray, Any]:
+        """Enqueues the first part of a step; returns (control, what `sample` takes)."""
+        programs = self._programs
+        batch = programs.buckets.step[-1]
+        control = self._control.step(plan.sequences, batch)
+        run = programs["forward", batch]
+        self._cache, hidden, logits = run(programs.text_params, self._cache, self._rows, control)
+        return control, (control, hidden, logits)
+
+    def sample(self, plan: StepPlan, pending: Any, masks: Masks) -> jax.Array:
+        """Enqueues the second part of a step with the masks of some of its sequences; returns the output."""
+        programs = self._programs
+        control, hidden, logits = pending
+        mask = self._control.masks(plan.sequences, len(control), masks)
+        run = programs["sample", len(control)]
+        self._rows, output = run(programs.text_params, self._rows, control, hidden, logits, mask)
+        output.copy_to_host_async()
+        return output
 
     def fetch(self, output: jax.Array) -> np.ndarray:
         """The only blocking read: int32 [B, Output]."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -35,6 +38,10 @@ class QueueFull(EngineError):
     """As many requests wait as the configuration allows: try again when some have finished."""
 
 
+class DeadlineExceeded(EngineError):
+    """The request's deadline passed before it had ended."""
+
+
 @dataclass(slots=True, eq=False)
 class Submission:
     """A request on its way.
@@ -49,9 +56,14 @@ class Submission:
 
 
 class Engine:
-    """Runs requests until shut down. A context manager: leaving it waits for what was submitted."""
+    """Runs requests until shut down. A context manager: leaving it waits for what was submitted.
 
-    def __init__(self, programs: Programs, on_event: Callable | None = None):
+    `clock` is what deadlines are compared with, once before each launch.
+    """
+
+    def __init__(
+        self, programs: Programs, on_event: Callable | None = None, clock: Callable[[], float] = time.monotonic
+    ):
         self.programs = programs
         config, model = programs.engine, programs.config
         self._config, self._model = config, model
@@ -61,6 +73,8 @@ class Engine:
             Device(programs), self.scheduler, reader, config.depth, self._finished, self._token, on_event
         )
         self._live: dict[Sequence, Submission] = {}
+        self._clock = clock
+        self._timed: list[tuple[float, int, Sequence]] = []  # the live ones with a deadline, the next one first
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._pending = 0
@@ -78,7 +92,7 @@ class Engine:
             ends this request with that exception.
 
         Raises:
-          ValueError: the request could never run (too long, too large).
+          ValueError: the request could never run (too long, too large), or its deadline is no number.
           QueueFull: too many requests wait.
           EngineError: the engine was shut down or has failed.
         """
@@ -88,6 +102,10 @@ class Engine:
         self.scheduler.check(sequence)
         if request.grammar not in self.programs.automaton.start:
             raise ValueError(f"this model has no grammar {request.grammar!r}")
+        if request.deadline is not None and math.isnan(request.deadline):
+            raise ValueError("the deadline is not a number")
+        if sequence.constraint is not None and not self.programs.mask_words:
+            raise ValueError("restricted answers need an engine with EngineConfig(host_masks=True)")
         submission = Submission(sequence, on_token)
         with self._wake:
             self._refuse_if_closed()
@@ -142,6 +160,7 @@ class Engine:
                         return
                 while self._commands:  # one at a time: if one fails, the rest must still be found
                     self._commands.popleft()()
+                self._expire()
                 if not self.pipeline.idle:
                     self._tick()
         except BaseException as error:  # the loop cannot go on: everybody who waits must learn of it
@@ -161,8 +180,20 @@ class Engine:
                     self._finished(sequence)
 
     def _add(self, submission: Submission) -> None:
-        self._live[submission.sequence] = submission
-        self.scheduler.add(submission.sequence)
+        sequence = submission.sequence
+        self._live[sequence] = submission
+        if sequence.request.deadline is not None:
+            insort(self._timed, (sequence.request.deadline, id(sequence), sequence))
+        self.scheduler.add(sequence)
+
+    def _expire(self) -> None:
+        """Ends what has passed its deadline; does not even look at the clock while nobody has one."""
+        while self._timed and self._timed[0][0] <= self._clock():
+            sequence = self._timed[0][2]
+            state = "waited" if sequence.row is None else "ran"
+            sequence.error = DeadlineExceeded(f"the deadline passed while the request {state}")
+            self.scheduler.finalize(sequence)
+            self._finished(sequence)
 
     def _cancel(self, submission: Submission) -> None:
         sequence = submission.sequence
@@ -198,6 +229,8 @@ class Engine:
 
     def _forget(self, sequence: Sequence) -> None:
         del self._live[sequence]
+        if sequence.request.deadline is not None:
+            del self._timed[bisect_left(self._timed, (sequence.request.deadline, id(sequence), sequence))]
         with self._wake:
             self._pending -= 1
             self._wake.notify_all()

@@ -5,9 +5,11 @@
 * `prefill`: one chunk of several prompts, behind an image prefix in their pages or alone; the last chunk samples
   the next token and sets the rows' state.
 * `step`: one token for every row.
+* `forward` and `sample`: a step in two, for batches in which some row's next ids are restricted by the host: the mask
+  is built while `forward` runs.
 
-Cache and row state are donated through the last three: one physical allocation each, updated in place. One row of
-an output is `layout.Output`.
+Cache and row state are donated through the programs that change them: one physical allocation each, updated in
+place. One row of an output is `layout.Output`.
 """
 
 from __future__ import annotations
@@ -36,11 +38,13 @@ class Family:
       config: of the model.
       automaton: its grammars; becomes constants of the programs.
       table: width of a page-table row.
+      mask_words: width of a host mask in a prefill's control, 0 without host masks.
     """
 
     config: ModelConfig
     automaton: TokenAutomaton
     table: int
+    mask_words: int = 0
 
 
 def prefix(family: Family, params: Params, cache: PagedCache, embeddings: jax.Array, pages: jax.Array) -> PagedCache:
@@ -67,8 +71,9 @@ def prefill(
     family: Family, params: Params, cache: PagedCache, rows: RowState, control: jax.Array
 ) -> tuple[PagedCache, RowState, jax.Array]:
     """One chunk of prompts; control as `control.ControlPacker.prefill` packs it. Returns output int32 [B, Output]."""
-    head, tables = control[:, : len(Row)], control[:, len(Row) : len(Row) + family.table]
-    extra = control[:, len(Row) + family.table :]
+    head, tables, mask, extra = jnp.split(
+        control, (len(Row), len(Row) + family.table, len(Row) + family.table + family.mask_words), axis=1
+    )
     batch, length = control.shape[0], (extra.shape[1] - len(Prefill)) // 4
     fed = extra[:, len(Prefill) :].reshape(batch, 4, length)
     values = lax.bitcast_convert_type(fed[:, 2:], jnp.float32).transpose(0, 2, 1)
@@ -82,11 +87,12 @@ def prefill(
     hidden, cache = text.forward(params.text, family.config.text, x, positions, attending, cache)
     last = jnp.maximum(count - 1, 0)[:, None, None]
     hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
-    sample = extra[:, Prefill.SAMPLE] > 0
+    samples = extra[:, Prefill.SAMPLE] > 0
     # A chunk that samples nothing leaves its row alone: it updates the padding row instead.
-    row = jnp.where(sample, head[:, Row.ROW], rows.state.shape[0] - 1)
-    before = _Before(sample, extra[:, Prefill.STATE], extra[:, Prefill.OBJECTS])
-    rows, output = _sample(family, params, hidden, head, before, row, rows)
+    row = jnp.where(samples, head[:, Row.ROW], rows.state.shape[0] - 1)
+    before = _Before(samples, extra[:, Prefill.STATE], extra[:, Prefill.OBJECTS], row)
+    words = lax.bitcast_convert_type(mask, jnp.uint32) if family.mask_words else None
+    rows, output = _sample(family, params, hidden, text.logits(params.text, hidden), head, before, rows, words)
     return cache, rows, output
 
 
@@ -97,35 +103,73 @@ def step(
 
     A row that has ended (or is padding) writes to page 0, changes nothing and comes back as ZOMBIE.
     """
+    cache, hidden, logits = forward(family, params, cache, rows, control)
+    rows, output = sample(family, params, rows, control, hidden, logits)
+    return cache, rows, output
+
+
+def forward(
+    family: Family, params: Params, cache: PagedCache, rows: RowState, control: jax.Array
+) -> tuple[PagedCache, jax.Array, jax.Array]:
+    """The part of a step before sampling. Returns (cache, hidden [B, D], logits float32 [B, V])."""
     head, tables = control[:, : len(Row)], control[:, len(Row) :]
-    row = head[:, Row.ROW]
-    state = rows.state[row]
-    active = (state != DONE) & (row < rows.state.shape[0] - 1)
+    before = _before_step(rows, head)
     positions = head[:, Row.POSITION][:, None]
-    attending = paged_attend(tables, positions, active[:, None], head[:, Row.HOLE], family.config.text.prefix_attn)
+    attending = paged_attend(
+        tables, positions, before.active[:, None], head[:, Row.HOLE], family.config.text.prefix_attn
+    )
+    row = before.row
     x = inputs.embed(params, rows.token[row][:, None], rows.kind[row][:, None], rows.value[row][:, None])
     hidden, cache = text.forward(params.text, family.config.text, x, positions, attending, cache)
-    before = _Before(active, state, rows.objects[row])
-    rows, output = _sample(family, params, hidden[:, 0], head, before, row, rows)
-    return cache, rows, output
+    return cache, hidden[:, 0], text.logits(params.text, hidden[:, 0])
+
+
+def sample(
+    family: Family,
+    params: Params,
+    rows: RowState,
+    control: jax.Array,
+    hidden: jax.Array,
+    logits: jax.Array,
+    mask: jax.Array | None = None,
+) -> tuple[RowState, jax.Array]:
+    """The rest of a step, behind `forward` with the same control; mask uint32 [B, ceil(V / 32)] restricts ids."""
+    head = control[:, : len(Row)]
+    return _sample(family, params, hidden, logits, head, _before_step(rows, head), rows, mask)
 
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """A row before it samples: whether it does, in which automaton state, with how many objects; all [B]."""
+    """A row before it samples: whether it does, in which automaton state, with how many objects, and which row of the
+    state it is; all [B]."""
 
     active: jax.Array
     state: jax.Array
     objects: jax.Array
+    row: jax.Array
+
+
+def _before_step(rows: RowState, head: jax.Array) -> _Before:
+    row = head[:, Row.ROW]
+    state = rows.state[row]
+    active = (state != DONE) & (row < rows.state.shape[0] - 1)
+    return _Before(active, state, rows.objects[row], row)
 
 
 def _sample(
-    family: Family, params: Params, hidden: jax.Array, head: jax.Array, before: _Before, row: jax.Array, rows: RowState
+    family: Family,
+    params: Params,
+    hidden: jax.Array,
+    logits: jax.Array,
+    head: jax.Array,
+    before: _Before,
+    rows: RowState,
+    mask: jax.Array | None,
 ) -> tuple[RowState, jax.Array]:
     """Chooses the next token of every row, advances its automaton, decides whether it ends."""
     automaton, ids = family.automaton, family.config.tokenizer
     with jax.named_scope("sample"):
-        logits = jnp.where(_allowed(automaton, before.state), text.logits(params.text, hidden), -jnp.inf)
+        logits = jnp.where(_allowed(automaton, before.state, mask), logits, -jnp.inf)
         token, logprob = _draw(head, logits, sampling.TOKEN, before.active)
         in_region = jnp.asarray(automaton.region)[before.state] & before.active
         reads = in_region & (token == ids.coord_id), in_region & (token == ids.size_id)
@@ -138,7 +182,7 @@ def _sample(
         full = (head[:, Row.INDEX] + 1 >= head[:, Row.MAX_TOKENS]) | (completes & (objects >= head[:, Row.MAX_OBJECTS]))
         finish = jnp.where(state == DONE, layout.STOP, jnp.where(full, layout.LENGTH, layout.RUNNING))
         after = (token, kind, _values(family, kind, bins), jnp.where(finish == layout.RUNNING, state, DONE), objects)
-        rows = _update(rows, row, before.active, RowState(*after))
+        rows = _update(rows, before.row, before.active, RowState(*after))
         finish = jnp.where(before.active, finish, layout.ZOMBIE)
         bits = lax.bitcast_convert_type(logprob + bins_logprob, jnp.int32)
         columns = {
@@ -151,10 +195,11 @@ def _sample(
         return rows, jnp.stack([columns[c].astype(jnp.int32) for c in Output], axis=1)
 
 
-def _allowed(automaton: TokenAutomaton, state: jax.Array) -> jax.Array:
-    """bool [B, V] of states int32 [B]."""
+def _allowed(automaton: TokenAutomaton, state: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """bool [B, V] of states int32 [B], further restricted by a host mask uint32 [B, ceil(V / 32)]."""
     vocabulary = len(automaton.token_class)
     words = jnp.asarray(automaton.allowed)[state]
+    words = words if mask is None else words & mask
     column = jnp.arange(vocabulary, dtype=jnp.uint32)[None, :]
     return (jnp.repeat(words, 32, axis=1)[:, :vocabulary] >> (column % jnp.uint32(32))) & jnp.uint32(1) > 0
 

@@ -7,6 +7,7 @@ from itertools import count
 
 from jaxphoton.image.crops import Crops
 from jaxphoton.prompt.templates import Prompt
+from jaxphoton.skills.constraint import MakeConstraint
 from jaxphoton.skills.settings import Settings
 
 _numbers = count()
@@ -34,6 +35,9 @@ class Request:
       grammar: name in the family's grammars.
       settings: the seed is set.
       image: None for text only.
+      constraint: makes the host's restriction of the ids, or None.
+      deadline: when it is given up, in seconds of the engine's clock (`time.monotonic()`); None for never.
+      priority: a higher one is admitted first; nobody who runs is set back for it.
       number: order of submission.
     """
 
@@ -41,4 +45,12 @@ class Request:
     grammar: str
     settings: Settings
     image: ImageInput | None = None
+    constraint: MakeConstraint | None = None
+    deadline: float | None = None
+    priority: int = 0
     number: int = field(default_factory=lambda: next(_numbers))
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """Sorts by priority, then by age."""
+        return -self.priority, self.number

@@ -1,21 +1,28 @@
-"""Which rows run next, and who gets pages: plain bookkeeping in the order of arrival."""
+"""Which rows run next, and who gets pages: plain bookkeeping in the order of priority and arrival."""
 
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
 
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.prefix_cache import PrefixCache
 from jaxphoton.engine.sequence import Sequence
 
+_number, _turn = attrgetter("request.number"), attrgetter("request.turn")
+
 
 @dataclass(frozen=True, slots=True)
 class PrefillPlan:
-    """Sequences to prefill together; `images` are those whose image prefix is computed by this launch."""
+    """Sequences to prefill together; `images` are those whose image prefix is computed by this launch, `masks` those
+    whose next id the host restricts."""
 
     sequences: tuple[Sequence, ...]
     images: tuple[Sequence, ...]
+    masks: Mapping[Sequence, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,7 @@ class Limits:
       rows: sequences admitted at once.
       prefill_rows: sequences of one prefill.
       images, crops: pairs of how many images of how many crops in all fit one vision launch, ascending.
-      bypass: how often a request that does not fit may be overtaken before it blocks all others.
+      bypass: how often a request may be overtaken before it blocks all others.
       share_prefixes: whether questions about one image share its pages.
       preempt: whether a sequence may be set back when pages run out.
     """
@@ -57,12 +64,17 @@ class Limits:
 
 
 class Scheduler:
-    """First come, first served; a request that does not fit may be overtaken a bounded number of times."""
+    """Higher priority first, and first come, first served within one.
+
+    A request that does not fit may be overtaken a bounded number of times. The same bound keeps low priorities from
+    starving: whoever has waited longest counts every later request that is admitted before it, and goes first,
+    whatever its priority, once there were `Limits.bypass` of them.
+    """
 
     def __init__(self, limits: Limits, allocator: PageAllocator):
         self.limits, self.allocator = limits, allocator
         self.prefixes = PrefixCache(allocator)
-        self.waiting: list[Sequence] = []
+        self.waiting: list[Sequence] = []  # by priority and number
         self.running: list[Sequence] = []  # admitted, in the order of admission
         self.zombies: set[Sequence] = set()  # finalized, but a launch under way still refers to them
         self._rows = list(range(limits.rows - 1, -1, -1))
@@ -91,7 +103,7 @@ class Scheduler:
             raise ValueError(f"the image has {len(image.crops.pixels)} crops; no vision program takes so many")
 
     def add(self, sequence: Sequence) -> None:
-        insort(self.waiting, sequence, key=_number)
+        insort(self.waiting, sequence, key=_turn)
 
     def plan(self, in_flight: int) -> Plan | None:
         """The next launch; None if there is nothing to launch now. Prefill comes before decoding."""
@@ -100,10 +112,11 @@ class Scheduler:
     # Admission
 
     def _plan_prefill(self) -> PrefillPlan | None:
-        admitted: list[Sequence] = []
-        images: list[Sequence] = []
-        crops = 0
-        for sequence in list(self.waiting):
+        if not self._rows or not self.waiting:
+            return None
+        admitted, images, crops = list[Sequence](), list[Sequence](), 0
+        oldest = min(self.waiting, key=_number)
+        for sequence in sorted(self.waiting, key=lambda s: s is not oldest or s.bypassed < self.limits.bypass):
             if not self._rows or len(admitted) == self.limits.prefill_rows:
                 break
             miss = sequence.request.image is not None and self._key(sequence) not in self.prefixes
@@ -121,14 +134,12 @@ class Scheduler:
         return PrefillPlan(tuple(admitted), tuple(images)) if admitted else None
 
     def _overtake(self, admitted: Sequence) -> bool:
-        """Counts the overtaking of those who came before; whether one of them must not be overtaken again."""
-        blocked = False
-        for earlier in self.waiting:
-            if _number(earlier) >= _number(admitted):
-                break
-            earlier.bypassed += 1
-            blocked |= earlier.bypassed >= self.limits.bypass
-        return blocked
+        """Counts the overtaking of those before it and of the oldest; whether one must not be overtaken again."""
+        turn, oldest = _turn(admitted), min([admitted, *self.waiting], key=_number)
+        passed = [s for s in self.waiting if _turn(s) < turn or s is oldest]
+        for other in passed:
+            other.bypassed += 1
+        return any(other.bypassed >= self.limits.bypass for other in passed)
 
     def _admit(self, sequence: Sequence) -> bool:
         """Gives a waiting sequence its row and its pages, all or nothing."""
@@ -236,7 +247,3 @@ class Scheduler:
             if not self.limits.share_prefixes:
                 self.prefixes.discard(sequence.prefix_key)
         sequence.leave()
-
-
-def _number(sequence: Sequence) -> int:
-    return sequence.request.number

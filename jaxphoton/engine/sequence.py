@@ -20,6 +20,7 @@ class Sequence:
       pages: its own pages behind the prefix.
       bypassed: how often a later request was admitted before this one.
       retries: how often it was recomputed after a device error.
+      constraint: the host's restriction of its ids, in the state after `tokens`; None if there is none.
     """
 
     def __init__(self, request: Request, prefix_length: int, page_size: int, max_context: int):
@@ -40,6 +41,7 @@ class Sequence:
         self.pages: list[int] = []
         self.bypassed = 0
         self.retries = 0
+        self.constraint = None if request.constraint is None else request.constraint()
         self._page_size = page_size
 
     @property

@@ -137,6 +137,12 @@ class FakeDevice:
         self._fetched += 1
         return output.lines.copy()
 
+    def reset(self) -> None:
+        """All that was launched and stored is lost."""
+        self._cells.clear(), self._rows.clear()
+        self._completed = self._fetched = len(self._outputs)
+        self.log.append(("reset",))
+
     # What the programs do
 
     def _new(self, kind: str, sequences: tuple[Sequence, ...]) -> FakeOutput:

@@ -9,9 +9,9 @@ import numpy as np
 
 from jaxphoton import oracle_sampling as sampling
 from jaxphoton.engine.request import Request
-from jaxphoton.oracle import Oracle, OracleRequest, Readout
+from jaxphoton.oracle import Oracle, OracleRequest, Readout, allowed_ids
 from jaxphoton.skills.base import Generation, Token
-from jaxphoton.skills.grammar import FinishReason, State, Walk
+from jaxphoton.skills.grammar import FinishReason, Walk
 from jaxphoton.skills.settings import Settings
 from tests.engine.tiny import GRAMMARS
 
@@ -47,11 +47,17 @@ class Judge:
 
     def expected(self, request: Request) -> Generation:
         """What the oracle answers; it is asked once."""
-        key = (request.prompt, request.grammar, request.settings, request.image and request.image.key)
+        key = (
+            request.prompt,
+            request.grammar,
+            request.settings,
+            request.image and request.image.key,
+            request.constraint,
+        )
         if key not in self._known:
             grammar = GRAMMARS[request.grammar]
             self._known[key] = self.oracle.run(
-                OracleRequest(request.prompt, grammar, request.settings, self._image(request))
+                OracleRequest(request.prompt, grammar, request.settings, self._image(request), request.constraint)
             )
         return self._known[key]
 
@@ -70,19 +76,23 @@ class Judge:
         context, prefix = self.oracle.config.text.max_context, self.oracle.config.text.prefix_attn
         room = context - (prefix if request.image else 1) - len(request.prompt.ids)
         walk = Walk(GRAMMARS[request.grammar], min(settings.max_tokens, room), settings.max_objects)
+        constraint = request.constraint() if request.constraint else None
         for index, (token, readout) in enumerate(zip(tokens, readouts, strict=False)):
             assert walk.finish is None, f"tokens behind the end: {request}"
             assert walk.allows(token.id), f"token {token.id} at {index} is not allowed: {request}"
-            logprob = judge_token(token, readout, walk.rules, settings, index, self.oracle.config.tokenizer.size_id)
+            size_id = self.oracle.config.tokenizer.size_id
+            allowed = allowed_ids(walk.rules, len(readout.logits), constraint)
+            logprob = judge_token(token, readout, allowed, settings, index, size_id)
             assert abs(logprob - token.logprob) <= TOLERANCE, f"log-probability at {index}: {request}"
-            walk.advance(token.id)
+            if walk.advance(token.id) is None and constraint is not None:
+                constraint.accept(token.id)
         assert walk.finish == finish or finish is None, f"finish {finish} for {walk.finish}: {request}"
 
 
-def judge_token(token: Token, readout: Readout, rules: State, settings: Settings, index: int, size_id: int) -> float:
+def judge_token(
+    token: Token, readout: Readout, allowed: np.ndarray, settings: Settings, index: int, size_id: int
+) -> float:
     """Asserts that a token is a right choice; returns the log-probability that it should have."""
-    allowed = np.full(len(readout.logits), rules.allow is None)
-    allowed[list(rules.suppress if rules.allow is None else rules.allow)] = rules.allow is not None
     logprob = judge_choice(token.id, np.where(allowed, readout.logits, -np.inf), settings, index, sampling.TOKEN)
     if token.bins is not None and token.id == size_id:
         for bin_, logits, stream in zip(token.bins, readout.size, (sampling.WIDTH, sampling.HEIGHT), strict=True):

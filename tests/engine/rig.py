@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache, partial
+from itertools import count
 
 import numpy as np
 
 from jaxphoton.config import named_config
 from jaxphoton.engine.control import TokenReader
 from jaxphoton.engine.pages import TRASH_PAGE, PageAllocator
-from jaxphoton.engine.pipeline import Launch, Pipeline
+from jaxphoton.engine.pipeline import DeviceError, Launch, Pipeline
 from jaxphoton.engine.request import ImageInput, Request
 from jaxphoton.engine.scheduler import Limits, Scheduler
 from jaxphoton.engine.sequence import Sequence
@@ -20,7 +21,7 @@ from jaxphoton.prompt.templates import Prompt
 from jaxphoton.skills import automaton, registry
 from jaxphoton.skills.grammar import Walk
 from jaxphoton.skills.settings import Settings
-from tests.engine.fake import FakeDevice, Geometry, scripted_bins
+from tests.engine.fake import DeviceFault, FakeDevice, Geometry, scripted_bins
 
 TOKENIZER = named_config("moondream2").tokenizer
 GRAMMARS = registry.grammars(TOKENIZER)
@@ -64,8 +65,15 @@ def answer(request: Request, max_tokens: int, stop: float = STOP_CHANCE) -> tupl
     return _answer(request.grammar, settings.seed or 0, max_tokens, settings.max_objects, stop)
 
 
+class Lost(Exception):
+    """A launch or its result is lost, because the test wants it."""
+
+
 class Rig:
-    """A pipeline on a fake device. `stop` is the chance that an answer stops where it may.
+    """A pipeline on a fake device.
+
+    `stop` is the chance that an answer stops where it may. `faults` numbers the launches and fetches that fail; the
+    rig starts over then, as the engine does.
 
     Attributes:
       finished: sequences in the order in which `on_finish` named them.
@@ -80,6 +88,7 @@ class Rig:
         pages: int = 200,
         stop: float = STOP_CHANCE,
         geometry: Geometry = Geometry(),  # noqa: B008
+        faults: Collection[int] = (),
         **limits,
     ):
         self.geometry, self.stop = geometry, stop
@@ -96,6 +105,9 @@ class Rig:
         )
         self.answer = partial(answer, stop=stop)
         self.cancelled: set[Sequence] = set()
+        if faults:
+            self._faults, self._calls = faults, count()
+            self.device.fail = self._fail
 
     def submit(self, request: Request) -> Sequence:
         sequence = self.sequence(request)
@@ -123,14 +135,29 @@ class Rig:
             if self.pipeline.idle:
                 return
             yield
-            assert self.pipeline.tick(), "the pipeline has work and does nothing"
+            assert self._advance(), "the pipeline has work and does nothing"
             self.check_books()
         raise AssertionError(f"not done after {ticks} ticks")
 
     def tick(self, times: int = 1) -> None:
         for _ in range(times):
-            self.pipeline.tick()
+            self._advance()
             self.check_books()
+
+    def _advance(self) -> bool:
+        try:
+            return self.pipeline.tick()
+        except DeviceError as error:
+            if isinstance(error.__cause__, DeviceFault):  # the test's business, not the pipeline's
+                raise error.__cause__ from None
+            if not isinstance(error.__cause__, Lost):
+                raise
+            self.pipeline.start_over()
+            return True
+
+    def _fail(self, name: str, number: int) -> None:
+        if next(self._calls) in self._faults:
+            raise Lost(f"{name} {number}")
 
     def _hear(self, sequence: Sequence) -> None:
         self.heard.setdefault(sequence, []).append(sequence.tokens[-1].id)

@@ -43,11 +43,11 @@ ARRIVALS = st.lists(
     prefill_rows=st.integers(1, 3),
     share=st.booleans(),
     stop=st.sampled_from([0.03, 0.0, 0.3]),
+    faults=st.just(frozenset()) | st.frozensets(st.integers(0, 40), max_size=3),
 )
-def test_any_schedule_gives_every_request_its_tokens(arrivals, depth, rows, pages, prefill_rows, share, stop):
-    rig = Rig(
-        depth, rows, pages, stop, Geometry(rows), prefill_rows=prefill_rows, vision=((2, 4),), share_prefixes=share
-    )
+def test_any_schedule_gives_every_request_its_tokens(arrivals, depth, rows, pages, prefill_rows, share, stop, faults):
+    limits = {"prefill_rows": prefill_rows, "vision": ((2, 4),), "share_prefixes": share}
+    rig = Rig(depth, rows, pages, stop, Geometry(rows), faults, **limits)
     sequences, given_up = [], {}
     for number, (drawn, ticks, completing, patience) in enumerate(arrivals):
         try:

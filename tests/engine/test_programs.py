@@ -108,7 +108,7 @@ def test_nothing_is_compiled_after_warm_up(programs):
 
 def test_an_unplanned_shape_is_an_error(programs):
     cache, rows = programs.fresh_state()
-    control = ControlPacker(ENGINE.max_rows, programs.table).step([], 4)
+    control = ControlPacker(ENGINE.max_rows, programs.table, programs.mask_words).step([], 4)
     with pytest.raises(TypeError, match="shape|called with"):
         programs["step", 8](programs.text_params, cache, rows, control)
     with pytest.raises(KeyError):
@@ -130,7 +130,7 @@ class Bench:
 
     def __init__(self, programs: Programs, max_tokens: int = 20):
         self.programs = programs
-        self.packer = ControlPacker(ENGINE.max_rows, programs.table)
+        self.packer = ControlPacker(ENGINE.max_rows, programs.table, programs.mask_words)
         self.cache, self.rows = programs.fresh_state()
         self.sequence = sequence_of(request(prompt=4, max_tokens=max_tokens))  # 5 of the 6 ids of a chunk
         self.sequence.row, self.sequence.pages = 2, [7, 4, 9, 5, 11, 6, 12]

@@ -54,8 +54,9 @@ ENGINE = EngineConfig(
     prefill_rows=(3,),
     prefill_lengths=(6, 16),
     vision=((1, 4), (3, 9)),
+    host_masks=True,
 )
-FIXED = dataclasses.replace(ENGINE, max_rows=4, step_rows=(4,), fixed_shapes=True)
+FIXED = dataclasses.replace(ENGINE, max_rows=4, step_rows=(4,), fixed_shapes=True, host_masks=False)
 GRAMMARS = registry.grammars(CONFIG.tokenizer)
 TABLES = automaton.build(GRAMMARS, CONFIG.text.vocab_size)
 READER = TokenReader(CONFIG.tokenizer.size_id, coordinate_values(CONFIG.region), size_values(CONFIG.region))

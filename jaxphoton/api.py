@@ -6,6 +6,7 @@ import dataclasses
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxphoton import platform
+from jaxphoton.answers import AnswerGrammars, take_restriction
 from jaxphoton.config import EngineConfig, ModelConfig
 from jaxphoton.engine.device import Programs
 from jaxphoton.engine.engine import Engine
@@ -138,10 +140,13 @@ class Moondream:
         `spatial_refs` are points (x, y) and boxes (x_min, y_min, x_max, y_max), fractions of the picture, that
         the question is about. Returns {"answer": text or generator}; with reasoning also
         {"reasoning": {"text", "grounding": [{"start_idx", "end_idx", "points"}]}}.
+
+        Two more settings restrict the answer (extra `grammar`): "schema", a JSON schema as a mapping, or "choices", a
+        list of texts. An answer whose finish_reason is "stop" is then valid against the schema, or one of the choices.
         """
         if spatial_refs and image is None:
             raise ValueError("spatial_refs need an image")
-        skill = self._query(question, reasoning, spatial_refs)
+        skill = self._query(question, reasoning, spatial_refs, settings)
         return self._front(skill, image, settings, "answer" if stream else None)
 
     def detect(self, image: Any, object: str, settings: Mapping[str, Any] | None = None) -> Any:
@@ -189,6 +194,8 @@ class Moondream:
         skills = {"caption": self._caption, "query": self._query, "detect": self._detect, "point": self._point}
         if task not in skills:
             raise ValueError(f"task must be one of {', '.join(skills)}, got {task!r}")
+        if task == "query":
+            arguments = {**arguments, "settings": settings}
         return self._front.batch(skills[task](**arguments), images, settings)
 
     def close(self) -> None:
@@ -208,10 +215,22 @@ class Moondream:
     def _caption(self, length: str = "normal") -> Caption:
         return Caption(templates.caption_prompt(self.config.tokenizer, length))
 
-    def _query(self, question: Any, reasoning: bool = False, spatial_refs: SpatialRefs | None = None) -> Query:
+    def _query(
+        self,
+        question: Any,
+        reasoning: bool = False,
+        spatial_refs: SpatialRefs | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Query:
         config = self.config.tokenizer
         prompt = templates.query_prompt(config, self.tokenizer.encode, question, reasoning, spatial_refs)
-        return Query(prompt, config, reasoning)
+        _, restriction = take_restriction(settings)
+        constraint = self._answer_grammars.compile(restriction, reasoning) if restriction else None
+        return Query(prompt, config, reasoning, constraint)
+
+    @cached_property
+    def _answer_grammars(self) -> AnswerGrammars:
+        return AnswerGrammars(self.tokenizer, self.config.text.vocab_size, self.config.tokenizer)
 
     def _detect(self, object: str) -> Detect:
         prompt = templates.detect_prompt(self.config.tokenizer, self.tokenizer.encode, object)

@@ -193,7 +193,7 @@ class EngineConfig:
     vision: tuple[tuple[int, int], ...] | None = None
     max_waiting: int = 1024
     image_workers: int | None = None
-    host_masks: bool = False
+    host_masks: bool = True
     share_prefixes: bool = True
     fixed_shapes: bool = False
 

@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 from typing import Any
 
+from jaxphoton.answers import take_restriction
 from jaxphoton.config import ModelConfig
 from jaxphoton.engine.engine import Engine, OnToken, Submission
 from jaxphoton.engine.request import ImageInput, Request
@@ -162,7 +163,10 @@ class Frontend:
         if isinstance(image, Prepared):
             image = self._encoded(image)
         ready = None if image is None else self.encode(image).image
-        request = Request(skill.prompt, skill.grammar, settings, ready, deadline=deadline, priority=priority)
+        constraint = skill.constraint if isinstance(skill, Query) else None
+        request = Request(
+            skill.prompt, skill.grammar, settings, ready, constraint, deadline=deadline, priority=priority
+        )
         return self.engine.submit(request, on_token)
 
     def result(self, skill: Skill, settings: Settings, generation: Generation) -> Result:
@@ -216,6 +220,8 @@ class Frontend:
 
 def make_settings(skill: Skill, given: Mapping[str, Any] | None) -> Settings:
     """The request's settings: a seed is drawn where none is given, and objects set the budget of ids."""
+    if isinstance(skill, Query):
+        given, _ = take_restriction(given)  # the skill's constraint already
     settings = Settings.parse(given, skill.defaults)
     seed = secrets.randbelow(MAX_SEED + 1) if settings.seed is None else settings.seed
     budget = settings.max_tokens

@@ -21,7 +21,7 @@ LAYERS = (
     {"batch", "measure", "verify"},
     {"aio"},
     {"api", "frontend", "results"},
-    {"engine", "oracle", "oracle_sampling", "functional", "weights"},
+    {"engine", "oracle", "oracle_sampling", "functional", "weights", "answers"},
     {"model", "skills", "prompt", "image", "platform"},
     {"config", "kernels_pallas"},
 )
@@ -50,6 +50,7 @@ FORBIDDEN = {
     "jaxphoton.engine.prefix_cache": HEAVY,
     "jaxphoton.engine.scheduler": HEAVY,
     "jaxphoton.engine.slots": HEAVY,
+    "jaxphoton.engine.metrics": HEAVY,
     "jaxphoton.engine.layout": HEAVY,
     "jaxphoton.engine.control": HEAVY,
     "jaxphoton.cli.main": (*HEAVY, "numpy", "PIL"),

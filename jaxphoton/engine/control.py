@@ -15,10 +15,6 @@ from jaxphoton.engine.sequence import Sequence
 from jaxphoton.skills.automaton import TokenAutomaton
 from jaxphoton.skills.base import Token
 
-# Every id is as likely as any other long before. Hotter still, 1 / temperature is 0 in float32, and 0 times the -inf
-# of a forbidden id is NaN.
-HOTTEST = 1e30
-
 Masks = Mapping[Sequence, np.ndarray]  # uint32 [mask_words] of the sequences that the host restricts
 NO_MASKS: Masks = {}
 
@@ -118,7 +114,7 @@ class ControlPacker:
             line, settings = self._lines[row], sequence.request.settings
             line[Row.ROW] = row
             line[Row.HOLE] = sequence.hole
-            line[Row.TEMPERATURE] = float_bits(min(settings.temperature, HOTTEST))
+            line[Row.TEMPERATURE] = float_bits(settings.temperature)
             line[Row.TOP_P] = float_bits(settings.top_p)
             line[Row.SEED] = uint_bits(settings.seed or 0)
             line[Row.MAX_TOKENS] = sequence.max_tokens

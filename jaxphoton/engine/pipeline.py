@@ -7,14 +7,17 @@ then, with masks built from its tokens, sampling of t + 1.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from jaxphoton.engine import layout
 from jaxphoton.engine.control import Masks, TokenReader
+from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.engine.scheduler import Drain, PrefillPlan, Scheduler, StepPlan
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.engine.slots import DecodeSlot, SlotRing
@@ -39,14 +42,27 @@ class DeviceError(RuntimeError):
     """A launch or its result failed on the device: what it holds can no longer be trusted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Launch:
-    """A launch under way. `owners` is the snapshot its tokens are credited to: rows may change hands before the
-    commit. `number` counts launches."""
+    """A launch under way.
+
+    Attributes:
+      number: counts launches.
+      kind: "prefill" or "step".
+      owners: the snapshot its tokens are credited to: rows may change hands before the commit.
+      plan: what was launched.
+      unsampled: whether the second part of a step in two is still to come.
+      began: the clock when it was planned.
+      spent: seconds of its parts so far.
+    """
 
     number: int
-    kind: str
+    kind: Literal["prefill", "step"]
     owners: tuple[Sequence, ...]
+    plan: PrefillPlan | StepPlan
+    unsampled: bool
+    began: float
+    spent: dict[str, float]
 
 
 class Pipeline:
@@ -54,7 +70,8 @@ class Pipeline:
 
     `on_token(sequence)` is called for each committed token, `on_finish(sequence)` once for each sequence that has
     ended, both after the commit's bookkeeping. `on_event(name, launch)` sees "launch", "sample" (of a step in two),
-    "commit_begin" and "commit_end" in the order in which they happen.
+    "commit_begin" and "commit_end" in the order in which they happen; `on_metrics` what a launch has cost, after its
+    commit. `clock` gives seconds.
     """
 
     def __init__(
@@ -66,11 +83,13 @@ class Pipeline:
         on_finish: Callable[[Sequence], None],
         on_token: Callable[[Sequence], None] | None = None,
         on_event: Callable[[str, Launch], None] | None = None,
+        on_metrics: Callable[[LaunchMetrics], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self.device, self.scheduler, self.ring = device, scheduler, SlotRing[Launch](depth)
         self._reader, self._on_finish, self._on_token, self._on_event = reader, on_finish, on_token, on_event
+        self._on_metrics, self._clock = on_metrics, clock
         self._launches = 0
-        self._unsampled: tuple[DecodeSlot[Launch], StepPlan] | None = None
 
     @property
     def idle(self) -> bool:
@@ -79,60 +98,66 @@ class Pipeline:
     def tick(self) -> bool:
         """Launches what can be launched, then commits the oldest launch if the pipeline is full or nothing more can be
         launched. Returns whether anything was done."""
-        launched, drain = self._launch()
-        if self._unsampled is not None:
+        slot, drain = self._launch()
+        if slot is not None and slot.launch is not None and slot.launch.unsampled:
             while self.ring.in_flight > 1:
                 self.commit_oldest()
-            self._finalize_sampling(*self._unsampled)
+            self._finalize_sampling(slot, slot.launch)
         full = self.ring.free_slot() is None
-        if self.ring.in_flight and (full or not launched):
+        if self.ring.in_flight and (full or slot is None):
             self.commit_oldest()
             while drain and self.ring.in_flight:
                 self.commit_oldest()
             return True
-        return launched
+        return slot is not None
 
-    def _launch(self) -> tuple[bool, bool]:
-        slot = self.ring.free_slot()
+    def _launch(self) -> tuple[DecodeSlot[Launch] | None, bool]:
+        """The slot of a new launch, if there is one; and whether the pipeline must be drained first."""
+        slot, began = self.ring.free_slot(), self._clock()
         if slot is None:
-            return False, False
+            return None, False
         plan = self.scheduler.plan(self.ring.in_flight)
         if plan is None or isinstance(plan, Drain):
-            return False, plan is not None
-        split = isinstance(plan, StepPlan) and any(s.constraint is not None for s in plan.sequences)
+            return None, plan is not None
+        planned = self._clock()
         failures: Failures = []
-        try:
-            if isinstance(plan, PrefillPlan):
-                plan = dataclasses.replace(plan, masks=_masks(plan.sequences, failures))
-                control, output = self.device.prefill(plan)
-            else:
-                control, output = self.device.forward(plan) if split else self.device.step(plan)
-        except Exception as error:
-            raise DeviceError(f"a launch failed: {error}") from error
+        with _device_errors("a launch"):
+            control, output, unsampled = self._enqueue(plan, failures)
         # Only now: positions in the control array count the tokens launched before this one, and a launch that
         # raised leaves nothing to undo.
         for sequence in plan.sequences:
             sequence.inflight_refs += 1
-        launch = Launch(self._launches, "prefill" if isinstance(plan, PrefillPlan) else "step", plan.sequences)
+            if sequence.launched_at is None:
+                sequence.launched_at = planned
+        kind = "prefill" if isinstance(plan, PrefillPlan) else "step"
+        spent = {"plan": planned - began, "launch": self._clock() - planned, "sample": 0.0}
+        launch = Launch(self._launches, kind, plan.sequences, plan, unsampled, began, spent)
         self._launches += 1
         self.ring.launched(slot, launch, control, output)
-        if split:
-            self._unsampled = slot, plan
         self._event("launch", launch)
         self._give_up(failures)
-        return True, False
+        return slot, False
 
-    def _finalize_sampling(self, slot: DecodeSlot[Launch], plan: StepPlan) -> None:
+    def _enqueue(self, plan: PrefillPlan | StepPlan, failures: Failures) -> tuple[np.ndarray, Any, bool]:
+        """Enqueues a plan: (control, output or what `sample` takes, whether `sample` is still to come)."""
+        if isinstance(plan, PrefillPlan):
+            masks = _masks(plan.sequences, failures)
+            return *self.device.prefill(dataclasses.replace(plan, masks=masks)), False
+        if any(sequence.constraint is not None for sequence in plan.sequences):
+            return *self.device.forward(plan), True
+        return *self.device.step(plan), False
+
+    def _finalize_sampling(self, slot: DecodeSlot[Launch], launch: Launch) -> None:
         """The second part of a step in two; all earlier launches have been committed."""
-        assert slot.launch is not None
+        assert isinstance(launch.plan, StepPlan)
+        began = self._clock()
         failures: Failures = []
-        masks = _masks(plan.sequences, failures)
-        try:
-            slot.output = self.device.sample(plan, slot.output, masks)
-        except Exception as error:
-            raise DeviceError(f"sampling failed: {error}") from error
-        self._unsampled = None
-        self._event("sample", slot.launch)
+        masks = _masks(launch.owners, failures)
+        with _device_errors("sampling"):
+            slot.output = self.device.sample(launch.plan, slot.output, masks)
+        launch.unsampled = False
+        launch.spent["sample"] = self._clock() - began
+        self._event("sample", launch)
         self._give_up(failures)
 
     def _give_up(self, failures: Failures) -> None:
@@ -144,36 +169,40 @@ class Pipeline:
 
     def commit_oldest(self) -> None:
         """Reads the oldest launch and credits its tokens: the only place where the host waits for the device."""
+        began = self._clock()
         slot = self.ring.begin_commit()
         launch = slot.launch
         assert launch is not None
         self._event("commit_begin", launch)
-        try:
+        with _device_errors(f"a {launch.kind}"):
             output = self.device.fetch(slot.output)
-        except Exception as error:
-            raise DeviceError(f"a {launch.kind} failed: {error}") from error
+        arrived = self._clock()
+        zombies = sum(sequence.finalized for sequence in launch.owners)
         rows = zip(launch.owners, self._reader.read(output), strict=False)
-        ended = [sequence for sequence, (token, finish) in rows if self._credit(sequence, token, finish)]
+        ended = [sequence for sequence, (token, finish) in rows if self._credit(sequence, token, finish, arrived)]
         self.ring.end_commit()
         self._event("commit_end", launch)
         for sequence in ended:
             self._on_finish(sequence)
+        if self._on_metrics is not None:
+            self._on_metrics(self._metrics(launch, zombies, arrived - began, self._clock() - arrived))
 
     def start_over(self) -> list[Sequence]:
         """After a DeviceError: drops everything in flight and all device state, and queues every live sequence again
         with its committed tokens. Returns those that had been admitted."""
         self.ring.drop_all()
-        self._unsampled = None
         self.device.reset()
         return self.scheduler.start_over()
 
-    def _credit(self, sequence: Sequence, token: Token, finish: int) -> bool:
+    def _credit(self, sequence: Sequence, token: Token, finish: int, now: float) -> bool:
         """Takes one row of an output; True if it ends the sequence. A zombie's row changes nothing."""
         sequence.inflight_refs -= 1
         if sequence.finalized:
             self.scheduler.settle(sequence)
             return False
         sequence.tokens.append(token)
+        if sequence.first_token_at is None:
+            sequence.first_token_at = now
         if finish != layout.RUNNING:
             sequence.finish_reason = "stop" if finish == layout.STOP else "length"
             self.scheduler.finalize(sequence)
@@ -187,9 +216,24 @@ class Pipeline:
             self._on_token(sequence)
         return sequence.finalized
 
+    def _metrics(self, launch: Launch, zombies: int, wait: float, commit: float) -> LaunchMetrics:
+        pages = self.scheduler.allocator.usable - self.scheduler.allocator.free
+        rows = len(launch.owners)
+        return LaunchMetrics(
+            launch.number, launch.kind, rows, zombies, pages, launch.began, **launch.spent, wait=wait, commit=commit
+        )
+
     def _event(self, name: str, launch: Launch) -> None:
         if self._on_event is not None:
             self._on_event(name, launch)
+
+
+@contextmanager
+def _device_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise DeviceError(f"{what} failed: {error}") from error
 
 
 def _masks(sequences: tuple[Sequence, ...], failures: Failures) -> dict[Sequence, np.ndarray]:

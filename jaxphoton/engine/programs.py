@@ -88,9 +88,7 @@ def prefill(
     last = jnp.maximum(count - 1, 0)[:, None, None]
     hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
     samples = extra[:, Prefill.SAMPLE] > 0
-    # A chunk that samples nothing leaves its row alone: it updates the padding row instead.
-    row = jnp.where(samples, head[:, Row.ROW], rows.state.shape[0] - 1)
-    before = _Before(samples, extra[:, Prefill.STATE], extra[:, Prefill.OBJECTS], row)
+    before = _Before(samples, extra[:, Prefill.STATE], extra[:, Prefill.OBJECTS], head[:, Row.ROW])
     words = lax.bitcast_convert_type(mask, jnp.uint32) if family.mask_words else None
     rows, output = _sample(family, params, hidden, text.logits(params.text, hidden), head, before, rows, words)
     return cache, rows, output

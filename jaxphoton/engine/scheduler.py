@@ -157,6 +157,8 @@ class Scheduler:
             sequence.prefix_pages = self.allocator.allocate(prefix) if shared is None else shared
             if shared is None:
                 self.prefixes.insert(key, sequence.prefix_pages)
+        if shared is not None and sequence.launched_at is None:
+            sequence.cached_tokens = sequence.prefix_length
         sequence.pages = self.allocator.allocate(own)
         sequence.row = self._rows.pop()
         self.waiting.remove(sequence)
@@ -203,6 +205,7 @@ class Scheduler:
         """Sets a sequence back to waiting; it will be recomputed from its committed tokens."""
         assert sequence.inflight_refs == 0
         self.preemptions += 1
+        sequence.set_back += 1
         self.running.remove(sequence)
         self._release(sequence)
         self.add(sequence)
@@ -234,6 +237,7 @@ class Scheduler:
         self._rows = list(range(self.limits.rows - 1, -1, -1))
         for sequence in lost:
             sequence.inflight_refs = 0
+            sequence.set_back += 1
             sequence.leave()
             self.add(sequence)
         return lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.engine.prefix_cache import PrefixKey
 from jaxphoton.engine.request import Request
 from jaxphoton.skills.base import Generation, Token
@@ -21,6 +22,9 @@ class Sequence:
       bypassed: how often a later request was admitted before this one.
       retries: how often it was recomputed after a device error.
       constraint: the host's restriction of its ids, in the state after `tokens`; None if there is none.
+      cached_tokens: positions of the prompt found in the prefix cache at its first admission.
+      set_back: how often it lost its pages and was recomputed.
+      submitted_at, launched_at, first_token_at: seconds of the engine's clock, once they are known.
     """
 
     def __init__(self, request: Request, prefix_length: int, page_size: int, max_context: int):
@@ -42,6 +46,11 @@ class Sequence:
         self.bypassed = 0
         self.retries = 0
         self.constraint = None if request.constraint is None else request.constraint()
+        self.cached_tokens = 0
+        self.set_back = 0
+        self.submitted_at: float | None = None
+        self.launched_at: float | None = None
+        self.first_token_at: float | None = None
         self._page_size = page_size
 
     @property
@@ -75,6 +84,22 @@ class Sequence:
     @property
     def prefix_page_count(self) -> int:
         return (self.prefix_length + self.hole) // self._page_size
+
+    def metrics(self, now: float) -> RequestMetrics:
+        """What it has taken so far; stages that it has not reached yet are 0."""
+        submitted = now if self.submitted_at is None else self.submitted_at
+        launched = now if self.launched_at is None else self.launched_at
+        first = now if self.first_token_at is None else self.first_token_at
+        return RequestMetrics(
+            queue=launched - submitted,
+            prefill=first - launched,
+            decode=now - first,
+            total=now - submitted,
+            input_tokens=self.prompt_length,
+            cached_tokens=self.cached_tokens,
+            output_tokens=len(self.tokens),
+            set_back=self.set_back,
+        )
 
     def leave(self) -> None:
         """Forgets row and pages, which belong to somebody else from now on."""

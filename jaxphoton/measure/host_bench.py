@@ -86,7 +86,7 @@ def measure_host(rows: int, ticks: int) -> HostCost:
     config = named_config("moondream2")
     width = table_width(config.text.max_context, PAGE_SIZE)
     scheduler = Scheduler(Limits(rows, rows, ((1, 1),)), PageAllocator(1 + rows * width))
-    device = NoOpDevice(config, rows)
+    device: Any = NoOpDevice(config, rows)  # of a launch device it has what text needs
     reader = TokenReader(config.tokenizer.size_id, coordinate_values(config.region), size_values(config.region))
     pipeline = Pipeline(device, scheduler, reader, depth=2, on_finish=lambda sequence: None)
     settings = Settings(temperature=0.0, max_tokens=config.text.max_context, seed=0)

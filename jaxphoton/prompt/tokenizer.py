@@ -59,6 +59,10 @@ class Tokenizer:
         """The text of `ids`. Special and unknown ids vanish; bytes that are not UTF-8 become U+FFFD."""
         return self._backend.decode([int(i) for i in ids if i in self._text_ids], skip_special_tokens=True)
 
+    def to_json(self) -> str:
+        """The tokenizer in the form of a `tokenizer.json`."""
+        return self._backend.to_str()
+
     def is_text(self, token_id: int) -> bool:
         """Whether an id takes part in decoded text: it is known and not special."""
         return token_id in self._text_ids

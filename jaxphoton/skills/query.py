@@ -10,6 +10,7 @@ from jaxphoton.config import TokenizerConfig
 from jaxphoton.prompt.templates import Prompt
 from jaxphoton.skills.base import TEXT_DEFAULTS, Decode, Generation, Token
 from jaxphoton.skills.caption import answer_state
+from jaxphoton.skills.constraint import MakeConstraint
 from jaxphoton.skills.grammar import Grammar, State
 from jaxphoton.skills.settings import Settings
 
@@ -30,7 +31,10 @@ def reasoning_grammars(config: TokenizerConfig) -> Mapping[str, Grammar]:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question. Result: {"answer": text}, with reasoning also {"reasoning": {"text", "grounding"}}."""
+    """A question. Result: {"answer": text}, with reasoning also {"reasoning": {"text", "grounding"}}.
+
+    `constraint` restricts the ids beside the grammar.
+    """
 
     name: ClassVar[str] = "query"
     needs_image: ClassVar[bool] = False
@@ -40,6 +44,7 @@ class Query:
     prompt: Prompt
     tokenizer: TokenizerConfig
     reasoning: bool = False
+    constraint: MakeConstraint | None = None
 
     @property
     def grammar(self) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 MAX_SEED = 2**32 - 1
+# Every id is as likely as any other long before; beyond 1e38 its inverse would be 0, and 0 times -inf is NaN.
+MAX_TEMPERATURE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ class Settings:
         _number("top_p", self.top_p, float)
         _number("max_tokens", self.max_tokens, int)
         _number("max_objects", self.max_objects, int)
-        _check(0 <= self.temperature < math.inf, "temperature", self.temperature, "a finite number, 0 or more")
+        _check(
+            0 <= self.temperature <= MAX_TEMPERATURE, "temperature", self.temperature, f"from 0 to {MAX_TEMPERATURE}"
+        )
         _check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
         _check(self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
         _check(self.max_objects >= 1, "max_objects", self.max_objects, "1 or more")

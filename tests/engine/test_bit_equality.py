@@ -10,6 +10,8 @@ from jaxphoton.engine.request import Request
 from jaxphoton.engine.sequence import Sequence
 from tests.engine.tiny import Loop, Schedule, at_once, request
 
+pytestmark = pytest.mark.smoke
+
 REQUESTS = [
     request("text", 5, seed=1, max_tokens=20),
     request("detect", 9, 0, seed=6, temperature=1.5, max_tokens=20),

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from jaxphoton import oracle_sampling as plain
 from jaxphoton.engine import sampling
-from jaxphoton.engine.control import HOTTEST
-from jaxphoton.skills.settings import Settings
+from jaxphoton.skills.settings import MAX_TEMPERATURE, Settings
 from tests.engine.judge import judge_choice
 
 ROWS, ENTRIES = 64, 40  # of all batches here: one compilation each
@@ -148,7 +147,7 @@ def test_of_equal_logits_greedy_takes_the_first():
 def test_the_largest_temperature_still_forbids_what_is_forbidden():
     logits = np.full((ROWS, ENTRIES), -np.inf)
     logits[:, [3, 8]] = 5, -40
-    chosen = chosen_of(logits=logits, temperature=HOTTEST, top_p=1.0)
+    chosen = chosen_of(logits=logits, temperature=MAX_TEMPERATURE, top_p=1.0)
     assert set(chosen.tolist()) == {3, 8}
 
 

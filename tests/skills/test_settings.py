@@ -23,7 +23,7 @@ def test_numpy_numbers_are_numbers():
     ("given", "error", "fault"),
     [
         ({"temprature": 1}, ValueError, "unknown settings temprature; allowed are temperature, top_p"),
-        ({"temperature": -0.1}, ValueError, "temperature must be a finite number, 0 or more, got -0.1"),
+        ({"temperature": -0.1}, ValueError, "temperature must be from 0 to 1000, got -0.1"),
         ({"temperature": float("nan")}, ValueError, "temperature"),
         ({"temperature": float("inf")}, ValueError, "temperature"),
         ({"temperature": "hot"}, TypeError, "temperature must be a number"),

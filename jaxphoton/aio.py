@@ -1,0 +1,248 @@
+"""`AsyncMoondream`: the same models for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from concurrent.futures import CancelledError, Future
+from contextlib import asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
+
+from jaxphoton.api import Moondream, SpatialRefs
+from jaxphoton.engine.engine import DeadlineExceeded, EngineError
+from jaxphoton.frontend import Frontend, make_settings
+from jaxphoton.results import EncodedImage, Result
+from jaxphoton.skills.base import Generation, Skill, Token
+from jaxphoton.skills.grammar import FinishReason
+from jaxphoton.skills.query import Query
+from jaxphoton.skills.settings import Settings
+
+Given = Mapping[str, Any] | None
+Refs = SpatialRefs | None
+
+
+class Urgency(TypedDict, total=False):
+    """What every request of an AsyncMoondream may be given:
+      timeout: seconds from the call after which it is given up with DeadlineExceeded; None for never.
+      priority: a higher one is admitted first, within one the first come; 0 if not given.
+    """
+
+    timeout: float | None
+    priority: int
+
+
+class AsyncMoondream:
+    """The asyncio face of a `Moondream`: the same arguments and `Urgency`, the same results; the loop never blocks.
+
+    Cancelling the task that waits ends the request in the engine too. Any event loop will do, also several one after
+    the other. An asynchronous context manager; leaving it closes the model. Besides what `Moondream` raises, requests
+    raise:
+      DeadlineExceeded: `timeout` seconds have passed.
+      QueueFull: too many requests wait; try again when some have finished.
+      EngineError: the model was closed under the request, or the engine has failed.
+      RuntimeError: the model has been closed.
+    """
+
+    def __init__(self, model: Moondream):
+        self.model = model
+
+    @classmethod
+    async def from_pretrained(cls, path_or_id: str = "shapes", **options: Any) -> AsyncMoondream:
+        """Loads a model; see `Moondream.from_pretrained`."""
+        return cls(await asyncio.to_thread(Moondream.from_pretrained, path_or_id, **options))
+
+    async def encode_image(self, image: Any) -> EncodedImage:
+        """Decodes and crops an image once; see `Moondream.encode_image`."""
+        return await asyncio.to_thread(self.model.encode_image, image)
+
+    async def caption(
+        self, image: Any, length: str = "normal", settings: Given = None, **urgency: Unpack[Urgency]
+    ) -> Any:
+        """Describes an image: {"caption": text}; see `Moondream.caption`."""
+        return await _Plan.of(self.model, lambda m: m._caption(length), settings, **urgency).ask(image)
+
+    def stream_caption(
+        self, image: Any, length: str = "normal", settings: Given = None, **urgency: Unpack[Urgency]
+    ) -> TextStream:
+        """A caption in pieces. Its timeout begins now, its work when the first piece is asked for."""
+        return TextStream(_Plan.of(self.model, lambda m: m._caption(length), settings, **urgency), image)
+
+    async def query(
+        self,
+        image: Any = None,
+        question: str | None = None,
+        reasoning: bool = False,
+        spatial_refs: Refs = None,
+        settings: Given = None,
+        **urgency: Unpack[Urgency],
+    ) -> Any:
+        """Answers a question about an image, or without one: {"answer": text}; see `Moondream.query`."""
+        skill = _query(image, question, reasoning, spatial_refs)
+        return await _Plan.of(self.model, skill, settings, **urgency).ask(image)
+
+    def stream_query(
+        self,
+        image: Any = None,
+        question: str | None = None,
+        reasoning: bool = False,
+        spatial_refs: Refs = None,
+        settings: Given = None,
+        **urgency: Unpack[Urgency],
+    ) -> TextStream:
+        """An answer in pieces, as `stream_caption`; its `result` has the reasoning from the first piece on."""
+        skill = _query(image, question, reasoning, spatial_refs)
+        return TextStream(_Plan.of(self.model, skill, settings, **urgency), image)
+
+    async def detect(self, image: Any, object: str, settings: Given = None, **urgency: Unpack[Urgency]) -> Any:
+        """Boxes; see `Moondream.detect`."""
+        return await _Plan.of(self.model, lambda m: m._detect(object), settings, **urgency).ask(image)
+
+    async def point(
+        self, image: Any, object: str, spatial_refs: Refs = None, settings: Given = None, **urgency: Unpack[Urgency]
+    ) -> Any:
+        """Points; see `Moondream.point`."""
+        return await _Plan.of(self.model, lambda m: m._point(object, spatial_refs), settings, **urgency).ask(image)
+
+    async def aclose(self) -> None:
+        """Ends the engine; requests under way raise EngineError. May be called again."""
+        await asyncio.to_thread(self.model.close)
+
+    async def __aenter__(self) -> AsyncMoondream:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        await self.aclose()
+
+
+def _query(image: Any, question: Any, reasoning: bool, refs: Refs) -> Callable[[Moondream], Skill]:
+    if refs and image is None:
+        raise ValueError("spatial_refs need an image")
+    return lambda model: model._query(question, reasoning, refs)
+
+
+class TextStream:
+    """The pieces of one text, none of which breaks a character: an asynchronous iterator.
+
+    Closing it, dropping it and cancelling the task that reads it end the request; reading slowly delays nobody.
+
+    Attributes:
+      result: as without streaming; complete when the pieces have ended.
+    """
+
+    def __init__(self, plan: _Plan, image: Any):
+        self.result = Result()
+        # A generator that knew this object would keep it from being dropped.
+        self._pieces = _pieces(plan, image, self.result)
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self._pieces
+
+    async def __anext__(self) -> str:
+        return await anext(self._pieces)
+
+    async def aclose(self) -> None:
+        """Gives the request up, unless it has ended."""
+        await self._pieces.aclose()
+
+
+async def _pieces(plan: _Plan, image: Any, result: Result) -> AsyncGenerator[str, None]:
+    async with plan.run(image, streamed=True) as run:
+        skill, detokenizer, thought = run.skill, run.front.detokenizer(), list[Token]()
+        result.seed = run.settings.seed or 0
+        while item := await run.next():
+            token, finish = item
+            if isinstance(skill, Query) and skill.reasoning and "reasoning" not in result:
+                thought.append(token)
+                if finish is not None or skill.answer_start(thought) <= len(thought):
+                    result["reasoning"] = run.front.thought(skill, thought, finish)["reasoning"]
+            elif finish != "stop" and (piece := detokenizer.push(token.id)):
+                yield piece
+        result.update(run.front.result(skill, run.settings, run.generation))
+        result.close(run.generation)
+        if rest := detokenizer.finish():
+            yield rest
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be asked, and how urgently."""
+
+    model: Moondream
+    skill: Callable[[Moondream], Skill]
+    given: Given
+    deadline: float | None
+    priority: int
+
+    @classmethod
+    def of(cls, model: Moondream, skill: Any, given: Given, timeout: float | None = None, priority: int = 0) -> _Plan:
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout must be at least 0 seconds, got {timeout}")
+        return cls(model, skill, given, None if timeout is None else time.monotonic() + timeout, priority)
+
+    async def ask(self, image: Any) -> Result | list[Result]:
+        """One result, or for a list of images a list of them."""
+        if not isinstance(image, (list, tuple)):
+            return await self._one(image)
+        room = asyncio.Semaphore(2 * self.model.engine_config.max_rows)
+        tasks = [asyncio.create_task(self._one(each, room)) for each in image]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _one(self, image: Any, room: asyncio.Semaphore | None = None) -> Result:
+        async with room or nullcontext(), self.run(image, streamed=False) as run:
+            await run.next()
+            return run.front.result(run.skill, run.settings, run.generation)
+
+    @asynccontextmanager
+    async def run(self, image: Any, streamed: bool) -> AsyncIterator[_Run]:
+        """Submits the request; gives it up on leaving, unless it has ended."""
+        limit = asyncio.timeout(None if self.deadline is None else max(0.0, self.deadline - time.monotonic()))
+        try:
+            async with limit:
+                front, skill, settings, encoded = await asyncio.to_thread(self._prepare, image)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded("the deadline passed before the request was ready") from None
+        run = _Run(front, skill, settings)
+        submission = front.submit(skill, encoded, settings, run.put if streamed else None, self.deadline, self.priority)
+        submission.future.add_done_callback(run.put)
+        try:
+            yield run
+        finally:
+            if not submission.future.done():
+                front.engine.cancel(submission)
+
+    def _prepare(self, image: Any) -> tuple[Frontend, Skill, Settings, EncodedImage | None]:
+        """All that takes long; in a thread of its own."""
+        front, skill = self.model._front, self.skill(self.model)
+        return front, skill, make_settings(skill, self.given), None if image is None else front.encode(image)
+
+
+class _Run:
+    """Carries a request's tokens and its end from the engine's thread to a coroutine; never blocks the engine."""
+
+    def __init__(self, front: Frontend, skill: Skill, settings: Settings):
+        self.front, self.skill, self.settings = front, skill, settings
+        self._loop, self._items = asyncio.get_running_loop(), asyncio.Queue()
+
+    def put(self, item: Token | Future[Generation], finish: FinishReason | None = None) -> None:
+        """A token, or at the end the future."""
+        with suppress(RuntimeError):  # the loop was closed: nobody reads any more
+            self._loop.call_soon_threadsafe(self._items.put_nowait, (item, finish))
+
+    async def next(self) -> tuple[Token, FinishReason | None] | None:
+        """The next token; None once there is a `generation`. Raises what has ended the request instead."""
+        item, finish = await self._items.get()
+        if isinstance(item, Token):
+            return item, finish
+        try:
+            self.generation: Generation = item.result()
+        except CancelledError:  # not by the task that waits here
+            raise EngineError("the request was cancelled: the model was closed") from None

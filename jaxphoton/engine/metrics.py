@@ -1,0 +1,83 @@
+"""What the engine does with its time: per launch as events, per request, and summed up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchMetrics:
+    """One launch from its plan to the end of its commit; seconds of the engine's clock.
+
+    Attributes:
+      number: counts launches.
+      kind: "prefill" or "step".
+      rows: sequences in it.
+      zombies: those of them that had ended before it was read.
+      pages: of the pool held at its commit, shared prefixes included.
+      began: the clock when it was planned.
+      plan, launch: planning it and enqueuing it.
+      sample: building masks and enqueuing the second part of a step in two; else 0.
+      wait: until its result was there, seen from the commit.
+      commit: crediting its tokens, without the wait.
+    """
+
+    number: int
+    kind: Literal["prefill", "step"]
+    rows: int
+    zombies: int
+    pages: int
+    began: float
+    plan: float
+    launch: float
+    sample: float
+    wait: float
+    commit: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMetrics:
+    """One request; seconds of the engine's clock. `queue + prefill + decode` is `total`.
+
+    Attributes:
+      queue: from submission to the launch of its prefill.
+      prefill: from there to its first token, the image's encoding included.
+      decode: from there to its end.
+      input_tokens: positions of the prompt, BOS and image included.
+      cached_tokens: of those, positions found in the prefix cache.
+      output_tokens: generated ids, the stop id included.
+      set_back: how often it was recomputed, for want of pages or after a device error.
+    """
+
+    queue: float
+    prefill: float
+    decode: float
+    total: float
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    set_back: int
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over all launches so far; `wait` is time in which the host had nothing to do but wait for the device."""
+
+    steps: int = 0
+    prefills: int = 0
+    rows: int = 0
+    zombies: int = 0
+    zombie_steps: int = 0  # steps that only zombies ran
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"plan": 0.0, "launch": 0.0, "sample": 0.0, "wait": 0.0, "commit": 0.0}
+    )
+
+    def add(self, launch: LaunchMetrics) -> None:
+        self.steps += launch.kind == "step"
+        self.prefills += launch.kind == "prefill"
+        self.rows += launch.rows
+        self.zombies += launch.zombies
+        self.zombie_steps += launch.kind == "step" and launch.zombies == launch.rows
+        for part in self.seconds:
+            self.seconds[part] += getattr(launch, part)

@@ -25,8 +25,8 @@ Refs = SpatialRefs | None
 
 class Urgency(TypedDict, total=False):
     """What every request of an AsyncMoondream may be given:
-      timeout: seconds from the call after which it is given up with DeadlineExceeded; None for never.
-      priority: a higher one is admitted first, within one the first come; 0 if not given.
+    timeout: seconds from the call after which it is given up with DeadlineExceeded; None for never.
+    priority: a higher one is admitted first, within one the first come; 0 if not given.
     """
 
     timeout: float | None

@@ -247,6 +247,7 @@ class Moondream:
             if self._frontend is None:
                 tables = automaton.build(registry.grammars(self.config.tokenizer), self.config.text.vocab_size)
                 engine = Engine(Programs(self.params, self.config, tables, self.engine_config))
+                platform.calm_interpreter()
                 self._frontend = Frontend(engine, self.config, self.tokenizer, self._max_pixels)
                 # A forgotten model must not leave a thread that talks to the device while Python exits.
                 weakref.finalize(self, self._frontend.close)

@@ -14,6 +14,7 @@ from typing import Any
 from jaxphoton.answers import take_restriction
 from jaxphoton.config import ModelConfig
 from jaxphoton.engine.engine import Engine, OnToken, Submission
+from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.engine.request import ImageInput, Request
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import Prepared, prepare
@@ -46,7 +47,8 @@ class Frontend:
             return self._many(skill, image, given)
         if stream_key is not None:
             return self._stream(skill, image, settings, stream_key)
-        return self.result(skill, settings, self.submit(skill, image, settings).future.result())
+        submission = self.submit(skill, image, settings)
+        return self.result(skill, settings, submission.future.result(), submission.metrics)
 
     def encode(self, image: Any) -> EncodedImage:
         """Decodes and crops here and now; an EncodedImage passes through."""
@@ -103,7 +105,7 @@ class Frontend:
                         except Exception as error:  # this image's fault; the others go on
                             yield BatchItem(key, None, error)
                     else:
-                        yield self._item(skill, future, *running.pop(future)[:2])
+                        yield self._item(skill, *running.pop(future))
         finally:
             # A reader that stops early gives the rest up.
             for future in preparing:
@@ -122,11 +124,11 @@ class Frontend:
             future.set_exception(error)
         return future
 
-    def _item(self, skill: Skill, future: Future[Any], key: Hashable, settings: Settings) -> BatchItem:
-        error = future.exception()
+    def _item(self, skill: Skill, key: Hashable, settings: Settings, submission: Submission) -> BatchItem:
+        error = submission.future.exception()
         if isinstance(error, Exception):
             return BatchItem(key, None, error)
-        return BatchItem(key, self.result(skill, settings, future.result()), None)
+        return BatchItem(key, self.result(skill, settings, submission.future.result(), submission.metrics), None)
 
     def _encoded(self, prepared: Prepared) -> EncodedImage:
         return EncodedImage(
@@ -169,11 +171,13 @@ class Frontend:
         )
         return self.engine.submit(request, on_token)
 
-    def result(self, skill: Skill, settings: Settings, generation: Generation) -> Result:
+    def result(
+        self, skill: Skill, settings: Settings, generation: Generation, metrics: RequestMetrics | None = None
+    ) -> Result:
         """What the skill makes of a generation."""
         result = Result(skill.parse(generation, self._tokenizer.decode))
         result.seed = settings.seed or 0
-        result.close(generation)
+        result.close(generation, metrics)
         return result
 
     def _stream(self, skill: Skill, image: Any, settings: Settings, key: str) -> Result:
@@ -211,7 +215,7 @@ class Frontend:
         detokenizer = self.detokenizer()
         try:
             yield from text_pieces(steps, detokenizer.push, detokenizer.finish)
-            result.close(submission.future.result())
+            result.close(submission.future.result(), submission.metrics)
         finally:
             # A reader that stops early gives the rest up.
             if not submission.future.done():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.engine.request import ImageInput
 from jaxphoton.skills.base import Generation, Token
 from jaxphoton.skills.grammar import FinishReason
@@ -20,15 +21,18 @@ class Result(dict):
       seed: what reproduces this result at a temperature above 0.
       tokens: the generated ids, the stop id included; empty until a stream has ended.
       logprob: of all tokens together, at temperature 1.
+      metrics: what it took; None until a stream has ended.
     """
 
     finish_reason: FinishReason | None = None
     seed: int = 0
     tokens: tuple[int, ...] = ()
     logprob: float = 0.0
+    metrics: RequestMetrics | None = None
 
-    def close(self, generation: Generation) -> None:
+    def close(self, generation: Generation, metrics: RequestMetrics | None = None) -> None:
         """Records how the generation ended."""
+        self.metrics = metrics
         self.finish_reason = generation.finish_reason
         self.tokens = tuple(token.id for token in generation.tokens)
         self.logprob = sum(token.logprob for token in generation.tokens)

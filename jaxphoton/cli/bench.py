@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
+from contextlib import nullcontext
 
 from jaxphoton.cli.base import OK, CommandParser, number
 
@@ -21,22 +23,34 @@ def add_parser(subparsers) -> None:
     host = kinds.add_parser("host", help="host work a tick", description=DESCRIPTION)
     host.add_argument("--rows", type=_rows, default=[8, 64], metavar="N,N", help="batch sizes (default: 8,64)")
     host.add_argument("--ticks", type=number(int, 10, 1500), default=400, metavar="N", help="ticks (default: 400)")
+    host.add_argument("--busy", action="store_true", help="beside a thread that computes in Python all the while")
+    host.add_argument(
+        "--switch-interval",
+        type=number(float, 1e-5, 1),
+        metavar="SECONDS",
+        help="how long a thread may keep the interpreter (default: what the engine sets; Python's own is 0.005)",
+    )
     host.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
 def run(args) -> int:
-    from jaxphoton.measure.host_bench import measure_host
+    from jaxphoton import platform
+    from jaxphoton.measure.host_bench import busy_thread, measure_host
 
-    costs = {rows: dataclasses.asdict(measure_host(rows, args.ticks)) for rows in args.rows}
+    platform.calm_interpreter()
+    if args.switch_interval is not None:
+        sys.setswitchinterval(args.switch_interval)
+    with busy_thread() if args.busy else nullcontext():
+        costs = {rows: dataclasses.asdict(measure_host(rows, args.ticks)) for rows in args.rows}
     if args.json:
-        print(json.dumps({"rows": {str(rows): cost for rows, cost in costs.items()}, "ticks": args.ticks}))
+        rows = {str(rows): cost for rows, cost in costs.items()}
+        print(json.dumps({"rows": rows, "ticks": args.ticks, "busy": args.busy}))
         return OK
-    print("microseconds a tick, medians; programs do nothing")
-    print(f"{'rows':>5} {'tick':>8} {'plan':>8} {'launch':>8} {'commit':>8}")
+    print("microseconds a tick; programs do nothing" + (", another thread is busy" if args.busy else ""))
+    print(f"{'':>5} {'medians':>8} {'':>26} {'whole tick':>12}")
+    print(f"{'rows':>5} {'tick':>8} {'plan':>8} {'launch':>8} {'commit':>8} {'mean':>8} {'p99':>8}")
     for rows, cost in costs.items():
-        print(
-            f"{rows:>5} " + " ".join(f"{cost[part]:8.1f}" for part in ("tick_us", "plan_us", "launch_us", "commit_us"))
-        )
+        print(f"{rows:>5} " + " ".join(f"{value:8.1f}" for value in cost.values()))
     return OK
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import logging
 import math
 import threading
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 
 from jaxphoton.engine.control import TokenReader
 from jaxphoton.engine.device import Device, Programs, limits_of
+from jaxphoton.engine.metrics import EngineMetrics, LaunchMetrics, Outcomes, RequestMetrics, Totals
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.pipeline import DeviceError, Pipeline
 from jaxphoton.engine.request import Request
@@ -48,11 +51,13 @@ class Submission:
 
     Attributes:
       future: the Generation, or the exception that ended the request.
+      metrics: what it took; None until it has ended.
     """
 
     sequence: Sequence
     on_token: OnToken | None = None
     future: Future[Generation] = field(default_factory=Future)
+    metrics: RequestMetrics | None = None
 
 
 class Engine:
@@ -62,16 +67,23 @@ class Engine:
     """
 
     def __init__(
-        self, programs: Programs, on_event: Callable | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        programs: Programs,
+        on_event: Callable | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        on_metrics: Callable[[LaunchMetrics], None] | None = None,
     ):
         self.programs = programs
         config, model = programs.engine, programs.config
         self._config, self._model = config, model
         reader = TokenReader(model.tokenizer.size_id, coordinate_values(model.region), size_values(model.region))
         self.scheduler = Scheduler(limits_of(config, programs.buckets), PageAllocator(programs.pages))
+        device = Device(programs)
         self.pipeline = Pipeline(
-            Device(programs), self.scheduler, reader, config.depth, self._finished, self._token, on_event
+            device, self.scheduler, reader, config.depth, self._finished, self._token, on_event, self._count, clock
         )
+        self._on_metrics = on_metrics
+        self._totals, self._outcomes = Totals(), Outcomes()
         self._live: dict[Sequence, Submission] = {}
         self._clock = clock
         self._timed: list[tuple[float, int, Sequence]] = []  # the live ones with a deadline, the next one first
@@ -107,6 +119,7 @@ class Engine:
         if sequence.constraint is not None and not self.programs.mask_words:
             raise ValueError("restricted answers need an engine with EngineConfig(host_masks=True)")
         submission = Submission(sequence, on_token)
+        sequence.submitted_at = self._clock()
         with self._wake:
             self._refuse_if_closed()
             if self._pending >= self._config.max_waiting + self._config.max_rows:
@@ -126,6 +139,20 @@ class Engine:
         """Waits until nothing is left to do; False if `timeout` seconds were not enough."""
         with self._wake:
             return self._wake.wait_for(lambda: self._pending == 0, timeout)
+
+    def metrics(self) -> EngineMetrics:
+        """A snapshot; from any thread."""
+        scheduler = self.scheduler
+        return EngineMetrics(
+            launches=copy.deepcopy(self._totals),
+            outcomes=dataclasses.replace(self._outcomes),
+            waiting=len(scheduler.waiting),
+            running=len(scheduler.running),
+            set_back=scheduler.preemptions,
+            pages=scheduler.allocator.usable,
+            pages_held=scheduler.allocator.usable - scheduler.allocator.free,
+            prefixes=len(scheduler.prefixes),
+        )
 
     def shutdown(self, wait: bool = True) -> None:
         """Ends the engine, after all submitted work or, with wait=False, cancelling it. May be called again."""
@@ -179,6 +206,16 @@ class Engine:
                     self.scheduler.finalize(sequence)
                     self._finished(sequence)
 
+    def _count(self, launch: LaunchMetrics) -> None:
+        self._totals.add(launch)
+        if self._on_metrics is None:
+            return
+        try:
+            self._on_metrics(launch)
+        except Exception:  # an observer's fault must not reach the requests
+            _log.exception("on_metrics raised; it is not called again")
+            self._on_metrics = None
+
     def _add(self, submission: Submission) -> None:
         sequence = submission.sequence
         self._live[sequence] = submission
@@ -199,6 +236,8 @@ class Engine:
         sequence = submission.sequence
         if sequence in self._live:
             self.scheduler.finalize(sequence)
+            self._outcomes.cancelled += 1
+            submission.metrics = sequence.metrics(self._clock())
             submission.future.cancel()
             submission.future.set_running_or_notify_cancel()  # concurrent.futures.wait does not see cancel alone
             self._forget(sequence)
@@ -220,6 +259,12 @@ class Engine:
 
     def _finished(self, sequence: Sequence) -> None:
         submission = self._live[sequence]
+        # Before the future has its result: whoever waits for that may look at these next.
+        submission.metrics = sequence.metrics(self._clock())
+        if sequence.error is None:
+            self._outcomes.finished += 1
+        else:
+            self._outcomes.failed += 1
         if submission.future.set_running_or_notify_cancel():
             if sequence.error is not None:
                 submission.future.set_exception(sequence.error)

@@ -81,3 +81,35 @@ class Totals:
         self.zombie_steps += launch.kind == "step" and launch.zombies == launch.rows
         for part in self.seconds:
             self.seconds[part] += getattr(launch, part)
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """How requests have ended so far."""
+
+    finished: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMetrics:
+    """A snapshot of an engine.
+
+    Attributes:
+      launches: sums over all launches.
+      outcomes: how requests have ended.
+      waiting, running: requests now.
+      set_back: requests that lost their pages to older ones, so far.
+      pages, pages_held: of the pool, and those of them in use or cached now.
+      prefixes: images in the prefix cache now.
+    """
+
+    launches: Totals
+    outcomes: Outcomes
+    waiting: int
+    running: int
+    set_back: int
+    pages: int
+    pages_held: int
+    prefixes: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 
 import pytest
 
@@ -31,9 +32,9 @@ class Clock:
 class Bench:
     """An engine, its clock, and what is checked at the end."""
 
-    def __init__(self, programs, **changes):
+    def __init__(self, programs, depth: int):
         self.clock = Clock()
-        self.engine = Engine(with_engine(programs, max_waiting=100, **changes), self._event, self.clock)
+        self.engine = Engine(with_engine(programs, depth=depth, max_waiting=100), self._event, self.clock)
         self.per_commit = 0.0
 
     def submit(self, asked: Request, deadline: float | None, on_token=None) -> Submission:
@@ -63,7 +64,7 @@ class Bench:
 
 @pytest.fixture(params=[1, 2], ids=["depth 1", "depth 2"])
 def bench(programs, request):
-    bench = Bench(programs, depth=request.param)
+    bench = Bench(programs, request.param)
     yield bench
     bench.close()
 
@@ -86,39 +87,35 @@ def test_a_running_request_ends_before_its_next_token(bench):
 
 
 def test_its_row_and_pages_stay_until_the_last_reference_drops(bench):
-    seen = []
+    seen, ready = [], threading.Event()
     listen, _ = bench.at_token(3, now=10.0)
+
+    def begin(token, finish) -> None:
+        assert ready.wait(PATIENCE)
+        listen(token, finish)
 
     def note(_) -> None:  # on the engine's thread, when the deadline has passed
         sequence = submission.sequence
         seen.append((sequence.inflight_refs, sequence in bench.engine.scheduler.zombies, sequence.row is not None))
 
-    def begin(token, finish) -> None:
-        if not listen.__closure__ or len(submission_ready) == 0:
-            submission_ready.append(True)
-        listen(token, finish)
-
-    submission_ready: list[bool] = []
     submission = bench.submit(long(), 10.0, begin)
     submission.future.add_done_callback(note)
+    ready.set()
     with pytest.raises(DeadlineExceeded):
         result(submission)
-    assert bench.engine.drain(PATIENCE)
+    bench.close()
     assert seen == [(1, True, True) if bench.engine._config.depth == 2 else (0, False, False)]
     assert submission.sequence.row is None and not submission.sequence.page_table
 
 
-@pytest.mark.parametrize("depth", [1, 2])
-def test_a_waiting_request_ends_without_having_run(programs, depth):
-    bench = Bench(programs, depth=depth, max_rows=1)
+def test_a_waiting_request_ends_without_having_run(bench):
     listen, _ = bench.at_token(2, now=10.0)
-    running = bench.submit(long(), 10.5, listen)
+    running = [bench.submit(long(), 10.5, None if i else listen) for i in range(8)]
     waiting = [bench.submit(request(seed=i), deadline) for i, deadline in enumerate([9.0, 11.0, None])]
     with pytest.raises(DeadlineExceeded, match="the deadline passed while the request waited"):
         result(waiting[0])
     assert not waiting[0].sequence.tokens
-    assert all(result(submission).tokens for submission in (running, *waiting[1:]))
-    bench.close()
+    assert all(result(submission).tokens for submission in (*running, *waiting[1:]))
 
 
 def test_a_deadline_that_has_passed_already_ends_the_request_at_once(bench):
@@ -138,16 +135,21 @@ def test_a_request_in_time_is_not_disturbed(bench):
 
 
 def test_a_cancelled_request_has_no_deadline_any_more(bench):
-    submission = bench.submit(long(), 5.0, lambda token, finish: bench.engine.cancel(submissions[0]))
-    submissions = [submission]
-    assert bench.engine.drain(PATIENCE) and submission.future.done()
+    reached, ready = threading.Event(), threading.Event()
+    submission = bench.submit(long(), 5.0, lambda token, finish: reached.set() or ready.wait(PATIENCE))
+    assert reached.wait(PATIENCE)
+    bench.engine.cancel(submission)
+    ready.set()
+    assert bench.engine.drain(PATIENCE) and submission.future.cancelled() and not bench.engine._timed
     bench.clock.now = 6.0
     assert result(bench.submit(request(), None)).tokens
 
 
-def test_without_deadlines_nobody_looks_at_the_clock(bench):
-    assert all(result(bench.submit(request(seed=i), None)).tokens for i in range(3))
-    assert bench.clock.reads == 0
+def test_without_deadlines_nobody_looks_at_the_clock_for_them(bench):
+    assert result(bench.submit(request(), None)).tokens and bench.engine.drain(PATIENCE)
+    reads = bench.clock.reads
+    bench.engine._expire()
+    assert bench.clock.reads == reads
 
 
 def test_one_request_may_be_submitted_twice(bench):

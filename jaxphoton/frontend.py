@@ -132,7 +132,10 @@ class Frontend:
 
     def _encoded(self, prepared: Prepared) -> EncodedImage:
         return EncodedImage(
-            ImageInput(prepared.digest, prepared.crops), prepared.size, prepared.notes, self._config.vision
+            ImageInput(prepared.digest, prepared.crops, prepared.seconds),
+            prepared.size,
+            prepared.notes,
+            self._config.vision,
         )
 
     def _many(self, skill: Skill, images: Iterable[Any], given: Mapping[str, Any] | None) -> list[Result]:

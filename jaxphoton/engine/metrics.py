@@ -40,7 +40,10 @@ class LaunchMetrics:
 class RequestMetrics:
     """One request; seconds of the engine's clock. `queue + prefill + decode` is `total`.
 
+    Encoding the image and filling in the prompt are one launch and are not told apart.
+
     Attributes:
+      prepare: decoding and cropping the image, before the submission and no part of the total.
       queue: from submission to the launch of its prefill.
       prefill: from there to its first token, the image's encoding included.
       decode: from there to its end.
@@ -50,6 +53,7 @@ class RequestMetrics:
       set_back: how often it was recomputed, for want of pages or after a device error.
     """
 
+    prepare: float
     queue: float
     prefill: float
     decode: float

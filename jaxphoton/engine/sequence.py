@@ -90,7 +90,9 @@ class Sequence:
         submitted = now if self.submitted_at is None else self.submitted_at
         launched = now if self.launched_at is None else self.launched_at
         first = now if self.first_token_at is None else self.first_token_at
+        image = self.request.image
         return RequestMetrics(
+            prepare=0.0 if image is None else image.seconds,
             queue=launched - submitted,
             prefill=first - launched,
             decode=now - first,

@@ -193,7 +193,9 @@ class Lane(threading.Thread):
         pixels = np.empty((1 + rows * columns, size, size, 3), np.uint8)
         worker.read_pixels(pixels)
         digest = bytes.fromhex(reply["digest"])
-        return Prepared(Crops(pixels, (rows, columns)), digest, (height, width), tuple(reply["notes"]))
+        return Prepared(
+            Crops(pixels, (rows, columns)), digest, (height, width), tuple(reply["notes"]), reply["seconds"]
+        )
 
     def _lost(self, error: Exception) -> None:
         """The worker died: its oldest picture gets a second chance, those behind it were not begun."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +25,14 @@ class Prepared:
       digest: 32 bytes that are the same for, and only for, pictures of the same size and upright RGB pixels.
       size: (height, width) of the upright picture.
       notes: what was changed on the way, for reports (see `Decoded`).
+      seconds: what decoding and cropping took.
     """
 
     crops: Crops
     digest: bytes
     size: tuple[int, int]
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 def prepare(
@@ -47,9 +50,11 @@ def prepare(
       ImageError: the picture cannot be used; its `reason` says why.
       TypeError, ValueError: `source` or `background` is of a kind that `decode` does not take.
     """
+    began = time.monotonic()
     decoded = decode(source, max_pixels=max_pixels, background=background, allow_truncated=allow_truncated, name=name)
     height, width = decoded.pixels.shape[:2]
-    return Prepared(cut_crops(decoded.pixels, config), _digest(decoded.pixels), (height, width), decoded.notes)
+    crops, digest = cut_crops(decoded.pixels, config), _digest(decoded.pixels)
+    return Prepared(crops, digest, (height, width), decoded.notes, time.monotonic() - began)
 
 
 def _digest(pixels: np.ndarray) -> bytes:

@@ -129,7 +129,13 @@ def _answerer(settings: Message):
         except Exception as error:
             return {"error": f"{type(error).__name__}: {error}"}
         size, notes, tiling = prepared.size, prepared.notes, prepared.crops.tiling
-        return {"tiling": tiling, "digest": prepared.digest.hex(), "size": size, "notes": notes}
+        return {
+            "tiling": tiling,
+            "digest": prepared.digest.hex(),
+            "size": size,
+            "notes": notes,
+            "seconds": prepared.seconds,
+        }
 
     return answer
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
 from jaxphoton.api import Moondream, SpatialRefs
-from jaxphoton.engine.engine import DeadlineExceeded, EngineError
+from jaxphoton.engine.engine import DeadlineExceeded, EngineError, Submission
 from jaxphoton.frontend import Frontend, make_settings
 from jaxphoton.results import EncodedImage, Result
 from jaxphoton.skills.base import Generation, Skill, Token
@@ -79,7 +79,7 @@ class AsyncMoondream:
         **urgency: Unpack[Urgency],
     ) -> Any:
         """Answers a question about an image, or without one: {"answer": text}; see `Moondream.query`."""
-        skill = _query(image, question, reasoning, spatial_refs)
+        skill = _query(image, question, reasoning, spatial_refs, settings)
         return await _Plan.of(self.model, skill, settings, **urgency).ask(image)
 
     def stream_query(
@@ -92,7 +92,7 @@ class AsyncMoondream:
         **urgency: Unpack[Urgency],
     ) -> TextStream:
         """An answer in pieces, as `stream_caption`; its `result` has the reasoning from the first piece on."""
-        skill = _query(image, question, reasoning, spatial_refs)
+        skill = _query(image, question, reasoning, spatial_refs, settings)
         return TextStream(_Plan.of(self.model, skill, settings, **urgency), image)
 
     async def detect(self, image: Any, object: str, settings: Given = None, **urgency: Unpack[Urgency]) -> Any:
@@ -116,10 +116,10 @@ class AsyncMoondream:
         await self.aclose()
 
 
-def _query(image: Any, question: Any, reasoning: bool, refs: Refs) -> Callable[[Moondream], Skill]:
+def _query(image: Any, question: Any, reasoning: bool, refs: Refs, settings: Given) -> Callable[[Moondream], Skill]:
     if refs and image is None:
         raise ValueError("spatial_refs need an image")
-    return lambda model: model._query(question, reasoning, refs)
+    return lambda model: model._query(question, reasoning, refs, settings)
 
 
 class TextStream:
@@ -148,7 +148,7 @@ class TextStream:
 
 
 async def _pieces(plan: _Plan, image: Any, result: Result) -> AsyncGenerator[str, None]:
-    async with plan.run(image, streamed=True) as run:
+    async with plan.run(image, streamed=True) as (run, submission):
         skill, detokenizer, thought = run.skill, run.front.detokenizer(), list[Token]()
         result.seed = run.settings.seed or 0
         while item := await run.next():
@@ -160,7 +160,7 @@ async def _pieces(plan: _Plan, image: Any, result: Result) -> AsyncGenerator[str
             elif finish != "stop" and (piece := detokenizer.push(token.id)):
                 yield piece
         result.update(run.front.result(skill, run.settings, run.generation))
-        result.close(run.generation)
+        result.close(run.generation, submission.metrics)
         if rest := detokenizer.finish():
             yield rest
 
@@ -195,12 +195,12 @@ class _Plan:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _one(self, image: Any, room: asyncio.Semaphore | None = None) -> Result:
-        async with room or nullcontext(), self.run(image, streamed=False) as run:
+        async with room or nullcontext(), self.run(image, streamed=False) as (run, submission):
             await run.next()
-            return run.front.result(run.skill, run.settings, run.generation)
+            return run.front.result(run.skill, run.settings, run.generation, submission.metrics)
 
     @asynccontextmanager
-    async def run(self, image: Any, streamed: bool) -> AsyncIterator[_Run]:
+    async def run(self, image: Any, streamed: bool) -> AsyncIterator[tuple[_Run, Submission]]:
         """Submits the request; gives it up on leaving, unless it has ended."""
         limit = asyncio.timeout(None if self.deadline is None else max(0.0, self.deadline - time.monotonic()))
         try:
@@ -214,7 +214,7 @@ class _Plan:
         submission = front.submit(skill, encoded, settings, run.put if streamed else None, self.deadline, self.priority)
         submission.future.add_done_callback(run.put)
         try:
-            yield run
+            yield run, submission
         finally:
             if not submission.future.done():
                 front.engine.cancel(submission)

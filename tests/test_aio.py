@@ -101,6 +101,7 @@ def test_results_equal_those_without_asyncio(shapes, model):
         lambda m: m.query(PICTURE, QUESTION, settings=GREEDY),
         lambda m: m.query(PICTURE, QUESTION, reasoning=True, settings=short),
         lambda m: m.query(question="What?", settings=short),
+        lambda m: m.query(PICTURE, QUESTION, settings={**short, "choices": ["none", "a few", "many"]}),
         lambda m: m.detect(str(PICTURE), "object"),
         lambda m: m.point(PICTURE.read_bytes(), "star", [(0.5, 0.5)]),
         lambda m: m.caption(PICTURES[:3], settings=GREEDY),
@@ -111,6 +112,7 @@ def test_results_equal_those_without_asyncio(shapes, model):
 
     got, expected = run(main()), [call(shapes) for call in calls]
     assert got == expected and [r.tokens for r in got[:-1]] == [r.tokens for r in expected[:-1]]
+    assert all(r.metrics.output_tokens == len(r.tokens) and r.finish_reason for r in got[:-1])
     assert run(model.encode_image(PICTURE)).image.key == encoded.image.key
 
 
@@ -141,6 +143,7 @@ def test_a_stream_is_the_text_in_pieces(shapes, model, settings):
     assert len(pieces) > 3 and all(pieces) and "".join(pieces) == whole["caption"]
     assert stream.result == whole
     assert (stream.result.finish_reason, stream.result.tokens) == (whole.finish_reason, whole.tokens)
+    assert stream.result.metrics.output_tokens == len(whole.tokens)
 
 
 def test_a_streamed_answer_comes_after_its_reasoning(shapes, model):

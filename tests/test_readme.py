@@ -17,16 +17,18 @@ def in_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def test_the_first_example_runs(in_root, capsys):
+def test_the_first_examples_run(in_root, capsys):
     scope: dict = {}
     exec(compile(EXAMPLES[0], "README.md", "exec"), scope)
-    scope["model"].close()
     assert len(capsys.readouterr().out.splitlines()) == 5
+    exec(compile(EXAMPLES[1], "README.md", "exec"), scope)
+    scope["model"].close()
+    assert capsys.readouterr().out.split()[:2] == ["3", "stop"]
 
 
 def test_the_pure_functions_agree_with_the_engine(in_root, capsys):
     scope: dict = {}
-    exec(compile(EXAMPLES[1], "README.md", "exec"), scope)
+    exec(compile(EXAMPLES[-1], "README.md", "exec"), scope)
     answer = scope["model"].caption("examples/shapes/scene_05.png", settings={"temperature": 0, "max_tokens": 2})
     assert answer.tokens == (int(scope["first"][0]), int(scope["second"][0]))
     scope["model"].close()

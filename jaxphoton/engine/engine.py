@@ -105,6 +105,7 @@ class Engine:
 
         Raises:
           ValueError: the request could never run (too long, too large), or its deadline is no number.
+          TypeError: its priority is not an int.
           QueueFull: too many requests wait.
           EngineError: the engine was shut down or has failed.
         """
@@ -116,6 +117,8 @@ class Engine:
             raise ValueError(f"this model has no grammar {request.grammar!r}")
         if request.deadline is not None and math.isnan(request.deadline):
             raise ValueError("the deadline is not a number")
+        if not isinstance(request.priority, int):
+            raise TypeError(f"the priority must be an int, not {type(request.priority).__name__}")
         if sequence.constraint is not None and not self.programs.mask_words:
             raise ValueError("restricted answers need an engine with EngineConfig(host_masks=True)")
         submission = Submission(sequence, on_token)

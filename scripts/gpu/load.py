@@ -61,6 +61,7 @@ class Load:
             prefill_lengths=(128,),
             vision=((1, 2),),
             kv_pages=1 + max(rows) * (CONTEXT // 16 + 16),
+            host_masks=False,
         )
         self.programs = Programs(params, self.config, tables, engine)
 

@@ -158,9 +158,12 @@ def test_one_request_may_be_submitted_twice(bench):
     assert len({result(submission).tokens for submission in submissions}) == 1
 
 
-def test_a_deadline_must_be_a_number(bench):
+def test_a_deadline_must_be_a_number_and_a_priority_an_int(bench):
     with pytest.raises(ValueError, match="deadline is not a number"):
         bench.submit(request(), math.nan)
+    for wrong in ("high", 0.5):
+        with pytest.raises(TypeError, match="priority must be an int"):
+            bench.engine.submit(dataclasses.replace(request(), priority=wrong))
 
 
 def test_many_deadlines_leave_the_others_right_and_nothing_behind(bench, oracle):

@@ -26,6 +26,12 @@ def test_the_first_examples_run(in_root, capsys):
     assert capsys.readouterr().out.split()[:2] == ["3", "stop"]
 
 
+def test_the_asyncio_example_runs(in_root, capsys):
+    exec(compile(EXAMPLES[2], "README.md", "exec"), {})
+    counts, text = capsys.readouterr().out.split("\n", 1)
+    assert counts == "2 2" and text.startswith("The image shows three objects")
+
+
 def test_the_pure_functions_agree_with_the_engine(in_root, capsys):
     scope: dict = {}
     exec(compile(EXAMPLES[-1], "README.md", "exec"), scope)

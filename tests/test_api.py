@@ -101,6 +101,15 @@ def test_a_batch_yields_every_key_once_and_errors_as_items(shapes):
     assert batch["mine"].result == shapes.caption(PICTURES[4], settings=GREEDY)
 
 
+def test_one_broken_image_of_fifty_costs_itself_alone(shapes):
+    images = [PICTURES[i % len(PICTURES)] for i in range(50)]
+    images[7] = b"not a picture"
+    truth = {path: shapes.caption(path, "short", settings=GREEDY) for path in set(images) - {images[7]}}
+    batch = {item.key: item for item in shapes.caption_batch(images, "short", settings=GREEDY)}
+    assert set(batch) == set(range(50)) and isinstance(batch[7].error, ImageError)
+    assert all(batch[i].result == truth[path] for i, path in enumerate(images) if i != 7)
+
+
 def test_a_batch_reads_its_input_a_bounded_way_ahead(shapes):
     read = 0
 

@@ -132,3 +132,14 @@ def test_imports_run_one_way():
             if not allowed or (importer == "kernels_pallas" and imported != importer):
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: {importer} imports {imported}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_importing_prints_nothing():
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import jaxphoton; jaxphoton.Moondream; jaxphoton.AsyncMoondream"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from jaxphoton.engine import layout
-from jaxphoton.engine.control import ControlPacker
+from jaxphoton.engine.control import ControlPacker, Masks
 from jaxphoton.engine.layout import Output, Prefill, Row
 from jaxphoton.engine.pages import TRASH_PAGE
 from jaxphoton.engine.request import Request
 from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
 from jaxphoton.engine.sequence import Sequence
-from jaxphoton.skills.automaton import DONE, TokenAutomaton
+from jaxphoton.skills.automaton import DONE, TokenAutomaton, unpack_bits
 
 BOS = 0
 
@@ -40,6 +40,7 @@ class FakeOutput:
       lines: what comes back.
       pages: every page the launch may touch, and whose it is.
       rows: every row it touches, and whose it is.
+      sampled: whether its tokens are chosen; a step in two is sampled later.
     """
 
     number: int
@@ -48,6 +49,7 @@ class FakeOutput:
     lines: np.ndarray
     pages: dict[int, Any] = field(default_factory=dict)
     rows: dict[int, int] = field(default_factory=dict)
+    sampled: bool = True
 
 
 @dataclass
@@ -116,7 +118,7 @@ class FakeDevice:
         for i in range(chunks):
             batch = len(plan.sequences) + 1  # a line of padding
             control = self._shape.prefill(plan.sequences, i, chunks, batch, chunk, self._automaton, BOS)
-            self._prefill_chunk(output, plan.sequences, control, last=i == chunks - 1)
+            self._prefill_chunk(output, plan.sequences, control, plan.masks, last=i == chunks - 1)
         return control, self._enqueue(output)
 
     def step(self, plan: StepPlan) -> tuple[np.ndarray, FakeOutput]:
@@ -127,8 +129,31 @@ class FakeDevice:
         self._check_padding(control[len(plan.sequences) :])
         return control, self._enqueue(output)
 
+    def forward(self, plan: StepPlan) -> tuple[np.ndarray, tuple]:
+        output = self._new("step", plan.sequences)
+        control = self._shape.step(plan.sequences, len(plan.sequences) + 1)
+        output.sampled = False
+        for i, sequence in enumerate(plan.sequences):
+            self._table(output, sequence, control[i])
+        return control, (self._enqueue(output), control)
+
+    def sample(self, plan: StepPlan, pending: tuple, masks: Masks) -> FakeOutput:
+        output, control = pending
+        self.fail("sample", output.number)
+        if output.number != self._fetched:
+            raise DeviceFault(f"step {output.number} is sampled before launch {self._fetched} was committed")
+        self.log.append(("sample", output.number))
+        for i, sequence in enumerate(plan.sequences):
+            output.lines[i] = self._step_line(output, sequence, control[i])
+            self._check_mask(sequence, masks, output.lines[i])
+        self._check_padding(control[len(plan.sequences) :])
+        output.sampled = True
+        return output
+
     def fetch(self, output: FakeOutput) -> np.ndarray:
         self.fail("fetch", output.number)
+        if not output.sampled:
+            raise DeviceFault(f"launch {output.number} is fetched before it was sampled")
         if output.number != self._fetched:
             raise DeviceFault(f"launch {output.number} is fetched, launch {self._fetched} is due")
         blocked = output.number >= self._completed
@@ -177,7 +202,9 @@ class FakeDevice:
         for place in range(self._geometry.prefix):
             self._put(pages, place, (tenant, place))
 
-    def _prefill_chunk(self, output: FakeOutput, sequences: tuple[Sequence, ...], control: np.ndarray, last: bool):
+    def _prefill_chunk(
+        self, output: FakeOutput, sequences: tuple[Sequence, ...], control: np.ndarray, masks: Masks, last: bool
+    ):
         width = self._shape.table
         self._check_padding(control[len(sequences) :])
         for i, sequence in enumerate(sequences):
@@ -204,6 +231,15 @@ class FakeDevice:
                 if start + count != sequence.prompt_length + truth.index:
                     raise DeviceFault(f"request {sequence.request.number} is sampled behind position {start + count}")
                 output.lines[i] = self._sample(sequence, line, truth)
+                self._check_mask(sequence, masks, output.lines[i])
+
+    def _check_mask(self, sequence: Sequence, masks: Masks, line: np.ndarray) -> None:
+        """The token must be one that the host allowed after all that came before it."""
+        if sequence.constraint is None or sequence.finalized or line[Output.FINISH] == layout.ZOMBIE:
+            return
+        token = int(line[Output.TOKEN])
+        if sequence not in masks or not unpack_bits(masks[sequence], len(self._automaton.token_class))[token]:
+            raise DeviceFault(f"token {token} of request {sequence.request.number} is not what its mask allows")
 
     def _step_line(self, output: FakeOutput, sequence: Sequence, line: np.ndarray) -> np.ndarray:
         table = self._table(output, sequence, line)

@@ -20,7 +20,7 @@ from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import Prepared, prepare
 from jaxphoton.prompt.detokenizer import Detokenizer
 from jaxphoton.prompt.tokenizer import Tokenizer
-from jaxphoton.results import BatchItem, EncodedImage, Result, TokenStream, text_pieces
+from jaxphoton.results import BatchItem, EncodedImage, Result, TokenStream
 from jaxphoton.skills.base import Generation, Skill, Token
 from jaxphoton.skills.grammar import FinishReason
 from jaxphoton.skills.query import Query
@@ -217,7 +217,12 @@ class Frontend:
     ) -> Iterator[str]:
         detokenizer = self.detokenizer()
         try:
-            yield from text_pieces(steps, detokenizer.push, detokenizer.finish)
+            for token, finish in steps:
+                # The stop id is not text.
+                if finish != "stop" and (piece := detokenizer.push(token.id)):
+                    yield piece
+            if rest := detokenizer.finish():
+                yield rest
             result.close(submission.future.result(), submission.metrics)
         finally:
             # A reader that stops early gives the rest up.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -78,16 +78,3 @@ class TokenStream:
 
     def __iter__(self) -> Iterator[tuple[Token, FinishReason | None]]:
         return iter(self._queue.get, None)
-
-
-def text_pieces(
-    tokens: Iterator[tuple[Token, FinishReason | None]], push: Callable[[int], str], finish: Callable[[], str]
-) -> Iterator[str]:
-    """Text as it becomes certain; the stop id is not text."""
-    for token, reason in tokens:
-        piece = push(token.id) if reason != "stop" else ""
-        if piece:
-            yield piece
-    rest = finish()
-    if rest:
-        yield rest

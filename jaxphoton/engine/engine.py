@@ -104,7 +104,8 @@ class Engine:
             ends this request with that exception.
 
         Raises:
-          ValueError: the request could never run (too long, too large), or its deadline is no number.
+          ValueError: the request could never run (too long, too large), or its deadline is no number. What making
+            its constraint raises is raised as it is.
           TypeError: its priority is not an int.
           QueueFull: too many requests wait.
           EngineError: the engine was shut down or has failed.

@@ -50,7 +50,6 @@ class Limits:
       images, crops: pairs of how many images of how many crops in all fit one vision launch, ascending.
       bypass: how often a request may be overtaken before it blocks all others.
       share_prefixes: whether questions about one image share its pages.
-      preempt: whether a sequence may be set back when pages run out.
     """
 
     rows: int
@@ -115,8 +114,7 @@ class Scheduler:
         if not self._rows or not self.waiting:
             return None
         admitted, images, crops = list[Sequence](), list[Sequence](), 0
-        oldest = min(self.waiting, key=_number)
-        for sequence in sorted(self.waiting, key=lambda s: s is not oldest or s.bypassed < self.limits.bypass):
+        for sequence in self._candidates():
             if not self._rows or len(admitted) == self.limits.prefill_rows:
                 break
             miss = sequence.request.image is not None and self._key(sequence) not in self.prefixes
@@ -132,6 +130,17 @@ class Scheduler:
             elif sequence.bypassed >= self.limits.bypass:
                 break
         return PrefillPlan(tuple(admitted), tuple(images)) if admitted else None
+
+    def _candidates(self) -> list[Sequence]:
+        """Who may be admitted now, in turn: a starved oldest first, then the head of the queue.
+
+        No further than may be overtaken: with the pool dry, a tick must not try a thousand waiting requests.
+        """
+        head = self.waiting[: self.limits.bypass + self.limits.prefill_rows]
+        oldest = min(self.waiting, key=_number)
+        if oldest.bypassed < self.limits.bypass:
+            return head
+        return [oldest, *(sequence for sequence in head if sequence is not oldest)]
 
     def _overtake(self, admitted: Sequence) -> bool:
         """Counts the overtaking of those before it and of the oldest; whether one must not be overtaken again."""

@@ -72,3 +72,17 @@ def test_sequences_that_were_set_back_end_with_the_tokens_they_would_have_had():
     for sequence in sequences:
         rig.check_answer(sequence)
     rig.check_clean()
+
+
+def test_with_the_pool_dry_a_tick_tries_few_of_those_who_wait(monkeypatch):
+    desk, tried = Desk(pages=12, stop=0.0, rows=3), []
+    make_room = desk.scheduler._make_room
+    monkeypatch.setattr(desk.scheduler, "_make_room", lambda pages: tried.append(pages) or make_room(pages))
+    running = desk.submit(request(prompt=30, max_tokens=9))
+    desk.prefill()
+    desk.commit(running)
+    for _ in range(500):
+        desk.submit(request(prompt=30, max_tokens=9))
+    tried.clear()
+    assert desk.step() == (running,)
+    assert 0 < len(tried) <= desk.limits.bypass + desk.limits.prefill_rows + 1

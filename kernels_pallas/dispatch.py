@@ -1,0 +1,89 @@
+"""Chooses how an operation is computed: by device and shape, or as told; never silently.
+
+* `reference`: plain jax.numpy, the contract. What runs without a GPU.
+* `triton`: Pallas-Triton, on NVIDIA GPUs.
+* `interpret`: the Triton kernel through Pallas's interpreter, on any device; for tests.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import jax
+
+BACKENDS = ("reference", "triton", "interpret")
+OLDEST = 80  # compute capability 8.0: what Triton compiles for
+
+_log = logging.getLogger(__name__)
+
+
+class KernelUnavailable(ValueError):
+    """A backend was asked for that cannot compute this operation here; the message gives every reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The device a program is compiled for.
+
+    Attributes:
+      platform: "cuda", "cpu" or another of jax's names.
+      capability: compute capability times ten (90 for 9.0); None where it is unknown or means nothing.
+      cores: multiprocessors; they set how finely work is split.
+    """
+
+    platform: str
+    capability: int | None = None
+    cores: int = 128
+
+    @classmethod
+    def of(cls, device: jax.Device) -> Target:
+        if device.platform != "gpu":
+            return cls(device.platform)
+        if "rocm" in str(getattr(device.client, "platform_version", "")).lower():
+            return cls("rocm")
+        major, _, minor = str(getattr(device, "compute_capability", "")).partition(".")
+        capability = 10 * int(major) + int(minor or 0) if major.isdigit() else None
+        return cls("cuda", capability, getattr(device, "core_count", None) or 128)
+
+
+def choose(op: str, backend: str | None, target: Target | None, refusals: Sequence[str] = ()) -> str:
+    """The backend that computes `op`.
+
+    Args:
+      op: its name, for messages.
+      backend: one of BACKENDS; None or "auto" takes `triton` where it can, else `reference`.
+      target: what the program is compiled for; None for jax's default device.
+      refusals: why the kernel cannot take these shapes and dtypes on any device; empty if it can.
+
+    Raises:
+      KernelUnavailable: the backend asked for cannot do it.
+    """
+    target = target or Target.of(jax.devices()[0])
+    if backend not in (None, "auto", *BACKENDS):
+        raise KernelUnavailable(f"{op}: unknown backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
+    if backend == "reference":
+        return "reference"
+    reasons = list(refusals) + ([] if backend == "interpret" else _device_refusals(target))
+    if backend in ("triton", "interpret"):
+        if reasons:
+            raise KernelUnavailable(f"{op}: {backend} cannot be used: {'; '.join(reasons)}")
+        return backend
+    if reasons and target.platform == "cuda":
+        _warn_once(op, "; ".join(reasons))
+    return "reference" if reasons else "triton"
+
+
+def _device_refusals(target: Target) -> list[str]:
+    if target.platform != "cuda":
+        return [f"it runs on NVIDIA GPUs, not on {target.platform}"]
+    if target.capability is not None and target.capability < OLDEST:
+        return [f"it needs compute capability {OLDEST / 10}, this device has {target.capability / 10}"]
+    return []
+
+
+@cache
+def _warn_once(op: str, reasons: str) -> None:
+    _log.warning("%s: the plain form is used instead of the kernel: %s", op, reasons)

@@ -17,6 +17,8 @@ T = TypeVar("T")
 # The wrapper's `model_type` names the defaults of an empty inner object (published Moondream 2 files have one).
 MODEL_TYPES = {"moondream1": "moondream2", "moondream2": "moondream2", "moondream3": "moondream3"}
 
+KERNELS = ("auto", "reference", "triton", "interpret")
+
 
 class ConfigError(ValueError):
     """Model settings that cannot be read or do not fit together."""
@@ -169,7 +171,8 @@ class EngineConfig:
       max_rows: sequences decoded at once.
       depth: launches under way at once; 1 blocks on every step, 2 pipelines.
       page_size: positions a key/value page holds.
-      kv_pages: pages of the pool; None sizes it for `max_rows` sequences of a whole context.
+      kv_pages: pages of the pool; None sizes it for `max_rows` sequences of a whole context, or as many pages as fit.
+      memory_fraction: share of the device's memory (of what its allocator can hand out) that the engine may fill.
       step_rows: batch sizes of the decode step.
       prefill_rows: batch sizes of a prefill.
       prefill_lengths: chunk lengths of a prefill.
@@ -181,12 +184,15 @@ class EngineConfig:
       share_prefixes: let questions about one image share its pages.
       fixed_shapes: one bucket of each kind, one request a prefill, nothing shared: a request's result is then the
         same to the last bit whatever else runs (`kv_pages` must be enough that none is set back).
+      kernels: what computes attention and sampling: "reference" (plain XLA), "triton", "interpret" (Triton kernels
+        interpreted, for tests) or "auto", the kernels wherever they run.
     """
 
     max_rows: int = 32
     depth: int = 2
     page_size: int = 16
     kv_pages: int | None = None
+    memory_fraction: float = 0.9
     step_rows: tuple[int, ...] = (2, 8, 32)
     prefill_rows: tuple[int, ...] = (1, 4)
     prefill_lengths: tuple[int, ...] = (32, 128)
@@ -196,6 +202,7 @@ class EngineConfig:
     host_masks: bool = True
     share_prefixes: bool = True
     fixed_shapes: bool = False
+    kernels: str = "auto"
 
     def __post_init__(self):
         _require(self.depth in (1, 2), "depth must be 1 (blocking) or 2 (pipelined)")
@@ -203,6 +210,8 @@ class EngineConfig:
         _require(max(self.step_rows) >= self.max_rows, "the largest of step_rows must hold max_rows")
         _require(min(self.step_rows) >= 2, "step_rows must be at least 2: a single row rounds differently")
         _require(self.page_size >= 1, "page_size must be at least 1")
+        _require(0 < self.memory_fraction <= 1, "memory_fraction must be above 0 and at most 1")
+        _require(self.kernels in KERNELS, f"kernels must be one of {', '.join(KERNELS)}")
         for name in ("step_rows", "prefill_rows", "prefill_lengths"):
             buckets = getattr(self, name)
             _require(min(buckets) >= 1 and list(buckets) == sorted(set(buckets)), f"{name} must be ascending")

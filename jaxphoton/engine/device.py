@@ -21,11 +21,13 @@ from jaxphoton.engine.layout import Prefill, Row, table_width
 from jaxphoton.engine.programs import Family
 from jaxphoton.engine.scheduler import Limits, PrefillPlan, StepPlan
 from jaxphoton.engine.sequence import Sequence
-from jaxphoton.engine.state import PagedCache, RowState
+from jaxphoton.engine.state import Kernels, PagedCache, RowState
 from jaxphoton.image.pooling import pooling_matrices
 from jaxphoton.model import vision
+from jaxphoton.model.attention import Attention, attend, cudnn_attend
 from jaxphoton.model.params import Params
 from jaxphoton.skills.automaton import TokenAutomaton
+from kernels_pallas.dispatch import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Programs:
         self.mask_words = -(-config.text.vocab_size // 32) if engine.host_masks else 0
         self.prefix_pages = -(-config.text.prefix_attn // engine.page_size)
         self.pages = engine.kv_pages or 1 + engine.max_rows * self.table
+        self.kernels = Kernels(engine.kernels, Target.of(next(iter(params.text.wte.devices()))))
         # The text programs do not take the vision leaves: every argument costs host time.
         self.text_params = dataclasses.replace(params, vision=None)
         self._compiled = self._compile()
@@ -91,7 +94,7 @@ class Programs:
         return self._compiled[key]
 
     def _compile(self) -> dict[tuple, Callable]:
-        family = Family(self.config, self.automaton, self.table, self.mask_words)
+        family = Family(self.config, self.automaton, self.table, self.mask_words, self.kernels)
         cache, rows = jax.eval_shape(self.fresh_state)
         jobs: dict[tuple, Callable[[], Any]] = {}
         for batch in self.buckets.step:
@@ -138,11 +141,17 @@ class Programs:
         config = self.config.vision
         side = jax.ShapeDtypeStruct((crops, config.grid, config.grid), jnp.float32)
         pixels = jax.ShapeDtypeStruct((crops, config.crop_size, config.crop_size, 3), jnp.uint8)
+        attention = _vision_attention(self.kernels, self.params.vision.qkv_w.dtype)
 
         def encode_images(params, pixels, rows, columns, image):
-            return vision.embed_images(params, config, pixels, rows, columns, image, images)
+            return vision.embed_images(params, config, pixels, rows, columns, image, images, attention)
 
         return jax.jit(encode_images).lower(self.params.vision, pixels, side, side, _ints(crops))
+
+
+def _vision_attention(kernels: Kernels, dtype: jnp.dtype) -> Attention:
+    fused = kernels.backend in ("auto", "triton") and kernels.target is not None and kernels.target.platform == "cuda"
+    return cudnn_attend if fused and dtype == jnp.bfloat16 else attend
 
 
 class Device:

@@ -48,6 +48,8 @@ class Output(_Column):
 
 ZOMBIE, RUNNING, STOP, LENGTH = -1, 0, 1, 2  # FINISH codes; ZOMBIE: the row had ended before this launch
 
+TOKEN_STREAM, COORDINATE_STREAM, WIDTH_STREAM, HEIGHT_STREAM = range(4)  # of random words, one a purpose
+
 
 def table_width(max_positions: int, page_size: int) -> int:
     """Pages of the longest sequence; a hole may cost up to one page more."""

@@ -21,13 +21,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxphoton.config import ModelConfig
-from jaxphoton.engine import layout, sampling
+from jaxphoton.engine import layout
 from jaxphoton.engine.layout import Output, Prefill, Row
-from jaxphoton.engine.state import PagedCache, RowState, paged_attend
+from jaxphoton.engine.state import Kernels, PagedCache, RowState, paged_attend
 from jaxphoton.model import inputs, region, text
-from jaxphoton.model.attention import attend
 from jaxphoton.model.params import Params
 from jaxphoton.skills.automaton import DONE, TokenAutomaton
+from kernels_pallas.masked_sample import masked_sample
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,12 +39,14 @@ class Family:
       automaton: its grammars; becomes constants of the programs.
       table: width of a page-table row.
       mask_words: width of a host mask in a prefill's control, 0 without host masks.
+      kernels: how attention and sampling are computed.
     """
 
     config: ModelConfig
     automaton: TokenAutomaton
     table: int
     mask_words: int = 0
+    kernels: Kernels = Kernels()
 
 
 def prefix(family: Family, params: Params, cache: PagedCache, embeddings: jax.Array, pages: jax.Array) -> PagedCache:
@@ -54,17 +56,9 @@ def prefix(family: Family, params: Params, cache: PagedCache, embeddings: jax.Ar
     bos = jnp.broadcast_to(params.text.wte[config.tokenizer.bos_id][None, None], (images, 1, embeddings.shape[2]))
     x = jnp.concatenate([bos, embeddings], axis=1)
     positions = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32)[None], x.shape[:2])
-    tail = pages.shape[1] * cache.page_size - x.shape[1]
-
-    def write(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, cache: PagedCache):
-        paged = [
-            jnp.pad(part, ((0, 0), (0, tail), (0, 0), (0, 0))).reshape(*pages.shape, cache.page_size, *part.shape[2:])
-            for part in (k, v)
-        ]
-        cache = PagedCache(cache.k.at[layer, pages].set(paged[0]), cache.v.at[layer, pages].set(paged[1]))
-        return attend(q, k, v), cache
-
-    return text.forward(params.text, config.text, x, positions, write, cache)[1]
+    lengths, none = jnp.full(images, x.shape[1], jnp.int32), jnp.zeros(images, jnp.int32)
+    attending = paged_attend(family.kernels, pages, positions, jnp.ones(x.shape[:2], bool), lengths, none)
+    return text.forward(params.text, config.text, x, positions, attending, cache)[1]
 
 
 def prefill(
@@ -80,9 +74,7 @@ def prefill(
     offsets = jnp.arange(length, dtype=jnp.int32)[None, :]
     count = extra[:, Prefill.COUNT]
     positions = head[:, Row.POSITION][:, None] + offsets
-    attending = paged_attend(
-        tables, positions, offsets < count[:, None], head[:, Row.HOLE], family.config.text.prefix_attn
-    )
+    attending = _attending(family, tables, positions, offsets < count[:, None], head)
     x = inputs.embed(params, fed[:, 0], fed[:, 1], values)
     hidden, cache = text.forward(params.text, family.config.text, x, positions, attending, cache)
     last = jnp.maximum(count - 1, 0)[:, None, None]
@@ -113,9 +105,7 @@ def forward(
     head, tables = control[:, : len(Row)], control[:, len(Row) :]
     before = _before_step(rows, head)
     positions = head[:, Row.POSITION][:, None]
-    attending = paged_attend(
-        tables, positions, before.active[:, None], head[:, Row.HOLE], family.config.text.prefix_attn
-    )
+    attending = _attending(family, tables, positions, before.active[:, None], head)
     row = before.row
     x = inputs.embed(params, rows.token[row][:, None], rows.kind[row][:, None], rows.value[row][:, None])
     hidden, cache = text.forward(params.text, family.config.text, x, positions, attending, cache)
@@ -134,6 +124,14 @@ def sample(
     """The rest of a step, behind `forward` with the same control; mask uint32 [B, ceil(V / 32)] restricts ids."""
     head = control[:, : len(Row)]
     return _sample(family, params, hidden, logits, head, _before_step(rows, head), rows, mask)
+
+
+def _attending(family: Family, tables: jax.Array, positions: jax.Array, valid: jax.Array, head: jax.Array):
+    """Attention of positions behind their image prefix, or of rows without one."""
+    holes = head[:, Row.HOLE]
+    # Behind a prefix that ends on a page border nothing is hidden: as for text alone.
+    prefixes = jnp.where(holes > 0, family.config.text.prefix_attn, 0).astype(jnp.int32)
+    return paged_attend(family.kernels, tables, positions, valid, prefixes, holes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +165,8 @@ def _sample(
     """Chooses the next token of every row, advances its automaton, decides whether it ends."""
     automaton, ids = family.automaton, family.config.tokenizer
     with jax.named_scope("sample"):
-        logits = jnp.where(_allowed(automaton, before.state, mask), logits, -jnp.inf)
-        token, logprob = _draw(head, logits, sampling.TOKEN, before.active)
+        allowed = {"table": jnp.asarray(automaton.allowed), "state": before.state, "mask": mask}
+        token, logprob = _draw(family, head, logits, layout.TOKEN_STREAM, before.active, **allowed)
         in_region = jnp.asarray(automaton.region)[before.state] & before.active
         reads = in_region & (token == ids.coord_id), in_region & (token == ids.size_id)
         bins, bins_logprob = _bins(family, params, hidden, head, *reads)
@@ -193,22 +191,15 @@ def _sample(
         return rows, jnp.stack([columns[c].astype(jnp.int32) for c in Output], axis=1)
 
 
-def _allowed(automaton: TokenAutomaton, state: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """bool [B, V] of states int32 [B], further restricted by a host mask uint32 [B, ceil(V / 32)]."""
-    vocabulary = len(automaton.token_class)
-    words = jnp.asarray(automaton.allowed)[state]
-    words = words if mask is None else words & mask
-    column = jnp.arange(vocabulary, dtype=jnp.uint32)[None, :]
-    return (jnp.repeat(words, 32, axis=1)[:, :vocabulary] >> (column % jnp.uint32(32))) & jnp.uint32(1) > 0
-
-
-def _draw(head: jax.Array, logits: jax.Array, stream: int, needed: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _draw(
+    family: Family, head: jax.Array, logits: jax.Array, stream: int, needed: jax.Array, **allowed: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
     def floats(column: Row) -> jax.Array:
         return lax.bitcast_convert_type(head[:, column], jnp.float32)
 
     seed = lax.bitcast_convert_type(head[:, Row.SEED], jnp.uint32)
-    temperature, top_p = floats(Row.TEMPERATURE), floats(Row.TOP_P)
-    return sampling.choose(logits, temperature, top_p, seed, head[:, Row.INDEX], stream, needed)
+    options = {"stream": stream, "needed": needed, **allowed, **family.kernels.options}
+    return masked_sample(logits, floats(Row.TEMPERATURE), floats(Row.TOP_P), seed, head[:, Row.INDEX], **options)
 
 
 def _bins(
@@ -221,9 +212,9 @@ def _bins(
 
     def read() -> tuple[jax.Array, jax.Array]:
         coordinates, sizes = region.decode(params.region, family.config.region, hidden)
-        x, x_logprob = _draw(head, coordinates, sampling.COORDINATE, coordinate)
-        width, width_logprob = _draw(head, sizes[:, 0], sampling.WIDTH, size)
-        height, height_logprob = _draw(head, sizes[:, 1], sampling.HEIGHT, size)
+        x, x_logprob = _draw(family, head, coordinates, layout.COORDINATE_STREAM, coordinate)
+        width, width_logprob = _draw(family, head, sizes[:, 0], layout.WIDTH_STREAM, size)
+        height, height_logprob = _draw(family, head, sizes[:, 1], layout.HEIGHT_STREAM, size)
         bins = jnp.stack([jnp.where(size, width, x), height], axis=1)
         logprob = jnp.where(size, width_logprob + height_logprob, x_logprob)
         return bins, jnp.where(coordinate | size, logprob, 0.0)

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
 from jaxphoton.config import TextConfig
-from jaxphoton.model.attention import attend
 from jaxphoton.model.text import Attend
+from kernels_pallas.dispatch import Target
+from kernels_pallas.paged_attention import paged_attention
+from kernels_pallas.prefix_attention import prefix_attention
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """How a program's attention and sampling are computed.
+
+    Attributes:
+      backend: as in `EngineConfig.kernels`.
+      target: the device the program is compiled for; None for jax's default device.
+    """
+
+    backend: str = "auto"
+    target: Target | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"backend": self.backend, "target": self.target}
 
 
 @struct.dataclass
@@ -59,22 +81,19 @@ class RowState:
         return cls(ints(), ints(), jnp.zeros((rows + 1, 2), jnp.float32), ints(), ints())
 
 
-def physical(positions: jax.Array, hole: jax.Array, prefix: int) -> jax.Array:
-    """Where logical positions [B, T] lie in a sequence's pages: the hole [B] is behind the prefix."""
-    return jnp.where(positions < prefix, positions, positions + hole[:, None])
-
-
-def paged_attend(tables: jax.Array, positions: jax.Array, valid: jax.Array, hole: jax.Array, prefix: int) -> Attend:
-    """Causal attention over paged keys and values (the plain form; kernels take its place on a GPU).
+def paged_attend(
+    kernels: Kernels, tables: jax.Array, positions: jax.Array, valid: jax.Array, prefixes: jax.Array, holes: jax.Array
+) -> Attend:
+    """Attention over paged keys and values: causal, and both ways inside an image prefix.
 
     Args:
       tables: int32 [B, W] page numbers.
-      positions: int32 [B, T], logical.
-      valid: bool [B, T]; entries that are not write to page 0 and see garbage.
-      hole: int32 [B].
-      prefix: length of an image prefix, static; meaningful where the hole is not 0.
+      positions: int32 [B, T], logical and consecutive.
+      valid: bool [B, T], True for the first entries of a row; the others write to page 0 and see garbage.
+      prefixes: int32 [B], length of the image prefix, 0 for text alone.
+      holes: int32 [B], unused entries behind the prefix.
     """
-    places = physical(positions, hole, prefix)
+    places = jnp.where(positions < prefixes[:, None], positions, positions + holes[:, None])
 
     def write_and_attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, cache: PagedCache):
         size = cache.page_size
@@ -83,25 +102,13 @@ def paged_attend(tables: jax.Array, positions: jax.Array, valid: jax.Array, hole
             cache.k.at[layer, page, places % size].set(k),
             cache.v.at[layer, page, places % size].set(v),
         )
-        keys, values = (_gather(pool, layer, tables) for pool in (cache.k, cache.v))
-        mask = _visible(places, hole, prefix, keys.shape[1])
-        # A page's last tenant may have left NaN: values nobody may see are selected out, not multiplied by zero.
-        # Padding sees entries behind the sequence's end, which hold anything.
-        seen = jnp.any(mask & valid[:, :, None], axis=1)
-        values = jnp.where(seen[:, :, None, None], values, jnp.zeros((), values.dtype))
-        return attend(q, keys, values, mask), cache
+        pools, options = (cache.k, cache.v, tables), {"layer": layer, **kernels.options}
+        if q.shape[1] == 1:
+            lengths = jnp.where(valid, places + 1, 0)[:, 0]
+            out = paged_attention(q[:, 0], *pools, lengths, prefixes, holes, **options)[:, None]
+        else:
+            counts = jnp.sum(valid, axis=1, dtype=jnp.int32)
+            out = prefix_attention(q, *pools, positions[:, 0], counts, prefixes, holes, **options)
+        return out, cache
 
     return write_and_attend
-
-
-def _gather(pool: jax.Array, layer: int, tables: jax.Array) -> jax.Array:
-    """[L, P, G, K, H] and tables [B, W] -> [B, W * G, K, H]."""
-    pages = pool[layer, tables]
-    return pages.reshape(pages.shape[0], -1, *pages.shape[3:])
-
-
-def _visible(places: jax.Array, hole: jax.Array, prefix: int, length: int) -> jax.Array:
-    """bool [B, T, length]: entries up to the query's own, the hole left out."""
-    keys = jnp.arange(length, dtype=jnp.int32)[None, None, :]
-    in_hole = (keys >= prefix) & (keys < prefix + hole[:, None, None])
-    return (keys <= places[:, :, None]) & ~in_hole

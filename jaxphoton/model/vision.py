@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxphoton.config import VisionConfig
-from jaxphoton.model.attention import attend
+from jaxphoton.model.attention import Attention, attend
 from jaxphoton.model.layers import einsum, layer_norm, linear, mlp
 from jaxphoton.model.params import VisionParams
 
@@ -27,24 +27,24 @@ def patchify(config: VisionConfig, pixels: jax.Array) -> jax.Array:
     return cells.transpose(0, 1, 3, 5, 2, 4).reshape(pixels.shape[0], grid * grid, config.patch_dim)
 
 
-def encode(params: VisionParams, config: VisionConfig, pixels: jax.Array) -> jax.Array:
+def encode(params: VisionParams, config: VisionConfig, pixels: jax.Array, attention: Attention = attend) -> jax.Array:
     """Crops uint8 [C, S, S, 3] -> features after the final LayerNorm [C, grid * grid, E]."""
     with jax.named_scope("vision"):
         patches = patchify(config, normalise(pixels)).astype(params.patch_w.dtype)
         x = linear(patches, params.patch_w, params.patch_b) + params.pos_emb[None]
         layers = {name: getattr(params, name) for name in _SCANNED}
-        x, _ = lax.scan(lambda x, layer: (_block(config, layer, x), None), x, layers)
+        x, _ = lax.scan(lambda x, layer: (_block(config, layer, x, attention), None), x, layers)
         return layer_norm(x, params.post_ln)
 
 
 _SCANNED = ("ln", "qkv_w", "qkv_b", "proj_w", "proj_b", "fc1_w", "fc1_b", "fc2_w", "fc2_b")
 
 
-def _block(config: VisionConfig, p: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+def _block(config: VisionConfig, p: dict[str, jax.Array], x: jax.Array, attention: Attention) -> jax.Array:
     with jax.named_scope("attention"):
         qkv = linear(layer_norm(x, p["ln"][0]), p["qkv_w"], p["qkv_b"])
         heads = qkv.reshape(*x.shape[:2], 3, config.enc_n_heads, config.head_dim)
-        out = attend(heads[:, :, 0], heads[:, :, 1], heads[:, :, 2])
+        out = attention(heads[:, :, 0], heads[:, :, 1], heads[:, :, 2])
         x = x + linear(out.reshape(x.shape), p["proj_w"], p["proj_b"])
     with jax.named_scope("mlp"):
         return x + mlp(layer_norm(x, p["ln"][1]), p["fc1_w"], p["fc1_b"], p["fc2_w"], p["fc2_b"])
@@ -93,7 +93,8 @@ def embed_images(
     columns: jax.Array,
     image: jax.Array,
     images: int,
+    attention: Attention = attend,
 ) -> jax.Array:
     """Crops of `images` pictures -> their embeddings [I, grid * grid, D]; arguments as in `encode` and `combine`."""
-    features = encode(params, config, pixels)
+    features = encode(params, config, pixels, attention)
     return project(params, *combine(config, features, rows, columns, image, images))

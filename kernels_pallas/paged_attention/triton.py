@@ -1,0 +1,248 @@
+"""Paged attention as one Pallas-Triton kernel.
+
+A program takes a few neighbouring kv heads of one row and a share of its keys. Memory is what it waits for: a token's
+heads adjoin in a page, so `block_heads` heads of one token are one run of a few hundred bytes, read 16 bytes a thread;
+the keys and values of a whole block are asked for before either is used; programs that run side by side (the first
+grid axis) read the neighbouring heads of the same pages.
+
+With one query a kv head a dot would waste 15/16 of a tensor core, so products are summed in registers. Each place of
+a block keeps a softmax of its own (maximum, sum, weighted values) through the loop: no program waits for its other
+warps before the end, when the places are merged. Queries of a group (grouped heads) are a static loop around that.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+
+from kernels_pallas.dispatch import Target
+from kernels_pallas.triton_shim import pallas_call
+
+HEAD_DIMS = (16, 32, 64, 128)
+FLOAT8_CAPABILITY = 89
+LOWEST = float(jnp.finfo(jnp.float32).min) / 2  # finite, so that a difference of two is not NaN
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What may be varied on a GPU.
+
+    Attributes:
+      block_heads: kv heads a program takes at most; a power of two.
+      block_size: float32 accumulators a program keeps, of all its queries together.
+      block_queries: queries of one kv head a program takes at most; more are spread over programs.
+      programs: a multiprocessor's share, which sets how often keys are split.
+      max_splits: bound on that, since the combine reads every part.
+    """
+
+    block_heads: int = 2
+    block_size: int = 4096
+    block_queries: int = 8
+    warps: int = 4
+    stages: int = 1
+    programs: int = 4
+    max_splits: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Static sizes of one compiled kernel."""
+
+    block_k: int
+    heads: int
+    queries: int
+    chunks: int
+    page_size: int
+    width: int
+    splits: int
+    scale: float
+
+
+def refusals(q: jax.Array, k_pool: jax.Array) -> list[str]:
+    """Why the kernel cannot take these shapes and dtypes on any device."""
+    reasons = []
+    if q.shape[2] not in HEAD_DIMS:
+        reasons.append(f"its head dims are {HEAD_DIMS}, not {q.shape[2]}")
+    if k_pool.dtype.itemsize == 1 and 2**31 < k_pool.size <= 2**32:
+        # Pallas-Triton counts in int32 elements up to 2^32 bytes, which one-byte elements overflow.
+        reasons.append(f"a one-byte pool of {k_pool.size} elements, between 2^31 and 2^32, overflows its offsets")
+    return reasons
+
+
+def device_refusals(k_pool: jax.Array, target: Target) -> list[str]:
+    """Why the kernel cannot take these dtypes on this device."""
+    if k_pool.dtype.itemsize == 1 and target.capability is not None and target.capability < FLOAT8_CAPABILITY:
+        return [f"float8 needs compute capability {FLOAT8_CAPABILITY / 10}, this device has {target.capability / 10}"]
+    return []
+
+
+def choose_splits(q: jax.Array, k_pool: jax.Array, tables: jax.Array, cores: int, tuning: Tuning = Tuning()) -> int:
+    """How many programs share a row's keys: one where the batch alone fills the device."""
+    plan = _plan(q, k_pool, tables, 1, tuning)
+    programs = q.shape[0] * (k_pool.shape[3] // plan.heads) * plan.chunks
+    blocks = -(-plan.width * plan.page_size // plan.block_k)
+    return max(1, min(tuning.programs * cores // programs, tuning.max_splits, blocks))
+
+
+def paged_attention(
+    q: jax.Array,
+    k_pool: jax.Array,
+    v_pool: jax.Array,
+    tables: jax.Array,
+    lengths: jax.Array,
+    prefixes: jax.Array,
+    holes: jax.Array,
+    *,
+    layer: int,
+    k_scale: jax.Array | None = None,
+    v_scale: jax.Array | None = None,
+    splits: int,
+    interpret: bool = False,
+    tuning: Tuning = Tuning(),
+) -> jax.Array:
+    """Shapes and meaning as in `kernels_pallas.paged_attention.api`."""
+    batch, query_heads, head_dim = q.shape
+    kv_heads = k_pool.shape[3]
+    plan = _plan(q, k_pool, tables, splits, tuning)
+    grouped = q.reshape(batch, kv_heads, query_heads // kv_heads, head_dim)
+    parts = (batch, splits, *grouped.shape[1:])
+    float32 = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    whole = jax.ShapeDtypeStruct(grouped.shape, q.dtype)
+    call = pallas_call(
+        functools.partial(_kernel, plan),
+        name="paged_attention",
+        grid=(kv_heads // plan.heads * plan.chunks, splits, batch),
+        out_shape=[whole] if splits == 1 else [float32(parts), float32(parts[:-1]), float32(parts[:-1])],
+        warps=tuning.warps,
+        stages=tuning.stages,
+        interpret=interpret,
+    )
+    # The layer is an operand, not a constant of the kernel: all layers share one.
+    layer_index = jnp.full(1, layer, jnp.int32)
+    scales = () if k_scale is None or v_scale is None else (k_scale, v_scale)
+    outputs = call(layer_index, tables, lengths, prefixes, holes, grouped, k_pool, v_pool, *scales)
+    if splits == 1:
+        return outputs[0].reshape(q.shape)
+    return _combine(outputs, query_heads, q.dtype, tuning, interpret)
+
+
+def _plan(q: jax.Array, k_pool: jax.Array, tables: jax.Array, splits: int, tuning: Tuning) -> _Plan:
+    page_size, kv_heads, head_dim = k_pool.shape[2:]
+    group = q.shape[1] // kv_heads
+    heads = math.gcd(kv_heads, tuning.block_heads)
+    queries = max(n for n in range(1, tuning.block_queries + 1) if group % n == 0)
+    # No thread gets less than one load of 16 bytes in bfloat16.
+    size = max(tuning.block_size // queries, tuning.warps * 32 * 8)
+    block_k = 1 << (size // (heads * head_dim)).bit_length() - 1
+    # Scores in units of log 2: the hardware has exp2.
+    scale = head_dim**-0.5 * math.log2(math.e)
+    return _Plan(block_k, heads, queries, group // queries, page_size, tables.shape[1], splits, scale)
+
+
+def _kernel(plan: _Plan, layer_ref, tables_ref, lengths_ref, prefixes_ref, holes_ref, q_ref, k_ref, v_ref, *refs):
+    """One program: the keys of one share, for `plan.heads` kv heads and `plan.queries` queries of each."""
+    outs = 1 if plan.splits == 1 else 3
+    scale_refs, out_refs = refs[:-outs], refs[-outs:]
+    split, row = pl.program_id(1), pl.program_id(2)
+    heads = pl.ds(lax.div(pl.program_id(0), plan.chunks) * plan.heads, plan.heads)
+    first_query = lax.rem(pl.program_id(0), plan.chunks) * plan.queries
+    layer = layer_ref[0]
+    prefix, hole_end = prefixes_ref[row], prefixes_ref[row] + holes_ref[row]
+    length = jnp.minimum(lengths_ref[row], plan.width * plan.page_size)
+    # A row that ends in its hole ends before it: its last entry is always visible.
+    length = jnp.where((length > prefix) & (length <= hole_end), prefix, length)
+    k_scale, v_scale = (ref[layer] for ref in scale_refs) if scale_refs else (jnp.float32(1), jnp.float32(1))
+    queries = [
+        q_ref[row, heads, first_query + i, :].astype(jnp.float32) * (k_scale * plan.scale) for i in range(plan.queries)
+    ]
+
+    def visit(block, states):
+        entries = block * plan.block_k + lax.iota(jnp.int32, plan.block_k)
+        visible = (entries < length) & ((entries < prefix) | (entries >= hole_end))
+        # What may hold NaN is not read: the last entry is read again in its place, and gets no weight.
+        entries = jnp.where(visible, entries, length - 1)
+        page, offset = tables_ref[row, lax.div(entries, plan.page_size)], lax.rem(entries, plan.page_size)
+        k = k_ref[layer, page, offset, heads, :]
+        v = v_ref[layer, page, offset, heads, :]
+        k, v = k.astype(jnp.float32), v.astype(jnp.float32)
+        return tuple(_attend(q, k, v, visible[:, None], *state) for q, state in zip(queries, states, strict=True))
+
+    blocks = lax.div(length + (plan.block_k - 1), plan.block_k)
+    share = lax.div(blocks + (plan.splits - 1), plan.splits)
+    begin = split * share
+    shape = (plan.block_k, plan.heads)
+    state = (
+        jnp.full(shape, LOWEST, jnp.float32),
+        jnp.zeros(shape, jnp.float32),
+        jnp.zeros((*shape, q_ref.shape[-1]), jnp.float32),
+    )
+    states = lax.fori_loop(begin, jnp.minimum(begin + share, blocks), visit, (state,) * plan.queries)
+    for i, state in enumerate(states):
+        top, total, values = _merge(*state)
+        values = values * v_scale
+        place = (heads, first_query + i)
+        if plan.splits == 1:
+            out_refs[0][row, *place, :] = _normalise(values, total).astype(out_refs[0].dtype)
+        else:
+            out_refs[0][row, split, *place, :] = values
+            out_refs[1][row, split, *place] = top
+            out_refs[2][row, split, *place] = total
+
+
+def _attend(q, k, v, visible, top, total, values):
+    """Online softmax, each place for itself: q [n, H], k and v [T, n, H], top and total [T, n], values [T, n, H]."""
+    scores = jnp.sum(q[None] * k, axis=2)
+    new_top = jnp.maximum(top, scores)
+    kept = jnp.exp2(top - new_top)
+    weights = jnp.where(visible, jnp.exp2(scores - new_top), jnp.float32(0))
+    return new_top, total * kept + weights, values * kept[:, :, None] + weights[:, :, None] * v
+
+
+def _merge(tops, totals, values):
+    """One softmax of those of axis 0: [T, n], [T, n], [T, n, H] -> [n], [n], [n, H]; values stay unnormalised."""
+    top = jnp.max(tops, axis=0)
+    kept = jnp.exp2(tops - top[None])
+    return top, jnp.sum(totals * kept, axis=0), jnp.sum(values * kept[:, :, None], axis=0)
+
+
+def _normalise(values, total):
+    """A row that saw nothing has a total of 0 and gives zeros."""
+    return values / jnp.where(total > 0, total, jnp.float32(1))[..., None]
+
+
+def _combine(parts: list[jax.Array], query_heads: int, dtype, tuning: Tuning, interpret: bool) -> jax.Array:
+    """The shares of a row, [B, S, K, R, H] and twice [B, S, K, R] -> [B, N, H].
+
+    A kernel, since XLA makes up to four of the plain form, depending on the shape.
+    """
+    batch, splits, *_, head_dim = parts[0].shape
+    heads = math.gcd(query_heads, tuning.block_heads)
+
+    def kernel(values_ref, tops_ref, totals_ref, out_ref):
+        row, block = pl.program_id(0), pl.ds(pl.program_id(1) * heads, heads)
+        tops = [tops_ref[row, s, block] for s in range(splits)]
+        top = functools.reduce(jnp.maximum, tops)
+        total, values = jnp.zeros_like(top), jnp.zeros((heads, head_dim), jnp.float32)
+        for s in range(splits):
+            kept = jnp.exp2(tops[s] - top)
+            total += kept * totals_ref[row, s, block]
+            values += kept[:, None] * values_ref[row, s, block, :]
+        out_ref[row, block, :] = _normalise(values, total).astype(dtype)
+
+    call = pallas_call(
+        kernel,
+        name="paged_attention_combine",
+        grid=(batch, query_heads // heads),
+        out_shape=jax.ShapeDtypeStruct((batch, query_heads, head_dim), dtype),
+        warps=1,
+        stages=1,
+        interpret=interpret,
+    )
+    tails = ((query_heads, head_dim), (query_heads,), (query_heads,))
+    return call(*(part.reshape(batch, splits, *tail) for part, tail in zip(parts, tails, strict=True)))

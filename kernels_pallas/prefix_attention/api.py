@@ -1,0 +1,96 @@
+"""The public function: checks its arguments and chooses a backend."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from kernels_pallas.dispatch import Target, choose
+from kernels_pallas.prefix_attention import reference, triton
+
+OP = "prefix_attention"
+
+
+def prefix_attention(
+    q: jax.Array,
+    k_pool: jax.Array,
+    v_pool: jax.Array,
+    tables: jax.Array,
+    starts: jax.Array,
+    counts: jax.Array,
+    prefixes: jax.Array,
+    holes: jax.Array,
+    *,
+    layer: int,
+    k_scale: jax.Array | None = None,
+    v_scale: jax.Array | None = None,
+    backend: str | None = None,
+    target: Target | None = None,
+) -> jax.Array:
+    """Attention of new positions over all that is cached, rows of different kind and length in one launch.
+
+    Logical position p of a row is entry p of its pages if p < prefix, else entry p + hole: the hole is the unused
+    tail of the last page of an image prefix. Entry s lies in page tables[b, s // G] at s % G. A query at entry p sees
+    entries up to p, one in the prefix also the whole prefix, nobody the hole. Rows of text alone have prefix and hole
+    0. Entries that no query sees may hold anything, NaN included.
+
+    Args:
+      q: [B, T, N, H] bfloat16 or float32, the queries of positions starts .. starts + T - 1.
+      k_pool, v_pool: [L, P, G, K, H] in q's dtype, or float8_e4m3fn with scales. They hold the keys and values of
+        these very queries already. Query head n reads head n // (N // K).
+      tables: int32 [B, W] page numbers; those behind the last visible entry may be any.
+      starts: int32 [B].
+      counts: int32 [B], how many of the T queries are real; 0 for a padding row.
+      prefixes, holes: int32 [B].
+      layer: index into L.
+      k_scale, v_scale: float32 [L]; a float8 entry stands for its value times scale[layer].
+      backend: see `kernels_pallas.dispatch.choose`.
+      target: the device compiled for; None for jax's default device.
+
+    Returns:
+      [B, T, N, H] in q's dtype, zeros where a query is not real. Scores are scaled by H^-0.5; softmax and sums are
+      float32, and so are the products of float32 inputs (no TF32).
+
+    Raises:
+      ValueError: shapes or dtypes that do not fit together.
+      KernelUnavailable: the backend asked for cannot do it.
+    """
+    faults = _faults(q, k_pool, v_pool, tables, (starts, counts, prefixes, holes), layer, k_scale, v_scale)
+    if faults:
+        raise ValueError(f"{OP}: {'; '.join(faults)}")
+    target = target or Target.of(jax.devices()[0])
+    refusals = triton.refusals(k_pool, None if backend == "interpret" else target)
+    chosen = choose(OP, backend, target, refusals)
+    rows = (tables, starts, counts, prefixes, holes)
+    if chosen == "reference":
+        return reference.attend(q, k_pool, v_pool, *rows, layer, k_scale, v_scale)
+    return triton.attend(q, k_pool, v_pool, *rows, layer, k_scale, v_scale, interpret=chosen == "interpret")
+
+
+def _faults(q, k_pool, v_pool, tables, per_row, layer, k_scale, v_scale) -> list[str]:
+    if q.ndim != 4 or k_pool.ndim != 5:
+        return [f"q must be [B, T, N, H] and the pools [L, P, G, K, H], not {q.shape} and {k_pool.shape}"]
+    faults = []
+    rows, _, heads, head_dim = q.shape
+    layers, _, _, kv_heads, _ = k_pool.shape
+    if v_pool.shape != k_pool.shape or v_pool.dtype != k_pool.dtype:
+        faults.append(f"the pools differ: {k_pool.dtype} {k_pool.shape} and {v_pool.dtype} {v_pool.shape}")
+    if k_pool.shape[4] != head_dim or heads % kv_heads:
+        faults.append(f"queries {q.shape} do not fit pools {k_pool.shape}: same H, and N a multiple of K")
+    if q.dtype not in (jnp.bfloat16, jnp.float32):
+        faults.append(f"queries must be bfloat16 or float32, not {q.dtype}")
+    scales = [scale for scale in (k_scale, v_scale) if scale is not None]
+    if k_pool.dtype == jnp.float8_e4m3fn:
+        if len(scales) < 2 or any(scale.shape != (layers,) or scale.dtype != jnp.float32 for scale in scales):
+            faults.append(f"float8 pools need k_scale and v_scale, float32 [{layers}]")
+    elif k_pool.dtype != q.dtype:
+        faults.append(f"pools must be {q.dtype} like the queries, or float8_e4m3fn, not {k_pool.dtype}")
+    elif scales:
+        faults.append(f"scales are for float8 pools, not {k_pool.dtype}")
+    if not 0 <= layer < layers:
+        faults.append(f"layer {layer} is not one of {layers}")
+    if tables.ndim != 2 or tables.shape[0] != rows or tables.dtype != jnp.int32:
+        faults.append(f"tables must be int32 [{rows}, W], not {tables.dtype} {tables.shape}")
+    if any(x.shape != (rows,) or x.dtype != jnp.int32 for x in per_row):
+        faults.append(f"starts, counts, prefixes and holes must be int32 [{rows}]")
+    return faults

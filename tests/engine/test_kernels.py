@@ -1,0 +1,46 @@
+"""The engine on the Triton kernels, interpreted: what the oracle gives, as on the plain forms."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from jaxphoton.engine.device import Device, Programs
+from jaxphoton.oracle import Oracle
+from kernels_pallas.dispatch import KernelUnavailable
+from tests.engine import tiny
+from tests.engine.judge import Judge
+from tests.engine.schedules import schedule
+from tests.engine.tiny import Loop, Poisoned
+
+# The kernels take head dims from 16 on; the parameters have the same shapes.
+CONFIG = dataclasses.replace(tiny.CONFIG, text=dataclasses.replace(tiny.CONFIG.text, n_heads=2, n_kv_heads=1))
+ENGINE = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((3, 9),), kernels="interpret")
+SCHEDULES = range(12)
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> Programs:
+    return Programs(tiny.parameters(), CONFIG, tiny.TABLES, ENGINE)
+
+
+def test_interpreted_kernels_give_what_the_oracle_gives(interpreted):
+    judge = Judge(Oracle(tiny.parameters(), CONFIG))
+    loop = Loop(interpreted, Device(Poisoned(interpreted)))
+    for number in SCHEDULES:
+        sequences, _ = loop.run(schedule(number))
+        for sequence in sequences:
+            judge.compare(sequence.request, sequence.tokens, sequence.finish_reason)
+    assert judge.judged > len(SCHEDULES)
+    assert not judge.near_ties
+
+
+def test_kernels_that_cannot_run_here_are_refused():
+    with pytest.raises(KernelUnavailable, match="NVIDIA"):
+        Programs(tiny.parameters(), CONFIG, tiny.TABLES, dataclasses.replace(ENGINE, kernels="triton"))
+
+
+def test_kernels_that_do_not_fit_the_model_are_refused():
+    with pytest.raises(KernelUnavailable, match="head"):
+        Programs(tiny.parameters(), tiny.CONFIG, tiny.TABLES, ENGINE)

@@ -58,9 +58,7 @@ def masked_sample(
     rest = {"stream": stream, "table": table, "state": state, "mask": mask, "needed": needed}
     if chosen == "reference":
         return reference.masked_sample(logits, temperature, top_p, seed, index, **rest)
-    return triton.masked_sample(
-        logits, temperature, top_p, seed, index, **rest, interpret=chosen == "interpret"
-    )
+    return triton.masked_sample(logits, temperature, top_p, seed, index, **rest, interpret=chosen == "interpret")
 
 
 def _check(logits, temperature, top_p, seed, index, stream, table, state, mask, needed) -> None:

@@ -2,8 +2,8 @@
 
 No threshold of the top-p set is searched. The best entry of the whole row is the best of the set if it lies in it,
 which one sum over the entries before it decides. If it does not, neither does any entry behind it, and the best of
-those before it is tried next: few sums, over few blocks, since most hold nothing as likely as the best. With the same
-noise this is the choice of the reference.
+those before it is tried next. With the same noise this is the choice of the reference, after about 1 - ln(top_p)
+sums, each over the blocks alone that hold an entry before the one on trial.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def masked_sample(
     logits = _widen(logits, width, -jnp.inf)
     words = [_widen(array, pl.cdiv(width, 32), 0) for array in (table, mask) if array is not None]
     settings = _settings(temperature, top_p, seed, index, state, needed)
-    plan = _Plan(block, blocks, table is not None, mask is not None)
+    plan = _Plan(columns, block, blocks, table is not None, mask is not None)
     call = partial(pallas_call, warps=WARPS, stages=1, interpret=interpret)
     scan = call(
         partial(_scan, plan, stream),
@@ -97,6 +97,7 @@ def _settings(temperature, top_p, seed, index, state, needed) -> jax.Array:
 class _Plan(NamedTuple):
     """How rows are cut, and which bits restrict them."""
 
+    columns: int
     block: int
     blocks: int
     table: bool
@@ -174,16 +175,15 @@ def _settle(plan: _Plan, settings: Any, logits: Any, *refs: Any) -> None:
     @pl.when(row.needed)
     def _() -> None:
         slot = jnp.arange(pl.next_power_of_2(plan.blocks), dtype=jnp.int32)
-        real = slot < plan.blocks
         at = jnp.minimum(slot, plan.blocks - 1)
-        peaks = jnp.where(real, known[row.number, PEAK, at], -jnp.inf)
+        peaks = jnp.where(slot < plan.blocks, known[row.number, PEAK, at], -jnp.inf)
         peak = jnp.max(peaks)
         floor = _finite(peak)
         lift = (peaks - floor) / row.temperature
         score = known[row.number, SCORE, at] + lift
         token = _first(score == jnp.max(score), best_columns[row.number, at])
-        token = jnp.minimum(token, plan.blocks * plan.block - 1)  # out of range only if logits are NaN
-        limit = row.top_p * jnp.sum(known[row.number, MASS, at] * jnp.exp(lift))
+        token = jnp.minimum(token, plan.columns - 1)  # beyond them only if logits are NaN
+        limit = jnp.maximum(row.top_p, 0.0) * jnp.sum(known[row.number, MASS, at] * jnp.exp(lift))
 
         def retry(carry: tuple[Any, Any]) -> tuple[Any, Any]:
             token, _ = carry

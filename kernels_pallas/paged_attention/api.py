@@ -58,11 +58,16 @@ def paged_attention(
         refusals += triton.device_refusals(k_pool, target)
     chosen = choose("paged_attention", backend, target, refusals)
     operands = (q, k_pool, v_pool, tables, lengths, prefixes, holes)
-    scales = {"k_scale": k_scale, "v_scale": v_scale}
     if chosen == "reference":
-        return reference.paged_attention(*operands, layer=layer, **scales)
-    splits = splits or triton.choose_splits(q, k_pool, tables, target.cores)
-    return triton.paged_attention(*operands, layer=layer, **scales, splits=splits, interpret=chosen == "interpret")
+        return reference.paged_attention(*operands, layer=layer, k_scale=k_scale, v_scale=v_scale)
+    return triton.paged_attention(
+        *operands,
+        layer=layer,
+        k_scale=k_scale,
+        v_scale=v_scale,
+        splits=splits or triton.choose_splits(q, k_pool, tables, target.cores),
+        interpret=chosen == "interpret",
+    )
 
 
 def _check(q, k_pool, v_pool, integers, layer, scales, splits) -> None:

@@ -13,8 +13,8 @@ from kernels_pallas.dispatch import Target
 from kernels_pallas.triton_shim import dot, pallas_call
 
 LOG2_E = 1.4426950408889634
-# Of Triton's pipeline, two go to the page numbers that the loads of keys depend on; with fewer than 5 a block's keys are
-# waited for as soon as they are asked for (read off the PTX).
+# The loads of keys depend on those of page numbers, and both take stages: with fewer than 5 a block's keys are waited
+# for as soon as they are asked for (read off the PTX).
 STAGES = 5
 MASKED = -1e30  # finite: the difference of two masked scores is 0, not NaN
 
@@ -85,7 +85,10 @@ def attend(
 
 
 def _blocks(tokens: int, head_dim: int, dtype: jax.typing.DTypeLike) -> tuple[int, int]:
-    """Queries and keys of a block: the largest that spill no registers on compute capability 8.0 to 9.0."""
+    """Queries and keys of a block: the largest that spill no registers on compute capability 8.0 to 9.0.
+
+    (All but float32 queries over float8 pools, which spill some.)
+    """
     block_q = 64 if tokens >= 64 and dtype != jnp.float32 else 32 if tokens >= 32 else 16
     return block_q, 64 if head_dim <= 64 and dtype != jnp.float32 else 32
 

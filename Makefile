@@ -16,7 +16,7 @@ install = c=constraints/$$($(1)/bin/python -c '$(TAG)').txt; \
 	$(1)/bin/python -m pip install --quiet $$c --editable '$(2)'
 PINS := pyproject.toml $(wildcard constraints/*.txt)
 
-.PHONY: demo test lint unit smoke format clean
+.PHONY: demo test lint unit smoke cuda-check format clean
 
 demo: .venv/base.stamp
 	HF_HUB_OFFLINE=1 $(BIN)/jaxphoton caption examples/shapes --out demo-captions.jsonl
@@ -44,12 +44,17 @@ smoke: .venv/dev.stamp
 smoke-on: .venv-$(VERSION)/dev.stamp
 	.venv-$(VERSION)/bin/python -m pytest -m smoke
 
+# Every program and kernel for every chip, compiled without a GPU; `unit` does the quick part (tests/cuda). Both fetch
+# jax's CUDA plugin once, into .cuda, which no other process sees. ARGS='--chip h200 --only step' for a part.
+cuda-check: .venv/dev.stamp
+	$(BIN)/python scripts/cuda_check.py $(ARGS)
+
 format: .venv/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-3.* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-3.* .cuda build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \

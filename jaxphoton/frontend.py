@@ -6,7 +6,7 @@ import dataclasses
 import os
 import secrets
 import threading
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 from typing import Any
@@ -28,13 +28,18 @@ from jaxphoton.skills.settings import MAX_SEED, Settings
 
 
 class Frontend:
-    """Prepares images, submits requests, reads results back."""
+    """Prepares images, submits requests, reads results back.
+
+    Attributes:
+      on_image: called with each picture that was prepared, on the thread that asked for it; must not raise.
+    """
 
     def __init__(self, engine: Engine, config: ModelConfig, tokenizer: Tokenizer, max_pixels: int):
         self.engine = engine
         self._config, self._tokenizer, self._max_pixels = config, tokenizer, max_pixels
         self._lock = threading.Lock()
         self._pool: ImagePool | None = None
+        self.on_image: Callable[[Prepared], None] | None = None
 
     def __call__(
         self, skill: Skill, image: Any, given: Mapping[str, Any] | None, stream_key: str | None = None
@@ -131,6 +136,9 @@ class Frontend:
         return BatchItem(key, self.result(skill, settings, submission.future.result(), submission.metrics), None)
 
     def _encoded(self, prepared: Prepared) -> EncodedImage:
+        on_image = self.on_image
+        if on_image is not None:
+            on_image(prepared)
         return EncodedImage(
             ImageInput(prepared.digest, prepared.crops, prepared.seconds),
             prepared.size,

@@ -61,6 +61,17 @@ def number(kind: type, low: float, high: float = math.inf, *, above: bool = Fals
     return parse
 
 
+def numbers(text: str) -> list[int]:
+    """An argparse type: positive whole numbers such as 1,8,32."""
+    try:
+        values = [int(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or min(values) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 8,64")
+    return values
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Which model, and how it is loaded."""
     group = parser.add_argument_group("model")

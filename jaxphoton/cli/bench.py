@@ -1,64 +1,24 @@
-"""`jaxphoton bench host`: what a tick of the engine costs the host."""
+"""`jaxphoton bench`: measures the engine on this machine."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import json
-import sys
-from contextlib import nullcontext
+from importlib import import_module
 
-from jaxphoton.cli.base import OK, CommandParser, number
+from jaxphoton.cli.base import CommandParser
 
-DESCRIPTION = """\
-Measures parts of the engine on this machine.
-
-bench host: microseconds of host work a decode tick (plan, launch, commit) with programs that do nothing; on a fast
-GPU the pipeline is full as long as this is less than the device's step."""
+KINDS = ("host", "pipeline", "throughput")
 
 
 def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser("bench", help="measure the engine on this machine", description=DESCRIPTION)
+    parser = subparsers.add_parser("bench", help="measure the engine on this machine")
     kinds = parser.add_subparsers(dest="bench", metavar="WHAT", required=True, parser_class=CommandParser)
-    host = kinds.add_parser("host", help="host work a tick", description=DESCRIPTION)
-    host.add_argument("--rows", type=_rows, default=[8, 64], metavar="N,N", help="batch sizes (default: 8,64)")
-    host.add_argument("--ticks", type=number(int, 10, 1500), default=400, metavar="N", help="ticks (default: 400)")
-    host.add_argument("--busy", action="store_true", help="beside a thread that computes in Python all the while")
-    host.add_argument(
-        "--switch-interval",
-        type=number(float, 1e-5, 1),
-        metavar="SECONDS",
-        help="how long a thread may keep the interpreter (default: what the engine sets; Python's own is 0.005)",
-    )
-    host.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    for kind in KINDS:
+        _module(kind).add_parser(kinds)
 
 
 def run(args) -> int:
-    from jaxphoton import platform
-    from jaxphoton.measure.host_bench import busy_thread, measure_host
-
-    platform.calm_interpreter()
-    if args.switch_interval is not None:
-        sys.setswitchinterval(args.switch_interval)
-    with busy_thread() if args.busy else nullcontext():
-        costs = {rows: dataclasses.asdict(measure_host(rows, args.ticks)) for rows in args.rows}
-    if args.json:
-        rows = {str(rows): cost for rows, cost in costs.items()}
-        print(json.dumps({"rows": rows, "ticks": args.ticks, "busy": args.busy}))
-        return OK
-    print("microseconds a tick; programs do nothing" + (", another thread is busy" if args.busy else ""))
-    print(f"{'':>5} {'medians':>8} {'':>26} {'whole tick':>12}")
-    print(f"{'rows':>5} {'tick':>8} {'plan':>8} {'launch':>8} {'commit':>8} {'mean':>8} {'p99':>8}")
-    for rows, cost in costs.items():
-        print(f"{rows:>5} " + " ".join(f"{value:8.1f}" for value in cost.values()))
-    return OK
+    return _module(args.bench).run(args)
 
 
-def _rows(text: str) -> list[int]:
-    try:
-        rows = [int(part) for part in text.split(",")]
-    except ValueError:
-        rows = []
-    if not rows or min(rows) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of batch sizes such as 8,64")
-    return rows
+def _module(kind: str):
+    return import_module(f"jaxphoton.cli.bench_{kind}")

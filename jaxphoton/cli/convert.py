@@ -14,9 +14,12 @@ def add_parser(subparsers) -> None:
         description="Reads a model (a file, a folder, or a Hugging Face id) and writes settings, tokenizer and weights "
         "to the folder DST, which must not exist or be empty.",
     )
-    parser.add_argument("src", metavar="SRC", help="safetensors file, model folder, or Hugging Face id")
+    parser.add_argument("src", metavar="SRC", help="safetensors or .pt file, model folder, or Hugging Face id")
     parser.add_argument("dst", metavar="DST", help="folder to write")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="type of the weights")
+    parser.add_argument(
+        "--float8-experts", action="store_true", help="keep the experts of a float8 checkpoint as they are stored"
+    )
     parser.add_argument("--revision", default=None, help="revision of a Hugging Face id")
     parser.set_defaults(run=run)
 
@@ -27,14 +30,14 @@ def run(args: argparse.Namespace) -> int:
     from jaxphoton.weights.checkpoint import WeightsError
 
     try:
-        print(_convert(args.src, args.dst, args.dtype, args.revision))
+        print(_convert(args.src, args.dst, args.dtype, args.float8_experts, args.revision))
     except (ConfigError, WeightsError) as error:
         print(f"jaxphoton convert: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _convert(src: str, dst: str, dtype: str, revision: str | None) -> str:
+def _convert(src: str, dst: str, dtype: str, float8_experts: bool, revision: str | None) -> str:
     import jax
 
     from jaxphoton.config import load_config
@@ -43,11 +46,11 @@ def _convert(src: str, dst: str, dtype: str, revision: str | None) -> str:
 
     # What can fail without reading a weight comes first.
     orbax.require_vacant(dst)
-    source = hub.resolve(src, revision)
+    source = hub.resolve(src, revision, float8_experts)
     config = load_config((source if source.is_dir() else source.parent) / "config.json")
     tokenizer = hub.resolve_tokenizer(src, source, config)
     # On the host: a conversion needs no accelerator, and the model may not fit one.
-    config, params = load.load_model(source, dtype, jax.devices("cpu")[0])
+    config, params = load.load_model(source, dtype, jax.devices("cpu")[0], float8_experts)
     folder = orbax.save(dst, params, config, tokenizer)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

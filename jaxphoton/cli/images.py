@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from jaxphoton.cli.base import OK, SOME_FAILED, CommandError, settings_of
+from jaxphoton.cli.tracing import before_loading, recorded
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 
@@ -107,12 +109,16 @@ def run_images(
     images = find_images(args.paths)
     if args.out and not args.out.absolute().parent.is_dir():
         raise CommandError(f"--out {args.out}: no folder {args.out.absolute().parent}")
+    before_loading(args)
     model = load_model(args)
+    if args.depth is not None:
+        model.engine_config = dataclasses.replace(model.engine_config, depth=args.depth)
     how = "greedy" if args.temperature == 0 else f"temperature {args.temperature:g}"
     many = f"{len(images)} image{'s' * (len(images) != 1)}"
     print(f"jaxphoton {args.command}: {many}, model {args.model}, {how}", file=sys.stderr, flush=True)
     failed = 0
-    with model, _lines(args.out) as out, _progress(len(images)) as bar:
+    # The trace outermost: closing the model ends what is under way.
+    with recorded(args, model), model, _lines(args.out) as out, _progress(len(images)) as bar:
         for key, answer in _ask(model, task, images, arguments, settings_of(args)):
             record = {"key": key} | {name: answer[name] for name in (*fields, "error") if name in answer}
             failed += "error" in record

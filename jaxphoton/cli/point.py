@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaxphoton.cli.base import add_model_options, add_sampling_options
 from jaxphoton.cli.images import PATHS_HELP, add_image_arguments, run_images
+from jaxphoton.cli.tracing import add_trace_options
 
 EPILOG = f"""\
 {PATHS_HELP}
@@ -26,6 +27,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--object", required=True, metavar="TEXT", help="what to point at")
     add_model_options(parser)
     add_sampling_options(parser, objects=True)
+    add_trace_options(parser)
 
 
 def run(args) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,13 @@ import numpy as np
 
 from jaxphoton.config import EngineConfig, ModelConfig
 from jaxphoton.engine import programs
+from jaxphoton.engine.buckets import make_buckets
 from jaxphoton.engine.control import ControlPacker, Masks
 from jaxphoton.engine.layout import Prefill, Row, table_width
+from jaxphoton.engine.memory import MemoryPlan, size_pool
 from jaxphoton.engine.programs import Family
-from jaxphoton.engine.scheduler import Limits, PrefillPlan, StepPlan
+from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
+from jaxphoton.engine.scratch import Key, compiled, estimate, program_keys
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.engine.state import Kernels, PagedCache, RowState
 from jaxphoton.image.pooling import pooling_matrices
@@ -29,41 +32,7 @@ from jaxphoton.model.params import Params
 from jaxphoton.skills.automaton import TokenAutomaton
 from kernels_pallas.dispatch import Target
 
-
-@dataclass(frozen=True, slots=True)
-class Buckets:
-    """The shapes that are compiled. `vision` holds (images, crops)."""
-
-    step: tuple[int, ...]
-    prefill: tuple[tuple[int, int], ...]  # (rows, length)
-    vision: tuple[tuple[int, int], ...]
-
-    @property
-    def prefix(self) -> tuple[int, ...]:
-        return tuple(sorted({images for images, _ in self.vision}))
-
-
-def make_buckets(config: EngineConfig, model: ModelConfig) -> Buckets:
-    """The buckets that a configuration asks for; one of each kind with `fixed_shapes`."""
-    most = 1 + model.vision.max_crops
-    sizes = config.vision or default_vision(most, max(config.prefill_rows))
-    if config.fixed_shapes:
-        return Buckets((max(config.step_rows),), ((1, max(config.prefill_lengths)),), ((1, most),))
-    prefill = tuple((rows, length) for rows in config.prefill_rows for length in config.prefill_lengths)
-    return Buckets(config.step_rows, prefill, tuple(sorted(sizes, key=lambda size: (size[1], size[0]))))
-
-
-def default_vision(most_crops: int, images: int) -> tuple[tuple[int, int], ...]:
-    """Single images of few, of many and of the most crops; several images of few and of many."""
-    singles = {(1, crops) for crops in (2, 5, 10, most_crops) if crops <= most_crops}
-    several = {(images, images * crops) for crops in (5, 10) if crops <= most_crops} if images > 1 else set()
-    return tuple(singles | several)
-
-
-def limits_of(config: EngineConfig, buckets: Buckets) -> Limits:
-    rows = max(rows for rows, _ in buckets.prefill)
-    share = config.share_prefixes and not config.fixed_shapes
-    return Limits(config.max_rows, rows, buckets.vision, share_prefixes=share)
+_log = logging.getLogger(__name__)
 
 
 class Programs:
@@ -78,11 +47,11 @@ class Programs:
         self.table = table_width(config.text.max_context, engine.page_size)
         self.mask_words = -(-config.text.vocab_size // 32) if engine.host_masks else 0
         self.prefix_pages = -(-config.text.prefix_attn // engine.page_size)
-        self.pages = engine.kv_pages or 1 + engine.max_rows * self.table
-        self.kernels = Kernels(engine.kernels, Target.of(next(iter(params.text.wte.devices()))))
+        self._device = next(iter(params.text.wte.sharding.device_set))
+        self.kernels = Kernels(engine.kernels, Target.of(self._device))
         # The text programs do not take the vision leaves: every argument costs host time.
         self.text_params = dataclasses.replace(params, vision=None)
-        self._compiled = self._compile()
+        self._compiled = self._compile_to_fit()
 
     def fresh_state(self) -> tuple[PagedCache, RowState]:
         device = self.params.text.wte.sharding
@@ -92,6 +61,28 @@ class Programs:
 
     def __getitem__(self, key: tuple) -> Callable:
         return self._compiled[key]
+
+    def _compile_to_fit(self) -> dict[tuple, Callable]:
+        """Programs and a pool that fit beside each other: what programs need is estimated first, and known once they
+        are compiled."""
+        item = self.params.text.wte.dtype.itemsize
+        keys = program_keys(self.buckets, self.engine.host_masks)
+        self.pages = self._plan({key: estimate(key, self.config, self.engine, item) for key in keys}, "estimated").pages
+        done = self._compile()
+        plan = self._plan({key: compiled(program) for key, program in done.items()}, "compiled")
+        if plan.pages < self.pages:
+            self.pages = plan.pages
+            done = self._compile()
+        _log.info("memory of %s\n%s", self._device, "\n".join(dataclasses.replace(plan, pages=self.pages).lines()))
+        return done
+
+    def _plan(self, scratch: dict[Key, int], source: str) -> MemoryPlan:
+        parts = {"vision": self.params.vision, "text": self.params.text, "region": self.params.region}
+        weights = {
+            name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part)) for name, part in parts.items()
+        }
+        item = self.params.text.wte.dtype.itemsize
+        return size_pool(self.config.text, self.engine, item, weights, scratch, source, *memory_of(self._device))
 
     def _compile(self) -> dict[tuple, Callable]:
         family = Family(self.config, self.automaton, self.table, self.mask_words, self.kernels)
@@ -215,6 +206,7 @@ class Device:
 
     def reset(self) -> None:
         """New, empty state after a device error."""
+        self._cache = self._rows = None  # a pool that fills the memory does not fit twice
         self._cache, self._rows = self._programs.fresh_state()
 
     def _prefix(self, sequences: Many[Sequence]) -> None:
@@ -226,6 +218,12 @@ class Device:
         embeddings = programs["vision", images, crops](programs.params.vision, *packed)
         pages = self._control.prefix(sequences, images, programs.prefix_pages)
         self._cache = programs["prefix", images](programs.text_params, self._cache, embeddings, pages)
+
+
+def memory_of(device: Any) -> tuple[int | None, int]:
+    """(bytes that the allocator can hand out, bytes handed out already); (None, 0) on a CPU, which does not say."""
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit"), stats.get("bytes_in_use", 0)
 
 
 def pack_crops(pictures: list, crops: int, config: ModelConfig) -> tuple[np.ndarray, ...]:

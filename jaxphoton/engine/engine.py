@@ -15,8 +15,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from jaxphoton.engine.buckets import limits_of
 from jaxphoton.engine.control import TokenReader
-from jaxphoton.engine.device import Device, Programs, limits_of
+from jaxphoton.engine.device import Device, Programs
 from jaxphoton.engine.metrics import EngineMetrics, LaunchMetrics, Outcomes, RequestMetrics, Totals
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.pipeline import DeviceError, Pipeline
@@ -64,6 +65,10 @@ class Engine:
     """Runs requests until shut down. A context manager: leaving it waits for what was submitted.
 
     `clock` is what deadlines are compared with, once before each launch.
+
+    Attributes:
+      on_metrics: called with what each launch has cost, on the engine's thread; may be set while it runs.
+      on_request: the same with each request that has ended.
     """
 
     def __init__(
@@ -82,7 +87,8 @@ class Engine:
         self.pipeline = Pipeline(
             device, self.scheduler, reader, config.depth, self._finished, self._token, on_event, self._count, clock
         )
-        self._on_metrics = on_metrics
+        self.on_metrics = on_metrics
+        self.on_request: Callable[[Submission], None] | None = None
         self._totals, self._outcomes = Totals(), Outcomes()
         self._live: dict[Sequence, Submission] = {}
         self._clock = clock
@@ -90,6 +96,7 @@ class Engine:
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._pending = 0
+        self._resting = False  # nothing was left to do when the loop last looked
         self._closing = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="jaxphoton-engine", daemon=True)
@@ -140,9 +147,9 @@ class Engine:
             self._wake.notify()
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Waits until nothing is left to do; False if `timeout` seconds were not enough."""
+        """Waits until nothing is left to do, zombies included; False if `timeout` seconds were not enough."""
         with self._wake:
-            return self._wake.wait_for(lambda: self._pending == 0, timeout)
+            return self._wake.wait_for(lambda: self._pending == 0 and self._resting, timeout)
 
     def metrics(self) -> EngineMetrics:
         """A snapshot; from any thread."""
@@ -186,9 +193,13 @@ class Engine:
         try:
             while True:
                 with self._wake:
+                    if self.pipeline.idle and not self._commands:
+                        self._resting = True
+                        self._wake.notify_all()
                     self._wake.wait_for(lambda: self._commands or self._closing or not self.pipeline.idle)
                     if self._closing and not self._commands and self.pipeline.idle:
                         return
+                    self._resting = False
                 while self._commands:  # one at a time: if one fails, the rest must still be found
                     self._commands.popleft()()
                 self._expire()
@@ -212,13 +223,17 @@ class Engine:
 
     def _count(self, launch: LaunchMetrics) -> None:
         self._totals.add(launch)
-        if self._on_metrics is None:
+        self._tell("on_metrics", launch)
+
+    def _tell(self, name: str, what: LaunchMetrics | Submission) -> None:
+        observer = getattr(self, name)
+        if observer is None:
             return
         try:
-            self._on_metrics(launch)
+            observer(what)
         except Exception:  # an observer's fault must not reach the requests
-            _log.exception("on_metrics raised; it is not called again")
-            self._on_metrics = None
+            _log.exception("%s raised; it is not called again", name)
+            setattr(self, name, None)
 
     def _add(self, submission: Submission) -> None:
         sequence = submission.sequence
@@ -242,6 +257,7 @@ class Engine:
             self.scheduler.finalize(sequence)
             self._outcomes.cancelled += 1
             submission.metrics = sequence.metrics(self._clock())
+            self._tell("on_request", submission)
             submission.future.cancel()
             submission.future.set_running_or_notify_cancel()  # concurrent.futures.wait does not see cancel alone
             self._forget(sequence)
@@ -269,6 +285,7 @@ class Engine:
             self._outcomes.finished += 1
         else:
             self._outcomes.failed += 1
+        self._tell("on_request", submission)
         if submission.future.set_running_or_notify_cancel():
             if sequence.error is not None:
                 submission.future.set_exception(sequence.error)
@@ -287,6 +304,7 @@ class Engine:
     def _fail(self, error: BaseException) -> None:
         with self._wake:
             self._failure = error
+            self._resting = True
             commands, self._commands = self._commands, deque()
         for command in commands:
             with suppress(Exception):  # whatever broke the loop may have broken the scheduler

@@ -15,23 +15,31 @@ class LaunchMetrics:
       kind: "prefill" or "step".
       rows: sequences in it.
       zombies: those of them that had ended before it was read.
+      images: pictures that it encoded.
       pages: of the pool held at its commit, shared prefixes included.
+      slot: the pipeline's slot it went through.
       began: the clock when it was planned.
-      plan, launch: planning it and enqueuing it.
+      arrived: the clock when its result was there, seen from the commit.
+      plan, launch: planning it and enqueuing it, one after the other from `began` on.
       sample: building masks and enqueuing the second part of a step in two; else 0.
-      wait: until its result was there, seen from the commit.
-      commit: crediting its tokens, without the wait.
+      sampled: the clock when that began; else 0.
+      wait: from the start of its commit until `arrived`.
+      commit: crediting its tokens, from `arrived` on.
     """
 
     number: int
     kind: Literal["prefill", "step"]
     rows: int
     zombies: int
+    images: int
     pages: int
+    slot: int
     began: float
+    arrived: float
     plan: float
     launch: float
     sample: float
+    sampled: float
     wait: float
     commit: float
 
@@ -43,6 +51,7 @@ class RequestMetrics:
     Encoding the image and filling in the prompt are one launch and are not told apart.
 
     Attributes:
+      submitted: the clock at its submission.
       prepare: decoding and cropping the image, before the submission and no part of the total.
       queue: from submission to the launch of its prefill.
       prefill: from there to its first token, the image's encoding included.
@@ -53,6 +62,7 @@ class RequestMetrics:
       set_back: how often it was recomputed, for want of pages or after a device error.
     """
 
+    submitted: float
     prepare: float
     queue: float
     prefill: float

@@ -54,6 +54,7 @@ class Launch:
       unsampled: whether the second part of a step in two is still to come.
       began: the clock when it was planned.
       spent: seconds of its parts so far.
+      sampled: the clock when the second part of a step in two began; else 0.
     """
 
     number: int
@@ -63,6 +64,7 @@ class Launch:
     unsampled: bool
     began: float
     spent: dict[str, float]
+    sampled: float = 0.0
 
 
 class Pipeline:
@@ -150,13 +152,13 @@ class Pipeline:
     def _finalize_sampling(self, slot: DecodeSlot[Launch], launch: Launch) -> None:
         """The second part of a step in two; all earlier launches have been committed."""
         assert isinstance(launch.plan, StepPlan)
-        began = self._clock()
+        launch.sampled = self._clock()
         failures: Failures = []
         masks = _masks(launch.owners, failures)
         with _device_errors("sampling"):
             slot.output = self.device.sample(launch.plan, slot.output, masks)
         launch.unsampled = False
-        launch.spent["sample"] = self._clock() - began
+        launch.spent["sample"] = self._clock() - launch.sampled
         self._event("sample", launch)
         self._give_up(failures)
 
@@ -185,7 +187,7 @@ class Pipeline:
         for sequence in ended:
             self._on_finish(sequence)
         if self._on_metrics is not None:
-            self._on_metrics(self._metrics(launch, zombies, arrived - began, self._clock() - arrived))
+            self._on_metrics(self._metrics(launch, slot.index, zombies, began, arrived))
 
     def start_over(self) -> list[Sequence]:
         """After a DeviceError: drops everything in flight and all device state, and queues every live sequence again
@@ -216,11 +218,21 @@ class Pipeline:
             self._on_token(sequence)
         return sequence.finalized
 
-    def _metrics(self, launch: Launch, zombies: int, wait: float, commit: float) -> LaunchMetrics:
-        pages = self.scheduler.allocator.usable - self.scheduler.allocator.free
-        rows = len(launch.owners)
+    def _metrics(self, launch: Launch, slot: int, zombies: int, began: float, arrived: float) -> LaunchMetrics:
         return LaunchMetrics(
-            launch.number, launch.kind, rows, zombies, pages, launch.began, **launch.spent, wait=wait, commit=commit
+            number=launch.number,
+            kind=launch.kind,
+            rows=len(launch.owners),
+            zombies=zombies,
+            images=len(launch.plan.images) if isinstance(launch.plan, PrefillPlan) else 0,
+            pages=self.scheduler.allocator.usable - self.scheduler.allocator.free,
+            slot=slot,
+            began=launch.began,
+            arrived=arrived,
+            **launch.spent,
+            sampled=launch.sampled,
+            wait=arrived - began,
+            commit=self._clock() - arrived,
         )
 
     def _event(self, name: str, launch: Launch) -> None:

@@ -92,6 +92,7 @@ class Sequence:
         first = now if self.first_token_at is None else self.first_token_at
         image = self.request.image
         return RequestMetrics(
+            submitted=submitted,
             prepare=0.0 if image is None else image.seconds,
             queue=launched - submitted,
             prefill=first - launched,

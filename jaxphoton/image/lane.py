@@ -129,7 +129,7 @@ class Lane(threading.Thread):
         """
         # A daemon: the interpreter joins others before it runs the exit functions that close pools.
         super().__init__(name=f"jaxphoton-image-{number}", daemon=True)
-        self._queue, self._slots, self._prepare_here = queue, slots, prepare_here
+        self._number, self._queue, self._slots, self._prepare_here = number, queue, slots, prepare_here
         self._settings, self._environment = settings, environment
         self._under_way: deque[Task] = deque()
         self.worker: WorkerProcess | None = None
@@ -194,7 +194,13 @@ class Lane(threading.Thread):
         worker.read_pixels(pixels)
         digest = bytes.fromhex(reply["digest"])
         return Prepared(
-            Crops(pixels, (rows, columns)), digest, (height, width), tuple(reply["notes"]), reply["seconds"]
+            Crops(pixels, (rows, columns)),
+            digest,
+            (height, width),
+            tuple(reply["notes"]),
+            reply["began"],
+            reply["seconds"],
+            self._number,
         )
 
     def _lost(self, error: Exception) -> None:

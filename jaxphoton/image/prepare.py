@@ -25,14 +25,18 @@ class Prepared:
       digest: 32 bytes that are the same for, and only for, pictures of the same size and upright RGB pixels.
       size: (height, width) of the upright picture.
       notes: what was changed on the way, for reports (see `Decoded`).
+      began: `time.monotonic()` when decoding began.
       seconds: what decoding and cropping took.
+      worker: number of the worker that did it; None for this process.
     """
 
     crops: Crops
     digest: bytes
     size: tuple[int, int]
     notes: tuple[str, ...] = ()
+    began: float = 0.0
     seconds: float = 0.0
+    worker: int | None = None
 
 
 def prepare(
@@ -54,7 +58,7 @@ def prepare(
     decoded = decode(source, max_pixels=max_pixels, background=background, allow_truncated=allow_truncated, name=name)
     height, width = decoded.pixels.shape[:2]
     crops, digest = cut_crops(decoded.pixels, config), _digest(decoded.pixels)
-    return Prepared(crops, digest, (height, width), decoded.notes, time.monotonic() - began)
+    return Prepared(crops, digest, (height, width), decoded.notes, began, time.monotonic() - began)
 
 
 def _digest(pixels: np.ndarray) -> bytes:

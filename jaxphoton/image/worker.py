@@ -134,6 +134,7 @@ def _answerer(settings: Message):
             "digest": prepared.digest.hex(),
             "size": size,
             "notes": notes,
+            "began": prepared.began,  # of a clock that all processes of a machine share
             "seconds": prepared.seconds,
         }
 

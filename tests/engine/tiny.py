@@ -12,8 +12,9 @@ import jax
 import numpy as np
 
 from jaxphoton.config import EngineConfig, ModelConfig, RegionConfig, TextConfig, VisionConfig, named_config
+from jaxphoton.engine.buckets import limits_of
 from jaxphoton.engine.control import TokenReader
-from jaxphoton.engine.device import Device, Programs, limits_of
+from jaxphoton.engine.device import Device, Programs
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.pipeline import Launch, Pipeline
 from jaxphoton.engine.request import ImageInput, Request

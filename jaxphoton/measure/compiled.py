@@ -1,0 +1,66 @@
+"""Scratch memory of the real programs, compiled for this machine without weights; kept on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from importlib import resources
+from pathlib import Path
+
+import jax
+
+from jaxphoton import platform
+from jaxphoton.config import EngineConfig, ModelConfig, config_to_dict
+from jaxphoton.engine.device import Programs
+from jaxphoton.engine.scratch import Key, compiled, program_keys
+from jaxphoton.model.params import abstract
+from jaxphoton.skills import automaton, registry
+
+# What the programs are made from.
+SOURCES = ("jaxphoton/config.py", "jaxphoton/engine", "jaxphoton/model", "jaxphoton/skills", "kernels_pallas")
+
+
+def compiled_scratch(config: ModelConfig, dtype: str, engine: EngineConfig) -> dict[Key, int]:
+    """Bytes of scratch and output of every program of an engine; minutes for a large model, the first time.
+
+    Raises:
+      ValueError: a model that cannot be compiled yet.
+    """
+    # The pool is an argument of the programs: its size is not part of their scratch, and need not be of the key.
+    engine = dataclasses.replace(engine, kv_pages=2)
+    place = _folder()
+    file = place / f"{_key(config, dtype, engine)}.json" if place else None
+    if file and file.is_file():
+        return {tuple(key): size for key, size in json.loads(file.read_text(encoding="utf-8"))}
+    platform.use_compilation_cache()
+    tables = automaton.build(registry.grammars(config.tokenizer), config.text.vocab_size)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), abstract(config, dtype))
+    programs = Programs(shapes, config, tables, engine)
+    scratch = {key: compiled(programs[key]) for key in program_keys(programs.buckets, engine.host_masks)}
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps([[list(key), size] for key, size in scratch.items()]), encoding="utf-8")
+        part.replace(file)
+    return scratch
+
+
+def _folder() -> Path | None:
+    """Beside the compiled programs (`platform.use_compilation_cache`); None where they are not kept."""
+    place = os.environ.get("JAXPHOTON_CACHE", str(Path.home() / ".cache" / "jaxphoton"))
+    return Path(place) / "scratch" if place else None
+
+
+def _key(config: ModelConfig, dtype: str, engine: EngineConfig) -> str:
+    """Of everything that the programs depend on."""
+    machine = [jax.__version__, jax.devices()[0].device_kind]
+    settings = [config_to_dict(config), dataclasses.asdict(engine), dtype, *machine]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    root = Path(str(resources.files("jaxphoton"))).parent
+    for name in SOURCES:
+        for source in sorted([root / name] if name.endswith(".py") else (root / name).rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,126 @@
+"""Memory of a model and a load before anything is loaded: what it needs, what fits a device, the smallest device."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from jaxphoton.config import EngineConfig, ModelConfig
+from jaxphoton.engine.buckets import make_buckets
+from jaxphoton.engine.memory import (
+    DeviceMemoryError,
+    MemoryPlan,
+    human,
+    kv_position_bytes,
+    request_pages,
+    size_pool,
+)
+from jaxphoton.engine.scratch import Key, estimate, program_keys
+from jaxphoton.measure.chips import CHIPS, Chip
+from jaxphoton.measure.cost_model import item_bytes, weight_bytes
+
+ESTIMATED = "estimated"
+MOST_ROWS = 4096
+
+Scratch = Callable[[EngineConfig], Mapping[Key, int]]
+
+
+class Planner:
+    """Plans for one model in one dtype.
+
+    `scratch` gives the bytes of an engine's programs and `source` says where it has them from; by default both are
+    estimates.
+    """
+
+    def __init__(self, config: ModelConfig, dtype: str, scratch: Scratch | None = None, source: str = ESTIMATED):
+        self.config, self.source = config, source
+        self._item = item_bytes(dtype)
+        self._weights = weight_bytes(config, dtype)
+        self._scratch = scratch or self.estimates
+
+    def estimates(self, engine: EngineConfig) -> dict[Key, int]:
+        keys = program_keys(make_buckets(engine, self.config), engine.host_masks)
+        return {key: estimate(key, self.config, engine, self._item) for key in keys}
+
+    def load(self, engine: EngineConfig, context: int) -> MemoryPlan:
+        """What `engine.max_rows` requests of `context` positions need, an image prefix in each."""
+        return self._load(engine, context, self._scratch(engine))
+
+    def fit(self, engine: EngineConfig, memory: int) -> MemoryPlan:
+        """The plan that an engine comes to on a device of `memory` bytes.
+
+        Raises:
+          DeviceMemoryError: not one request fits.
+        """
+        limit, used = int(memory * client_fraction()), sum(self._weights.values())
+        scratch = self._scratch(engine)
+        return size_pool(self.config.text, engine, self._item, self._weights, scratch, self.source, limit, used)
+
+    def most_rows(self, memory: int, context: int) -> int:
+        """The most requests of `context` positions at once on a device of `memory` bytes, by the estimates.
+
+        Raises:
+          DeviceMemoryError: not one fits.
+        """
+        usable = usable_bytes(memory, EngineConfig())
+
+        def total(rows: int) -> int:
+            return self._load(engine_of(rows), context, self.estimates(engine_of(rows))).total_bytes
+
+        rows = bisect.bisect_left(range(1, MOST_ROWS + 1), True, key=lambda rows: total(rows) > usable)
+        if rows == 0:
+            need = f"one request of {context} positions needs {human(total(1))}"
+            raise DeviceMemoryError(f"{need}; of {human(memory)} {human(usable)} are usable")
+        return rows
+
+    def smallest(self, plan: MemoryPlan) -> Chip | None:
+        """The smallest GPU of the table that holds a plan; None if none does."""
+        return next((c for c in CHIPS if c.memory and plan.total_bytes <= usable_bytes(c.memory, EngineConfig())), None)
+
+    def requests(self, plan: MemoryPlan, engine: EngineConfig, contexts: Sequence[int]) -> dict[int, int]:
+        """Requests with an image that run at once, by their positions; more of them wait."""
+        return {n: min(plan.max_rows, (plan.pages - 1) // self.pages_of(engine, n)) for n in contexts}
+
+    def pages_of(self, engine: EngineConfig, positions: int) -> int:
+        return request_pages(self.config.text, engine.page_size, positions)
+
+    @property
+    def position_bytes(self) -> int:
+        """Keys and values of one position."""
+        return kv_position_bytes(self.config.text, self._item)
+
+    def _load(self, engine: EngineConfig, context: int, scratch: Mapping[Key, int]) -> MemoryPlan:
+        pages, page = 1 + engine.max_rows * self.pages_of(engine, context), engine.page_size * self.position_bytes
+        return MemoryPlan(self._weights, engine.max_rows, pages, page, scratch, self.source)
+
+
+def engine_of(rows: int) -> EngineConfig:
+    """The default engine with another number of rows."""
+    default = EngineConfig()
+    steps = (*(bucket for bucket in default.step_rows if bucket < rows), max(2, rows))
+    return dataclasses.replace(default, max_rows=rows, step_rows=steps)
+
+
+def client_fraction() -> float:
+    """The share of a GPU's memory that jax takes: 0.75, unless XLA_CLIENT_MEM_FRACTION (or its older name) is set.
+
+    Raises:
+      ValueError: the variable holds no number above 0.
+    """
+    for name in ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+        if text := os.environ.get(name):
+            try:
+                fraction = float(text)
+            except ValueError:
+                fraction = 0.0
+            if not 0 < fraction:
+                raise ValueError(f"{name}={text} is not a number above 0")
+            return fraction
+    return 0.75
+
+
+def usable_bytes(memory: int, engine: EngineConfig) -> int:
+    """What of a device's memory the engine fills; the rest is the runtime's: the CUDA context, libraries, fragments."""
+    return int(int(memory * client_fraction()) * engine.memory_fraction)

@@ -1,0 +1,26 @@
+"""Settings of a model by name, without its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxphoton.config import ModelConfig, load_config, named_config
+from jaxphoton.weights import hub
+
+FAMILIES = ("moondream2", "moondream-0.5b", "moondream3")
+
+
+def settings_of(name: str) -> ModelConfig:
+    """Of a family, of "shapes", or of a checkpoint's folder or file. Nothing is downloaded.
+
+    Raises:
+      ValueError: no such model; ConfigError, which is one, if its settings cannot be read.
+    """
+    if name in FAMILIES:
+        return named_config(name)
+    path = hub.resolve(name) if name == hub.SHAPES else Path(name).expanduser()
+    if not path.exists():
+        raise ValueError(
+            f"no model {name!r}; give one of {', '.join(FAMILIES)}, {hub.SHAPES}, or a checkpoint's folder"
+        )
+    return load_config((path if path.is_dir() else path.parent) / "config.json")

@@ -1,0 +1,170 @@
+"""Blocking against pipelined decoding of the same requests, and the speed-up predicted from parts.
+
+Terms, all in seconds a step: T_block and T_pipe are the periods at depth 1 and 2, from one result to the next; z is the
+share of steps at depth 2 that only ended rows ran. Then tokens a second should grow by T_block / T_pipe * (1 - z); and,
+from the parts of blocking steps alone, by (forward + sampling + host) / max(forward + sampling, host).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxphoton.config import EngineConfig, ModelConfig
+from jaxphoton.engine.buckets import limits_of
+from jaxphoton.engine.control import TokenReader
+from jaxphoton.engine.device import Device, Programs
+from jaxphoton.engine.layout import table_width
+from jaxphoton.engine.metrics import LaunchMetrics
+from jaxphoton.engine.pages import PageAllocator
+from jaxphoton.engine.pipeline import Launch, Pipeline
+from jaxphoton.engine.request import Request
+from jaxphoton.engine.scheduler import Scheduler, StepPlan
+from jaxphoton.engine.sequence import Sequence
+from jaxphoton.measure import timing
+from jaxphoton.measure.callback import CallbackDevice
+from jaxphoton.model.params import Params
+from jaxphoton.model.region import coordinate_values, size_values
+from jaxphoton.prompt.templates import Prompt
+from jaxphoton.skills import automaton
+from jaxphoton.skills.grammar import Grammar, State
+from jaxphoton.skills.settings import Settings
+
+CHAIN = 24  # steps enqueued back to back when the device alone is timed; more than 32 would wait for a free place
+FILLER = 20  # the id that every step generates
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of all requests.
+
+    Attributes:
+      steps: the decode steps in which all rows were alive or dying, in order.
+      seconds: from the first token of the last request to the end of the last commit.
+      zombie_fraction: share of all decode steps that only ended rows ran.
+    """
+
+    steps: tuple[LaunchMetrics, ...]
+    seconds: float
+    zombie_fraction: float
+
+    @property
+    def periods(self) -> list[float]:
+        return [after.arrived - before.arrived for before, after in zip(self.steps, self.steps[1:], strict=False)]
+
+
+class PipelineBench:
+    """Runs `rows` requests of exactly `tokens` tokens each behind a prompt of `context` - `tokens` ids.
+
+    A request ends by its stop token, as a caption does: the device knows a step before the host.
+    """
+
+    def __init__(self, params: Params, config: ModelConfig, rows: int, tokens: int, context: int, host_work: float = 0):
+        self.config, self.rows, self.tokens, self.host_work = config, rows, tokens, host_work
+        self._prompt = max(1, context - tokens - 1)
+        engine = EngineConfig(
+            max_rows=rows,
+            step_rows=(max(2, rows),),
+            prefill_rows=(rows,),
+            prefill_lengths=(min(128, self._prompt + 1),),
+            vision=((1, 1),),
+            kv_pages=1 + rows * table_width(context + 2, EngineConfig().page_size),
+        )
+        tables = automaton.build(_grammars(tokens, config.tokenizer.eos_id), config.text.vocab_size)
+        self.programs = Programs(params, config, tables, engine)
+        self.callback: CallbackDevice | None = None
+
+    def run(self, depth: int, device: Device | None = None) -> Run:
+        """All requests from their prefill to their end."""
+        scheduler = Scheduler(limits_of(self.programs.engine, self.programs.buckets), self._allocator())
+        region, ids = self.config.region, self.config.tokenizer
+        reader = TokenReader(ids.size_id, coordinate_values(region), size_values(region))
+        launches: list[LaunchMetrics] = []
+        pipeline = Pipeline(
+            device or Device(self.programs),
+            scheduler,
+            reader,
+            depth,
+            on_finish=lambda sequence: None,
+            on_event=self._work,
+            on_metrics=launches.append,
+            clock=time.perf_counter,
+        )
+        for sequence in self._sequences("caption"):
+            scheduler.add(sequence)
+        while not pipeline.idle:
+            pipeline.tick()
+        steps = [launch for launch in launches if launch.kind == "step"]
+        ended = steps[-1].arrived + steps[-1].commit
+        began = max(launch.arrived for launch in launches if launch.kind == "prefill")
+        zombies = sum(step.zombies == step.rows for step in steps) / len(steps)
+        return Run(tuple(step for step in steps if step.rows == self.rows), ended - began, zombies)
+
+    def run_with_callbacks(self, depth: int) -> Run:
+        """The same with tokens delivered by a host callback inside the step."""
+        self.callback = self.callback or CallbackDevice(self.programs)
+        return self.run(depth, self.callback)
+
+    def device_seconds(self) -> tuple[float, float]:
+        """(forward, sampling) of a step on the device alone: steps in a row, enqueued without reading any.
+
+        Sampling is what a whole step takes more than its forward pass.
+        """
+        device = Device(self.programs)
+        sequences = self._sequences("endless")
+        scheduler = Scheduler(limits_of(self.programs.engine, self.programs.buckets), self._allocator())
+        for sequence in sequences:
+            scheduler.add(sequence)
+        plan = scheduler.plan(0)
+        device.prefill(plan)  # type: ignore[arg-type]
+        for sequence in sequences:
+            sequence.inflight_refs = 1
+        step = StepPlan(tuple(sequences))
+        seconds = timing.interleaved(
+            {"step": lambda: device.step(step)[1], "forward": lambda: device.forward(step)[1][1]}, CHAIN
+        )
+        forward = min(seconds.values())
+        return forward, seconds["step"] - forward
+
+    def _sequences(self, grammar: str) -> list[Sequence]:
+        text, page = self.config.text, self.programs.engine.page_size
+        settings = Settings(temperature=0.0, max_tokens=self.tokens + 8, seed=0)
+        drawn = np.random.default_rng(0).integers(FILLER, text.vocab_size, self._prompt)
+        request = Request(Prompt(tuple(drawn.tolist())), grammar, settings)
+        return [Sequence(request, text.prefix_attn, page, text.max_context) for _ in range(self.rows)]
+
+    def _allocator(self) -> PageAllocator:
+        return PageAllocator(self.programs.pages)
+
+    def _work(self, name: str, launch: Launch) -> None:
+        """Bookkeeping that holds the interpreter, for every step that is committed."""
+        if self.host_work and name == "commit_end" and launch.kind == "step":
+            end = time.perf_counter() + self.host_work
+            while time.perf_counter() < end:
+                pass
+
+
+def _grammars(tokens: int, eos: int) -> dict[str, Grammar]:
+    """`caption`: exactly `tokens` tokens, the last the stop token; `endless`: never stops."""
+    filler = frozenset({FILLER})
+    states = {str(i): State(allow=filler, moves={FILLER: str(i + 1)}) for i in range(tokens - 1)}
+    states[str(tokens - 1)] = State(allow=frozenset({eos}), stop=frozenset({eos}))
+    return {"caption": Grammar(states), "endless": Grammar({"on": State(allow=filler)})}
+
+
+def interleaved(bench: PipelineBench, rounds: int, callbacks: bool = False) -> tuple[list[Run], list[Run]]:
+    """(blocking, pipelined) runs, one of each a round; with `callbacks` the second kind delivers by callback."""
+    second = bench.run_with_callbacks if callbacks else bench.run
+    bench.run(1), second(2)  # warm-up
+    pairs = [(bench.run(1), second(2)) for _ in range(rounds)]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def pool(runs: Many[Run], part: str) -> list[float]:
+    """One part of every step of all runs, seconds; `period` is from one result to the next."""
+    if part == "period":
+        return [period for run in runs for period in run.periods]
+    return [getattr(step, part) for run in runs for step in run.steps]

@@ -1,0 +1,106 @@
+"""`jaxphoton plan`: its object, its table, its picture, its refusals."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import sys
+
+import pytest
+
+from jaxphoton.cli.main import main
+from jaxphoton.cli.plan import size
+
+
+@pytest.fixture(autouse=True)
+def default_client(monkeypatch):
+    monkeypatch.delenv("XLA_CLIENT_MEM_FRACTION", raising=False)
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+
+
+def plan(capsys, *arguments: str) -> dict:
+    assert main(["plan", "--json", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_load_and_the_gpu_for_it(capsys):
+    report = plan(capsys, "--model", "moondream2", "--rows", "32", "--context", "1024")
+    assert report["kv_bytes_per_position"] == 196_608 and report["max_rows"] == 32
+    assert report["kv_bytes"] == report["pages"] * report["page_bytes"]
+    assert report["weights_bytes"] == sum(report["weights"].values())
+    parts = ("weights_bytes", "kv_bytes", "row_state_bytes", "temporaries_bytes", "activation_bytes")
+    assert report["total_bytes"] == sum(report[part] for part in parts)
+    assert report["smallest_gpu"] == "L4" and report["scratch_source"] == "estimated"
+    more = plan(capsys, "--model", "moondream2", "--rows", "250")
+    assert more["total_bytes"] > report["total_bytes"] and more["smallest_gpu"] == "B200"
+
+
+def test_what_fits_a_gpu(capsys):
+    filled = plan(capsys, "--gpu", "L4", "--context", "1024")
+    assert filled["gpu"] == "L4" and filled["requests"]["1024"] == filled["max_rows"]
+    assert filled["requests"]["2048"] < filled["max_rows"]
+    assert filled["total_bytes"] + filled["reserve_bytes"] <= filled["memory_bytes"] == 24 * 10**9
+    fewer = plan(capsys, "--memory", "24GB", "--context", "1024", "--rows", "5")
+    assert fewer["max_rows"] == 5 and fewer["pages"] < filled["pages"]
+
+
+def test_the_table_is_for_people(capsys):
+    assert main(["plan", "--model", "shapes", "--memory", "8GiB", "--rows", "4"]) == 0
+    text = capsys.readouterr().out
+    for part in ("weights, vision", "keys and values", "temporaries", "estimated", "total", "left to the runtime"):
+        assert part in text
+    assert "4 requests at once of 512 positions" in text
+
+
+def test_a_picture(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "plan.png"
+    plan(capsys, "--gpu", "H100", "--rows", "32", "--plot", str(path))
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--model", "nowhere"], "no model 'nowhere'"),
+        (["--gpu", "H900"], "H900"),
+        (["--memory", "4GiB"], "one request of 2048 positions needs"),
+        (["--memory", "4GiB", "--rows", "2"], "memory is too small"),
+        (["--context", "5000"], "more than the model's 2048"),
+        (["--plot", "nowhere/plan.png"], "nowhere/plan.png"),
+    ],
+)
+def test_refusals_name_the_fault(arguments, fault, capsys):
+    assert main(["plan", *arguments]) == 1
+    assert fault in capsys.readouterr().err
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch, capsys, tmp_path):
+    imported = builtins.__import__
+
+    def absent(name, *arguments, **options):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return imported(name, *arguments, **options)
+
+    for name in [name for name in sys.modules if name.startswith("matplotlib")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", absent)
+    assert main(["plan", "--plot", str(tmp_path / "plan.png")]) == 1
+    assert "pip install 'jaxphoton[plot]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("24GiB", 24 * 2**30), ("80GB", 80 * 10**9), ("512 MiB", 2**29), ("1.5TB", 15 * 10**11), ("7", 7)],
+)
+def test_sizes(text, expected):
+    assert size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-3GiB", "24 gigs", "3GiBs"])
+def test_what_is_no_size(text, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["plan", f"--memory={text}"])
+    assert exit_info.value.code == 1
+    assert "is not a size" in capsys.readouterr().err

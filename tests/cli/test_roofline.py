@@ -1,0 +1,77 @@
+"""`jaxphoton roofline`: its object, its tables, its picture, its refusals."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from jaxphoton.cli.main import main
+
+BENCHMARK = {
+    "device": {"device": "Some GPU", "copy_gb_s": 4300.0, "matmul_tflop_s": 700.0},
+    "step": {
+        "context": 850,
+        "parameters": 1_927_237_104,
+        "steps": [{"rows": 1, "device_ms": 1.3, "depth2_ms": 1.5}],
+    },
+}
+
+
+@pytest.fixture
+def measured(tmp_path) -> str:
+    path = tmp_path / "gpu_check.json"
+    path.write_text(json.dumps(BENCHMARK), encoding="utf-8")
+    return str(path)
+
+
+def test_floors_of_a_named_gpu(capsys):
+    assert main(["roofline", "--gpu", "h200", "--rows", "1,32", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["gpu"] == {"name": "H200", "source": "datasheet", "gb_s": 4800.0, "tflop_s": 989.0}
+    parts = {part["part"]: part for part in report["parts"]}
+    assert parts["boxes 32"]["floor_ms"] == pytest.approx(parts["boxes 32"]["bytes"] / 4.8e9)
+    assert [step["rows"] for step in report["batches"]][-1] == 256
+    assert report["knee"]["kv_over_weights"] == 16 and report["measured"] == []
+
+
+def test_the_figures_of_a_benchmark(measured, capsys):
+    assert main(["roofline", "--measured", measured, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    parts = {part["part"]: part["floor_ms"] for part in report["parts"]}
+    assert [round(parts[f"boxes {rows}"], 2) for rows in (1, 8, 32)] == [0.68, 0.95, 1.88]
+    assert [line["part"] for line in report["measured"]] == ["step 1", "tick 1"]
+    assert report["measured"][0]["times_floor"] == pytest.approx(1.3 / parts["step 1"])
+
+
+def test_tables_are_for_people(measured, capsys):
+    assert main(["roofline", "--measured", measured]) == 0
+    text = capsys.readouterr().out
+    for part in ("Some GPU (measured, gpu_check.json)", "encode 1 x 13", "bandwidth", "tokens/s", "times floor"):
+        assert part in text
+
+
+def test_a_benchmark_of_another_model_lends_its_figures_alone(measured, capsys):
+    assert main(["roofline", "--model", "moondream-0.5b", "--measured", measured]) == 0
+    text = capsys.readouterr().out
+    assert "nothing to compare" in text and "1,927,237,104" in text and "times floor" not in text
+
+
+def test_a_picture(measured, capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "roofline.png"
+    assert main(["roofline", "--measured", measured, "--plot", str(path)]) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--gpu", "H900"], "H900"),
+        (["--measured", "nowhere.json"], "nowhere.json"),
+        (["--gpu", "H200", "--model", "nowhere"], "no model 'nowhere'"),
+    ],
+)
+def test_refusals_name_the_fault(arguments, fault, capsys):
+    assert main(["roofline", *arguments]) == 1
+    assert fault in capsys.readouterr().err

@@ -1,0 +1,86 @@
+"""What the evidence must say. Every fault names its offenders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from scripts.cuda.evidence import Evidence
+
+MB = 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one kind of program is held to.
+
+    Attributes:
+      one_graph: at the top level there is one command buffer and nothing else.
+      per_layer, around: kernels that always run: at most so many a text layer, and so many in embedding, head and
+        sampling. None: any number.
+      temporary: bytes.
+    """
+
+    one_graph: bool = False
+    per_layer: int | None = None
+    around: int = 0
+    temporary: int | None = None
+
+
+# By the first word of a program's name; little above what there is (`make cuda-check` prints it), so that one kernel
+# more in every layer is too many.
+LIMITS = {
+    "step": Limits(one_graph=True, per_layer=11, around=30, temporary=16 * MB),
+    "forward": Limits(one_graph=True, per_layer=11, around=18, temporary=16 * MB),
+    "sample": Limits(one_graph=True, temporary=16 * MB),
+    "prefill": Limits(temporary=64 * MB),
+    "prefix": Limits(temporary=64 * MB),
+    "encode": Limits(temporary=400 * MB),
+    # Kernels of kernels_pallas: less than a copy of what they read.
+    "paged_attention": Limits(temporary=8 * MB),
+    "prefix_attention": Limits(temporary=1 * MB),
+    "masked_sample": Limits(temporary=32 * MB),
+}
+
+
+def faults(evidence: Evidence, limits: Limits | None = None) -> list[str]:
+    """What is wrong with a program; empty if nothing is. `limits` are those of its kind unless given."""
+    if evidence.error:
+        return [f"does not compile: {evidence.error}"]
+    limits = limits or LIMITS[evidence.program.split()[0].removesuffix(":")]
+    found = []
+    if limits.one_graph and (evidence.stray or evidence.top != {"kCommandBuffer": 1}):
+        found.append(_list(f"not one command buffer but {_counts(evidence)}; outside of it", evidence.stray))
+    if evidence.pool_copies:
+        found.append(_list("values as large as a layer of the key/value pool", evidence.pool_copies))
+    if evidence.weight_copies:
+        found.append(_list("copies of weights", evidence.weight_copies))
+    if evidence.aliased < evidence.pool:
+        found.append(f"of {evidence.pool} bytes of keys and values only {evidence.aliased} are updated in place")
+    if limits.per_layer is not None and evidence.kernels > (most := kernel_limit(evidence, limits)):
+        found.append(_list(f"{evidence.kernels} kernels, at most {most} are allowed", evidence.busiest))
+    if limits.temporary is not None and evidence.temporary > limits.temporary:
+        text = f"{evidence.temporary / 1e6:.1f} MB of temporaries, at most {limits.temporary / 1e6:.1f} are allowed"
+        found.append(_list(text, evidence.largest))
+    return found
+
+
+def kernel_limit(evidence: Evidence, limits: Limits) -> int:
+    return limits.around + (limits.per_layer or 0) * evidence.layers
+
+
+def kernels_per_layer(evidence: Evidence, others: Iterable[Evidence]) -> float | None:
+    """Kernels that a text layer adds: the difference to the same program on the same chip with other layers."""
+    for other in others:
+        same = (other.program, other.chip) == (evidence.program, evidence.chip)
+        if same and not other.error and other.layers != evidence.layers:
+            return (evidence.kernels - other.kernels) / (evidence.layers - other.layers)
+    return None
+
+
+def _counts(evidence: Evidence) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in evidence.top.items()) or "no thunk"
+
+
+def _list(text: str, offenders: Iterable[str]) -> str:
+    return "\n      ".join([f"{text}:", *offenders])

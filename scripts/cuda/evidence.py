@@ -1,0 +1,95 @@
+"""What is read off a compiled program: plain data that crosses from the compiling process to the judging one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from scripts.cuda import buffers, thunks
+from scripts.cuda.programs import Program
+
+LARGE = 2**22  # elements of a weight; smaller ones are cheap to copy, and some activations have their dimensions
+NAMED = 8  # offenders that a message names
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One program on one chip; bytes unless said.
+
+    Attributes:
+      error: why it does not compile; the rest is empty then.
+      top: thunks inside of no other, by kind.
+      stray: the first of those that are not command buffers.
+      kernels: thunks that occupy the GPU whenever the program runs.
+      branches: those in branches of conditionals, which may run.
+      busiest: the names most of them have.
+      temporary: memory it needs besides arguments and results.
+      aliased: results that lie in donated arguments.
+      pool: keys and values among the arguments.
+      largest: the largest values in memory of the program's own.
+      pool_copies: those among all of them as large as a layer of the pool.
+      weight_copies: those of a weight's dimensions.
+    """
+
+    program: str
+    chip: str
+    layers: int
+    seconds: float
+    error: str = ""
+    top: Mapping[str, int] = field(default_factory=dict)
+    stray: tuple[str, ...] = ()
+    kernels: int = 0
+    branches: int = 0
+    busiest: tuple[str, ...] = ()
+    temporary: int = 0
+    aliased: int = 0
+    pool: int = 0
+    largest: tuple[str, ...] = ()
+    pool_copies: tuple[str, ...] = ()
+    weight_copies: tuple[str, ...] = ()
+
+
+def read(program: Program, dump: Path, memory: Any) -> dict[str, Any]:
+    """Everything of `Evidence` that XLA tells: its dump of this program in a folder, and its memory analysis.
+
+    A value counts as copied if it lies in memory of the program's own and is as large as a layer of the pool, or has
+    the dimensions of a weight in any order. An update in place does neither.
+    """
+    # Of programs too small for a command buffer there is only the first listing.
+    listing = thunks.parse(_dumped(dump, ".thunk_sequence_after_thunk_passes.txt", ".thunk_sequence.txt"))
+    always, branches = thunks.kernels(listing)
+    assignment = _dumped(dump, "after_optimizations-buffer-assignment.txt")
+    values = buffers.parse(assignment, _dumped(dump, "_after_optimizations.txt"))
+    weights = {tuple(sorted(leaf.shape)) for leaf in jax.tree.leaves(program.weights) if leaf.size >= LARGE}
+    pools = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.pool)]
+    layer = max(pools, default=0) // max(program.layers, 1)
+    return {
+        "top": thunks.top_level(listing),
+        "stray": _named(t for t in listing if not t.inside and t.kind != "kCommandBuffer"),
+        "kernels": always,
+        "branches": branches,
+        "busiest": thunks.names(listing, NAMED),
+        "temporary": memory.temp_size_in_bytes,
+        "aliased": memory.alias_size_in_bytes,
+        "pool": sum(pools),
+        "largest": _named(values),
+        "pool_copies": _named(v for v in values if pools and v.bytes >= layer),
+        "weight_copies": _named(v for v in values if tuple(sorted(v.dimensions)) in weights),
+    }
+
+
+def _named(offenders: Any) -> tuple[str, ...]:
+    names = [str(offender) for offender in offenders]
+    return tuple(names[:NAMED] + ([f"and {len(names) - NAMED} more"] if len(names) > NAMED else []))
+
+
+def _dumped(dump: Path, *endings: str) -> str:
+    """The first of the files with these endings that XLA wrote."""
+    for ending in endings:
+        for file in dump.glob(f"*{ending}"):
+            return file.read_text(encoding="utf-8")
+    raise FileNotFoundError(f"XLA dumped no {endings[0]}; there are {sorted(p.name for p in dump.iterdir())[-9:]}")

@@ -1,0 +1,111 @@
+"""What is compiled, a process a job, at most two at a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.cuda.evidence import Evidence
+from scripts.cuda.plugin import ROOT, environment
+
+PROCESSES = 2  # XLA compiles with several threads itself
+SECONDS = 900
+CHIPS = ("h200", "a100", "l40s")
+OPS = ("paged_attention", "prefix_attention", "masked_sample")
+FULL, CUT = 24, 2  # text layers of Moondream 2, and of what is quick to compile
+
+
+@dataclass(frozen=True)
+class Job:
+    """Programs that one process compiles: those that `builder` ("module:function") makes of the arguments."""
+
+    chip: str
+    builder: str
+    arguments: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return dict(self.arguments).get("op") or self.builder.partition(":")[2]
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *(f"{name}={value}" for name, value in self.arguments if name != "op")])
+
+
+def program(chip: str, name: str, **arguments: Any) -> Job:
+    return Job(chip, f"scripts.cuda.programs:{name}", tuple(arguments.items()))
+
+
+def _all() -> tuple[Job, ...]:
+    """What `make cuda-check` compiles, the longest first. The smallest step takes one row and a row of padding."""
+    steps = [program(c, "step", rows=rows, layers=FULL) for rows in (2, 8, 32) for c in CHIPS]
+    others = [
+        job
+        for chip in CHIPS
+        for job in (
+            program(chip, "prefill", rows=4, length=128, layers=FULL),
+            program(chip, "prefix", images=1, layers=FULL),
+            program(chip, "encode", images=1, crops=5),
+            *(program(chip, "step", rows=rows, layers=CUT) for rows in (2, 8, 32)),
+            program(chip, "halves", rows=8, layers=CUT),
+        )
+    ]
+    return (*steps, *others, *_kernels())
+
+
+def _ci() -> tuple[Job, ...]:
+    """The part of it that every run of the tests compiles."""
+    return (
+        program("h200", "step", rows=8, layers=FULL),
+        program("h200", "encode", images=1, crops=2),
+        program("h200", "prefill", rows=4, length=128, layers=CUT),
+        *(program(chip, "step", rows=8, layers=CUT) for chip in CHIPS),
+        *_kernels(),
+    )
+
+
+def _kernels() -> list[Job]:
+    return [Job(chip, "scripts.cuda.kernels:cases", (("op", op),)) for op in OPS for chip in CHIPS]
+
+
+def run(jobs: Iterable[Job], plugin: Path) -> Iterator[tuple[Job, list[Evidence]]]:
+    """Every job with its evidence, in the order in which they end."""
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        under_way = {pool.submit(run_one, job, plugin): job for job in jobs}
+        for done in as_completed(under_way):
+            yield under_way[done], done.result()
+
+
+def run_one(job: Job, plugin: Path) -> list[Evidence]:
+    """Evidence of one job; a process that dies is evidence too."""
+    with tempfile.TemporaryDirectory() as dump:
+        arguments = json.dumps(dict(job.arguments))
+        command = [sys.executable, "-m", "scripts.cuda.worker", job.chip, job.builder, arguments, dump]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=environment(plugin, Path(dump)),
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return [_failed(job, f"still compiling after {SECONDS} s")]
+    found = [Evidence(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode:
+        found.append(_failed(job, done.stderr.strip()[-1000:] or f"exit code {done.returncode}"))
+    return found
+
+
+def _failed(job: Job, error: str) -> Evidence:
+    return Evidence(str(job), job.chip, dict(job.arguments).get("layers", 0), 0.0, error)
+
+
+ALL, CI = _all(), _ci()

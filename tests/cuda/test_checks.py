@@ -1,0 +1,53 @@
+"""Each check refuses what it is there for, and names it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from scripts.cuda.checks import Limits, faults, kernels_per_layer
+from scripts.cuda.evidence import Evidence
+from scripts.cuda.table import rows_of
+
+LIMITS = Limits(one_graph=True, per_layer=10, around=5, temporary=1000)
+GOOD = Evidence(
+    "step 8 rows", "h200", 2, 1.0, top={"kCommandBuffer": 1}, kernels=25, temporary=1000, aliased=640, pool=600
+)
+
+
+def test_what_is_within_its_limits_passes():
+    assert faults(GOOD, LIMITS) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"error": "RESOURCE_EXHAUSTED: Shared memory"}, ("does not compile", "Shared memory")),
+        ({"top": {"kCommandBuffer": 2}}, ("not one command buffer", "2 kCommandBuffer")),
+        ({"top": {"kCommandBuffer": 1, "kWhile": 1}, "stray": ("kWhile while.3",)}, ("kWhile while.3",)),
+        ({"top": {}}, ("no thunk",)),
+        ({"pool_copies": ("bf16[2,9] copy.3",)}, ("key/value pool", "copy.3")),
+        ({"weight_copies": ("bf16[8,9] transpose.1",)}, ("weights", "transpose.1")),
+        ({"aliased": 599}, ("600 bytes", "only 599")),
+        ({"kernels": 26, "busiest": ("9 x wrapped_slice",)}, ("26 kernels, at most 25", "wrapped_slice")),
+        ({"temporary": 1001, "largest": ("f32[8,51200] fusion.2",)}, ("temporaries", "fusion.2")),
+    ],
+)
+def test_what_is_not_is_refused_with_the_offender_named(change, words):
+    (fault,) = faults(dataclasses.replace(GOOD, **change), LIMITS)
+    assert all(word in fault for word in words)
+
+
+def test_kernels_a_layer_come_from_two_depths_of_one_program():
+    deep = dataclasses.replace(GOOD, layers=24, kernels=245)
+    failed = dataclasses.replace(GOOD, kernels=0, error="no memory")
+    elsewhere = dataclasses.replace(GOOD, chip="a100", kernels=0)
+    assert kernels_per_layer(deep, [deep, failed, elsewhere]) is None
+    assert kernels_per_layer(deep, [failed, elsewhere, GOOD]) == 10.0
+
+
+def test_the_table_has_a_line_a_program_and_a_verdict():
+    lines = rows_of([GOOD, dataclasses.replace(GOOD, chip="a100", error="RESOURCE_EXHAUSTED: memory")])
+    assert "kCommandBuffer" in lines[2] and lines[2].endswith("ok")
+    assert lines[1].endswith("does not compile") and lines[-1].startswith("1 of 2")

@@ -1,0 +1,34 @@
+"""Captioning at scale: images in, one journal, every other output made from the journal. Host only; never imports jax.
+
+Sources (`jaxphoton.batch.sources`)
+    source = open_source("shards/{000..099}.tar", SourceOptions(columns=("question",)))
+    for item in Selection(shard=(0, 8), limit=1000).items(source, done=journal.__contains__):
+        pool.submit(item.image(), name=item.key)        # a path, or the bytes; raises ImageError
+  `open_source` tells by name what it is: an image, a folder, a glob, `.txt`, `.jsonl`, `.parquet`, `.tar`, braces,
+  an address through fsspec. An `Item` has a key, a path, its columns, and reads its bytes when asked. Keys are the
+  same in every run: the path below the folder (or as given in a list), `<table>/<row>`, `<tar>/<sample>`, or the key
+  column. Iterating holds one folder listing, one row group's keys or one sample, and where keys may come twice up to
+  48 bytes a key. What is done is not read again. An entry that cannot be used is an item whose `read` raises;
+  the iteration goes on.
+
+Journal (`jaxphoton.batch.journal`, `record`, `reading`)
+    with Journal("run.jsonl", Header(settings, model=digest), retry_failed=False) as journal:
+        if item.key not in journal:
+            journal.write(Record(item.key, "ok", path=item.path, width=w, height=h, results=(
+                {"task": "caption", "length": "normal", "caption": text, "tokens": 57, "finish_reason": "stop"},)))
+            journal.write(Record(item.key, "failed", path=item.path, reason=error.reason, fault=error.fault))
+  The first line is the header; then one line for each finished image, and of several for one key the last counts.
+  Opening one cuts a torn last line off (`torn`), reports damage in the middle (`damage`), takes the file's lock, and
+  refuses other settings (`SettingsDiffer.differences`). Put the input and whatever changes results into the
+  settings. A written record survives the death of the process; a power cut costs a second or 256 lines.
+
+Exports (`jaxphoton.batch.exports`)
+    report = export("run.jsonl", "captions.parquet")                    # .jsonl, .parquet, .json (COCO)
+    report = export("run.jsonl", None, options=ExportOptions(existing="append"))        # beside the images
+    report = export("run.jsonl", "out/", form="webdataset", source=Selection(shard=(0, 8)).part(source)[0])
+  Streams the journal; the index of its keys takes up to 48 bytes a key. Outputs are whole files or none. Parquet has
+  the columns of recaptioned datasets: key, url, sha256, org_caption, re_caption, and see `exports.rows.recaption`.
+
+All faults that end a run are `BatchError`s with a message for the user; those of one image are `ImageError`s, their
+reasons `errors.ENTRY_REASONS`. pyarrow (extra `parquet`) and fsspec's backends are imported when they are needed.
+"""

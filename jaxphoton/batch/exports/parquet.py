@@ -1,0 +1,72 @@
+"""A table with a row for each image."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from jaxphoton.batch.errors import ExportError
+from jaxphoton.batch.exports.atomic import replacing
+from jaxphoton.batch.exports.options import ExportReport
+from jaxphoton.batch.exports.rows import recaption
+from jaxphoton.batch.reading import JournalReader
+
+_ROWS = 10_000
+
+
+def export_parquet(journal: JournalReader, out: Path) -> ExportReport:
+    """The columns of `recaption`, failures included; a row group of rows at a time.
+
+    Raises:
+      ExportError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetWriter
+    except ImportError as error:
+        raise ExportError("writing .parquet needs pyarrow: pip install 'jaxphoton[parquet]'") from error
+    report, schema, records = ExportReport(), _schema(pyarrow), journal.records()
+    with replacing(out) as file, ParquetWriter(file, schema) as writer:
+        while rows := [_encodable(recaption(record)) for record in islice(records, _ROWS)]:
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+            report.written += len(rows)
+            report.failed += sum(row["finish_reason"] == "error" for row in rows)
+    return report
+
+
+def _encodable(value: Any) -> Any:
+    """A text from an undecodable file name gets escapes: a table holds UTF-8 only."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_encodable(each) for each in value]
+    return {name: _encodable(each) for name, each in value.items()} if isinstance(value, dict) else value
+
+
+def _schema(arrow: Any) -> Any:
+    text, number = arrow.string(), arrow.float64()
+
+    def structs(**fields: Any) -> Any:
+        return arrow.list_(arrow.struct(fields))
+
+    return arrow.schema(
+        {
+            "key": text,
+            "url": text,
+            "sha256": text,
+            "width": arrow.int32(),
+            "height": arrow.int32(),
+            "org_caption": text,
+            "re_caption": text,
+            "re_captions": arrow.list_(text),
+            "answers": structs(question=text, answer=text),
+            "objects": structs(object=text, x_min=number, y_min=number, x_max=number, y_max=number),
+            "points": structs(object=text, x=number, y=number),
+            "segments": structs(object=text, path=text),
+            "output_tokens": arrow.int32(),
+            "finish_reason": text,
+            "error": text,
+            "warnings": arrow.list_(text),
+        }
+    )

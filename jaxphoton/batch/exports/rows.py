@@ -1,0 +1,83 @@
+"""A record in the words of its outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxphoton.batch.record import Record
+
+
+def flat(record: Record) -> dict[str, Any]:
+    """The line of a `.jsonl`: "key", then the only result's fields, or "results" with all of them; or "error" and
+    "reason"."""
+    if record.status == "failed":
+        return {"key": record.key, "error": record.fault, "reason": record.reason}
+    if len(record.results) == 1:
+        fields = {name: value for name, value in record.results[0].items() if name != "task"}
+    else:
+        fields = {"results": [dict(result) for result in record.results]}
+    warnings = {"warnings": list(record.warnings)} if record.warnings else {}
+    return {"key": record.key} | fields | warnings
+
+
+def texts(record: Record) -> list[str]:
+    """The captions and answers."""
+    found = (result.get("caption", result.get("answer")) for result in record.results)
+    return [text for text in found if isinstance(text, str)]
+
+
+def recaption(record: Record) -> dict[str, Any]:
+    """The row of a `.parquet`: the columns of recaptioned datasets (url, re_caption, org_caption, sha256, key) and what
+    else a record knows. None where there is nothing; boxes and points from 0 to 1, each with the object asked for."""
+    captions = [result["caption"] for result in record.results if "caption" in result]
+    return {
+        "key": record.key,
+        "url": record.path,
+        "sha256": record.sha256 or None,
+        "width": record.width or None,
+        "height": record.height or None,
+        "org_caption": record.org_caption or None,
+        "re_caption": captions[0] if captions else None,
+        "re_captions": captions,
+        "answers": _listed(record, "answer", ("question",)),
+        "objects": objects(record),
+        "points": [{"object": asked} | point for asked, point in _each(record, "points")],
+        "segments": _listed(record, "path", ("object",)),
+        "output_tokens": record.tokens,
+        "finish_reason": record.finish_reason,
+        "error": record.fault or None,
+        "warnings": list(record.warnings),
+    }
+
+
+def objects(record: Record) -> list[dict[str, Any]]:
+    """The boxes of all results: "object", "x_min", "y_min", "x_max", "y_max" (0 to 1)."""
+    return [{"object": asked} | box for asked, box in _each(record, "objects")]
+
+
+def boxes(record: Record) -> list[tuple[str, float, float, float, float]]:
+    """(object, x_min, y_min, x_max, y_max) cut at the borders of the picture, 0 to 1; those wholly outside left out."""
+    cut = []
+    for box in objects(record):
+        x_min, y_min, x_max, y_max = (min(1.0, max(0.0, box[n])) for n in ("x_min", "y_min", "x_max", "y_max"))
+        if x_min < x_max and y_min < y_max:
+            cut.append((box["object"], x_min, y_min, x_max, y_max))
+    return cut
+
+
+def detected(record: Record) -> bool:
+    """Whether boxes were asked for and the answer came."""
+    return any("objects" in result for result in record.results)
+
+
+def labels(record: Record) -> set[str]:
+    """The objects whose boxes were asked for."""
+    return {result.get("object", "") for result in record.results if "objects" in result}
+
+
+def _each(record: Record, field: str) -> list[tuple[str, dict[str, float]]]:
+    return [(result.get("object", ""), dict(each)) for result in record.results for each in result.get(field, ())]
+
+
+def _listed(record: Record, field: str, asked: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [{name: result.get(name, "") for name in (*asked, field)} for result in record.results if field in result]

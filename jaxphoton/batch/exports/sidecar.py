@@ -1,0 +1,67 @@
+"""A text file for each image: beside it, or in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from jaxphoton.batch.exports.atomic import write_text
+from jaxphoton.batch.exports.options import ExportOptions, ExportReport, merge, relative_path, with_extension
+from jaxphoton.batch.exports.rows import flat, texts
+from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.record import Record
+from jaxphoton.batch.sources.base import Seen
+
+
+def export_sidecar(journal: JournalReader, out: Path | None, options: ExportOptions) -> ExportReport:
+    """Writes captions and answers, one a line, or with `.json` the line of the `.jsonl`.
+
+    Each file is written whole or not at all. Two images whose files would have the same name (`a.jpg`, `a.png`) are a
+    problem: the second one is not written.
+
+    Args:
+      out: a folder that takes the files by key; None puts each beside its image.
+    """
+    report, seen = ExportReport(), Seen()
+    for record in journal.records():
+        if record.status == "failed":
+            report.failed += 1
+            continue
+        try:
+            target = _target(record, out, options.extension)
+            if seen.clash(str(target), record.key):
+                raise ValueError(f"{target} is already that of another image")
+            if _write(target, record, options):
+                report.written += 1
+            else:
+                report.unchanged += 1
+        except (OSError, ValueError) as error:
+            report.problem(f"{record.key}: {error}")
+    return report
+
+
+def _target(record: Record, out: Path | None, extension: str) -> Path:
+    if out is not None:
+        return out / relative_path(record.key, extension)
+    # Anything but a file of its own: an address, a row of a table, a member of a tar.
+    if not os.path.isabs(record.path) or not os.path.isfile(record.path):
+        raise ValueError(f"{record.path or 'its image'} is no file here; name a folder for the texts")
+    return Path(with_extension(record.path, extension))
+
+
+def _write(target: Path, record: Record, options: ExportOptions) -> bool:
+    if options.extension == ".json":
+        new = json.dumps(flat(record), ensure_ascii=False)
+    else:
+        new = "\n".join(texts(record))
+        if not texts(record):
+            raise ValueError("it has no text; use the extension .json")
+    try:
+        old = target.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        old = None
+    text = merge(old, new, options)
+    if text is not None:
+        write_text(target, text)
+    return text is not None

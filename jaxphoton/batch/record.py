@@ -1,0 +1,148 @@
+"""The lines of a journal: its header, and one record for each finished image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import jaxphoton
+
+Status = Literal["ok", "failed"]
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a run was made with.
+
+    Attributes:
+      settings: all that changes the results, the input included; JSON values.
+      model: digest of the model.
+      version: of jaxphoton.
+      created: when, ISO 8601 in UTC.
+    """
+
+    settings: Mapping[str, Any]
+    model: str
+    version: str = jaxphoton.__version__
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def differences(self, now: Header) -> list[str]:
+        """What differs in settings and model from those of a run that would go on; the version may."""
+        there = {"model": self.model} | _flat(self.settings)
+        here = {"model": now.model} | _flat(now.settings)
+        return [
+            f"{name} was {_shown(there, name)} and is now {_shown(here, name)}"
+            for name in sorted(there | here)
+            if _shown(there, name) != _shown(here, name)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One finished image.
+
+    Attributes:
+      key: of the item.
+      status: "ok" or "failed".
+      path: where the image is: `Item.path`.
+      width, height: of the upright picture in pixels; 0 where unknown.
+      results: one mapping for each answer, in the order asked: "task" ("caption", "query", "detect", "point",
+        "segment"), what was asked ("question", "object", "length") and the fields of the skill's result ("caption",
+        "answer", "objects", ...), "tokens" and "finish_reason". Several captions are several results.
+      ms: milliseconds by stage.
+      warnings: what was done to the picture, and what is odd about the text.
+      reason, fault: of a failure: a word from a fixed list, and a sentence.
+      org_caption: the text that came with the image.
+      sha256: of the file, where it was computed.
+    """
+
+    key: str
+    status: Status
+    path: str = ""
+    width: int = 0
+    height: int = 0
+    results: tuple[Mapping[str, Any], ...] = ()
+    ms: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    reason: str = ""
+    fault: str = ""
+    org_caption: str = ""
+    sha256: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """Generated tokens of all results together."""
+        return sum(result.get("tokens", 0) for result in self.results)
+
+    @property
+    def finish_reason(self) -> str:
+        """ "length" if any result was cut off, else "stop"; "error" for a failure."""
+        if self.status == "failed":
+            return "error"
+        return "length" if any(result.get("finish_reason") == "length" for result in self.results) else "stop"
+
+
+def to_line(entry: Header | Record) -> bytes:
+    """One line of JSON; fields that are empty are left out, an undecodable file name becomes escapes that read back."""
+    values = {name.name: getattr(entry, name.name) for name in fields(entry)}
+    if isinstance(entry, Header):
+        values = {"jaxphoton_journal": FORMAT} | values
+    else:
+        values = {name: value for name, value in values.items() if value or name in ("key", "status")}
+    return json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def from_line(line: bytes) -> Header | Record:
+    """The reverse of `to_line`; fields of later versions are passed over.
+
+    Raises:
+      ValueError: not such a line, with the fault.
+    """
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError("not a JSON object")
+    if "jaxphoton_journal" in values:
+        if values["jaxphoton_journal"] != FORMAT:
+            raise ValueError(f"journal format {values['jaxphoton_journal']!r}, this version reads {FORMAT}")
+        if not isinstance(values.get("settings"), dict) or not isinstance(values.get("model"), str):
+            raise ValueError("a header without settings or model")
+        return Header(**{name: value for name, value in values.items() if name in _HEADER})
+    fault = _fault(values)
+    if fault:
+        raise ValueError(fault)
+    values["results"] = tuple(values.get("results", ()))
+    values["warnings"] = tuple(values.get("warnings", ()))
+    return Record(**{name: value for name, value in values.items() if name in _RECORD})
+
+
+_HEADER = {name.name for name in fields(Header)}
+_RECORD = {name.name for name in fields(Record)}
+
+
+def _fault(values: dict[str, Any]) -> str | None:
+    if not isinstance(values.get("key"), str):
+        return "no key"
+    if values.get("status") not in ("ok", "failed"):
+        return f"status {values.get('status')!r} is neither ok nor failed"
+    results = values.get("results", [])
+    if not isinstance(results, list) or not all(isinstance(r, dict) and "task" in r for r in results):
+        return "results are not a list of objects with a task"
+    return None
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def _shown(settings: Mapping[str, Any], name: str) -> str:
+    return json.dumps(settings[name], sort_keys=True) if name in settings else "not set"

@@ -1,0 +1,93 @@
+"""What every source offers, and the options of all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from jaxphoton.batch.keymap import KeyMap, digest
+from jaxphoton.batch.sources.item import Item
+
+Wanted = Callable[[str], bool]
+
+
+class EndOfSelection(Exception):
+    """Raised by a `Wanted` predicate: no key from here on is wanted. Not an error."""
+
+
+def every(key: str) -> bool:
+    """The predicate that wants all."""
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How the entries of a source are read.
+
+    Attributes:
+      image_column: where the image is: a column of `.jsonl` (path or URL) or `.parquet` (bytes, struct of bytes and
+        path, path or URL), the extension of a member in a `.tar` ("input.jpg"). None: the first usual name found.
+      key_column: a column whose value names the entry; by default the path (`.jsonl`) or the row number (`.parquet`).
+      columns: taken along as `Item.columns` where an entry has them. In a `.tar`: an extension ("txt") for a member's
+        text, or a field of the sample's `.json` member.
+      required_columns: taken along too; a table without them is refused, an entry without them is a failure.
+      root: folder or address that relative paths in `.txt`, `.jsonl` and `.parquet` start from; by default that of the
+        file itself.
+    """
+
+    image_column: str | None = None
+    key_column: str | None = None
+    columns: tuple[str, ...] = ()
+    required_columns: tuple[str, ...] = ()
+    root: str | None = None
+
+    @property
+    def all_columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.columns, *self.required_columns)))
+
+
+class Source(ABC):
+    """Images by key, in an order that is the same every time.
+
+    Nothing is read before it is asked for, and nothing but the current entries is held. An entry that cannot be
+    used is an item whose `read` raises; only what concerns the whole source raises here.
+    """
+
+    @abstractmethod
+    def items(self, wanted: Wanted = every) -> Iterator[Item]:
+        """The wanted items.
+
+        Args:
+          wanted: called with each key, once and in order, before anything of the entry is read.
+
+        Raises:
+          SourceError: the source itself cannot be used.
+        """
+
+    def count(self) -> int | None:
+        """How many items there are, None where only reading everything would tell.
+
+        It reads names, line ends or footers and no image: for a long folder listing, call it from a thread.
+        """
+        return None
+
+    def shard(self, index: int, count: int) -> Source | None:
+        """Whole containers for shard `index` of `count`; None where a shard must pick single keys."""
+        return None
+
+
+class Seen:
+    """Finds keys that come twice; memory as `KeyMap`."""
+
+    def __init__(self):
+        self._identities = KeyMap("Q")
+
+    def clash(self, key: str, identity: str) -> bool | None:
+        """None for a new key, False for the same entry again, True for another entry of the same key."""
+        number = digest(identity)
+        before = self._identities.get(key)
+        if before is None:
+            self._identities[key] = number
+            return None
+        return before != number

@@ -1,0 +1,105 @@
+"""Patterns in paths: braces and globs."""
+
+from __future__ import annotations
+
+import glob
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+
+from jaxphoton.batch.errors import SourceError
+from jaxphoton.batch.sources.storage import absolute, exists, filesystem, is_remote
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+def is_glob(path: str) -> bool:
+    """Whether `path` has glob characters; a "?" in a web address is its query."""
+    if path.startswith(("http://", "https://")):
+        return False
+    return glob.has_magic(path)
+
+
+def split_glob(pattern: str) -> tuple[str, re.Pattern[str], int | None]:
+    """The folder before the first pattern part, what the rest of a path must match, and of how many parts that is at
+    most (None behind "**").
+
+    Raises:
+      SourceError: "**" is not a folder name of its own.
+    """
+    from fsspec.utils import glob_translate
+
+    parts = pattern.replace(os.sep, "/").split("/")
+    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    try:
+        matcher = re.compile(glob_translate("/".join(parts[first:])))
+    except ValueError as error:
+        raise SourceError(f"{pattern}: {error}") from error
+    root = "/".join(parts[:first]) or ("/" if pattern.startswith("/") else ".")
+    return root, matcher, None if "**" in parts else len(parts) - first
+
+
+def braces(pattern: str) -> Iterator[str]:
+    """`a-{00..02}` -> a-00, a-01, a-02; `{a,b}` -> a, b; several in one pattern in every combination.
+
+    Raises:
+      SourceError: braces that hold neither a range nor a list.
+    """
+    found = _BRACES.search(pattern)
+    if not found:
+        yield pattern
+        return
+    for middle in _alternatives(found[1], pattern):
+        yield from braces(pattern[: found.start()] + middle + pattern[found.end() :])
+
+
+def containers(spec: str) -> list[str]:
+    """The files of a pattern with braces or globs, or the one named.
+
+    Raises:
+      SourceError: one of them does not exist (of remote ones, only the first is looked for), or none matches.
+    """
+    if not is_remote(spec) and os.path.exists(spec):
+        return [spec]
+    found = [path for pattern in braces(spec) for path in (_matching(pattern) if is_glob(pattern) else [pattern])]
+    if not found:
+        raise SourceError(f"{spec}: nothing matches")
+    missing = [path for path in (found[:1] if is_remote(spec) else found) if not exists(path)]
+    if missing:
+        of = f" ({len(missing)} of {len(found)} are missing)" if len(found) > 1 else ""
+        raise SourceError(f"{missing[0]} does not exist{of}")
+    return found
+
+
+def named(paths: list[str]) -> list[tuple[str, str]]:
+    """(name, absolute path) of each: names are paths below the folder that all have in common, without the suffix."""
+    full = [absolute(path).replace(os.sep, "/") for path in paths]
+    common = posixpath.dirname(full[0])
+    while not all(path.startswith(common.rstrip("/") + "/") for path in full):
+        common = posixpath.dirname(common)
+    short = [path.removeprefix(common).lstrip("/") for path in full]
+    stems = [posixpath.splitext(name)[0] for name in short]
+    return list(zip(stems if len(set(stems)) == len(stems) else short, full, strict=True))
+
+
+def _alternatives(inside: str, pattern: str) -> list[str]:
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
+    if span:
+        first, last, width = int(span[1]), int(span[2]), len(span[1]) if span[1].startswith("0") else 1
+        if first > last:
+            raise SourceError(f"{pattern}: the range {{{inside}}} is empty")
+        return [f"{number:0{width}}" for number in range(first, last + 1)]
+    if "," in inside:
+        return inside.split(",")
+    raise SourceError(f"{pattern}: {{{inside}}} is neither a range like {{000..099}} nor a list like {{a,b}}")
+
+
+def _matching(pattern: str) -> list[str]:
+    if not is_remote(pattern):
+        return sorted(glob.glob(pattern, recursive=True))
+    system, inner = filesystem(pattern)
+    try:
+        return sorted(system.unstrip_protocol(path) for path in system.glob(inner))
+    except Exception as error:
+        raise SourceError(f"{pattern}: cannot be listed: {error}") from error

@@ -1,0 +1,88 @@
+"""Which items of a source are to be done: a shard, the first few, those not done yet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from jaxphoton.batch.errors import SourceError
+from jaxphoton.batch.keymap import digest
+from jaxphoton.batch.sources.base import EndOfSelection, Source
+from jaxphoton.batch.sources.item import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A part of a source that does not change when a run is resumed.
+
+    Shards are disjoint, and together the whole. Where a source has at least as many containers (tar, parquet) as
+    there are shards, a shard is every `count`-th container; else it is picked by a hash of the keys, so that it stays
+    the same when images are added.
+
+    Attributes:
+      shard: (index, count), the index from 0.
+      limit: how many items at most, the first of the shard.
+    """
+
+    shard: tuple[int, int] = (0, 1)
+    limit: int | None = None
+
+    def __post_init__(self):
+        index, count = self.shard
+        if not 0 <= index < count:
+            raise SourceError(f"shard {index}/{count}: the first number must be from 0 to {count - 1}")
+        if self.limit is not None and self.limit < 1:
+            raise SourceError(f"limit must be at least 1, got {self.limit}")
+
+    def items(self, source: Source, done: Callable[[str], bool] = lambda key: False) -> Iterator[Item]:
+        """The selected items that are not done; those done count towards the limit, but are not read."""
+        part, by_key = self.part(source)
+        index, count = self.shard
+        left = self.limit
+
+        def wanted(key: str) -> bool:
+            nonlocal left
+            if by_key and digest(key) % count != index:
+                return False
+            if left is not None:
+                if left == 0:
+                    raise EndOfSelection
+                left -= 1
+            return not done(key)
+
+        try:
+            yield from part.items(wanted)
+        except EndOfSelection:
+            return
+
+    def count(self, source: Source) -> int | None:
+        """How many items are selected, those done included; an estimate for shards by key, None if unknown."""
+        part, by_key = self.part(source)
+        total = part.count()
+        if total is None:
+            return None
+        if by_key:
+            total = round(total / self.shard[1])
+        return total if self.limit is None else min(total, self.limit)
+
+    def part(self, source: Source) -> tuple[Source, bool]:
+        """The containers of this shard, and whether it must pick keys in them too."""
+        if self.shard == (0, 1):
+            return source, False
+        part = source.shard(*self.shard)
+        return part or source, part is None
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """ "2/8" -> (2, 8).
+
+    Raises:
+      SourceError: another form, or an index that is not below the count.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found:
+        raise SourceError(f"shard {text!r} is not of the form i/n, such as 0/8")
+    index, count = int(found[1]), int(found[2])
+    Selection((index, count))
+    return index, count

@@ -1,91 +1,195 @@
 """Everything that needs a GPU, in one command on a machine without a network:
 
-    PYTHONPATH=. python scripts/gpu_check.py --out results --only engine --goldens DIR
+    PYTHONPATH=. python scripts/gpu_check.py --out results
 
-Each part runs in a process of its own under a time limit; one that fails or hangs is reported and the rest goes on.
-Writes `gpu_check.json` to the folder given and prints a table. `--model small` runs the same on any machine, to test
-this script; its times mean nothing.
+Each part runs in processes of its own under a time limit; one that fails or hangs is reported, with what it had found
+until then, and the rest goes on. Writes `gpu_check.json`, the readable `gpu_check.txt` and each part's log to the
+folder given; benchmarks/README.md says how to read them. `--model small` runs the same on any machine, to test this
+script; its times mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-SECONDS = {"device": 60, "verify": 120, "step": 150, "graph": 120, "host": 60}
-GROUPS = {"engine": ("device", "verify", "step", "graph", "host")}
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from scripts.gpu.table import render  # noqa: E402
+
+LEAST_SECONDS = 15  # a part is not begun with less left
 
 
-def run_part(name: str, args: argparse.Namespace) -> dict:
-    """Runs one part in its own process; its last line of output is JSON."""
-    command = [sys.executable, "-m", "scripts.gpu.parts", name, "--model", args.model]
+@dataclass(frozen=True)
+class Part:
+    """How a part is run.
+
+    Attributes:
+      seconds: its limit.
+      function: its name in scripts/gpu/parts.py; None for the same.
+      xla_flags, environment: what its process gets besides.
+      cache: whether it may use what other parts have compiled.
+      dump: whether XLA writes down what it makes of the step.
+    """
+
+    seconds: int
+    function: str | None = None
+    xla_flags: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cache: bool = True
+    dump: bool = False
+
+
+# Other flags: compiled afresh, since a cache of autotuned kernels may not tell them apart.
+FLAGS = {
+    "flag-none": Part(45, "flag"),
+    "flag-no-triton-gemm": Part(60, "flag", "--xla_gpu_enable_triton_gemm=false", cache=False),
+    "flag-async-dispatch": Part(45, "flag", environment={"PJRT_GPU_ENABLE_ASYNC_DISPATCH": "1"}),
+    "flag-no-graphs": Part(60, "flag", "--xla_gpu_enable_command_buffer=", cache=False),
+    "flag-small-graphs": Part(60, "flag", "--xla_gpu_graph_min_graph_size=1", cache=False),
+    "flag-none-again": Part(45, "flag"),  # how far two runs of one thing are apart
+}
+# The most telling first: time may run out.
+PARTS = {
+    "device": Part(45),
+    "kernels": Part(130),
+    "step": Part(150, dump=True),
+    "equality": Part(75),
+    "encode": Part(100),
+    "captions": Part(90),
+    "variants": Part(90),
+    "verify": Part(75),
+    "callback": Part(45),
+    **FLAGS,
+    "sweep": Part(75),
+    "host": Part(45),
+}
+GROUPS = {"flags": tuple(FLAGS), "correct": ("kernels", "equality", "verify"), "model": ("step", "encode", "captions")}
+
+
+def run_part(name: str, args: argparse.Namespace, scratch: Path, limit: float) -> dict[str, Any]:
+    """Runs one part in its own processes, all of which are gone afterwards."""
+    part, started = PARTS[name], time.monotonic()
+    result, dump, log = scratch / f"{name}.json", scratch / f"{name}-dump", args.out / "logs" / f"{name}.log"
+    log.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "scripts.gpu.parts", part.function or name]
+    command += ["--result", str(result), "--model", args.model]
     if args.goldens:
         command += ["--goldens", str(args.goldens)]
-    root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
-        environment["GPU_CHECK_SCRATCH"] = scratch
-        if name == "graph":
-            flags = "--xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*step.*"
-            environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} --xla_dump_to={scratch} {flags}"
+    environment = _environment(part, scratch, dump)
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
-            done = subprocess.run(
-                command, cwd=root, env=environment, capture_output=True, text=True, timeout=SECONDS[name]
-            )
+            code = process.wait(limit)
+            fault = "" if code == 0 else f"exit code {code}"
         except subprocess.TimeoutExpired:
-            return {"error": f"still running after {SECONDS[name]} s"}
-    result = _last_json(done.stdout)
-    if done.returncode or result is None:
-        return {"error": done.stderr.strip()[-1500:] or f"exit code {done.returncode}"}
-    return {**result, "seconds": round(time.monotonic() - started, 1)}
+            fault = f"still running after {limit:.0f} s"
+        finally:
+            _kill(process)
+    found = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+    if fault or not found:
+        tail = log.read_text(encoding="utf-8", errors="replace").strip()[-1500:]
+        found["error"] = f"{fault or 'nothing was found'}\n{tail}"
+    for file in dump.glob("*thunk_sequence_after_thunk_passes.txt"):
+        shutil.copy(file, log.parent)
+    return {**found, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _last_json(text: str) -> dict | None:
-    for line in reversed(text.splitlines()):
-        if line.startswith("{"):
-            return json.loads(line)
-    return None
+def _environment(part: Part, scratch: Path, dump: Path) -> dict[str, str]:
+    environment = {**os.environ, **part.environment}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    flags = [os.environ.get("XLA_FLAGS", ""), part.xla_flags]
+    if part.dump:
+        flags.append(f"--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*step.*")
+        environment["GPU_CHECK_DUMP"] = str(dump)
+    environment["XLA_FLAGS"] = " ".join(filter(None, flags))
+    if part.cache:
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(scratch / "compiled")
+        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        environment["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    else:
+        environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    return environment
 
 
-def show(name: str, result: dict) -> None:
-    print(f"== {name}")
-    for key, value in result.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            print("   " + "  ".join(f"{column:>16}" for column in value[0]))
-            for row in value:
-                print(
-                    "   "
-                    + "  ".join(f"{cell:>16.4g}" if isinstance(cell, float) else f"{cell:>16}" for cell in row.values())
-                )
-        else:
-            print(f"   {key}: {value}")
+def _kill(process: subprocess.Popen) -> None:
+    """The part and whatever it has started: they are a group of their own."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def failed(result: dict[str, Any]) -> bool:
+    return "error" in result or any(result.get("failed", ()))
+
+
+def commit() -> str:
+    """Of the checkout; "unknown" where there is none."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def wanted_parts(parser: argparse.ArgumentParser, names: list[str] | None) -> list[str]:
+    parts = [part for name in names or PARTS for part in GROUPS.get(name, (name,))]
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown:
+        parser.error(f"unknown part {', '.join(unknown)}; there are {', '.join([*GROUPS, *PARTS])}")
+    return list(dict.fromkeys(parts))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("gpu_check"), help="folder for gpu_check.json")
-    parser.add_argument("--only", action="append", metavar="PART", help=f"a group or part: {[*GROUPS, *SECONDS]}")
+    parser.add_argument("--out", type=Path, default=Path("gpu_check"), help="folder for the results")
+    parser.add_argument("--only", action="append", metavar="PART", help=f"a group or part: {[*GROUPS, *PARTS]}")
+    parser.add_argument("--minutes", type=float, default=8.0, help="limit of all together; the rest is skipped")
     parser.add_argument("--goldens", type=Path, help="a golden directory for the verify part")
     parser.add_argument("--model", choices=["moondream2", "small"], default="moondream2")
     args = parser.parse_args()
-    wanted = [part for name in args.only or GROUPS for part in GROUPS.get(name, (name,))]
-    unknown = sorted(set(wanted) - set(SECONDS))
-    if unknown:
-        parser.error(f"unknown part {', '.join(unknown)}")
-    results = {}
+    wanted = wanted_parts(parser, args.only)
+    args.out, args.goldens = args.out.resolve(), args.goldens and args.goldens.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
-    for name in wanted:
-        results[name] = run_part(name, args)
-        show(name, results[name])
-        (args.out / "gpu_check.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    return 1 if any("error" in result for result in results.values()) else 0
+    end, date = time.monotonic() + 60 * args.minutes, datetime.datetime.now(datetime.UTC)
+    head = {"date": date.isoformat(timespec="seconds"), "commit": commit(), "model": args.model}
+    head["python"] = sys.version.split()[0]
+    results: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        for name in wanted:
+            left = end - time.monotonic()
+            if left < LEAST_SECONDS:
+                results[name] = {"skipped": "no time left"}
+            else:
+                # Machines for the small model are slow, and often busy.
+                limit = PARTS[name].seconds * (5 if args.model == "small" else 1)
+                results[name] = run_part(name, args, Path(scratch), min(left, limit))
+            state = "FAILED" if failed(results[name]) else "skipped" if "skipped" in results[name] else "ok"
+            print(f"{name}: {state}, {results[name].get('seconds', 0)} s", flush=True)
+            whole = {"run": head, **results}
+            (args.out / "gpu_check.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+            (args.out / "gpu_check.txt").write_text(render(whole), encoding="utf-8")
+    print(render(whole))
+    return 1 if any(failed(result) for result in results.values()) else 0
 
 
 if __name__ == "__main__":

@@ -2,28 +2,182 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxphoton.engine.layout import RUNNING, ZOMBIE, Output
+from jaxphoton.engine.programs import step
+from jaxphoton.measure.timing import BATCHES, interleaved
+from scripts import gpu_check
+from scripts.gpu import kernels, ops, parts, table, timing, variants
+from scripts.gpu.load import Stepper
 
 ROOT = Path(__file__).parents[1]
+COMMAND = (sys.executable, str(ROOT / "scripts" / "gpu_check.py"), "--model", "small")
 
 
-def test_a_part_runs_and_an_unknown_one_is_refused(tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / "gpu_check.py"), "--model", "small", "--out", str(tmp_path)]
-    subprocess.run([*command, "--only", "device", "--only", "host"], check=True, timeout=300)
-    results = json.loads((tmp_path / "gpu_check.json").read_text(encoding="utf-8"))
-    assert set(results) == {"device", "host"}
-    assert results["device"]["copy_gb_s"] > 0
-    assert [row["rows"] for row in results["host"]["ticks"]] == [8, 64]
-    refused = subprocess.run([*command, "--only", "levitation"], capture_output=True, text=True, timeout=60)
-    assert refused.returncode == 2 and "unknown part levitation" in refused.stderr
+def run(folder: Path, *arguments: str) -> tuple[int, dict]:
+    """Exit code and results of the whole command."""
+    done = subprocess.run([*COMMAND, "--out", str(folder), *arguments], capture_output=True, timeout=400)
+    return done.returncode, json.loads((folder / "gpu_check.json").read_text(encoding="utf-8"))
 
 
 def test_a_part_that_fails_is_reported_and_the_others_go_on(tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / "gpu_check.py"), "--model", "small", "--out", str(tmp_path)]
-    broken = [*command, "--goldens", str(tmp_path / "nowhere"), "--only", "verify", "--only", "device"]
-    assert subprocess.run(broken, capture_output=True, timeout=300).returncode == 1
-    results = json.loads((tmp_path / "gpu_check.json").read_text(encoding="utf-8"))
+    code, results = run(tmp_path, "--goldens", str(tmp_path / "nowhere"), "--only", "verify", "--only", "device")
+    assert code == 1
     assert "nowhere" in results["verify"]["error"] and "error" not in results["device"]
+    assert results["device"]["copy_gb_s"] > 0 and results["device"]["packages"]["jax"] == jax.__version__
+    readable = (tmp_path / "gpu_check.txt").read_text(encoding="utf-8")
+    assert "nowhere" in readable and "matmul_tflop_s" in readable
+
+
+def test_what_there_is_no_time_for_is_skipped(tmp_path):
+    code, results = run(tmp_path, "--minutes", "0")
+    assert code == 0
+    assert set(results) == {"run", *gpu_check.PARTS}
+    assert results["run"]["commit"] and all("skipped" in results[part] for part in gpu_check.PARTS)
+
+
+def test_an_unknown_part_is_refused():
+    refused = subprocess.run([*COMMAND, "--only", "levitation"], capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2 and "unknown part levitation" in refused.stderr
+
+
+def test_a_part_that_hangs_is_killed_with_its_children_and_keeps_what_it_found(tmp_path, monkeypatch):
+    hanging = tmp_path / "python"
+    hanging.write_text(f'#!/bin/sh\necho \'{{"copy": 1}}\' > "$5"\nsleep 300 & echo $! > {tmp_path}/child\nwait\n')
+    hanging.chmod(0o755)
+    monkeypatch.setattr(gpu_check, "sys", SimpleNamespace(executable=str(hanging)))
+    args = argparse.Namespace(out=tmp_path, goldens=None, model="small")
+    result = gpu_check.run_part("device", args, tmp_path, 2.0)
+    assert "still running after 2 s" in result["error"] and result["copy"] == 1
+    child = int((tmp_path / "child").read_text())
+    for _ in range(200):
+        if not alive(child):
+            return
+        time.sleep(0.05)
+    raise AssertionError("the part's child is still running")
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_every_part_has_a_function():
+    assert {part.function or name for name, part in gpu_check.PARTS.items()} == set(parts.MODULES)
+
+
+def test_other_flags_never_meet_the_shared_cache(tmp_path):
+    for name, part in gpu_check.PARTS.items():
+        environment = gpu_check._environment(part, tmp_path, tmp_path)
+        assert bool(part.xla_flags) == (environment.get("JAX_ENABLE_COMPILATION_CACHE") == "false"), name
+        assert part.xla_flags in environment["XLA_FLAGS"]
+
+
+def test_the_table_joins_flags_and_shows_faults():
+    whole = {
+        "run": {"date": "today"},
+        "step": {"ticks": [{"rows": 1, "ms": 0.5}, {"rows": 8, "idle": 2.0}], "failed": ["no kernels"], "seconds": 3.0},
+        "flag-none": {"device_ms": 1.25},
+        "flag-other": {"device_ms": 2.5, "call_ms": 0.125},
+        "flag-broken": {"error": "exit code 1\nunknown flag"},
+    }
+    shown = table.render(whole)
+    assert shown.count("device_ms") == 1 and "1.25" in shown and "0.125" in shown
+    assert "no kernels" in shown and "unknown flag" in shown and "idle" in shown
+
+
+def test_results_are_json_whatever_was_measured(tmp_path):
+    parts.write(tmp_path / "r.json", {"a": [{"b": float("nan")}], "c": (1.5, float("inf"))})
+    strict = json.loads((tmp_path / "r.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert strict == {"a": [{"b": "nan"}], "c": [1.5, "inf"]}
+
+
+def test_noise_is_uniform_and_depends_on_its_seed():
+    a, b = (np.asarray(timing.random_array((64, 1024), jnp.float32, seed)) for seed in (0, 1))
+    assert abs(a.mean()) < 0.01 and abs(a.std() - 3**-0.5) < 0.01
+    assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.02
+    assert abs(np.corrcoef(a[:, 1:].ravel(), a[:, :-1].ravel())[0, 1]) < 0.02
+
+
+def test_variants_take_turns():
+    order = []
+    launches = {name: partial(order.append, name) for name in "ab"}
+    assert set(interleaved(launches)) == {"a", "b"}
+    turns = [name for name, before in zip(order, [None, *order], strict=False) if name != before]
+    assert turns == ["a", "b"] * (1 + BATCHES)
+
+
+def test_one_step_is_always_under_way():
+    events = []
+    numbers = iter(range(100))
+
+    def launch() -> int:
+        events.append(("launch", number := next(numbers)))
+        return number
+
+    timing.pipelined(launch, lambda n: None, lambda n: events.append(("take", n)), 4)
+    taken = [number for name, number in events if name == "take"]
+    assert taken == list(range(4 + timing.WARM_UP))
+    assert all(events.index(("launch", n + 1)) < events.index(("take", n)) for n in taken[:-1])
+
+
+@pytest.mark.parametrize("name", ops.NAMES)
+def test_a_chain_is_its_calls_one_after_the_other(name):
+    case = ops.cases_of(name, small=True)[1][0]
+    arrays, static = ops.arguments_of(name, case)
+    arrays = jax.device_put(arrays)
+    chained = jax.jit(ops.chain(ops.on_layer(name, static, "reference"), 2))(ops.spread(arrays, static, 2))
+    once = jax.jit(ops.call(name, static, "reference"))
+    out = once(arrays)
+    again = once(arrays | ({"q": out} if "q" in arrays else {"index": arrays["index"] + (out[0] & 1)}))
+    needed = np.isfinite(np.asarray(again[1])) if isinstance(again, tuple) else None
+    assert ops.error(chained, again) < 1e-5 and ops.other_tokens(chained, again, needed) == 0
+
+
+def test_a_wrong_kernel_is_found_out(monkeypatch):
+    case = ops.cases_of("paged_attention", small=True)[0][0]
+    right = ops.call
+
+    def wrong(name, static, backend):
+        exact = right(name, static, "reference")
+        return exact if backend == "reference" else lambda arrays: factor * exact(arrays)
+
+    monkeypatch.setattr(ops, "call", wrong)
+    for factor, verdict in ((1.0, "ok"), (1.001, "error"), (jnp.nan, "error")):
+        factor = jnp.float32(factor)
+        assert kernels._compare("paged_attention", case)["verdict"].startswith(verdict)
+
+
+def test_measured_steps_decode_and_stacked_matrices_change_nothing():
+    load = variants.small_load("small", (1, 8))
+    control, params = load.control(1), load.programs.text_params
+    family = variants.family_of(load)
+    forms = {"plain": (partial(step, family), params), "stacked": (_stacked(family), variants._stack(params))}
+    tokens = {}
+    for name, (function, weights) in forms.items():
+        launch = Stepper(load.state()).launch(jax.jit(function, donate_argnums=(1, 2)), weights, control)
+        outputs = [np.asarray(launch()) for _ in range(4)]
+        assert all(out[:, Output.FINISH].tolist() == [RUNNING, ZOMBIE] for out in outputs)
+        tokens[name] = [int(out[0, Output.TOKEN]) for out in outputs]
+    assert tokens["plain"] == tokens["stacked"]
+
+
+def _stacked(family):
+    return partial(variants._stacked_step, family)

@@ -33,7 +33,6 @@ from jaxphoton.skills import automaton
 from jaxphoton.skills.grammar import Grammar, State
 from jaxphoton.skills.settings import Settings
 
-CHAIN = 24  # steps enqueued back to back when the device alone is timed; more than 32 would wait for a free place
 FILLER = 20  # the id that every step generates
 
 
@@ -124,7 +123,7 @@ class PipelineBench:
             sequence.inflight_refs = 1
         step = StepPlan(tuple(sequences))
         seconds = timing.interleaved(
-            {"step": lambda: device.step(step)[1], "forward": lambda: device.forward(step)[1][1]}, CHAIN
+            {"step": lambda: device.step(step)[1], "forward": lambda: device.forward(step)[1][1]}
         )
         forward = min(seconds.values())
         return forward, seconds["step"] - forward

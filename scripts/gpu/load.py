@@ -1,127 +1,235 @@
-"""A model of full size with random weights on the device, and decode ticks of it."""
+"""A model of full size with random weights on the device, and decode steps and ticks of it."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxphoton.config import EngineConfig, ModelConfig, named_config
+from jaxphoton.engine import device as device_of
+from jaxphoton.engine.buckets import limits_of
 from jaxphoton.engine.control import TokenReader
-from jaxphoton.engine.device import Device, Programs, limits_of
+from jaxphoton.engine.device import Device, Programs
+from jaxphoton.engine.layout import Row
+from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.pipeline import Pipeline
 from jaxphoton.engine.request import Request
 from jaxphoton.engine.scheduler import Scheduler
-from jaxphoton.engine.sequence import Sequence as Running
+from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.state import PagedCache, RowState
+from jaxphoton.measure.cost_model import step_cost
+from jaxphoton.measure.timing import memory_limit
+from jaxphoton.model.attention import attend
 from jaxphoton.model.params import Params, abstract, count
 from jaxphoton.model.region import coordinate_values, size_values
 from jaxphoton.prompt.templates import Prompt
 from jaxphoton.skills import automaton
 from jaxphoton.skills.grammar import Grammar, State
 from jaxphoton.skills.settings import Settings
+from scripts.gpu.timing import noise, random_array
 
 CONTEXT = 850  # positions a row: an image, a question, some text
-WARM_UP, TICKS = 10, 100
+TICKS = 100  # of a measured round
+WARM_UP = 8
+# A grammar that allows everything and never stops: random weights decode as long as they are asked to.
+FREE = {"free": Grammar({"free": State()})}
 
 
-def model_config(name: str) -> ModelConfig:
-    """Moondream 2, or with "small" its shape in miniature, for machines without a GPU."""
+def model_config(name: str, layers: int | None = None) -> ModelConfig:
+    """Moondream 2, or with "small" its shape in miniature, for machines without a GPU; `layers` of the text decoder
+    instead of all."""
     config = named_config("moondream2")
-    if name == "moondream2":
-        return config
-    vision = dataclasses.replace(
-        config.vision, enc_dim=32, enc_n_layers=2, enc_ff_dim=64, enc_n_heads=2, proj_out_dim=64, proj_inner_dim=64
-    )
-    text = dataclasses.replace(config.text, dim=64, ff_dim=128, n_layers=2, n_heads=4, n_kv_heads=4, vocab_size=512)
-    region = dataclasses.replace(config.region, dim=64, inner_dim=64)
-    return dataclasses.replace(config, vision=vision, text=text, region=region)
+    if name == "small":
+        vision = dataclasses.replace(
+            config.vision, enc_dim=32, enc_n_layers=2, enc_ff_dim=64, enc_n_heads=2, proj_out_dim=64, proj_inner_dim=64
+        )
+        text = dataclasses.replace(config.text, dim=64, ff_dim=128, n_layers=2, n_heads=4, n_kv_heads=4, vocab_size=512)
+        config = dataclasses.replace(
+            config, vision=vision, text=text, region=dataclasses.replace(config.region, dim=64, inner_dim=64)
+        )
+    if layers is not None:
+        config = dataclasses.replace(config, text=dataclasses.replace(config.text, n_layers=layers))
+    return config
+
+
+def row_counts(name: str) -> tuple[int, ...]:
+    """How many rows are measured: those whose cache leaves room on the device."""
+    if name == "small":
+        return 1, 8
+    config, limit = model_config(name), memory_limit()
+    weights = 2 * count(abstract(config))
+    page = 2 * 2 * config.text.n_layers * 16 * config.text.n_kv_heads * config.text.head_dim
+    return tuple(n for n in (1, 8, 32, 64) if limit is None or weights + page * _pages(n) < 0.7 * limit)
+
+
+def _pages(rows: int) -> int:
+    return 1 + rows * (CONTEXT // 16 + 10)
 
 
 class Load:
-    """Random weights and compiled programs; `tick_seconds` runs the engine's loop over them."""
+    """Random weights and compiled programs.
 
-    def __init__(self, name: str, rows: Sequence[int]):
-        self.config = model_config(name)
-        dtype = jnp.float32 if jax.devices()[0].platform == "cpu" else jnp.bfloat16
-        params = random_params(self.config, dtype)
+    The engine's settings are the same for all parts of the check, but for the buckets: what one part has compiled,
+    the next finds in the compilation cache.
+
+    Attributes:
+      fault: why it could not be compiled with all kernels, so that this is a plainer form; empty if it could.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rows: Iterable[int],
+        config: ModelConfig | None = None,
+        build: Callable[..., tuple[Programs, str]] | None = None,
+        **buckets: Any,
+    ):
+        """`rows` to decode; `build` makes the programs, None for `compiled`; `buckets` as in EngineConfig."""
+        self.config = config or model_config(name)
+        self.context, self.ticks = (60, 6) if name == "small" else (CONTEXT, TICKS)
+        self.dtype = "float32" if jax.devices()[0].platform == "cpu" else "bfloat16"
+        params = random_params(self.config, self.dtype)
         self.parameters = count(params)
-        grammars = {"free": Grammar({"free": State()})}
-        tables = automaton.build(grammars, self.config.text.vocab_size)
+        steps = tuple(sorted({max(2, n) for n in rows}))
+        buckets = {"prefill_rows": (4,), "prefill_lengths": (128,), "vision": ((1, 2),)} | buckets
         engine = EngineConfig(
-            max_rows=max(rows),
-            step_rows=tuple(sorted({max(2, n) for n in rows})),
-            prefill_rows=(max(rows),),
-            prefill_lengths=(128,),
-            vision=((1, 2),),
-            kv_pages=1 + max(rows) * (CONTEXT // 16 + 16),
-            host_masks=False,
+            max_rows=steps[-1], step_rows=steps, kv_pages=_pages(steps[-1]), host_masks=False, **buckets
         )
-        self.programs = Programs(params, self.config, tables, engine)
+        self.programs, self.fault = (build or compiled)(params, self.config, engine)
+
+    def faults(self) -> dict[str, list[str]]:
+        """For a part's result."""
+        return {"failed": [self.fault]} if self.fault else {}
 
     def step_bytes(self, rows: int) -> int:
         """Bytes a decode step must read: text weights and the keys and values of all positions."""
-        cache = jax.eval_shape(self.programs.fresh_state)[0]
-        position = 2 * cache.k.size // (cache.k.shape[1] * cache.k.shape[2]) * cache.k.dtype.itemsize
-        text = self.programs.text_params.text
-        # The embedding table is read by the row.
-        weights = sum(leaf.nbytes for leaf in jax.tree.leaves(text)) - text.wte.nbytes
-        return weights + rows * CONTEXT * position
+        return step_cost(self.config, self.dtype, rows, self.context, region_heads=False).bytes
 
-    def tick_seconds(self, rows: int, depth: int) -> float:
-        """Median seconds of a decode tick of `rows` sequences of about CONTEXT positions."""
-        engine = self.programs.engine
-        region, ids = self.config.region, self.config.tokenizer
+    def state(self) -> tuple[PagedCache, RowState]:
+        """Pages full of noise, and rows in the middle of a text."""
+        shapes = jax.eval_shape(self.programs.fresh_state)
+        cache = PagedCache(*(random_array(s.shape, s.dtype, seed) for seed, s in enumerate((shapes[0].k, shapes[0].v))))
+        rows = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[1])
+        start = self.programs.automaton.start["free"]
+        return cache, dataclasses.replace(rows, state=rows.state + start, token=rows.token + 20)
+
+    def control(self, rows: int) -> np.ndarray:
+        """Of a step of `rows` rows of `context` positions, an image prefix with its hole among them; the rest of the
+        bucket is padding."""
+        programs, engine = self.programs, self.programs.engine
+        batch = next(n for n in programs.buckets.step if n >= rows)
+        control = np.zeros((batch, len(Row) + programs.table), np.int32)
+        control[:, Row.ROW] = engine.max_rows
+        control[:rows, Row.ROW] = np.arange(rows)
+        control[:rows, Row.POSITION] = self.context - 1
+        control[:rows, Row.HOLE] = -self.config.text.prefix_attn % engine.page_size
+        control[:rows, Row.INDEX], control[:rows, Row.MAX_TOKENS] = 1, 10**6
+        width = self.context // engine.page_size + 2
+        pages = np.random.default_rng(0).permutation(np.arange(1, programs.pages))[: rows * width]
+        control[:rows, len(Row) : len(Row) + width] = pages.reshape(rows, width)
+        return control
+
+    def device(self) -> Device:
+        """To hand to `tick_costs`: one physical cache serves all rounds."""
+        return Device(self.programs)
+
+    def tick_costs(self, device: Device, rows: int, depth: int) -> dict[str, float]:
+        """Medians in seconds over decode ticks of `rows` sequences of about `context` positions: `period` from one
+        commit to the next, and the host's `plan`, `launch`, `wait` and `commit`."""
+        ids, region, engine = self.config.tokenizer, self.config.region, self.programs.engine
+        steps: list[tuple[float, LaunchMetrics]] = []
+
+        def seen(launch: LaunchMetrics) -> None:
+            if launch.kind == "step" and launch.rows == rows:
+                steps.append((time.perf_counter(), launch))
+
         scheduler = Scheduler(limits_of(engine, self.programs.buckets), PageAllocator(self.programs.pages))
-        reader = TokenReader(ids.size_id, coordinate_values(region), size_values(region))
-        pipeline = Pipeline(Device(self.programs), scheduler, reader, depth, on_finish=lambda sequence: None)
-        prompt = Prompt(tuple(np.random.default_rng(0).integers(20, 500, CONTEXT - TICKS // 2).tolist()))
-        settings = Settings(temperature=0.0, max_tokens=WARM_UP + TICKS + 4, seed=0)
+        pipeline = Pipeline(
+            device,
+            scheduler,
+            TokenReader(ids.size_id, coordinate_values(region), size_values(region)),
+            depth,
+            on_finish=lambda sequence: None,
+            on_metrics=seen,
+        )
+        for sequence in self._sequences(rows):
+            scheduler.add(sequence)
+        while len(steps) < WARM_UP + self.ticks:
+            if not pipeline.tick():
+                raise RuntimeError(f"the pipeline has stopped with {len(scheduler.running)} of {rows} rows running")
+        while pipeline.ring.in_flight:
+            pipeline.commit_oldest()
+        del steps[:WARM_UP]
+        periods = [b[0] - a[0] for a, b in zip(steps, steps[1:], strict=False)]
+        parts = {p: statistics.median(getattr(launch, p) for _, launch in steps) for p in HOST_PARTS}
+        return {"period": statistics.median(periods), **parts}
+
+    def _sequences(self, rows: int) -> Iterable[Sequence]:
+        text, page = self.config.text, self.programs.engine.page_size
+        ids = np.random.default_rng(0).integers(20, 500, self.context - self.ticks // 2)
+        settings = Settings(temperature=0.0, max_tokens=WARM_UP + self.ticks + 8, seed=0)
         for _ in range(rows):
-            text = self.config.text
-            scheduler.add(
-                Running(Request(prompt, "free", settings), text.prefix_attn, engine.page_size, text.max_context)
+            yield Sequence(
+                Request(Prompt(tuple(ids.tolist())), "free", settings), text.prefix_attn, page, text.max_context
             )
-        for _ in range(WARM_UP):
-            pipeline.tick()
-        spent = []
-        for _ in range(TICKS - WARM_UP):
-            start = time.perf_counter()
-            pipeline.tick()
-            spent.append(time.perf_counter() - start)
-        return statistics.median(spent)
+
+
+def compiled(params: Params, config: ModelConfig, engine: EngineConfig) -> tuple[Programs, str]:
+    """Programs as they are meant to run; if they do not compile, without cuDNN; if not so either, without kernels."""
+    tables = automaton.build(FREE, config.text.vocab_size)
+    try:
+        return Programs(params, config, tables, engine), ""
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"[:1000]
+    try:
+        with mock.patch.object(device_of, "_vision_attention", lambda kernels, dtype: attend):
+            return Programs(params, config, tables, engine), f"without cuDNN, since: {fault}"
+    except Exception:
+        plain = dataclasses.replace(engine, kernels="reference")
+        return Programs(params, config, tables, plain), f"without kernels, since: {fault}"
+
+
+class _Uncompiled(Programs):
+    def _compile(self) -> dict[tuple, Callable]:
+        return {}
+
+
+def uncompiled(params: Params, config: ModelConfig, engine: EngineConfig) -> tuple[Programs, str]:
+    """For those who compile a step of their own."""
+    return _Uncompiled(params, config, automaton.build(FREE, config.text.vocab_size), engine), ""
+
+
+HOST_PARTS = ("plan", "launch", "wait", "commit")
+
+
+class Stepper:
+    """Chains a compiled step through one state; calling it enqueues the next."""
+
+    def __init__(self, state: tuple[PagedCache, RowState]):
+        self.cache, self.rows = state
+
+    def launch(self, run: Callable, params: Any, control: Any) -> Callable[[], jax.Array]:
+        def enqueue() -> jax.Array:
+            self.cache, self.rows, output = run(params, self.cache, self.rows, control)
+            return output
+
+        return enqueue
 
 
 def random_params(config: ModelConfig, dtype: Any) -> Params:
-    """Normal weights of standard deviation 0.02, made on the device leaf by leaf."""
+    """Uniform weights of standard deviation 0.02, made on the device."""
     shapes, tree = jax.tree.flatten(abstract(config, dtype))
-    draw = jax.jit(
-        lambda key, shape, dtype: (0.02 * jax.random.normal(key, shape)).astype(dtype),
-        static_argnames=("shape", "dtype"),
-    )
-    keys = jax.random.split(jax.random.key(0), len(shapes))
-    return jax.tree.unflatten(tree, [draw(k, s.shape, s.dtype) for k, s in zip(keys, shapes, strict=True)])
 
+    def fill(seed: jax.Array) -> list[jax.Array]:
+        return [noise(seed + jnp.uint32(i), s.shape, s.dtype, 0.02 * 3**0.5) for i, s in enumerate(shapes)]
 
-def copy_bandwidth() -> float:
-    """Bytes a second of a device copy, read and written bytes counted."""
-    size = 2**30 if jax.devices()[0].platform != "cpu" else 2**24
-    x = jnp.zeros(size, jnp.int8)
-    return 2 * size / median_time(jax.jit(lambda x: x + jnp.int8(1)), x)
-
-
-def median_time(function: Callable, *arguments: Any, runs: int = 20) -> float:
-    """Median seconds of a call, its result waited for."""
-    spent = []
-    for run in range(runs + 3):
-        start = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        if run >= 3:
-            spent.append(time.perf_counter() - start)
-    return statistics.median(spent)
+    return jax.tree.unflatten(tree, jax.jit(fill)(np.uint32(0)))

@@ -1,0 +1,118 @@
+"""The operations of kernels_pallas in one form: cases, arguments by name, and calls chained inside one program."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+NAMES = ("paged_attention", "prefix_attention", "masked_sample")
+LINKS = 12  # calls in a chain, each on a layer of its own
+Arrays = dict[str, Any]
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    return getattr(importlib.import_module(f"kernels_pallas.{name}.api"), name)
+
+
+def cases_of(name: str, small: bool) -> tuple[list[Any], list[Any]]:
+    """(cases to compare, cases to time): all and the real ones; a few small ones on machines without a GPU.
+
+    Real cases are compared in float32 too.
+    """
+    module = importlib.import_module(f"kernels_pallas.{name}.cases")
+    if small:
+        return list(module.SMALL[:2]), list(module.SMALL[:1])
+    wide = [_in_float32(case) for case in module.REAL if getattr(case, "dtype", "") == "bfloat16"]
+    return [*module.SMALL, *module.REAL, *wide], list(module.REAL)
+
+
+def _in_float32(case: Any) -> Any:
+    return dataclasses.replace(case, name=f"{case.name}-float32", dtype="float32")
+
+
+def arguments_of(name: str, case: Any) -> tuple[Arrays, dict[str, int]]:
+    """Arrays, and what is static (the layer, the stream), by name."""
+    made = case.inputs() if hasattr(case, "inputs") else case.make()
+    if isinstance(made, tuple):
+        positional, named = made
+        made = dict(zip(inspect.signature(function_of(name)).parameters, positional, strict=False)) | named
+    if hasattr(case, "layer"):
+        made["layer"] = case.layer
+    static = {key: value for key, value in made.items() if isinstance(value, int)}
+    return {key: value for key, value in made.items() if key not in static and value is not None}, static
+
+
+def call(name: str, static: dict[str, int], backend: str) -> Callable[[Arrays], Any]:
+    """A function of the arrays alone, to jit."""
+    function = function_of(name)
+    return lambda arrays: function(**arrays, **static, backend=backend)
+
+
+def in_float32(arrays: Arrays) -> Arrays:
+    """bfloat16 widened: what the reference computes from these is the truth."""
+    return {key: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x for key, x in arrays.items()}
+
+
+def spread(arrays: Arrays, static: dict[str, int], layers: int = LINKS) -> Arrays:
+    """The layer that the case reads, copied to a pool of many, so that a chain does not find it in the cache."""
+    if "layer" not in static:
+        return arrays
+    old, taken = arrays["k_pool"].shape[0], static["layer"]
+
+    def repeat(x: Any) -> jax.Array:
+        return jnp.repeat(jnp.asarray(x[taken : taken + 1]), layers, axis=0)
+
+    names = {"k_pool", "v_pool"} | {key for key in ("k_scale", "v_scale") if key in arrays and len(arrays[key]) == old}
+    return {key: repeat(x) if key in names else x for key, x in arrays.items()}
+
+
+def chain(run: Callable[[Arrays, int], Any], links: int = LINKS) -> Callable[[Arrays], Any]:
+    """`links` calls in one program, `run(arrays, link)`, each waiting for the one before: an attention's output is the
+    next one's query; a token moves the next one's counter."""
+
+    def chained(arrays: Arrays) -> Any:
+        out = None
+        for link in range(links):
+            out = run(arrays, link)
+            arrays = arrays | ({"q": out} if "q" in arrays else {"index": arrays["index"] + (out[0] & 1)})
+        return out
+
+    return chained
+
+
+def on_layer(name: str, static: dict[str, int], backend: str) -> Callable[[Arrays, int], Any]:
+    """For `chain`: link n reads layer n."""
+    function = function_of(name)
+
+    def run(arrays: Arrays, link: int) -> Any:
+        moved = {"layer": link} if "layer" in static else {}
+        return function(**arrays, **(static | moved), backend=backend)
+
+    return run
+
+
+def error(out: Any, truth: Any, needed: Any = None) -> float:
+    """max |a - b| / max |b|. Of a sampled (token, log-probability): the largest difference of log-probabilities where
+    the tokens agree; see `other_tokens` for the rest."""
+    if not isinstance(out, (tuple, list)):
+        a, b = (np.asarray(x, np.float32) for x in (out, truth))
+        return float(np.max(np.abs(a - b), initial=0.0) / max(float(np.max(np.abs(b), initial=0.0)), 1e-30))
+    (a, a_logprob), (b, b_logprob) = ((np.asarray(x) for x in pair) for pair in (out, truth))
+    same = (a == b) & (np.ones(len(a), bool) if needed is None else np.asarray(needed))
+    both_nan = np.isnan(a_logprob) & np.isnan(b_logprob)
+    return float(np.max(np.where(same & ~both_nan, np.abs(a_logprob - b_logprob), 0.0), initial=0.0))
+
+
+def other_tokens(out: Any, truth: Any, needed: Any = None) -> int:
+    """Rows whose sampled tokens differ: near ties, or a fault."""
+    if not isinstance(out, (tuple, list)):
+        return 0
+    different = np.asarray(out[0]) != np.asarray(truth[0])
+    return int(np.sum(different if needed is None else different & np.asarray(needed)))

@@ -1,0 +1,135 @@
+"""What the page's script reads: JSON values that any journal turns into."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from jaxphoton.batch.quality import FLAGS, text_of
+from jaxphoton.batch.report.collect import Collection, Picked, notes
+from jaxphoton.batch.report.counting import kind, opening
+from jaxphoton.batch.report.thumbnails import Thumbnail
+
+_ROWS = 15  # of the most frequent reasons, notes, objects and openings
+
+
+def entry(picked: Picked, collection: Collection, picture: Thumbnail) -> dict[str, Any]:
+    """One image; the script knows the fields by these names. Of `picture` the bytes are not needed."""
+    record = picked.record
+    extremes = {"longest": collection.longest, "shortest": collection.shortest}
+    return {
+        "key": record.key,
+        "path": record.path,
+        "link": link(record.path),
+        "size": [record.width, record.height],
+        "status": record.status,
+        "reason": record.reason,
+        "fault": record.fault,
+        "results": [_result(result) for result in record.results],
+        "tokens": record.tokens,
+        "finish": record.finish_reason,
+        "ms": sum(_number(value) or 0 for value in record.ms.values()),
+        "notes": notes(record),
+        "kinds": [kind(note) for note in notes(record)],
+        "flags": [*picked.flags, *(name for name, numbers in extremes.items() if picked.number in numbers)],
+        "old": record.org_caption,
+        "thumbnail": [picture.width, picture.height] if picture.width else None,
+        "missing": picture.fault,
+    }
+
+
+def link(path: str) -> str:
+    """An address that opens the image, empty where there is none."""
+    if path.startswith(("http://", "https://")):
+        return quote(path, safe="/:?&=%#@+,;~!$'()*[]", errors="replace")
+    try:
+        return "file://" + quote(os.fsencode(path)) if path.startswith("/") and "#" not in path else ""
+    except UnicodeEncodeError:
+        return ""
+
+
+def overview(collection: Collection, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything on the page that is not about one image."""
+    counts, header = collection.counts, collection.header
+    width, bins = counts.lengths.histogram()
+    return {
+        "created": str(header.created),
+        "version": str(header.version),
+        "model": header.model,
+        "settings": [[name, _shown(value)] for name, value in _flat(header.settings)],
+        "images": counts.images,
+        "failed": counts.failed,
+        "tokens": counts.tokens,
+        "damage": collection.damage,
+        "notice": collection.notice,
+        "reasons": counts.reasons.most_common(_ROWS),
+        "notes": counts.notes.most_common(_ROWS),
+        "flags": {flag: counts.flags[flag] for flag in FLAGS if counts.flags[flag]},
+        "objects": counts.objects.most_common(_ROWS),
+        "openings": counts.openings.most_common(_ROWS),
+        "lengths": {
+            "width": width,
+            "bins": bins,
+            "texts": sum(bins),
+            "quantiles": [counts.lengths.quantile(share) for share in (0.05, 0.5, 0.95)],
+        },
+        "ms": [[name, total / counts.images] for name, total in counts.ms.items() if _number(total)],
+        "stages": [[str(name), share] for name, share in _stages(summary) if share],
+        "summary": [[name, _shown(value)] for name, value in _flat(summary) if not name.startswith("stages.")],
+    }
+
+
+def _result(result: Mapping[str, Any]) -> dict[str, Any]:
+    text = text_of(result)
+    boxes = result.get("objects", [result["bbox"]] if "bbox" in result else None)
+    return {
+        "task": str(result["task"]),
+        "asked": str(result.get("question") or result.get("object") or result.get("prompt") or ""),
+        "length": str(result.get("length") or ""),
+        "text": text,
+        "opening": None if text is None else opening(text),
+        "boxes": _places(boxes, ("x_min", "y_min", "x_max", "y_max")),
+        "points": _places(result.get("points"), ("x", "y")),
+    }
+
+
+def _places(found: Iterable[Any] | None, names: tuple[str, ...]) -> list[list[float]] | None:
+    """Coordinates cut at the borders of the picture, without those that are no numbers; None if none were asked for."""
+    if found is None:
+        return None
+    places = []
+    for each in found:
+        numbers = [_number(each.get(name)) for name in names] if isinstance(each, Mapping) else [None]
+        cut = [round(min(1.0, max(0.0, number)), 4) for number in numbers if number is not None]
+        if len(cut) == len(names):
+            places.append(cut)
+    return places
+
+
+def _number(value: Any) -> float | None:
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if usable else None
+
+
+def _stages(summary: Mapping[str, Any]) -> list[tuple[str, float | None]]:
+    stages = summary.get("stages")
+    return [(name, _number(share)) for name, share in stages.items()] if isinstance(stages, Mapping) else []
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _shown(value: Any) -> str | float:
+    if isinstance(value, str):
+        return value
+    number = _number(value)
+    return json.dumps(value, ensure_ascii=False, default=str) if number is None else number

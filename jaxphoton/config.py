@@ -212,8 +212,6 @@ class EngineConfig:
         _require(self.page_size >= 1, "page_size must be at least 1")
         _require(self.kv_pages is None or self.kv_pages >= 2, "kv_pages must be at least 2: page 0 is nobody's")
         _require(0 < self.memory_fraction <= 1, "memory_fraction must be above 0 and at most 1")
-        _require(self.kv_pages is None or self.kv_pages >= 2, "kv_pages must be at least 2: page 0 is nobody's")
-        _require(0 < self.memory_fraction <= 1, "memory_fraction must be above 0 and at most 1")
         _require(self.kernels in KERNELS, f"kernels must be one of {', '.join(KERNELS)}")
         for name in ("step_rows", "prefill_rows", "prefill_lengths"):
             buckets = getattr(self, name)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
-from jaxphoton.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
+from jaxphoton.config import ModelConfig, MoeConfig, RegionConfig, TextConfig, VisionConfig
 
 Leaf = Any  # jax.Array, or jax.ShapeDtypeStruct in an abstract tree
 
@@ -45,24 +45,43 @@ class VisionParams:
 
 
 @struct.dataclass
+class ExpertParams:
+    """Router and experts of one layer; no biases but the router's, which `TextParams` stacks.
+
+    Experts in float8_e4m3fn have one scale per output row: a weight is `fc1_w[e, i, j] * scale[e, i]`, and
+    `fc2_w[e, i, j] * scale[e, 2 * inner + i]`. In any other type `scale` is None.
+    """
+
+    router_w: Leaf  # [E, D]
+    fc1_w: Leaf  # [E, 2 * inner, D]: the rows under the activation first, then those of the factor
+    fc2_w: Leaf  # [E, D, inner]
+    scale: Leaf  # float32 [E, 2 * inner + D]: rows of fc1_w, then of fc2_w
+
+
+@struct.dataclass
 class TextLayer:
-    """The large matrices of one dense text layer."""
+    """The large matrices of one text layer. It is dense, or it has experts: the other's fields are None."""
 
     qkv_w: Leaf  # [(N + 2 K) * H, D]
     proj_w: Leaf  # [D, N * H]
+    tau_w: Leaf  # [2 * N, (N + 2 K) * H]: the factors of q, then of v; None without tau attention
     fc1_w: Leaf  # [F, D]
     fc2_w: Leaf  # [D, F]
+    experts: ExpertParams | None
 
 
 @struct.dataclass
 class TextParams:
-    """Text decoder."""
+    """Text decoder. Of its L layers the first M are dense; layer i >= M has experts and row i - M in `router_b`."""
 
     wte: Leaf  # [V, D]
     layers: tuple[TextLayer, ...]
     ln: Leaf  # [L, 2, D] scale, bias
     attn_bias: Leaf  # [L, (N + 2 K) * H + D]: qkv, then proj
-    mlp_bias: Leaf  # [L, F + D]: fc1, then fc2
+    mlp_bias: Leaf  # [M, F + D]: fc1, then fc2; None where no layer is dense
+    tau_alpha: Leaf  # float32 [L, N]; None without tau attention
+    router_b: Leaf  # [L - M, E]; None without experts
+    kv_scale: Leaf  # float32 [L, 2] of float8 keys, values; None where the checkpoint has none
     post_ln: Leaf  # [2, D] scale, bias
     lm_head_w: Leaf  # [V, D]
     lm_head_b: Leaf  # [V]
@@ -72,8 +91,8 @@ class TextParams:
 class RegionParams:
     """Coordinate and size encoders and decoders; coordinate rows come first where two are joined.
 
-    With `decoder_arch` "linear" `fc1_w` and `fc1_b` are None; `ln` is None unless the checkpoint has one:
-    absent means identity, not unit weights.
+    Linear decoders read `ln` of the hidden state directly: their `fc1_w` and `fc1_b` are None. `ln` is None unless
+    the checkpoint has one: absent means identity, not unit weights.
     """
 
     coord_features: Leaf  # float32 [1, coord_feat_dim / 2]
@@ -98,19 +117,34 @@ class Params:
     region: RegionParams
 
 
-def abstract(config: ModelConfig, dtype: DTypeLike = jnp.bfloat16) -> Params:
+def abstract(
+    config: ModelConfig,
+    dtype: DTypeLike = jnp.bfloat16,
+    float8_experts: bool = False,
+    kv_scales: bool = False,
+) -> Params:
     """The parameter tree of `config` as jax.ShapeDtypeStruct leaves.
 
-    The Fourier features stay float32 in every dtype: their product with 2 pi is an angle.
+    What meets a number in float32 stays float32 in every dtype: Fourier features and `tau_alpha` make angles and
+    factors of positions, scales restore float8.
+
+    Args:
+      float8_experts: the experts' matrices in float8_e4m3fn with row scales, not in `dtype`.
+      kv_scales: with the scales of a float8 key/value cache.
 
     Raises:
-      ValueError: the configuration asks for a part that this version does not have.
+      ValueError: the configuration asks for something that no network here has.
     """
-    if config.text.moe is not None or config.text.tau_attn or config.region.decoder_arch != "mlp":
-        raise ValueError("Moondream 3 models (mixture of experts, tau attention) are not supported yet")
+    if config.text.tau_attn and config.text.n_kv_heads != config.text.n_heads:
+        raise ValueError("tau attention needs text.n_kv_heads to equal text.n_heads")
+    if config.text.moe is not None and not 0 <= config.text.moe.start_layer < config.text.n_layers:
+        raise ValueError(f"text.moe.start_layer must be a layer: 0 to {config.text.n_layers - 1}")
     shape = _Shapes(dtype)
+    experts = _Shapes(jnp.float8_e4m3fn if float8_experts else dtype)
     return Params(
-        vision=_vision(config.vision, shape), text=_text(config.text, shape), region=_region(config.region, shape)
+        vision=_vision(config.vision, shape),
+        text=_text(config.text, shape, experts, kv_scales),
+        region=_region(config.region, shape),
     )
 
 
@@ -121,10 +155,10 @@ def count(params: Params) -> int:
 
 class _Shapes:
     def __init__(self, dtype: DTypeLike):
-        self._dtype = jnp.dtype(dtype)
+        self.dtype = jnp.dtype(dtype)
 
     def __call__(self, *dims: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(dims, self._dtype)
+        return jax.ShapeDtypeStruct(dims, self.dtype)
 
     def float32(self, *dims: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(dims, jnp.dtype(jnp.float32))
@@ -153,36 +187,58 @@ def _vision(c: VisionConfig, shape: _Shapes) -> VisionParams:
     )
 
 
-def _text(c: TextConfig, shape: _Shapes) -> TextParams:
-    layer = TextLayer(
-        qkv_w=shape(c.qkv_dim, c.dim),
-        proj_w=shape(c.dim, c.n_heads * c.head_dim),
-        fc1_w=shape(c.ff_dim, c.dim),
-        fc2_w=shape(c.dim, c.ff_dim),
-    )
+def _text(c: TextConfig, shape: _Shapes, experts: _Shapes, kv_scales: bool) -> TextParams:
+    dense = c.n_layers if c.moe is None else c.moe.start_layer
     return TextParams(
         wte=shape(c.vocab_size, c.dim),
-        layers=(layer,) * c.n_layers,
+        layers=tuple(_layer(c, None if i < dense else c.moe, shape, experts) for i in range(c.n_layers)),
         ln=shape(c.n_layers, 2, c.dim),
         attn_bias=shape(c.n_layers, c.qkv_dim + c.dim),
-        mlp_bias=shape(c.n_layers, c.ff_dim + c.dim),
+        mlp_bias=shape(dense, c.ff_dim + c.dim) if dense else None,
+        tau_alpha=shape.float32(c.n_layers, c.n_heads) if c.tau_attn else None,
+        router_b=shape(c.n_layers - dense, c.moe.num_experts) if c.moe else None,
+        kv_scale=shape.float32(c.n_layers, 2) if kv_scales else None,
         post_ln=shape(2, c.dim),
         lm_head_w=shape(c.vocab_size, c.dim),
         lm_head_b=shape(c.vocab_size),
     )
 
 
+def _layer(c: TextConfig, moe: MoeConfig | None, shape: _Shapes, experts: _Shapes) -> TextLayer:
+    return TextLayer(
+        qkv_w=shape(c.qkv_dim, c.dim),
+        proj_w=shape(c.dim, c.n_heads * c.head_dim),
+        tau_w=shape(2 * c.n_heads, c.qkv_dim) if c.tau_attn else None,
+        fc1_w=None if moe else shape(c.ff_dim, c.dim),
+        fc2_w=None if moe else shape(c.dim, c.ff_dim),
+        experts=_experts(c.dim, moe, shape, experts) if moe else None,
+    )
+
+
+def _experts(dim: int, moe: MoeConfig, shape: _Shapes, experts: _Shapes) -> ExpertParams:
+    count, inner = moe.num_experts, moe.expert_inner_dim
+    scaled = experts.dtype == jnp.float8_e4m3fn
+    return ExpertParams(
+        router_w=shape(count, dim),
+        fc1_w=experts(count, 2 * inner, dim),
+        fc2_w=experts(count, dim, inner),
+        scale=shape.float32(count, 2 * inner + dim) if scaled else None,
+    )
+
+
 def _region(c: RegionConfig, shape: _Shapes) -> RegionParams:
+    mlp = c.decoder_arch == "mlp"
+    features = c.inner_dim if mlp else c.dim
     return RegionParams(
         coord_features=shape.float32(1, c.coord_feat_dim // 2),
         size_features=shape.float32(2, c.size_feat_dim // 2),
         coord_enc_w=shape(c.dim, c.coord_feat_dim),
         size_enc_w=shape(c.dim, c.size_feat_dim),
         enc_b=shape(2, c.dim),
-        fc1_w=shape(2 * c.inner_dim, c.dim),
-        fc1_b=shape(2 * c.inner_dim),
-        coord_w=shape(c.coord_out_dim, c.inner_dim),
-        size_w=shape(c.size_out_dim, c.inner_dim),
+        fc1_w=shape(2 * c.inner_dim, c.dim) if mlp else None,
+        fc1_b=shape(2 * c.inner_dim) if mlp else None,
+        coord_w=shape(c.coord_out_dim, features),
+        size_w=shape(c.size_out_dim, features),
         head_b=shape(c.coord_out_dim + c.size_out_dim),
-        ln=None,
+        ln=shape(2, c.dim) if c.use_ln else None,
     )

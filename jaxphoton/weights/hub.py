@@ -14,16 +14,23 @@ SHAPES = "shapes"  # the small model that comes with the package
 STARMIE = "moondream/starmie-v1"  # the tokenizer of Moondream since 2025; the one beside published weights is stale
 STARMIE_VOCAB = 51200
 
-MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "tokenizer*"]
+# The training-style file with float8 experts that some repositories have beside the published shards in bfloat16.
+FLOAT8_FILE = "model_fp8.pt"
+FLOAT8_FILE_REPOSITORIES = frozenset({"moondream/moondream3-preview"})
+
+SETTINGS_FILES = ["*.json", "*.txt", "tokenizer*"]
+MODEL_FILES = [*SETTINGS_FILES, "*.safetensors"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
-def resolve(path_or_id: str | Path, revision: str | None = None) -> Path:
+def resolve(path_or_id: str | Path, revision: str | None = None, float8_experts: bool = False) -> Path:
     """The local file or folder of a model.
 
     `shapes` is the packaged model whatever the working directory holds (write `./shapes` for a folder). An existing
     path is itself. Anything of the form `owner/name` is downloaded from Hugging Face, or taken from its cache.
+    With `float8_experts` it is the file `FLOAT8_FILE` where a folder or a known repository has one; of a repository
+    only that one is downloaded then, not the shards.
 
     Raises:
       WeightsError: nothing of that name exists, or it cannot be downloaded.
@@ -33,9 +40,12 @@ def resolve(path_or_id: str | Path, revision: str | None = None) -> Path:
         return _packaged()
     path = Path(path_or_id).expanduser()
     if path.exists():
-        return path
+        file = path / FLOAT8_FILE
+        return file if float8_experts and file.is_file() else path
     if isinstance(path_or_id, Path) or not _HUB_ID.fullmatch(name):
         raise WeightsError(f"{name}: no such file or folder, and not a Hugging Face id (owner/name)")
+    if float8_experts and name in FLOAT8_FILE_REPOSITORIES:
+        return _download(name, revision, [*SETTINGS_FILES, FLOAT8_FILE]) / FLOAT8_FILE
     return _download(name, revision, MODEL_FILES)
 
 

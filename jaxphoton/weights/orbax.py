@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -15,9 +16,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxphoton.config import ModelConfig, config_to_dict
-from jaxphoton.model.params import Params, abstract
-from jaxphoton.weights.checkpoint import WeightsError
-from jaxphoton.weights.mapping import Placing, abstract_leaves
+from jaxphoton.model.params import Params
+from jaxphoton.weights.float8 import dequantise, require_float8
+from jaxphoton.weights.mapped import WeightsError
+from jaxphoton.weights.mapping import Form, Placing, abstract_leaves, abstract_tree, by_path
 
 # orbax is imported where it is used: it takes long, and plain safetensors need none of it.
 
@@ -44,7 +46,7 @@ def save(directory: str | Path, params: Params, config: ModelConfig, tokenizer_f
 
     directory = Path(directory).absolute()
     require_vacant(directory)
-    leaves = _by_path(params, config)
+    leaves = _checked_leaves(params, config)
     scratch = directory.with_name(f".{directory.name}.incomplete-{os.getpid()}")
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -68,37 +70,57 @@ def restore(
     config: ModelConfig,
     dtype: DTypeLike = jnp.bfloat16,
     sharding: Placing = None,
+    float8_experts: bool = False,
 ) -> Params:
     """Parameters of a converted checkpoint, cast to `dtype` and placed as `sharding` says while they are read.
 
+    `float8_experts` as in `load_model`.
+
     Raises:
-      WeightsError: the folder holds no readable parameters, or not those of `config`.
+      WeightsError: the folder holds no readable parameters, not those of `config`, or no float8 experts to keep.
     """
     import orbax.checkpoint as ocp
 
     folder = Path(directory).absolute() / "params"
-    shapes = abstract_leaves(config, dtype)
     if not folder.is_dir():
         raise WeightsError(f"{directory}: the folder holds no params/")
     if not isinstance(sharding, jax.sharding.Sharding):
         sharding = jax.sharding.SingleDeviceSharding(sharding or jnp.zeros(()).device)  # type: ignore[arg-type]
-    target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding) for name, leaf in shapes.items()}
     with ocp.StandardCheckpointer() as checkpointer:
-        _check_stored(checkpointer, folder, shapes)
+        stored = _stored(checkpointer, folder)
+        form = _form(stored)
+        shapes = abstract_leaves(config, dtype, form)
+        _check_stored(folder, stored, shapes)
+        if float8_experts:
+            require_float8(form)
+        target = {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding) for name, leaf in shapes.items()
+        }
         try:
-            leaves = checkpointer.restore(folder, target)
+            restored = checkpointer.restore(folder, target)
         except Exception as error:  # orbax passes on whatever its storage raises
             raise WeightsError(f"{folder}: cannot be restored: {error}") from error
-    tree = jax.tree.structure(abstract(config, dtype))
-    return jax.tree.unflatten(tree, [leaves[name] for name in shapes])
+    leaves = {name: restored.pop(name) for name in shapes}
+    if not float8_experts:
+        form = dequantise(leaves, form, dtype)
+    return jax.tree.unflatten(jax.tree.structure(abstract_tree(config, dtype, form)), leaves.values())
 
 
-def _check_stored(checkpointer, folder: Path, shapes: dict[str, jax.ShapeDtypeStruct]) -> None:
+def _stored(checkpointer, folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the leaves in the folder."""
     try:
         metadata = checkpointer.metadata(folder).item_metadata
-        stored = {name: tuple(leaf.shape) for name, leaf in metadata.tree.items()}
+        return {name: tuple(leaf.shape) for name, leaf in metadata.tree.items()}
     except Exception as error:  # anything from a missing file to a changed format
         raise WeightsError(f"{folder}: not a readable orbax checkpoint: {error}") from error
+
+
+def _form(names: Iterable[str]) -> Form:
+    names = set(names)
+    return Form(any(name.endswith(".experts.scale") for name in names), "text.kv_scale" in names)
+
+
+def _check_stored(folder: Path, stored: dict[str, tuple[int, ...]], shapes: dict[str, jax.ShapeDtypeStruct]) -> None:
     wanted = {name: leaf.shape for name, leaf in shapes.items()}
     differing = sorted(name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name))
     if differing:
@@ -106,10 +128,9 @@ def _check_stored(checkpointer, folder: Path, shapes: dict[str, jax.ShapeDtypeSt
         raise WeightsError(f"{folder}: {len(differing)} leaves do not fit the model's settings: {shown}")
 
 
-def _by_path(params: Params, config: ModelConfig) -> dict[str, jax.Array]:
-    paths, _ = jax.tree_util.tree_flatten_with_path(params)
-    leaves = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}
-    wanted = {name: leaf.shape for name, leaf in abstract_leaves(config).items()}
+def _checked_leaves(params: Params, config: ModelConfig) -> dict[str, jax.Array]:
+    leaves = by_path(params)
+    wanted = {name: leaf.shape for name, leaf in abstract_leaves(config, form=_form(leaves)).items()}
     if {name: leaf.shape for name, leaf in leaves.items()} != wanted:
         raise WeightsError("the parameters to save are not those of the settings")
     return leaves

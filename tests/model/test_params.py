@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxphoton.config import named_config
+from jaxphoton.config import MoeConfig, named_config
 from jaxphoton.model.params import abstract, count
 
 
@@ -25,6 +27,33 @@ def test_the_tree_is_stable_for_jit():
     assert jax.tree.structure(first) == jax.tree.structure(second)
 
 
-def test_a_family_without_its_parts_is_refused():
-    with pytest.raises(ValueError, match="Moondream 3"):
-        abstract(named_config("moondream3"))
+def test_moondream3_has_nine_billion_parameters_and_few_leaves():
+    config = named_config("moondream3")
+    assert count(abstract(config)) == 9_268_626_928
+    everything = abstract(config, float8_experts=True, kv_scales=True)
+    assert len(jax.tree.leaves(everything)) <= 200
+
+
+def test_float8_experts_come_with_row_scales():
+    config = named_config("moondream3")
+    plain, kept = (abstract(config, float8_experts=choice).text.layers[4].experts for choice in (False, True))
+    assert plain.scale is None and plain.fc1_w.dtype == jnp.bfloat16
+    assert kept.fc1_w.dtype == kept.fc2_w.dtype == jnp.float8_e4m3fn and kept.router_w.dtype == jnp.bfloat16
+    assert kept.scale.shape == (64, 2 * 1024 + 2048) and kept.scale.dtype == jnp.float32
+
+
+def test_the_settings_decide_which_parts_there_are():
+    config = named_config("moondream3")
+    text = dataclasses.replace(config.text, tau_attn=False, moe=dataclasses.replace(config.text.moe, start_layer=0))
+    shapes = abstract(dataclasses.replace(config, text=text))
+    assert shapes.text.tau_alpha is None and shapes.text.mlp_bias is None
+    assert all(layer.tau_w is None and layer.fc1_w is None and layer.experts for layer in shapes.text.layers)
+    dense = abstract(named_config("moondream2"))
+    assert dense.region.ln is None and dense.text.router_b is None and not any(x.experts for x in dense.text.layers)
+
+
+@pytest.mark.parametrize("change", [{"n_kv_heads": 8}, {"moe": MoeConfig(start_layer=24)}])
+def test_settings_that_no_network_has_are_refused(change):
+    config = named_config("moondream3")
+    with pytest.raises(ValueError, match="n_kv_heads|start_layer"):
+        abstract(dataclasses.replace(config, text=dataclasses.replace(config.text, **change)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,3 +94,52 @@ def test_dtypes_of_a_bfloat16_model(random_params):
     hidden, cache = text.forward(params, TEXT, params.wte[positions], positions, attending, cache)
     assert hidden.dtype == cache.k.dtype == jnp.bfloat16
     assert text.logits(params, hidden).dtype == jnp.float32
+
+
+TAU = dataclasses.replace(TEXT, n_kv_heads=4, tau_attn=True, rope_theta=1_500_000.0)
+
+
+def test_tau_factors_follow_their_formula(random_params):
+    params = random_params(VISION, TAU).text
+    qkv = jax.random.normal(jax.random.key(3), (1, 2, TAU.qkv_dim), jnp.float32)
+    positions = jnp.asarray([[0, 300]], jnp.int32)
+    tau = np.asarray(text._tau(params.layers[1].tau_w, qkv, text._tau_positions(params.tau_alpha, positions)[1]))
+    raw, alpha = np.asarray(qkv, np.float64)[0], np.asarray(params.tau_alpha[1], np.float64)
+    fed = raw * (1 + np.vectorize(math.erf)(raw / 2**0.5)) / 2
+    learned = np.tanh(fed @ np.asarray(params.layers[1].tau_w, np.float64).T).reshape(2, 2, TAU.n_heads)
+    place = 1 / (1 + np.exp(-alpha * np.log([[1.0], [301.0]]))) + 0.5
+    np.testing.assert_allclose(tau[0], learned + place[:, None], atol=1e-5)
+
+
+def test_tau_scales_q_and_v_and_leaves_k(random_params):
+    params = random_params(VISION, TAU).text
+    x = jax.random.normal(jax.random.key(1), (1, 3, TAU.dim), jnp.float32)
+    positions = jnp.arange(3, dtype=jnp.int32)[None]
+
+    def first_layer(config, params):
+        seen = []
+
+        def record(layer, q, k, v, cache):
+            seen.append((q, k, v))
+            return jnp.zeros_like(q), cache
+
+        trace = text.Trace()
+        text.forward(params, config, x, positions, record, None, trace=trace)
+        return seen[0], trace
+
+    (q, k, v), trace = first_layer(TAU, params)
+    (plain_q, plain_k, plain_v), plain = first_layer(
+        dataclasses.replace(TAU, tau_attn=False), dataclasses.replace(params, tau_alpha=None)
+    )
+    assert not plain.tau and len(trace.tau) == TAU.n_layers
+    factors = trace.tau[0]
+    np.testing.assert_allclose(q, plain_q * factors[:, :, 0, :, None], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(v, plain_v * factors[:, :, 1, :, None], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(k, plain_k)
+
+
+def test_the_tau_term_tells_late_positions_apart_in_bfloat16(random_params):
+    params = random_params(VISION, TAU, "bfloat16").text
+    terms = text._tau_positions(params.tau_alpha, jnp.asarray([[2000, 2001]], jnp.int32))
+    assert terms.dtype == jnp.float32
+    assert (terms[:, 0, 0] != terms[:, 0, 1]).all()

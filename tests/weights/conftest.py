@@ -1,21 +1,70 @@
-"""Fixtures of the weights tests: a safetensors writer of our own, and checkpoints with every tensor distinct."""
+"""Fixtures of the weights tests: writers of our own for both file formats, and checkpoints of distinct tensors."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jaxphoton.config import ModelConfig, config_from_dict
-from jaxphoton.weights.checkpoint import DTYPES
-from jaxphoton.weights.mapping import abstract_leaves, placed_shape, placements
+from jaxphoton.config import ModelConfig, MoeConfig, config_from_dict
+from jaxphoton.weights.mapping import Form, abstract_leaves, placed_shape, placements
+from jaxphoton.weights.safetensors import DTYPES
 
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
-Writer = Callable[[Path, Mapping[str, np.ndarray]], Path]
+Tensors = Mapping[str, np.ndarray]
+Writer = Callable[[Path, Tensors], Path]
+
+# Canonical -> training-style names, written apart from the table under test.
+TO_TRAINING = (
+    (r"vision\.patch_emb\.", r"vision_encoder.encoder.model.visual.patch_embed.linear."),
+    (r"vision\.pos_emb$", r"vision_encoder.encoder.model.visual.pos_embed"),
+    (r"vision\.blocks\.(\d+)\.ln(\d)", r"vision_encoder.encoder.model.visual.blocks.\1.norm\2"),
+    (r"vision\.blocks\.", r"vision_encoder.encoder.model.visual.blocks."),
+    (r"vision\.post_ln\.", r"vision_encoder.encoder.model.visual.norm."),
+    (r"vision\.proj_mlp\.", r"vision_encoder.projection.mlp."),
+    (r"text\.wte$", r"text_model.transformer.embd.wte.weight"),
+    (r"text\.blocks\.(\d+)\.attn\.qkv\.", r"text_model.transformer.h.\1.mixer.Wqkv."),
+    (r"text\.blocks\.(\d+)\.attn\.proj\.", r"text_model.transformer.h.\1.mixer.out_proj."),
+    (r"text\.blocks\.(\d+)\.attn\.tau\.", r"text_model.transformer.h.\1.tau_"),
+    (r"text\.blocks\.(\d+)\.attn\.([kv]_scale)", r"text_model.transformer.h.\1.kv_quantizer.\2"),
+    (r"text\.blocks\.(\d+)\.mlp\.router\.", r"text_model.transformer.h.\1.gate."),
+    (r"text\.blocks\.(\d+)\.mlp\.fc1\.scale", r"text_model.transformer.h.\1.moe_quant.up_scale"),
+    (r"text\.blocks\.(\d+)\.mlp\.fc2\.scale", r"text_model.transformer.h.\1.moe_quant.down_scale"),
+    (r"text\.blocks\.", r"text_model.transformer.h."),
+    (r"text\.post_ln\.", r"text_model.lm_head.ln."),
+    (r"text\.lm_head\.", r"text_model.lm_head.linear."),
+    (r"region\.coord_features$", r"region_model.coordinate_features.weight"),
+    (r"region\.size_features$", r"region_model.size_features.weight"),
+    (r"region\.coord_decoder\.(weight|bias)$", r"region_model.coordinate_head.\1"),
+    (r"region\.size_decoder\.(weight|bias)$", r"region_model.size_head.\1"),
+    (r"region\.coord_", r"region_model.coordinate_"),
+    (r"region\.", r"region_model."),
+)
+
+
+def training_style(tensors: Tensors) -> dict[str, np.ndarray]:
+    """Published-style tensors under their training-style names."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        short = name.removeprefix("model.")
+        pattern, replacement = next(row for row in TO_TRAINING if re.match(row[0], short))
+        new = re.sub(pattern, replacement, short)
+        if tensor.ndim == 3 and "mlp" in new:
+            new = new.replace("mlp.fc1", "mlp.experts").replace("mlp.fc2", "mlp.output_experts")
+        renamed[new] = tensor.T if short.endswith("_features") else tensor
+    return renamed
+
+
+@pytest.fixture(scope="session", name="training_style")
+def _training_style():
+    return training_style
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +89,43 @@ def write_file() -> Writer:
 
 
 @pytest.fixture(scope="session")
+def write_torch() -> Writer:
+    """Writes tensors as `torch.save` writes a dictionary of them."""
+
+    def write(path: Path, tensors: Tensors) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            entries = [_text(name) + _tensor(str(i), tensor) for i, (name, tensor) in enumerate(tensors.items())]
+            archive.writestr(f"{path.stem}/data.pkl", b"\x80\x02}(" + b"".join(entries) + b"u.")
+            archive.writestr(f"{path.stem}/byteorder", "little")
+            for i, tensor in enumerate(tensors.values()):
+                archive.writestr(f"{path.stem}/data/{i}", np.ascontiguousarray(tensor).tobytes())
+        return path
+
+    return write
+
+
+def _text(value: str) -> bytes:
+    return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()
+
+
+def _tuple(*values: int) -> bytes:
+    return b"(" + b"".join(b"J" + value.to_bytes(4, "little") for value in values) + b"t"
+
+
+def _tensor(key: str, tensor: np.ndarray) -> bytes:
+    """The opcodes that rebuild one contiguous tensor."""
+    storage = {np.dtype(np.float32): "FloatStorage", DTYPES["BF16"]: "BFloat16Storage"}.get(tensor.dtype)
+    rebuild = b"ctorch._utils\n_rebuild_tensor_v" + (b"2\n" if storage else b"3\n")
+    kind = f"ctorch\n{storage}\n".encode() if storage else b"ctorch.storage\nUntypedStorage\n"
+    held = b"(" + _text("storage") + kind + _text(key) + _text("cpu") + b"J" + tensor.size.to_bytes(4, "little") + b"tQ"
+    strides = [int(np.prod(tensor.shape[axis + 1 :])) for axis in range(tensor.ndim)]
+    view = b"K\x00" + _tuple(*tensor.shape) + _tuple(*strides) + b"\x89" + b"ccollections\nOrderedDict\n)R"
+    dtype = b"" if storage else f"ctorch\n{tensor.dtype.name}\n".encode()
+    return rebuild + b"(" + held + view + dtype + b"tR"
+
+
+@pytest.fixture(scope="session")
 def mini_config() -> ModelConfig:
     """A model of a few thousand parameters whose extents all differ."""
     vision = {"enc_dim": 12, "enc_n_layers": 2, "enc_ff_dim": 20, "enc_n_heads": 3, "proj_out_dim": 16}
@@ -50,14 +136,45 @@ def mini_config() -> ModelConfig:
     return config_from_dict({"config": {"vision": vision, "text": text, "region": region | {"inner_dim": 24}}})
 
 
+@pytest.fixture(scope="session")
+def moe_config(mini_config: ModelConfig) -> ModelConfig:
+    """`mini_config` with experts from layer 1 on, tau attention and linear region decoders behind a LayerNorm."""
+    moe = MoeConfig(num_experts=5, start_layer=1, experts_per_token=2, expert_inner_dim=6)
+    text = dataclasses.replace(mini_config.text, n_kv_heads=4, tau_attn=True, rope_theta=1.5e6, moe=moe)
+    region = dataclasses.replace(mini_config.region, decoder_arch="linear", use_ln=True)
+    return dataclasses.replace(mini_config, text=text, region=region)
+
+
+def published_tensors(config: ModelConfig, form: Form) -> dict[str, np.ndarray]:
+    """Published-style tensors of a model, from a seed: bfloat16, but for float8 experts and scales."""
+    rng = np.random.default_rng(0)
+    leaves = abstract_leaves(config, form=form)
+    tensors = {}
+    for place in placements(config, form):
+        leaf = leaves[place.leaf]
+        shape = placed_shape(leaf.shape, place.index)
+        shape = (1, *shape) if place.name == "vision.pos_emb" else shape
+        stored = leaf.dtype if "scale" in place.name or leaf.dtype.itemsize == 1 else DTYPES["BF16"]
+        tensors[f"model.{place.name}"] = rng.standard_normal(shape, np.float32).astype(stored)
+    return tensors
+
+
+@pytest.fixture(scope="session", name="published_tensors")
+def _published_tensors():
+    return published_tensors
+
+
 @pytest.fixture
 def mini_tensors(mini_config: ModelConfig) -> dict[str, np.ndarray]:
-    """Published-style tensors of `mini_config` in bfloat16, from a seed."""
-    rng = np.random.default_rng(0)
-    leaves = abstract_leaves(mini_config)
-    tensors = {}
-    for place in placements(mini_config):
-        shape = placed_shape(leaves[place.leaf].shape, place.index)
-        shape = (1, *shape) if place.name == "vision.pos_emb" else shape
-        tensors[f"model.{place.name}"] = rng.standard_normal(shape, np.float32).astype(DTYPES["BF16"])
-    return tensors
+    return published_tensors(mini_config, Form())
+
+
+@pytest.fixture
+def moe_tensors(moe_config: ModelConfig) -> dict[str, np.ndarray]:
+    return published_tensors(moe_config, Form())
+
+
+@pytest.fixture
+def float8_tensors(moe_config: ModelConfig) -> dict[str, np.ndarray]:
+    """With experts in float8, their row scales, and scales of keys and values."""
+    return published_tensors(moe_config, Form(float8_experts=True, kv_scales=True))

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxphoton.weights.checkpoint import DTYPES, TensorFile, WeightsError, open_checkpoint
+from jaxphoton.weights.checkpoint import WeightsError, open_checkpoint
+from jaxphoton.weights.safetensors import DTYPES, TensorFile
 
 
 def _file(path: Path, header: object, data: bytes = b"") -> Path:
@@ -178,7 +179,7 @@ def test_faults_of_an_index(tmp_path, write_file, weight_map, message):
 
 def test_a_folder_without_an_index(tmp_path, write_file):
     ones = np.ones(3, np.float32)
-    with pytest.raises(WeightsError, match="no .safetensors file"):
+    with pytest.raises(WeightsError, match=r"no .safetensors and no .pt file"):
         open_checkpoint(tmp_path)
     write_file(tmp_path / "part-a.safetensors", {"a": ones})
     write_file(tmp_path / "part-b.safetensors", {"b": ones})

@@ -48,6 +48,21 @@ def test_convert(tmp_path, source, capsys):
     assert load_model(tmp_path / "again", jnp.float32)[1].text.wte.dtype == jnp.float32
 
 
+def test_convert_with_float8_experts(tmp_path, write_torch, moe_config, float8_tensors, training_style):
+    folder = tmp_path / "source"
+    write_torch(folder / "model_fp8.pt", training_style(float8_tensors))
+    (folder / "config.json").write_text(json.dumps(config_to_dict(moe_config)))
+    (folder / "tokenizer.json").write_text("{}")
+    assert _run(folder, tmp_path / "kept", "--float8-experts") == 0
+    assert _run(folder, tmp_path / "plain") == 0
+    kept = load_model(tmp_path / "kept", float8_experts=True)[1]
+    plain = load_model(tmp_path / "plain")[1]
+    assert kept.text.layers[1].experts.fc1_w.dtype == jnp.float8_e4m3fn
+    assert plain.text.layers[1].experts.fc1_w.dtype == jnp.bfloat16
+    for one, two in zip(jax.tree.leaves(load_model(tmp_path / "kept")[1]), jax.tree.leaves(plain), strict=True):
+        assert np.asarray(one).tobytes() == np.asarray(two).tobytes()
+
+
 def test_faults_are_one_message(tmp_path, source, capsys):
     assert _run(tmp_path / "absent", tmp_path / "out") == 1
     assert "absent: no such file or folder" in capsys.readouterr().err

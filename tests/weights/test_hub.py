@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 
 import huggingface_hub
@@ -51,6 +52,37 @@ def test_ids_are_downloaded(downloads):
     ((repo, revision, patterns),) = downloads
     assert (repo, revision) == ("vikhyatk/moondream2", "2025-06-21")
     assert {"*.json", "*.safetensors", "*.txt"} <= set(patterns)
+
+
+def _fetched(patterns) -> set[str]:
+    """Which files of the preview's repository the patterns take."""
+    files = [f"model-{i:05}-of-00004.safetensors" for i in range(1, 5)]
+    files += ["model.safetensors.index.json", "config.json", "model_fp8.pt", "tokenizer.json", "moondream.py"]
+    return {file for file in files if any(fnmatch(file, pattern) for pattern in patterns)}
+
+
+def test_the_preview_is_downloaded_in_one_form(downloads):
+    settings = {"config.json", "model.safetensors.index.json", "tokenizer.json"}
+    folder = hub.resolve("moondream/moondream3-preview")
+    assert folder.is_dir()
+    shards = {f"model-{i:05}-of-00004.safetensors" for i in range(1, 5)}
+    assert _fetched(downloads[-1][2]) == settings | shards
+    file = hub.resolve("moondream/moondream3-preview", "v1", float8_experts=True)
+    assert file == folder / "model_fp8.pt"
+    assert downloads[-1][:2] == ("moondream/moondream3-preview", "v1")
+    assert _fetched(downloads[-1][2]) == settings | {"model_fp8.pt"}
+    assert hub.resolve_tokenizer("moondream/moondream3-preview", file, named_config("moondream3")).is_file()
+    # The other repositories have float8 experts in the one file they have.
+    assert hub.resolve("moondream/moondream3.1-9B-A2B", float8_experts=True).is_dir()
+    assert shards <= _fetched(downloads[-1][2])
+
+
+def test_a_local_folder_with_both_forms(tmp_path, downloads):
+    assert hub.resolve(tmp_path, float8_experts=True) == tmp_path
+    (tmp_path / "model_fp8.pt").touch()
+    assert hub.resolve(tmp_path, float8_experts=True) == tmp_path / "model_fp8.pt"
+    assert hub.resolve(tmp_path) == tmp_path
+    assert not downloads
 
 
 def test_shapes_is_packaged(monkeypatch, tmp_path, downloads):

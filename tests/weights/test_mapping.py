@@ -9,7 +9,8 @@ import pytest
 
 from jaxphoton.config import named_config
 from jaxphoton.weights.checkpoint import WeightsError
-from jaxphoton.weights.mapping import Source, abstract_leaves, canonical_names, placed_shape, placements
+from jaxphoton.weights.mapping import Form, abstract_leaves, placed_shape, placements
+from jaxphoton.weights.names import Source, canonical_names
 
 
 def _box(shape, index):
@@ -28,12 +29,13 @@ def _disjoint(one, two) -> bool:
     )
 
 
-@pytest.mark.parametrize("family", ["moondream2", "moondream-0.5b"])
-def test_every_element_of_every_leaf_is_placed_once(family):
+@pytest.mark.parametrize("family", ["moondream2", "moondream-0.5b", "moondream3"])
+@pytest.mark.parametrize("form", [Form(), Form(float8_experts=True, kv_scales=True)])
+def test_every_element_of_every_leaf_is_placed_once(family, form):
     config = named_config(family)
-    leaves = abstract_leaves(config)
+    leaves = abstract_leaves(config, form=form)
     boxes = defaultdict(list)
-    table = placements(config)
+    table = placements(config, form)
     for place in table:
         boxes[place.leaf].append(_box(leaves[place.leaf].shape, place.index))
     assert boxes.keys() == leaves.keys()
@@ -66,11 +68,32 @@ EXAMPLES = {
 }
 
 
-def test_examples_of_placements():
-    config = named_config("moondream2")
-    leaves = abstract_leaves(config)
-    table = {place.name: place for place in placements(config)}
-    for name, (leaf, index, shape) in EXAMPLES.items():
+MOONDREAM3_EXAMPLES = {
+    "text.blocks.3.mlp.fc1.weight": ("text.layers.3.fc1_w", (), (8192, 2048)),
+    "text.blocks.3.mlp.fc2.bias": ("text.mlp_bias", (3, slice(8192, None)), (2048,)),
+    "text.blocks.4.mlp.router.weight": ("text.layers.4.experts.router_w", (), (64, 2048)),
+    "text.blocks.4.mlp.router.bias": ("text.router_b", (0,), (64,)),
+    "text.blocks.23.mlp.router.bias": ("text.router_b", (19,), (64,)),
+    "text.blocks.4.mlp.fc1.weight": ("text.layers.4.experts.fc1_w", (), (64, 2048, 2048)),
+    "text.blocks.4.mlp.fc2.weight": ("text.layers.4.experts.fc2_w", (), (64, 2048, 1024)),
+    "text.blocks.4.mlp.fc1.scale": ("text.layers.4.experts.scale", (slice(None), slice(0, 2048)), (64, 2048)),
+    "text.blocks.4.mlp.fc2.scale": ("text.layers.4.experts.scale", (slice(None), slice(2048, None)), (64, 2048)),
+    "text.blocks.0.attn.tau.wq": ("text.layers.0.tau_w", (slice(0, 32),), (32, 6144)),
+    "text.blocks.0.attn.tau.wv": ("text.layers.0.tau_w", (slice(32, None),), (32, 6144)),
+    "text.blocks.7.attn.tau.alpha": ("text.tau_alpha", (7,), (32,)),
+    "text.blocks.7.attn.v_scale": ("text.kv_scale", (7, slice(1, 2)), (1,)),
+    "region.coord_decoder.weight": ("region.coord_w", (), (1024, 2048)),
+    "region.size_decoder.bias": ("region.head_b", (slice(1024, None),), (2048,)),
+    "region.ln.bias": ("region.ln", (1,), (2048,)),
+}
+
+
+@pytest.mark.parametrize(("family", "examples"), [("moondream2", EXAMPLES), ("moondream3", MOONDREAM3_EXAMPLES)])
+def test_examples_of_placements(family, examples):
+    config, form = named_config(family), Form(float8_experts=True, kv_scales=family == "moondream3")
+    leaves = abstract_leaves(config, form=form)
+    table = {place.name: place for place in placements(config, form)}
+    for name, (leaf, index, shape) in examples.items():
         place = table[name]
         assert (place.leaf, place.index) == (leaf, index)
         assert placed_shape(leaves[leaf].shape, index) == shape
@@ -97,6 +120,8 @@ def test_training_names():
         "region_model.coordinate_decoder.fc1.weight": "region.coord_decoder.fc1.weight",
         "region_model.size_head.weight": "region.size_decoder.weight",
         "region_model.ln.bias": "region.ln.bias",
+        "text_model.transformer.h.12.moe_quant.down_scale": "text.blocks.12.mlp.fc2.scale",
+        "text_model.transformer.h.12.kv_quantizer.k_scale": "text.blocks.12.attn.k_scale",
     }
     sources, unknown = canonical_names([*names, "text_model.transformer.h.0.surprise", "text.wte"])
     assert unknown == ["text_model.transformer.h.0.surprise", "text.wte"]
@@ -120,8 +145,15 @@ def test_names_of_something_else():
         canonical_names(["bert.encoder.layer.0.weight"])
     with pytest.raises(WeightsError, match="are both 'text.wte'"):
         canonical_names(["model.text.blocks.0.ln.bias", "model.text.wte", "text.wte"])
+    with pytest.raises(WeightsError, match="tau_wqwv' are both 'text.blocks.0.attn.tau.wv'"):
+        canonical_names([f"text_model.transformer.h.0.tau_{name}" for name in ("wv", "wqwv")])
 
 
-def test_moondream_3_is_refused():
-    with pytest.raises(WeightsError, match="Moondream 3"):
-        placements(named_config("moondream3"))
+def test_a_fused_tensor_is_two_halves():
+    sources, unknown = canonical_names(["text_model.transformer.h.2.tau_wqwv"])
+    assert not unknown
+    name = "text_model.transformer.h.2.tau_wqwv"
+    assert sources == {
+        "text.blocks.2.attn.tau.wq": Source(name, half=0),
+        "text.blocks.2.attn.tau.wv": Source(name, half=1),
+    }

@@ -11,6 +11,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as _triton
 
 dot = _triton.dot
+load = _triton.load
+store = _triton.store
 
 
 def pallas_call(

@@ -1,0 +1,120 @@
+"""Shapes that tests and benchmarks share, and inputs for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+FLOAT8 = "float8_e4m3fn"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One call of `moe_decode`.
+
+    Attributes:
+      name: for reports.
+      tokens, top, experts, model, inner: T, k, E, D, I.
+      routing: "random"; "same", all tokens choose alike; "apart", no two tokens share an expert while there are any.
+      dtype: of x and the result.
+      matrix_dtype: of up and down; None for dtype.
+    """
+
+    name: str
+    tokens: int
+    top: int
+    experts: int = 8
+    model: int = 128
+    inner: int = 64
+    routing: str = "random"
+    dtype: str = "bfloat16"
+    matrix_dtype: str | None = None
+
+    def bytes(self) -> int:
+        """What one call must read and write at least: chosen experts once, tokens, choices and results."""
+        chosen = len(np.unique(self._experts(np.random.default_rng(0))))
+        scales = 4 * (2 * self.inner + self.model) if self.matrix_dtype == FLOAT8 else 0
+        expert = 3 * self.inner * self.model * jnp.dtype(self.matrix_dtype or self.dtype).itemsize + scales
+        token = 2 * self.model * jnp.dtype(self.dtype).itemsize + 8 * self.top
+        return chosen * expert + self.tokens * token
+
+    def abstract(self) -> dict[str, Any]:
+        """Arguments of `moe_decode` as shapes and dtypes, for compiling."""
+        array = jax.ShapeDtypeStruct
+        matrix_dtype = self.matrix_dtype or self.dtype
+        arguments = {
+            "x": array((self.tokens, self.model), self.dtype),
+            "up": array((self.experts, 2 * self.inner, self.model), matrix_dtype),
+            "down": array((self.experts, self.model, self.inner), matrix_dtype),
+            "experts": array((self.tokens, self.top), np.int32),
+            "weights": array((self.tokens, self.top), np.float32),
+        }
+        if self.matrix_dtype == FLOAT8:
+            for name in ("up", "down"):
+                arguments[f"{name}_scale"] = array(arguments[name].shape[:2], np.float32)
+        return arguments
+
+    def make(self, seed: int = 0) -> dict[str, Any]:
+        """Arguments of `moe_decode`; experts that nobody chose are NaN. `bytes` counts the choices of seed 0."""
+        random = np.random.default_rng(seed)
+        experts = self._experts(random)
+        unchosen = ~np.isin(np.arange(self.experts), experts)
+        arguments = {name: _normal(random, shape) for name, shape in self.abstract().items() if name != "experts"}
+        weights = np.exp(arguments["weights"])
+        arguments |= {"experts": experts, "weights": weights / weights.sum(axis=1, keepdims=True)}
+        for name in ("up", "down"):
+            arguments[name][unchosen] = np.nan
+            if self.matrix_dtype == FLOAT8:
+                scale = np.exp(0.2 * arguments[f"{name}_scale"])
+                arguments[f"{name}_scale"] = scale * np.float32(arguments[name].shape[2] ** -0.5)
+        return arguments
+
+    def _experts(self, random: np.random.Generator) -> np.ndarray:
+        """int32 [T, k]; those of one token differ."""
+        if self.routing == "apart":
+            numbers = np.resize(random.permutation(self.experts), self.tokens * self.top)
+            return numbers.reshape(self.tokens, self.top).astype(np.int32)
+        rows = [random.permutation(self.experts)[: self.top] for _ in range(self.tokens)]
+        return np.stack(rows[:1] * self.tokens if self.routing == "same" else rows).astype(np.int32)
+
+
+def _normal(random: np.random.Generator, array: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Normal values: of size 1, or, in matrices without scales, such that products with them are."""
+    # Large matrices repeat a prime number of values, so that no two rows are alike: drawing all takes too long.
+    values = random.standard_normal(min(array.size, 1_000_003), np.float32)
+    if len(array.shape) == 3 and array.dtype.itemsize > 1:
+        values *= array.shape[2] ** -0.5
+    return np.resize(values.astype(array.dtype), array.shape)
+
+
+# For the interpreter, which copies whole operands about.
+SMALL = (
+    Case("one_token", 1, 8, dtype="float32"),
+    Case("by_choice", 3, 2, model=64, inner=32, dtype="float32"),
+    Case("random", 8, 2, dtype="float32"),
+    Case("one_expert", 8, 1, routing="same", dtype="float32"),
+    Case("few_on_one_expert", 5, 1, routing="same", model=64, dtype="float32"),
+    Case("apart", 4, 2, routing="apart", dtype="float32"),
+    Case("many_tokens", 40, 2, routing="same", model=64, inner=32, dtype="float32"),
+    Case("odd_sizes", 3, 2, experts=5, model=80, inner=48, dtype="float32"),
+    Case("bfloat16_one_token", 1, 8),
+    Case("bfloat16", 8, 2),
+    Case("float8_one_token", 1, 8, matrix_dtype=FLOAT8),
+    Case("float8", 8, 2, matrix_dtype=FLOAT8),
+    Case("float8_float32", 4, 3, dtype="float32", matrix_dtype=FLOAT8),
+)
+
+
+def _moondream3(name: str, tokens: int, **changes: Any) -> Case:
+    return Case(f"{name}_{tokens}", tokens, 8, experts=64, model=2048, inner=1024, **changes)
+
+
+REAL = (
+    *(_moondream3("moondream3", tokens) for tokens in (1, 8, 32)),
+    *(_moondream3("moondream3_float8", tokens, matrix_dtype=FLOAT8) for tokens in (1, 8, 32)),
+    _moondream3("moondream3_same", 32, routing="same"),
+)

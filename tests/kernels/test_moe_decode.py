@@ -1,0 +1,235 @@
+"""Chosen experts: the kernel equals the reference, the reference equals the formula written out, bad input is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from contextlib import AbstractContextManager, nullcontext
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels_pallas.dispatch import KernelUnavailable, Target
+from kernels_pallas.moe_decode import moe_decode, triton
+from kernels_pallas.moe_decode.cases import REAL, SMALL, Case
+
+TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
+H200 = Target("cuda", 90, 132)
+A100 = Target("cuda", 80, 108)
+BY_NAME = {case.name: case for case in SMALL}
+named = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+both = pytest.mark.parametrize("backend", ["reference", "interpret"])
+
+
+@functools.partial(jax.jit, static_argnames="backend")
+def run(arguments, backend):
+    return moe_decode(**arguments, backend=backend)
+
+
+def error(actual: jax.Array, expected: jax.Array) -> float:
+    """max |a - b| / max |b|; NaN if either has one."""
+    a, b = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-30))
+
+
+@named
+def test_kernel_equals_reference(case):
+    arguments = case.make(1)
+    expected, actual = (run(arguments, backend) for backend in ("reference", "interpret"))
+    assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+    assert error(actual, expected) <= TOLERANCE[case.dtype]
+
+
+@pytest.mark.smoke
+def test_kernel_equals_reference_on_every_version():
+    arguments = BY_NAME["float8_float32"].make()
+    assert error(run(arguments, "interpret"), run(arguments, "reference")) <= TOLERANCE["float32"]
+
+
+def definition(arguments: dict) -> np.ndarray:
+    """One choice at a time, in float64, from the words of the contract."""
+    x, up, down, weights = (np.asarray(arguments[name], np.float64) for name in ("x", "up", "down", "weights"))
+    if "up_scale" in arguments:
+        up = up * np.asarray(arguments["up_scale"], np.float64)[:, :, None]
+        down = down * np.asarray(arguments["down_scale"], np.float64)[:, :, None]
+    erf = np.vectorize(math.erf, otypes=[float])
+    out = np.zeros_like(x)
+    for (token, j), expert in np.ndenumerate(np.asarray(arguments["experts"])):
+        u, g = np.split(up[expert] @ x[token], 2)
+        out[token] += weights[token, j] * (down[expert] @ (0.5 * u * (1 + erf(u / math.sqrt(2))) * (g + 1)))
+    return out
+
+
+@named
+def test_reference_is_the_formula(case):
+    arguments = case.make(2)
+    assert error(run(arguments, "reference"), definition(arguments)) <= TOLERANCE[case.dtype]
+
+
+TOKENS, TOP, EXPERTS = 6, 2, 5
+# A row may even choose an expert twice.
+routings = st.lists(st.integers(0, EXPERTS - 1), min_size=TOKENS * TOP, max_size=TOKENS * TOP)
+
+
+@given(routing=routings, tokens=st.sampled_from([1, TOKENS]), data=st.data(), seed=st.integers(0, 99))
+@settings(max_examples=30)
+def test_any_routing_and_weights(routing, tokens, data, seed):
+    arguments = Case("random", tokens, TOP, EXPERTS, 32, 16, dtype="float32").make(seed)
+    experts = np.array(routing, np.int32).reshape(TOKENS, TOP)[:tokens]
+    weight = st.floats(-2, 2, width=32)
+    weights = data.draw(st.lists(weight, min_size=experts.size, max_size=experts.size))
+    unchosen = ~np.isin(np.arange(EXPERTS), experts)
+    random = np.random.default_rng(seed)
+    for name in ("up", "down"):
+        matrices = random.standard_normal(arguments[name].shape, np.float32)
+        matrices[unchosen] = np.nan
+        arguments[name] = matrices
+    arguments |= {"experts": experts, "weights": np.array(weights, np.float32).reshape(experts.shape)}
+    expected = definition(arguments)
+    scale = np.max(np.abs(definition(arguments | {"weights": np.ones_like(arguments["weights"])})))
+    for backend in ("reference", "interpret"):
+        # Weights that nearly cancel leave the rounding of what they cancel.
+        assert np.max(np.abs(np.asarray(run(arguments, backend)) - expected)) <= TOLERANCE["float32"] * 4 * scale
+
+
+def exact_inputs(case: Case, seed: int) -> dict:
+    """Inputs of which every sum is exact in any order, products too: small integers times powers of two.
+
+    u is a multiple of 8, where gelu(u) is u or 0 to the last bit of float32; u and g have so few terms that their
+    product fits into bfloat16.
+    """
+    random = np.random.default_rng(seed)
+    arguments = case.make(seed)
+    x = np.zeros((case.tokens, case.model), np.float32)
+    for row in x:
+        row[random.permutation(case.model)[:3]] = random.choice([-1, 1], 3)
+    values = {
+        "up": random.integers(-1, 2, arguments["up"].shape) * np.repeat([8, 1], case.inner)[:, None],
+        "down": random.integers(-3, 4, arguments["down"].shape),
+    }
+    for name, matrices in values.items():
+        scale = np.exp2(random.integers(-3, 4, matrices.shape[:2])).astype(np.float32)
+        arguments[f"{name}_scale"] = scale
+        arguments[name] = (matrices / scale[:, :, None]).astype(arguments[name].dtype)
+        assert np.array_equal(np.asarray(arguments[name], np.float32) * scale[:, :, None], matrices)
+    weights = np.exp2(random.integers(-2, 3, arguments["weights"].shape)).astype(np.float32)
+    return arguments | {"x": x.astype(arguments["x"].dtype), "weights": weights}
+
+
+@pytest.mark.parametrize("name", ["float8", "float8_one_token", "float8_float32"])
+def test_float8_is_exact_where_the_inputs_are(name):
+    case = BY_NAME[name]
+    arguments = exact_inputs(case, 5)
+    # Multiples of 1/4; where gelu is 0 in float32, float64 leaves some 1e-14.
+    expected = np.asarray(np.round(definition(arguments) * 4) / 4, jnp.dtype(case.dtype))
+    assert np.any(expected)
+    for backend in ("reference", "interpret"):
+        np.testing.assert_array_equal(run(arguments, backend), expected)
+
+
+def test_a_token_does_not_depend_on_its_company():
+    arguments = BY_NAME["random"].make(3)
+    order = np.random.default_rng(3).permutation(len(arguments["x"]))
+    shuffled = {
+        name: value[order] if name in ("x", "experts", "weights") else value for name, value in arguments.items()
+    }
+    np.testing.assert_array_equal(run(shuffled, "interpret"), np.asarray(run(arguments, "interpret"))[order])
+
+
+@both
+def test_a_broken_token_breaks_itself_alone(backend):
+    arguments = BY_NAME["one_expert"].make(4)
+    broken = arguments | {"x": arguments["x"].copy()}
+    broken["x"][2] = np.nan
+    expected, actual = (np.asarray(run(each, backend)) for each in (arguments, broken))
+    others = np.arange(len(expected)) != 2
+    assert np.all(np.isnan(actual[2]))
+    np.testing.assert_array_equal(actual[others], expected[others])
+
+
+def cuda_device() -> AbstractContextManager:
+    """What jax from 0.11 on wants to know of the device when it lowers for one that is not there."""
+    if not hasattr(jax.sharding, "AbstractDevice"):
+        return nullcontext()
+    device = jax.sharding.AbstractDevice("NVIDIA H200", 132, "cuda")
+    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("x",), abstract_device=device))
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("case", [BY_NAME["odd_sizes"], BY_NAME["float8"], *REAL], ids=lambda case: case.name)
+def test_kernel_lowers_for_cuda_without_a_gpu(case):
+    call = jax.jit(lambda arguments: moe_decode(**arguments, backend="triton", target=H200))
+    with cuda_device():
+        text = call.trace(case.abstract()).lower(lowering_platforms=("cuda",)).as_text()
+    assert "moe_decode_up" in text and "moe_decode_down" in text
+
+
+def abstract(case: Case, **changes) -> dict:
+    return dataclasses.replace(case, **changes).abstract()
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "reason"),
+    [
+        (H200, {"inner": 40}, "40 rows or columns"),
+        (H200, {"model": 72}, "72 rows or columns"),
+        (H200, {"tokens": 129, "top": 8}, "1032 choices"),
+        (A100, {"matrix_dtype": "float8_e4m3fn"}, "float8 needs compute capability 8.9"),
+        (Target("cpu"), {}, "NVIDIA"),
+    ],
+)
+def test_what_the_kernel_cannot_do_is_said(target, changes, reason):
+    arguments = abstract(BY_NAME["random"], **changes)
+    with pytest.raises(KernelUnavailable, match=reason):
+        jax.eval_shape(lambda a: moe_decode(**a, backend="triton", target=target), arguments)
+    jax.eval_shape(lambda a: moe_decode(**a, target=target), arguments)
+
+
+@pytest.mark.parametrize(("experts", "refused"), [(2**10, False), (2**10 + 1, True), (2**11, True), (2**11 + 1, False)])
+def test_one_byte_matrices_whose_offsets_overflow_are_refused(experts, refused):
+    up, down = (jax.ShapeDtypeStruct((experts, *shape), jnp.float8_e4m3fn) for shape in ((2048, 1024), (16, 16)))
+    choices = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+    assert any("overflow" in reason for reason in triton.refusals(up, down, choices)) == refused
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("random", {"x": ((8, 128), jnp.float16)}, r"x must be \[T, D\] in bfloat16 or float32"),
+        ("random", {"x": ((0, 128), jnp.float32)}, r"not float32\[0, 128\]"),
+        ("random", {"x": ((8, 64), jnp.float32)}, r"up must be \[E, 2 I, 64\]"),
+        ("random", {"down": ((8, 128, 128), jnp.float32)}, r"down must be \[8, 128, 64\]"),
+        ("random", {"up": ((8, 128, 128), jnp.bfloat16)}, "must be float32 like x"),
+        ("random", {"experts": ((7, 2), jnp.int32)}, r"experts must be int32 \[8, k\]"),
+        ("random", {"experts": ((8, 2), jnp.uint32)}, "experts must be int32"),
+        ("random", {"weights": ((8, 3), jnp.float32)}, r"weights must be float32\[8, 2\]"),
+        ("random", {"weights": ((8, 2), jnp.bfloat16)}, "weights must be float32"),
+        ("random", {"down_scale": ((8, 128), jnp.float32)}, "scales go with float8"),
+        ("float8", {"up_scale": ((8, 64), jnp.float32)}, r"need up_scale, float32\[8, 128\]"),
+        ("float8", {"down_scale": ((8, 128), jnp.bfloat16)}, "need down_scale"),
+    ],
+)
+def test_bad_input_is_named(name, changes, message):
+    arguments = BY_NAME[name].abstract()
+    arguments |= {key: jax.ShapeDtypeStruct(*new) for key, new in changes.items()}
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(lambda a: moe_decode(**a), arguments)
+
+
+def test_float8_matrices_need_scales():
+    arguments = BY_NAME["float8"].abstract()
+    del arguments["up_scale"]
+    with pytest.raises(ValueError, match="need up_scale"):
+        jax.eval_shape(lambda a: moe_decode(**a), arguments)
+
+
+def test_bytes_count_each_chosen_expert_once():
+    case = Case("count", 4, 2, model=64, inner=32, routing="same")
+    assert case.bytes() == 2 * 3 * 32 * 64 * 2 + 4 * (2 * 64 * 2 + 2 * 8)
+    scaled = dataclasses.replace(case, routing="apart", matrix_dtype="float8_e4m3fn")
+    assert scaled.bytes() == 8 * (3 * 32 * 64 + 4 * (64 + 64)) + 4 * (2 * 64 * 2 + 2 * 8)

@@ -165,7 +165,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", metavar="PART", help=f"a group or part: {[*GROUPS, *PARTS]}")
     parser.add_argument("--minutes", type=float, default=8.0, help="limit of all together; the rest is skipped")
     parser.add_argument("--goldens", type=Path, help="a golden directory for the verify part")
-    parser.add_argument("--model", choices=["moondream2", "small"], default="moondream2")
+    parser.add_argument("--model", choices=["moondream2", "moondream3", "small"], default="moondream2")
     args = parser.parse_args()
     wanted = wanted_parts(parser, args.only)
     args.out, args.goldens = args.out.resolve(), args.goldens and args.goldens.resolve()

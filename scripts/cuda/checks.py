@@ -32,6 +32,7 @@ class Limits:
 LIMITS = {
     "step": Limits(one_graph=True, per_layer=11, around=30, temporary=16 * MB),
     "forward": Limits(one_graph=True, per_layer=11, around=18, temporary=16 * MB),
+    "experts-step": Limits(one_graph=True, per_layer=20, around=40, temporary=64 * MB),
     "sample": Limits(one_graph=True, temporary=16 * MB),
     "prefill": Limits(temporary=64 * MB),
     "prefix": Limits(temporary=64 * MB),
@@ -40,6 +41,7 @@ LIMITS = {
     "paged_attention": Limits(temporary=8 * MB),
     "prefix_attention": Limits(temporary=1 * MB),
     "masked_sample": Limits(temporary=32 * MB),
+    "moe_decode": Limits(temporary=4 * MB),
 }
 
 

@@ -18,8 +18,9 @@ from scripts.cuda.plugin import ROOT, environment
 PROCESSES = 2  # XLA compiles with several threads itself
 SECONDS = 900
 CHIPS = ("h200", "a100", "l40s")
-OPS = ("paged_attention", "prefix_attention", "masked_sample")
-FULL, CUT = 24, 2  # text layers of Moondream 2, and of what is quick to compile
+OPS = ("paged_attention", "prefix_attention", "masked_sample", "moe_decode")
+FULL, CUT = 24, 2  # text layers of both models, and of what is quick to compile
+EXPERTS_CUT = 6  # of Moondream 3: two of them have experts
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def program(chip: str, name: str, **arguments: Any) -> Job:
 
 def _all() -> tuple[Job, ...]:
     """What `make cuda-check` compiles, the longest first. The smallest step takes one row and a row of padding."""
-    steps = [program(c, "step", rows=rows, layers=FULL) for rows in (2, 8, 32) for c in CHIPS]
+    steps = [program("h200", "step", rows=rows, layers=FULL, model="moondream3") for rows in (2, 8)]
+    steps += [program(c, "step", rows=rows, layers=FULL) for rows in (2, 8, 32) for c in CHIPS]
     others = [
         job
         for chip in CHIPS
@@ -53,6 +55,7 @@ def _all() -> tuple[Job, ...]:
             program(chip, "prefix", images=1, layers=FULL),
             program(chip, "encode", images=1, crops=5),
             *(program(chip, "step", rows=rows, layers=CUT) for rows in (2, 8, 32)),
+            program(chip, "step", rows=8, layers=EXPERTS_CUT, model="moondream3"),
             program(chip, "halves", rows=8, layers=CUT),
         )
     ]
@@ -66,6 +69,7 @@ def _ci() -> tuple[Job, ...]:
         program("h200", "encode", images=1, crops=2),
         program("h200", "prefill", rows=4, length=128, layers=CUT),
         *(program(chip, "step", rows=8, layers=CUT) for chip in CHIPS),
+        program("h200", "step", rows=8, layers=EXPERTS_CUT, model="moondream3"),
         *_kernels(),
     )
 

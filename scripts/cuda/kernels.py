@@ -23,8 +23,8 @@ def cases(chip: Chip, op: str) -> list[Program]:
     real = importlib.import_module(f"kernels_pallas.{op}.cases").REAL
     programs = {}
     for case in real:
-        if chip.capability >= FLOAT8_FROM or "float8" not in str(getattr(case, "kv_dtype", None)):
-            arrays, static = _arguments(function, case)
+        arrays, static = _arguments(function, case)
+        if chip.capability >= FLOAT8_FROM or not any(array.dtype.itemsize == 1 for array in arrays.values()):
             key = str((sorted(arrays.items()), sorted(static.items())))
             programs.setdefault(key, _program(chip, f"{op}: {case.name}", function, arrays, static))
     return list(programs.values())
@@ -40,7 +40,7 @@ def _program(chip: Chip, name: str, function: Callable[..., Any], arrays: Named,
 def _arguments(function: Callable[..., Any], case: Any) -> tuple[Named, Named]:
     """A case's arguments by name: (shapes of the arrays, static values)."""
     if hasattr(case, "abstract"):
-        named = {**case.abstract(), "layer": case.layer}
+        named = case.abstract() | ({"layer": case.layer} if hasattr(case, "layer") else {})
     else:
         positional, keywords = case.inputs()
         named = inspect.signature(function).bind(*positional, **keywords).arguments

@@ -48,11 +48,12 @@ class Program:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def step(chip: Chip, rows: int, layers: int) -> list[Program]:
-    """The decode step."""
-    model = _Model(chip, layers)
-    control = _ints(rows, len(Row) + model.family.table)
-    return [model.program(f"step {rows} rows", programs.step, (model.cache, model.rows, control))]
+def step(chip: Chip, rows: int, layers: int, model: str = "moondream2") -> list[Program]:
+    """The decode step; Moondream 3's is called `experts-step`."""
+    made = _Model(chip, layers, model)
+    control = _ints(rows, len(Row) + made.family.table)
+    name = "step" if made.config.text.moe is None else "experts-step"
+    return [made.program(f"{name} {rows} rows", programs.step, (made.cache, made.rows, control))]
 
 
 def halves(chip: Chip, rows: int, layers: int) -> list[Program]:
@@ -102,10 +103,10 @@ def encode(chip: Chip, images: int, crops: int) -> list[Program]:
 
 
 class _Model:
-    """Moondream 2 in bfloat16 with some of its layers, and its state, as shapes."""
+    """A model in bfloat16 with some of its layers, and its state, as shapes."""
 
-    def __init__(self, chip: Chip, layers: int):
-        full = named_config("moondream2")
+    def __init__(self, chip: Chip, layers: int, model: str = "moondream2"):
+        full = named_config(model)
         self.layers = layers
         self.config = dataclasses.replace(full, text=dataclasses.replace(full.text, n_layers=layers))
         text = self.config.text

@@ -45,9 +45,9 @@ FREE = {"free": Grammar({"free": State()})}
 
 
 def model_config(name: str, layers: int | None = None) -> ModelConfig:
-    """Moondream 2, or with "small" its shape in miniature, for machines without a GPU; `layers` of the text decoder
-    instead of all."""
-    config = named_config("moondream2")
+    """A family, or with "small" the shape of Moondream 2 in miniature, for machines without a GPU; `layers` of the text
+    decoder instead of all."""
+    config = named_config("moondream2" if name == "small" else name)
     if name == "small":
         vision = dataclasses.replace(
             config.vision, enc_dim=32, enc_n_layers=2, enc_ff_dim=64, enc_n_heads=2, proj_out_dim=64, proj_inner_dim=64

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-NAMES = ("paged_attention", "prefix_attention", "masked_sample")
+NAMES = ("paged_attention", "prefix_attention", "masked_sample", "moe_decode")
 LINKS = 12  # calls in a chain, each on a layer of its own
 Arrays = dict[str, Any]
 
@@ -74,17 +74,27 @@ def spread(arrays: Arrays, static: dict[str, int], layers: int = LINKS) -> Array
 
 
 def chain(run: Callable[[Arrays, int], Any], links: int = LINKS) -> Callable[[Arrays], Any]:
-    """`links` calls in one program, `run(arrays, link)`, each waiting for the one before: an attention's output is the
-    next one's query; a token moves the next one's counter."""
+    """`links` calls in one program, `run(arrays, link)`, each waiting for the one before."""
 
     def chained(arrays: Arrays) -> Any:
         out = None
         for link in range(links):
             out = run(arrays, link)
-            arrays = arrays | ({"q": out} if "q" in arrays else {"index": arrays["index"] + (out[0] & 1)})
+            arrays = arrays | _following(arrays, out)
         return out
 
     return chained
+
+
+def _following(arrays: Arrays, out: Any) -> Arrays:
+    """What the next call of a chain takes from this one: an attention's output is its query, a token moves its
+    counter, mixed experts are its input, for other experts, lest the cache holds their matrices."""
+    if "q" in arrays:
+        return {"q": out}
+    if "x" in arrays:
+        experts, count = arrays["experts"], arrays["up"].shape[0]
+        return {"x": out, "experts": (experts + experts.shape[1]) % count}
+    return {"index": arrays["index"] + (out[0] & 1)}
 
 
 def on_layer(name: str, static: dict[str, int], backend: str) -> Callable[[Arrays, int], Any]:

@@ -30,7 +30,9 @@ def add_parser(kinds) -> None:
     parser.add_argument(
         "--context", type=number(int, 8), metavar="N", help="positions of a request at its end (default: 850 or less)"
     )
-    parser.add_argument("--rounds", type=number(int, 1, 100), default=5, metavar="N", help="of each kind (default: 5)")
+    parser.add_argument(
+        "--rounds", type=number(int, 1, 100), default=11, metavar="N", help="of each kind (default: 11)"
+    )
     parser.add_argument(
         "--host-work-ms",
         type=number(float, 0, 1000),

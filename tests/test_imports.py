@@ -17,11 +17,11 @@ HEAVY = ("jax", "jaxlib", "flax", "transformers", "orbax")
 
 # From the top down; a part imports itself and lower layers. Parts that do not exist yet are simply absent.
 LAYERS = (
-    {"cli"},
+    {"cli", "integrations"},
     {"batch", "measure", "verify"},
     {"aio"},
     {"api", "frontend", "results"},
-    {"engine", "oracle", "oracle_sampling", "functional", "weights", "answers"},
+    {"engine", "oracle", "oracle_sampling", "functional", "weights", "answers", "jobs"},
     {"model", "skills", "prompt", "image", "platform"},
     {"config", "kernels_pallas"},
 )
@@ -58,6 +58,8 @@ FORBIDDEN = {
     "jaxphoton.measure.chips": HEAVY,
     "jaxphoton.batch.sources": (*HEAVY, "numpy", "pyarrow", "fsspec"),
     "jaxphoton.batch.exports": (*HEAVY, "numpy", "pyarrow", "fsspec"),
+    "jaxphoton.batch": HEAVY,
+    "jaxphoton.jobs": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.batch.journal": (*HEAVY, "numpy", "pyarrow", "fsspec"),
     "jaxphoton.engine.layout": HEAVY,
     "jaxphoton.engine.control": HEAVY,

@@ -149,8 +149,8 @@ def draw(streams: Sequence[StreamReport], title: str, path: str | Path) -> None:
         gains.bar([p + 0.27 * (shift - 1) for p in places], [getattr(s, name) for s in streams], 0.25, label=label)
     gains.axhline(1, color="0.4", linewidth=0.8)
     gains.set_xticks(list(places), [str(s.rows) for s in streams])
-    gains.set(xlabel="streams", ylabel="speed-up of pipelining", ylim=(0, None))
-    gains.legend(loc="lower right")
+    gains.set(xlabel="streams", ylabel="speed-up of pipelining", ylim=(0, 1.15 * gains.get_ylim()[1]))
+    gains.legend(loc="upper center", ncols=3)
     figure.suptitle(title)
     save(figure, path)
 

@@ -32,7 +32,7 @@ class Limits:
 LIMITS = {
     "step": Limits(one_graph=True, per_layer=11, around=30, temporary=16 * MB),
     "forward": Limits(one_graph=True, per_layer=11, around=18, temporary=16 * MB),
-    "experts-step": Limits(one_graph=True, per_layer=20, around=40, temporary=64 * MB),
+    "experts-step": Limits(one_graph=True, per_layer=17, around=40, temporary=64 * MB),
     "sample": Limits(one_graph=True, temporary=16 * MB),
     "prefill": Limits(temporary=64 * MB),
     "prefix": Limits(temporary=64 * MB),

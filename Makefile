@@ -19,7 +19,7 @@ PINS := pyproject.toml $(wildcard constraints/*.txt)
 .PHONY: demo test lint unit smoke cuda-check format clean
 
 demo: .venv/base.stamp
-	HF_HUB_OFFLINE=1 $(BIN)/jaxphoton caption examples/shapes --out demo-captions.jsonl
+	HF_HUB_OFFLINE=1 $(BIN)/jaxphoton caption examples/shapes --out demo-captions.jsonl --restart
 	@echo "The same as JSON lines: demo-captions.jsonl"
 
 test: lint unit smoke

@@ -73,7 +73,7 @@ class AsyncMoondream:
         self,
         image: Any = None,
         question: str | None = None,
-        reasoning: bool = False,
+        reasoning: bool | None = None,
         spatial_refs: Refs = None,
         settings: Given = None,
         **urgency: Unpack[Urgency],
@@ -86,7 +86,7 @@ class AsyncMoondream:
         self,
         image: Any = None,
         question: str | None = None,
-        reasoning: bool = False,
+        reasoning: bool | None = None,
         spatial_refs: Refs = None,
         settings: Given = None,
         **urgency: Unpack[Urgency],
@@ -105,6 +105,18 @@ class AsyncMoondream:
         """Points; see `Moondream.point`."""
         return await _Plan.of(self.model, lambda m: m._point(object, spatial_refs), settings, **urgency).ask(image)
 
+    async def segment(
+        self, image: Any, object: str, spatial_refs: Refs = None, settings: Given = None, **urgency: Unpack[Urgency]
+    ) -> Any:
+        """An outline; see `Moondream.segment`."""
+        return await _Plan.of(self.model, lambda m: m._segment(object, spatial_refs), settings, **urgency).ask(image)
+
+    def stream_segment(
+        self, image: Any, object: str, spatial_refs: Refs = None, settings: Given = None, **urgency: Unpack[Urgency]
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """An outline in the events of `Moondream.segment`; closing the generator ends the request."""
+        return _events(_Plan.of(self.model, lambda m: m._segment(object, spatial_refs), settings, **urgency), image)
+
     async def aclose(self) -> None:
         """Ends the engine; requests under way raise EngineError. May be called again."""
         await asyncio.to_thread(self.model.close)
@@ -116,7 +128,9 @@ class AsyncMoondream:
         await self.aclose()
 
 
-def _query(image: Any, question: Any, reasoning: bool, refs: Refs, settings: Given) -> Callable[[Moondream], Skill]:
+def _query(
+    image: Any, question: Any, reasoning: bool | None, refs: Refs, settings: Given
+) -> Callable[[Moondream], Skill]:
     if refs and image is None:
         raise ValueError("spatial_refs need an image")
     return lambda model: model._query(question, reasoning, refs, settings)
@@ -163,6 +177,16 @@ async def _pieces(plan: _Plan, image: Any, result: Result) -> AsyncGenerator[str
         result.close(run.generation, submission.metrics)
         if rest := detokenizer.finish():
             yield rest
+
+
+async def _events(plan: _Plan, image: Any) -> AsyncGenerator[dict[str, Any], None]:
+    async with plan.run(image, streamed=True) as (run, submission):
+        outline = run.front.outline()
+        while item := await run.next():
+            token, finish = item
+            for event in outline.push(token) if finish != "stop" else ():
+                yield event
+        yield run.front.completed(run.skill, run.settings, run.generation, submission.metrics)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,15 +20,18 @@ from jaxphoton.engine.device import Programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.frontend import Frontend
 from jaxphoton.image.decode import MAX_PIXELS
+from jaxphoton.jobs import Answer, Job
 from jaxphoton.model.params import Params
 from jaxphoton.prompt import templates
 from jaxphoton.prompt.tokenizer import Tokenizer, load_tokenizer
 from jaxphoton.results import BatchItem, EncodedImage, Result
 from jaxphoton.skills import automaton, registry
+from jaxphoton.skills.base import Skill
 from jaxphoton.skills.caption import Caption
 from jaxphoton.skills.detect import Detect
 from jaxphoton.skills.point import Point
 from jaxphoton.skills.query import Query
+from jaxphoton.skills.segment import Segment
 from jaxphoton.weights import hub
 from jaxphoton.weights.load import load_model
 
@@ -55,11 +58,20 @@ class Moondream:
         engine: EngineConfig | None = None,
         clamp_boxes: bool = False,
         max_pixels: int = MAX_PIXELS,
+        background: tuple[int, int, int] = (255, 255, 255),
+        allow_truncated: bool = False,
+        fast_decode: bool = False,
     ):
         self.params, self.config, self.tokenizer = params, config, tokenizer
         device = next(iter(params.text.wte.devices()))
         self.engine_config = engine or platform.default_engine(device, config)
-        self._clamp_boxes, self._max_pixels = clamp_boxes, max_pixels
+        self._clamp_boxes = clamp_boxes
+        self._image_rules = {
+            "max_pixels": max_pixels,
+            "background": background,
+            "allow_truncated": allow_truncated,
+            "fast": fast_decode,
+        }
         self._lock = threading.Lock()
         self._frontend: Frontend | None = None
         self._closed = False
@@ -74,9 +86,13 @@ class Moondream:
         device: str | platform.Device | None = None,
         sharding: jax.sharding.Sharding | None = None,
         engine: EngineConfig | None = None,
+        float8_experts: bool = False,
         coordinates: str = "bins",
         clamp_boxes: bool = False,
         max_pixels: int = MAX_PIXELS,
+        background: tuple[int, int, int] = (255, 255, 255),
+        allow_truncated: bool = False,
+        fast_decode: bool = False,
     ) -> Moondream:
         """Loads a model.
 
@@ -88,9 +104,13 @@ class Moondream:
           device: "cpu", "gpu", "cuda:1" or a jax.Device.
           sharding: where parameters go instead of one device.
           engine: how requests are run together; None for what fits the device.
+          float8_experts: keep the experts of a float8 checkpoint as they are stored, at half the bytes.
           coordinates: "bins" (a coordinate is bin / bins) or "bins-1" (bin / (bins - 1), Photon's convention).
           clamp_boxes: cut boxes at the picture's border, as Photon does.
           max_pixels: larger pictures are refused from their header, before they are decoded.
+          background: RGB colour behind transparent pixels.
+          allow_truncated: use what a file cut short still shows instead of failing.
+          fast_decode: read large JPEGs at a reduced size; pixels differ by less than one part in 255 on average.
 
         Raises:
           WeightsError: the checkpoint is missing, broken or of another shape.
@@ -102,11 +122,21 @@ class Moondream:
         platform.use_compilation_cache()
         chosen = platform.find_device(device)
         kind = platform.default_dtype(chosen) if dtype is None else _dtype(dtype)
-        path = hub.resolve(path_or_id, revision)
-        config, params = load_model(path, dtype=kind, sharding=sharding or chosen)
+        path = hub.resolve(path_or_id, revision, float8_experts)
+        config, params = load_model(path, kind, sharding or chosen, float8_experts)
         config = dataclasses.replace(config, region=dataclasses.replace(config.region, coord_divisor=coordinates))
         tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, config))
-        return cls(params, config, tokenizer, engine=engine, clamp_boxes=clamp_boxes, max_pixels=max_pixels)
+        return cls(
+            params,
+            config,
+            tokenizer,
+            engine=engine,
+            clamp_boxes=clamp_boxes,
+            max_pixels=max_pixels,
+            background=background,
+            allow_truncated=allow_truncated,
+            fast_decode=fast_decode,
+        )
 
     def encode_image(self, image: Any) -> EncodedImage:
         """Decodes and crops an image once; the result can be asked many times.
@@ -130,15 +160,16 @@ class Moondream:
         self,
         image: Any = None,
         question: str | None = None,
-        reasoning: bool = False,
+        reasoning: bool | None = None,
         spatial_refs: SpatialRefs | None = None,
         stream: bool = False,
         settings: Mapping[str, Any] | None = None,
     ) -> Any:
         """Answers a question about an image, or without one.
 
-        `spatial_refs` are points (x, y) and boxes (x_min, y_min, x_max, y_max), fractions of the picture, that
-        the question is about. Returns {"answer": text or generator}; with reasoning also
+        `reasoning` lets the model think first; by default Moondream 3 does and Moondream 2 does not. `spatial_refs`
+        are points (x, y) and boxes (x_min, y_min, x_max, y_max), fractions of the picture, that the question is
+        about. Returns {"answer": text or generator}; with reasoning also
         {"reasoning": {"text", "grounding": [{"start_idx", "end_idx", "points"}]}}.
 
         Two more settings restrict the answer (extra `grammar`): "schema", a JSON schema as a mapping, or "choices", a
@@ -163,6 +194,26 @@ class Moondream:
         """Points: {"points": [{"x", "y"}]}, fractions of the picture."""
         return self._front(self._point(object, spatial_refs), image, settings)
 
+    def segment(
+        self,
+        image: Any,
+        object: str,
+        spatial_refs: SpatialRefs | None = None,
+        stream: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The outline of an object: {"path": SVG path, "bbox": {"x_min", "y_min", "x_max", "y_max"}}.
+
+        The box is in fractions of the picture, the path in fractions of the box. Where the model did not write a box
+        and a path, "parse_error" says so. With stream=True a generator of events: {"bbox"}, {"chunk": a piece of the
+        path} and so on, at last the result with "completed": True.
+
+        Raises:
+          ValueError: the model cannot segment (Moondream 2).
+        """
+        skill = self._segment(object, spatial_refs)
+        return self._front.stream_segment(skill, image, settings) if stream else self._front(skill, image, settings)
+
     def chat(self, *args: Any, **kwargs: Any) -> Result:
         """Not supported yet.
 
@@ -183,7 +234,7 @@ class Moondream:
         """Asks the same of any number of images, yielding each as it finishes.
 
         Args:
-          task: "caption", "query", "detect" or "point".
+          task: "caption", "query", "detect", "point" or "segment".
           images: images, or (key, image) pairs; an image's key is its position where none is given. Read lazily, a
             bounded number ahead.
           arguments: of the task, such as `length`, `question` or `object`.
@@ -191,12 +242,15 @@ class Moondream:
         Yields:
           (key, result, error); a broken image has an error, the rest goes on.
         """
-        skills = {"caption": self._caption, "query": self._query, "detect": self._detect, "point": self._point}
-        if task not in skills:
-            raise ValueError(f"task must be one of {', '.join(skills)}, got {task!r}")
-        if task == "query":
-            arguments = {**arguments, "settings": settings}
-        return self._front.batch(skills[task](**arguments), images, settings)
+        return self._front.batch(self._skill(task, arguments, settings), images, settings)
+
+    def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
+        """Answers any number of jobs, each as it finishes: several asks about an image, different ones for each.
+
+        Jobs are read lazily, a bounded number ahead, in a thread of their own. What is wrong with a job is the error
+        of its answer; the others go on.
+        """
+        return self._front.answer(jobs, lambda ask: self._skill(ask.task, ask.arguments, ask.settings))
 
     def close(self) -> None:
         """Ends the engine; requests under way are cancelled."""
@@ -212,17 +266,31 @@ class Moondream:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
+    def _skill(self, task: str, arguments: Mapping[str, Any], settings: Mapping[str, Any] | None) -> Skill:
+        skills = {
+            "caption": self._caption,
+            "query": self._query,
+            "detect": self._detect,
+            "point": self._point,
+            "segment": self._segment,
+        }
+        if task not in skills:
+            raise ValueError(f"task must be one of {', '.join(skills)}, got {task!r}")
+        return skills[task](**arguments, **({"settings": settings} if task == "query" else {}))
+
     def _caption(self, length: str = "normal") -> Caption:
         return Caption(templates.caption_prompt(self.config.tokenizer, length))
 
     def _query(
         self,
         question: Any,
-        reasoning: bool = False,
+        reasoning: bool | None = None,
         spatial_refs: SpatialRefs | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> Query:
         config = self.config.tokenizer
+        if reasoning is None:
+            reasoning = templates.reasons_by_default(config)
         prompt = templates.query_prompt(config, self.tokenizer.encode, question, reasoning, spatial_refs)
         _, restriction = take_restriction(settings)
         constraint = self._answer_grammars.compile(restriction, reasoning) if restriction else None
@@ -239,6 +307,9 @@ class Moondream:
     def _point(self, object: str, spatial_refs: SpatialRefs | None = None) -> Point:
         return Point(templates.point_prompt(self.config.tokenizer, self.tokenizer.encode, object, spatial_refs))
 
+    def _segment(self, object: str, spatial_refs: SpatialRefs | None = None) -> Segment:
+        return Segment(templates.segment_prompt(self.config.tokenizer, self.tokenizer.encode, object, spatial_refs))
+
     @property
     def _front(self) -> Frontend:
         with self._lock:
@@ -248,7 +319,7 @@ class Moondream:
                 tables = automaton.build(registry.grammars(self.config.tokenizer), self.config.text.vocab_size)
                 engine = Engine(Programs(self.params, self.config, tables, self.engine_config))
                 platform.calm_interpreter()
-                self._frontend = Frontend(engine, self.config, self.tokenizer, self._max_pixels)
+                self._frontend = Frontend(engine, self.config, self.tokenizer, self._image_rules)
                 # A forgotten model must not leave a thread that talks to the device while Python exits.
                 weakref.finalize(self, self._frontend.close)
             return self._frontend

@@ -17,6 +17,7 @@ T = TypeVar("T")
 # The wrapper's `model_type` names the defaults of an empty inner object (published Moondream 2 files have one).
 MODEL_TYPES = {"moondream1": "moondream2", "moondream2": "moondream2", "moondream3": "moondream3"}
 
+KV_DTYPES = ("model", "float8")
 KERNELS = ("auto", "reference", "triton", "interpret")
 
 
@@ -186,6 +187,8 @@ class EngineConfig:
         same to the last bit whatever else runs (`kv_pages` must be enough that none is set back).
       kernels: what computes attention and sampling: "reference" (plain XLA), "triton", "interpret" (Triton kernels
         interpreted, for tests) or "auto", the kernels wherever they run.
+      kv_dtype: of stored keys and values: "model" (that of the weights), or "float8" (e4m3: half the bytes of bfloat16,
+        scaled by the checkpoint's factors where it has them).
     """
 
     max_rows: int = 32
@@ -203,6 +206,7 @@ class EngineConfig:
     share_prefixes: bool = True
     fixed_shapes: bool = False
     kernels: str = "auto"
+    kv_dtype: str = "model"
 
     def __post_init__(self):
         _require(self.depth in (1, 2), "depth must be 1 (blocking) or 2 (pipelined)")
@@ -213,6 +217,7 @@ class EngineConfig:
         _require(self.kv_pages is None or self.kv_pages >= 2, "kv_pages must be at least 2: page 0 is nobody's")
         _require(0 < self.memory_fraction <= 1, "memory_fraction must be above 0 and at most 1")
         _require(self.kernels in KERNELS, f"kernels must be one of {', '.join(KERNELS)}")
+        _require(self.kv_dtype in KV_DTYPES, f"kv_dtype must be one of {', '.join(KV_DTYPES)}")
         for name in ("step_rows", "prefill_rows", "prefill_lengths"):
             buckets = getattr(self, name)
             _require(min(buckets) >= 1 and list(buckets) == sorted(set(buckets)), f"{name} must be ascending")

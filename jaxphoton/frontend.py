@@ -7,8 +7,8 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from itertools import islice
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from jaxphoton.answers import take_restriction
@@ -18,25 +18,45 @@ from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.engine.request import ImageInput, Request
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import Prepared, prepare
+from jaxphoton.jobs import Answer, Ask, Desk, Job
 from jaxphoton.prompt.detokenizer import Detokenizer
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.results import BatchItem, EncodedImage, Result, TokenStream
 from jaxphoton.skills.base import Generation, Skill, Token
 from jaxphoton.skills.grammar import FinishReason
 from jaxphoton.skills.query import Query
+from jaxphoton.skills.segment import Outline, Segment
 from jaxphoton.skills.settings import MAX_SEED, Settings
+
+Steps = Iterator[tuple[Token, FinishReason | None]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A request of a job."""
+
+    skill: Skill
+    settings: Settings
+    submission: Submission
+
+    @property
+    def future(self) -> Future[Generation]:
+        return self.submission.future
 
 
 class Frontend:
     """Prepares images, submits requests, reads results back.
 
+    Args:
+      image_rules: arguments of `prepare` for every image.
+
     Attributes:
       on_image: called with each picture that was prepared, on the thread that asked for it; must not raise.
     """
 
-    def __init__(self, engine: Engine, config: ModelConfig, tokenizer: Tokenizer, max_pixels: int):
+    def __init__(self, engine: Engine, config: ModelConfig, tokenizer: Tokenizer, image_rules: Mapping[str, Any]):
         self.engine = engine
-        self._config, self._tokenizer, self._max_pixels = config, tokenizer, max_pixels
+        self._config, self._tokenizer, self._rules = config, tokenizer, image_rules
         self._lock = threading.Lock()
         self._pool: ImagePool | None = None
         self.on_image: Callable[[Prepared], None] | None = None
@@ -61,15 +81,19 @@ class Frontend:
             if image.vision != self._config.vision:
                 raise ValueError("this EncodedImage was made for a model with other crops")
             return image
-        return self._encoded(prepare(image, self._config.vision, max_pixels=self._max_pixels))
+        return self._encoded(prepare(image, self._config.vision, **self._rules))
 
     def batch(self, skill: Skill, images: Iterable[Any], given: Mapping[str, Any] | None) -> Iterator[BatchItem]:
         """Yields items as they finish; at most twice the engine's rows are under way.
 
-        Images are prepared ahead of the engine in worker processes.
+        Images are read in a thread of their own, and prepared ahead of the engine in worker processes.
         """
         make_settings(skill, given)
         return self._batch(skill, images, given, self._worker_pool())
+
+    def answer(self, jobs: Iterable[Job], skill_of: Callable[[Ask], Skill]) -> Iterator[Answer]:
+        """Answers jobs as they finish, as `batch` does."""
+        return self._desk(jobs, skill_of, self._worker_pool()).answers()
 
     def close(self) -> None:
         """Cancels what is under way and stops the engine and the image workers."""
@@ -84,56 +108,63 @@ class Frontend:
             if workers is None:
                 workers = max(1, min(8, (os.cpu_count() or 1) // 2))
             if self._pool is None and workers:
-                self._pool = ImagePool(self._config.vision, workers, max_pixels=self._max_pixels)
+                self._pool = ImagePool(self._config.vision, workers, **self._rules)
             return self._pool
+
+    def _desk(self, jobs: Iterable[Job], skill_of: Callable[[Ask], Skill], pool: ImagePool | None) -> Desk[_Asked]:
+        most = 2 * self.engine.programs.engine.max_rows
+        return Desk(
+            jobs,
+            lambda job: self._prepare_later(job, pool),
+            lambda job, picture: self._ask(job, picture, skill_of),
+            self._answered,
+            lambda asked: self.engine.cancel(asked.submission),
+            room=most,
+            most=most,
+        )
 
     def _batch(
         self, skill: Skill, images: Iterable[Any], given: Mapping[str, Any] | None, pool: ImagePool | None
     ) -> Iterator[BatchItem]:
-        room = 2 * self.engine.programs.engine.max_rows
-        source = enumerate(images)
-        preparing: dict[Future[Any], Hashable] = {}
-        running: dict[Future[Any], tuple[Hashable, Settings, Submission]] = {}
-        try:
-            while True:
-                for position, item in islice(source, room - len(preparing) - len(running)):
-                    key, image = item if isinstance(item, tuple) and len(item) == 2 else (position, item)
-                    preparing[self._prepare_later(image, pool)] = key
-                if not preparing and not running:
-                    return
-                for future in wait([*preparing, *running], return_when=FIRST_COMPLETED).done:
-                    if future in preparing:
-                        key, settings = preparing.pop(future), make_settings(skill, given)
-                        try:
-                            submission = self.submit(skill, future.result(), settings)
-                            running[submission.future] = key, settings, submission
-                        except Exception as error:  # this image's fault; the others go on
-                            yield BatchItem(key, None, error)
-                    else:
-                        yield self._item(skill, *running.pop(future))
-        finally:
-            # A reader that stops early gives the rest up.
-            for future in preparing:
-                future.cancel()
-            for _, _, submission in running.values():
-                self.engine.cancel(submission)
+        ask = (Ask(skill.name, settings=given),)
+        pairs = (
+            item if isinstance(item, tuple) and len(item) == 2 else (position, item)
+            for position, item in enumerate(images)
+        )
+        jobs = (Job(key, image, ask) for key, image in pairs)
+        for answer in self._desk(jobs, lambda _: skill, pool).answers():
+            yield BatchItem(answer.key, answer.results[0] if answer.results else None, answer.error)
 
-    def _prepare_later(self, image: Any, pool: ImagePool | None) -> Future[Any]:
+    def _prepare_later(self, job: Job, pool: ImagePool | None) -> Future[Any]:
         """A future of a Prepared or an EncodedImage."""
-        if pool is not None and not isinstance(image, EncodedImage):
-            return pool.submit(image)
+        if pool is not None and not isinstance(job.image, EncodedImage):
+            return pool.submit(job.image, name=job.name)
         future: Future[EncodedImage] = Future()
         try:
-            future.set_result(self.encode(image))
+            future.set_result(self.encode(job.image))
         except Exception as error:
             future.set_exception(error)
         return future
 
-    def _item(self, skill: Skill, key: Hashable, settings: Settings, submission: Submission) -> BatchItem:
-        error = submission.future.exception()
-        if isinstance(error, Exception):
-            return BatchItem(key, None, error)
-        return BatchItem(key, self.result(skill, settings, submission.future.result(), submission.metrics), None)
+    def _ask(self, job: Job, picture: Any, skill_of: Callable[[Ask], Skill]) -> list[_Asked]:
+        """Submits all that is asked about a picture, or nothing."""
+        image, asked = self._encoded(picture) if isinstance(picture, Prepared) else picture, []
+        try:
+            for ask in job.asks:
+                skill = skill_of(ask)
+                settings = make_settings(skill, ask.settings)
+                asked.append(_Asked(skill, settings, self.submit(skill, image, settings)))
+        except Exception:
+            for each in asked:
+                self.engine.cancel(each.submission)
+            raise
+        return asked
+
+    def _answered(self, job: Job, picture: Any, asked: list[_Asked]) -> Answer:
+        results = tuple(
+            self.result(each.skill, each.settings, each.future.result(), each.submission.metrics) for each in asked
+        )
+        return Answer(job.key, results, None, picture.size, picture.notes)
 
     def _encoded(self, prepared: Prepared) -> EncodedImage:
         on_image = self.on_image
@@ -191,13 +222,46 @@ class Frontend:
         result.close(generation, metrics)
         return result
 
-    def _stream(self, skill: Skill, image: Any, settings: Settings, key: str) -> Result:
+    def stream_segment(self, skill: Segment, image: Any, given: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
+        """The events of a segmentation while it is generated; the last is the result."""
+        settings = make_settings(skill, given)
+        if isinstance(image, (list, tuple)):
+            raise ValueError("stream=True takes one image")
+        return self._events(skill, settings, *self._submit_stream(skill, image, settings))
+
+    def _events(self, skill: Segment, settings: Settings, submission: Submission, steps: Steps) -> Iterator[dict]:
+        outline = self.outline()
+        try:
+            for token, finish in steps:
+                if finish != "stop":
+                    yield from outline.push(token)
+            yield self.completed(skill, settings, submission.future.result(), submission.metrics)
+        finally:
+            # A reader that stops early gives the rest up.
+            if not submission.future.done():
+                self.engine.cancel(submission)
+
+    def outline(self) -> Outline:
+        return Outline(self._tokenizer.decode)
+
+    def completed(
+        self, skill: Skill, settings: Settings, generation: Generation, metrics: RequestMetrics | None
+    ) -> Result:
+        """The last event of a segmentation."""
+        result = self.result(skill, settings, generation, metrics)
+        result["completed"] = True
+        return result
+
+    def _submit_stream(self, skill: Skill, image: Any, settings: Settings) -> tuple[Submission, Steps]:
         tokens = TokenStream()
         submission = self.submit(skill, image, settings, tokens.put)
         submission.future.add_done_callback(tokens.end)
+        return submission, iter(tokens)
+
+    def _stream(self, skill: Skill, image: Any, settings: Settings, key: str) -> Result:
+        submission, steps = self._submit_stream(skill, image, settings)
         result = Result()
         result.seed = settings.seed or 0
-        steps = iter(tokens)
         if isinstance(skill, Query) and skill.reasoning:
             result.update(self._reasoning(skill, steps))
         result[key] = self._pieces(submission, steps, result)
@@ -210,7 +274,7 @@ class Frontend:
         """The reasoning of an answer that has not begun yet."""
         return skill.parse(Generation(tuple(tokens), finish or "length"), self._tokenizer.decode)
 
-    def _reasoning(self, skill: Query, steps: Iterator[tuple[Token, FinishReason | None]]) -> dict[str, Any]:
+    def _reasoning(self, skill: Query, steps: Steps) -> dict[str, Any]:
         """Takes the steps of the reasoning, up to the id that opens the answer."""
         thought: list[Token] = []
         finish: FinishReason | None = None
@@ -220,9 +284,7 @@ class Frontend:
                 break
         return self.thought(skill, thought, finish)
 
-    def _pieces(
-        self, submission: Submission, steps: Iterator[tuple[Token, FinishReason | None]], result: Result
-    ) -> Iterator[str]:
+    def _pieces(self, submission: Submission, steps: Steps, result: Result) -> Iterator[str]:
         detokenizer = self.detokenizer()
         try:
             for token, finish in steps:

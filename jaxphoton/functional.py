@@ -59,14 +59,14 @@ def prefill(
     kinds: jax.Array,
     values: jax.Array,
     image: jax.Array | None = None,
-    trace: list[jax.Array] | None = None,
+    trace: text.Trace | None = None,
 ) -> tuple[jax.Array, DenseCache]:
     """Runs whole prompts.
 
     Args:
       ids, kinds: int32 [B, T]; values: float32 [B, T, 2]; as `prompt_inputs` makes them.
       image: embeddings [B, grid * grid, D] of prompts with an image.
-      trace: if given, the input and every block's output [B, T, D] are appended to it.
+      trace: filled with what the layers computed.
 
     Returns:
       (hidden states [B, T, D] before the final LayerNorm, cache of `max_context` positions).
@@ -78,7 +78,7 @@ def prefill(
     cache = DenseCache.zeros(config.text, rows, length, params.text.wte.dtype)
     x = inputs.embed(params, ids, kinds, values, image)
     attend = dense_attend(positions, prefix, length)
-    return text.forward(params.text, config.text, x, positions, attend, cache, trace)
+    return text.forward(params.text, config.text, x, positions, attend, cache, trace=trace)
 
 
 def decode_step(
@@ -90,12 +90,14 @@ def decode_step(
     values: jax.Array,
     positions: jax.Array,
     prefix_length: jax.Array,
+    trace: text.Trace | None = None,
 ) -> tuple[jax.Array, DenseCache]:
     """Feeds one position a row.
 
     Args:
       ids, kinds, positions: int32 [B]; values: float32 [B, 2].
       prefix_length: int32 [B], `config.text.prefix_attn` for rows with an image, else 0.
+      trace: filled with what the layers computed.
 
     Returns:
       (hidden states [B, D] before the final LayerNorm, cache).
@@ -103,7 +105,7 @@ def decode_step(
     at = positions[:, None]
     x = inputs.embed(params, ids[:, None], kinds[:, None], values[:, None])
     attend = dense_attend(at, prefix_length, config.text.max_context)
-    hidden, cache = text.forward(params.text, config.text, x, at, attend, cache)
+    hidden, cache = text.forward(params.text, config.text, x, at, attend, cache, trace=trace)
     return hidden[:, 0], cache
 
 

@@ -7,7 +7,7 @@ the engine: it samples in NumPy (`oracle_sampling`) and follows the grammar's ru
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -19,7 +19,7 @@ from jaxphoton.config import ModelConfig
 from jaxphoton.functional import decode_step, encode_image, fed_as, prefill, prompt_inputs, read
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.pooling import pooling_matrices
-from jaxphoton.model import region
+from jaxphoton.model import moe, region, text
 from jaxphoton.model.cache import DenseCache
 from jaxphoton.model.params import Params
 from jaxphoton.prompt.templates import Prompt
@@ -34,12 +34,14 @@ PROMPT_STEP = 64  # prompts are padded to a multiple of this, so that few length
 @dataclass(frozen=True, slots=True)
 class Readout:
     """What one position predicts, float32: hidden [D] (before the final LayerNorm), logits [V], coordinate bins
-    [bins], size bins [2, bins]."""
+    [bins], size bins [2, bins]. `router_gap` [] is the smallest of `moe.gap` in this and all earlier positions, inf
+    without experts: a computation whose router logits differ by more may have gone another way."""
 
     hidden: np.ndarray
     logits: np.ndarray
     coordinate: np.ndarray
     size: np.ndarray
+    router_gap: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,22 +170,33 @@ class Session:
             cache=self._cache,
         )
         self.length += 1
-        self.readout = _host(readout)
+        new = _host(readout)
+        self.readout = replace(new, router_gap=np.minimum(self.readout.router_gap, new.router_gap))
         return self.readout
 
 
 def _prefill(params: Params, config: ModelConfig, ids, kinds, values, image, length):
-    hidden, cache = prefill(params, config, ids, kinds, values, image)
-    return _readout(params, config, hidden[:, length - 1]), cache
+    trace = text.Trace()
+    hidden, cache = prefill(params, config, ids, kinds, values, image, trace)
+    padding = jnp.arange(ids.shape[1], dtype=jnp.int32)[None] >= length
+    gap = jnp.where(padding, jnp.inf, _router_gap(trace)).min(axis=1)
+    return _readout(params, config, hidden[:, length - 1], gap), cache
 
 
 def _step(params: Params, config: ModelConfig, cache: DenseCache, ids, kinds, values, positions, prefix_length):
-    hidden, cache = decode_step(params, config, cache, ids, kinds, values, positions, prefix_length)
-    return _readout(params, config, hidden), cache
+    trace = text.Trace()
+    hidden, cache = decode_step(params, config, cache, ids, kinds, values, positions, prefix_length, trace)
+    return _readout(params, config, hidden, _router_gap(trace)[:, 0]), cache
 
 
-def _readout(params: Params, config: ModelConfig, hidden: jax.Array) -> tuple[jax.Array, ...]:
-    return hidden.astype(jnp.float32), *read(params, config, hidden)
+def _router_gap(trace: text.Trace) -> jax.Array:
+    """The smallest gap of any layer, float32 [B, T]."""
+    gaps = [moe.gap(route) for route in trace.routes]
+    return jnp.stack(gaps).min(axis=0) if gaps else jnp.full(trace.hidden[0].shape[:2], jnp.inf, jnp.float32)
+
+
+def _readout(params: Params, config: ModelConfig, hidden: jax.Array, gap: jax.Array) -> tuple[jax.Array, ...]:
+    return hidden.astype(jnp.float32), *read(params, config, hidden), gap
 
 
 def _host(readout: tuple[jax.Array, ...]) -> Readout:

@@ -11,9 +11,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import jax
 
+Device = Any  # a jax.Device, which type checkers take for a variable
 BACKENDS = ("reference", "triton", "interpret")
 OLDEST = 80  # compute capability 8.0: what Triton compiles for
 
@@ -39,7 +41,7 @@ class Target:
     cores: int = 128
 
     @classmethod
-    def of(cls, device: jax.Device) -> Target:
+    def of(cls, device: Device) -> Target:
         if device.platform != "gpu":
             return cls(device.platform)
         if "rocm" in str(getattr(device.client, "platform_version", "")).lower():

@@ -13,6 +13,7 @@ from PIL import Image
 
 import jaxphoton
 from jaxphoton import ImageError, Moondream
+from jaxphoton.jobs import Ask, Job
 from jaxphoton.oracle import Oracle, OracleRequest
 from jaxphoton.prompt import templates
 from jaxphoton.skills import registry
@@ -124,6 +125,38 @@ def test_a_batch_reads_its_input_a_bounded_way_ahead(shapes):
         next(batch)
     assert read <= 3 + 2 * shapes.engine_config.max_rows
     batch.close()
+
+
+def test_asks_about_one_image_share_its_encoding(shapes):
+    launches = []
+    asks = (Ask("caption", {"length": "short"}, GREEDY), Ask("detect", {"object": "fish"}), Ask("caption", {}, GREEDY))
+    front = shapes._front
+    front.engine.drain()
+    shapes.caption(PICTURES[0], settings={"max_tokens": 1})
+    front.engine.on_metrics = launches.append
+    try:
+        rotated = [np.asarray(Image.open(path).convert("RGB"))[::-1].copy() for path in PICTURES[:4]]
+        jobs = (Job(number, image, asks) for number, image in enumerate(rotated))
+        answers = {answer.key: answer for answer in shapes.answer(jobs)}
+        front.engine.drain()
+    finally:
+        front.engine.on_metrics = None
+    assert sum(launch.images for launch in launches) == 4
+    for number, image in enumerate(rotated):
+        short, boxes, normal = answers[number].results
+        assert short == shapes.caption(image, "short", settings=GREEDY) and boxes == shapes.detect(image, "fish")
+        assert normal == shapes.caption(image, settings=GREEDY)
+        assert answers[number].size == image.shape[:2]
+
+
+def test_an_ask_that_is_wrong_is_the_error_of_its_job(shapes, picture):
+    jobs = [
+        Job("bad", picture, (Ask("caption"), Ask("detect", {"object": " "}))),
+        Job("good", picture, (Ask("caption"),)),
+    ]
+    answers = {answer.key: answer for answer in shapes.answer(jobs)}
+    assert "object must not be empty" in str(answers["bad"].error) and answers["good"].results
+    assert shapes._front.engine.drain(timeout=60)
 
 
 def test_a_stream_is_the_text_in_pieces(shapes, picture):

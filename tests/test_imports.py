@@ -59,6 +59,7 @@ FORBIDDEN = {
     "jaxphoton.batch.sources": (*HEAVY, "numpy", "pyarrow", "fsspec"),
     "jaxphoton.batch.exports": (*HEAVY, "numpy", "pyarrow", "fsspec"),
     "jaxphoton.batch": HEAVY,
+    "jaxphoton.integrations": (*HEAVY, "ray"),
     "jaxphoton.jobs": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.batch.journal": (*HEAVY, "numpy", "pyarrow", "fsspec"),
     "jaxphoton.engine.layout": HEAVY,

@@ -29,6 +29,14 @@ Exports (`jaxphoton.batch.exports`)
   Streams the journal; the index of its keys takes up to 48 bytes a key. Outputs are whole files or none. Parquet has
   the columns of recaptioned datasets: key, url, sha256, org_caption, re_caption, and see `exports.rows.recaption`.
 
+Runs (`jaxphoton.batch.runner`, `tasks`, `local`)
+    plan = Plan((Task("caption"), Task("detect", "person")), {"temperature": 0.0})
+    Runner(LocalAnswerer(model), plan, sink, stopped=lambda: False).run(Selection().items(source, journal.__contains__))
+  `sink(number, record)` takes each record, for instance to `journal.write`. An `Answerer` is whatever turns
+  `jaxphoton.jobs.Job`s into `Answer`s in any order, reading them as it needs them: memory stays the same however many
+  there are. An image that cannot be read or answered is a record; what every image would fail of ends the run.
+  With `Dedupe` equal files are asked about once. The journal of a finished run and what is resumed need no model.
+
 All faults that end a run are `BatchError`s with a message for the user; those of one image are `ImageError`s, their
 reasons `errors.ENTRY_REASONS`. pyarrow (extra `parquet`) and fsspec's backends are imported when they are needed.
 """

@@ -73,8 +73,11 @@ class Journal:
         status = self._statuses.get(key)
         return status is not None and (status == _STATUS["ok"] or not self._retry_failed)
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Record) -> int:
         """Appends one record.
+
+        Returns:
+          where its line starts in the file.
 
         Raises:
           JournalError: the disk is full or failing, or the journal is closed. The file still holds whole lines only.
@@ -82,11 +85,13 @@ class Journal:
         with self._wake:
             if self._closed:
                 raise JournalError(f"{self.path}: the journal is closed")
+            offset = self._size
             self._append(to_line(record))
             self._count(record)
             self._unsynced += 1
             if self._unsynced in (1, self._sync_lines):
                 self._wake.notify()
+            return offset
 
     def flush(self) -> None:
         """Forces what was written to the disk."""

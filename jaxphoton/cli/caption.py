@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
-from jaxphoton.cli.base import add_model_options, add_sampling_options
-from jaxphoton.cli.images import PATHS_HELP, add_image_arguments, run_images
-from jaxphoton.cli.tracing import add_trace_options
+from pathlib import Path
+
+from jaxphoton.cli.base import CommandError, number
+from jaxphoton.cli.batch_options import BATCH_HELP, add_batch_options, text_of
 
 EPILOG = f"""\
-{PATHS_HELP}
+{BATCH_HELP}
+texts:
+  --prompt, --prefix and --suffix may have variables: {{name}} (the file name without suffix), {{dir}} (its folder),
+  {{caption}} (the caption that came with the image), and the name of any column of a list, table or tar.
+
 examples:
   jaxphoton caption photos/ --out captions.jsonl
   jaxphoton caption a.jpg b.jpg --length short
-  jaxphoton caption photos/ --model vikhyatk/moondream2 --temperature 0.5 --seed 1
+  jaxphoton caption photos/ --out photos/ --prefix "a photo of sks dog, "
+  jaxphoton caption "shards-{{000..099}}.tar" --out "captioned-%05d.tar" --shard 0/8
+  jaxphoton caption photos/ --out found.parquet --tasks "caption:short,detect:person"
+  jaxphoton caption photos/ --model vikhyatk/moondream2 --temperature 0.5 --seed 1 --captions-per-image 3
 """
 
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "caption",
-        help="describe images, one JSON line each",
-        description="Describes images, one JSON line each: {key, caption}.",
+        help="describe images",
+        description="Describes images, as many as there are: {key, caption}.",
         epilog=EPILOG,
     )
-    add_image_arguments(parser)
     lengths = ["short", "normal", "long"]
-    parser.add_argument("--length", choices=lengths, default="normal", help="how much to say (default: normal)")
-    add_model_options(parser)
-    add_sampling_options(parser)
-    add_trace_options(parser)
+    group = parser.add_argument_group("what to ask")
+    group.add_argument("--length", choices=lengths, default="normal", help="how much to say (default: normal)")
+    prompt = group.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", metavar="TEXT", help="ask for the caption in these words")
+    prompt.add_argument("--prompt-file", type=Path, metavar="FILE", help="the same, from a file")
+    group.add_argument("--prefix", default="", metavar="TEXT", help="put before every caption")
+    group.add_argument("--suffix", default="", metavar="TEXT", help="put behind every caption")
+    group.add_argument(
+        "--captions-per-image", type=number(int, 1), default=1, metavar="N", help="needs a --temperature (default: 1)"
+    )
+    group.add_argument(
+        "--tasks",
+        metavar="LIST",
+        help='ask several things of one encoding: "caption,query:Is it day?,detect:car"',
+    )
+    add_batch_options(parser)
 
 
 def run(args) -> int:
-    return run_images(args, "caption", {"length": args.length}, ("caption",), lambda record: record["caption"])
+    from jaxphoton.batch.tasks import Task, parse_tasks
+    from jaxphoton.cli.batch import run_batch
+
+    try:
+        prompt = text_of(args.prompt, args.prompt_file)
+    except OSError as error:
+        raise CommandError(f"--prompt-file {args.prompt_file}: {error.strerror}") from error
+    caption = Task("caption", text=prompt or "", length=args.length)
+    return run_batch(
+        args,
+        lambda: parse_tasks(args.tasks, {"caption": caption}) if args.tasks else (caption,),
+        captions=args.captions_per_image,
+        prefix=args.prefix,
+        suffix=args.suffix,
+    )

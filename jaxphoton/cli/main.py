@@ -11,7 +11,20 @@ from importlib import import_module
 from jaxphoton import __version__
 from jaxphoton.cli.base import BROKEN_PIPE, FATAL, INTERRUPTED, CommandError, CommandParser
 
-COMMANDS = ("caption", "query", "detect", "point", "verify", "convert", "bench", "timeline", "roofline", "plan")
+COMMANDS = (
+    "caption",
+    "query",
+    "detect",
+    "point",
+    "segment",
+    "export",
+    "verify",
+    "convert",
+    "bench",
+    "timeline",
+    "roofline",
+    "plan",
+)
 
 DESCRIPTION = "Moondream vision-language models on JAX: captions, answers, boxes and points from images."
 EPILOG = """\

@@ -35,6 +35,9 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="(default: bfloat16)")
     parser.add_argument(
+        "--kv-dtype", choices=["model", "float8"], default="model", help="of keys and values (default: the model's)"
+    )
+    parser.add_argument(
         "--rows", type=number(int, 1, 4096), metavar="N", help="requests at once (default: 32; with a GPU what fits)"
     )
     parser.add_argument(
@@ -136,7 +139,7 @@ def _planner(args: argparse.Namespace, config: Any):
     from jaxphoton.measure.memory_plan import Planner
 
     if not args.compile:
-        return Planner(config, args.dtype)
+        return Planner(config, args.dtype, kv_dtype=args.kv_dtype)
     import jax
 
     from jaxphoton.measure.compiled import compiled_scratch
@@ -144,7 +147,8 @@ def _planner(args: argparse.Namespace, config: Any):
     def scratch(engine):
         return compiled_scratch(config, args.dtype, engine)
 
-    return Planner(config, args.dtype, scratch, f"compiled for {jax.devices()[0].device_kind}")
+    source = f"compiled for {jax.devices()[0].device_kind}"
+    return Planner(config, args.dtype, scratch, source, args.kv_dtype)
 
 
 def _show(report: dict[str, Any], plan: Any) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from jaxphoton.cli.base import add_model_options, add_sampling_options
-from jaxphoton.cli.images import PATHS_HELP, add_image_arguments, run_images
-from jaxphoton.cli.tracing import add_trace_options
+from jaxphoton.cli.batch_options import BATCH_HELP, add_batch_options
 
 EPILOG = f"""\
-{PATHS_HELP}
+{BATCH_HELP}
   "points" is a list of {{x, y}}, as fractions of the width and height.
+  The object may have variables: {{name}}, {{dir}}, {{caption}}, and the name of any column of a list, table or tar.
 
 examples:
   jaxphoton point street.png --object wheel
@@ -20,21 +19,16 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "point",
         help="find objects, as points",
-        description="Points at every object of a kind, one JSON line an image: {key, points}.",
+        description="Points at every object of a kind: {key, points}.",
         epilog=EPILOG,
     )
-    add_image_arguments(parser)
-    parser.add_argument("--object", required=True, metavar="TEXT", help="what to point at")
-    add_model_options(parser)
-    add_sampling_options(parser, objects=True)
-    add_trace_options(parser)
+    group = parser.add_argument_group("what to ask")
+    group.add_argument("--object", required=True, metavar="TEXT", help="what to point at")
+    add_batch_options(parser, objects=True)
 
 
 def run(args) -> int:
-    return run_images(args, "point", {"object": args.object}, ("points",), readable)
+    from jaxphoton.batch.tasks import Task
+    from jaxphoton.cli.batch import run_batch
 
-
-def readable(record) -> str:
-    """The points of a record as text, e.g. `1 found: (0.10, 0.20)`."""
-    points = [f"({point['x']:.2f}, {point['y']:.2f})" for point in record["points"]]
-    return f"{len(points)} found" + (": " + "; ".join(points) if points else "")
+    return run_batch(args, lambda: (Task("point", args.object),))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from jaxphoton.cli.base import add_model_options, add_sampling_options
-from jaxphoton.cli.images import PATHS_HELP, add_image_arguments, run_images
-from jaxphoton.cli.tracing import add_trace_options
+import argparse
+
+from jaxphoton.cli.batch_options import BATCH_HELP, add_batch_options
 
 EPILOG = f"""\
-{PATHS_HELP}
+{BATCH_HELP}
+  The question may have variables: {{name}}, {{dir}}, {{caption}}, and the name of any column of a list, table or tar.
+
 examples:
   jaxphoton query cat.jpg --question "What colour is the cat?"
   jaxphoton query photos/ --question "Is there a watermark? Answer yes or no." --max-tokens 3 --out marks.jsonl
+  jaxphoton query questions.jsonl --question "{{question}}" --out answers.jsonl
 """
 
 
@@ -18,19 +21,21 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "query",
         help="ask a question about images",
-        description="Asks one question about every image, one JSON line each: {key, answer}.",
+        description="Asks a question about every image: {key, answer}.",
         epilog=EPILOG,
     )
-    add_image_arguments(parser)
-    parser.add_argument("--question", required=True, metavar="TEXT", help="what to ask about every image")
-    parser.add_argument(
-        "--reasoning", action="store_true", help="let the model think first; its thoughts become 'reasoning'"
+    group = parser.add_argument_group("what to ask")
+    group.add_argument("--question", required=True, metavar="TEXT", help="what to ask about every image")
+    group.add_argument(
+        "--reasoning",
+        action=argparse.BooleanOptionalAction,
+        help="let the model think first; its thoughts become 'reasoning' (default: as the model does)",
     )
-    add_model_options(parser)
-    add_sampling_options(parser)
-    add_trace_options(parser)
+    add_batch_options(parser)
 
 
 def run(args) -> int:
-    arguments = {"question": args.question, "reasoning": args.reasoning}
-    return run_images(args, "query", arguments, ("answer", "reasoning"), lambda record: record["answer"])
+    from jaxphoton.batch.tasks import Task
+    from jaxphoton.cli.batch import run_batch
+
+    return run_batch(args, lambda: (Task("query", args.question, reasoning=args.reasoning),))

@@ -24,7 +24,7 @@ from jaxphoton.engine.programs import Family
 from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
 from jaxphoton.engine.scratch import Key, compiled, estimate, program_keys
 from jaxphoton.engine.sequence import Sequence
-from jaxphoton.engine.state import Kernels, PagedCache, RowState
+from jaxphoton.engine.state import FLOAT8, Kernels, PagedCache, RowState
 from jaxphoton.image.pooling import pooling_matrices
 from jaxphoton.model import vision
 from jaxphoton.model.attention import Attention, attend, cudnn_attend
@@ -49,14 +49,14 @@ class Programs:
         self.prefix_pages = -(-config.text.prefix_attn // engine.page_size)
         self._device = next(iter(params.text.wte.sharding.device_set))
         self.kernels = Kernels(engine.kernels, Target.of(self._device))
+        self._kv_dtype = FLOAT8 if engine.kv_dtype == "float8" else params.text.wte.dtype
         # The text programs do not take the vision leaves: every argument costs host time.
         self.text_params = dataclasses.replace(params, vision=None)
         self._compiled = self._compile_to_fit()
 
     def fresh_state(self) -> tuple[PagedCache, RowState]:
         device = self.params.text.wte.sharding
-        dtype = self.params.text.wte.dtype
-        cache = PagedCache.zeros(self.config.text, self.pages, self.engine.page_size, dtype)
+        cache = PagedCache.zeros(self.config.text, self.pages, self.engine.page_size, self._kv_dtype)
         return jax.device_put((cache, RowState.zeros(self.engine.max_rows)), device)
 
     def __getitem__(self, key: tuple) -> Callable:
@@ -81,7 +81,7 @@ class Programs:
         weights = {
             name: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(part)) for name, part in parts.items()
         }
-        item = self.params.text.wte.dtype.itemsize
+        item = jnp.dtype(self._kv_dtype).itemsize
         return size_pool(self.config.text, self.engine, item, weights, scratch, source, *memory_of(self._device))
 
     def _compile(self) -> dict[tuple, Callable]:

@@ -70,7 +70,10 @@ def pool_pages(text: TextConfig, engine: EngineConfig, item: int, limit: int | N
             f" of {human(limit)}), {human(used)} are taken by weights and whatever else runs there and "
             f"{human(scratch)} by programs; one request with an image needs {human(least * page)} more"
         )
-    return min(most, rest // page)
+    pages = min(most, rest // page)
+    # The kernels' offsets are 32 bits wide up to 2^32 bytes, which one-byte numbers count beyond.
+    numbers = page // (2 * item)
+    return 2**31 // numbers if item == 1 and 2**31 < pages * numbers <= 2**32 else pages
 
 
 @dataclass(frozen=True, slots=True)

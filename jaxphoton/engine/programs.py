@@ -15,6 +15,7 @@ place. One row of an output is `layout.Output`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +25,9 @@ from jaxphoton.config import ModelConfig
 from jaxphoton.engine import layout
 from jaxphoton.engine.layout import Output, Prefill, Row
 from jaxphoton.engine.state import Kernels, PagedCache, RowState, paged_attend
-from jaxphoton.model import inputs, region, text
+from jaxphoton.model import inputs, moe, region, text
 from jaxphoton.model.params import Params
+from jaxphoton.model.text import Attend
 from jaxphoton.skills.automaton import DONE, TokenAutomaton
 from kernels_pallas.masked_sample import masked_sample
 
@@ -39,7 +41,7 @@ class Family:
       automaton: its grammars; becomes constants of the programs.
       table: width of a page-table row.
       mask_words: width of a host mask in a prefill's control, 0 without host masks.
-      kernels: how attention and sampling are computed.
+      kernels: how attention, experts and sampling are computed.
     """
 
     config: ModelConfig
@@ -47,6 +49,10 @@ class Family:
     table: int
     mask_words: int = 0
     kernels: Kernels = Kernels()
+
+    @property
+    def mix(self) -> moe.Mix:
+        return partial(moe.mix, **self.kernels.options)
 
 
 def prefix(family: Family, params: Params, cache: PagedCache, embeddings: jax.Array, pages: jax.Array) -> PagedCache:
@@ -57,8 +63,10 @@ def prefix(family: Family, params: Params, cache: PagedCache, embeddings: jax.Ar
     x = jnp.concatenate([bos, embeddings], axis=1)
     positions = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32)[None], x.shape[:2])
     lengths, none = jnp.full(images, x.shape[1], jnp.int32), jnp.zeros(images, jnp.int32)
-    attending = paged_attend(family.kernels, pages, positions, jnp.ones(x.shape[:2], bool), lengths, none)
-    return text.forward(params.text, config.text, x, positions, attending, cache)[1]
+    attending = paged_attend(
+        family.kernels, pages, positions, jnp.ones(x.shape[:2], bool), lengths, none, params.text.kv_scale
+    )
+    return text.forward(params.text, config.text, x, positions, attending, cache, family.mix)[1]
 
 
 def prefill(
@@ -74,9 +82,9 @@ def prefill(
     offsets = jnp.arange(length, dtype=jnp.int32)[None, :]
     count = extra[:, Prefill.COUNT]
     positions = head[:, Row.POSITION][:, None] + offsets
-    attending = _attending(family, tables, positions, offsets < count[:, None], head)
+    attending = _attending(family, params, tables, positions, offsets < count[:, None], head)
     x = inputs.embed(params, fed[:, 0], fed[:, 1], values)
-    hidden, cache = text.forward(params.text, family.config.text, x, positions, attending, cache)
+    hidden, cache = text.forward(params.text, family.config.text, x, positions, attending, cache, family.mix)
     last = jnp.maximum(count - 1, 0)[:, None, None]
     hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
     samples = extra[:, Prefill.SAMPLE] > 0
@@ -105,10 +113,10 @@ def forward(
     head, tables = control[:, : len(Row)], control[:, len(Row) :]
     before = _before_step(rows, head)
     positions = head[:, Row.POSITION][:, None]
-    attending = _attending(family, tables, positions, before.active[:, None], head)
+    attending = _attending(family, params, tables, positions, before.active[:, None], head)
     row = before.row
     x = inputs.embed(params, rows.token[row][:, None], rows.kind[row][:, None], rows.value[row][:, None])
-    hidden, cache = text.forward(params.text, family.config.text, x, positions, attending, cache)
+    hidden, cache = text.forward(params.text, family.config.text, x, positions, attending, cache, family.mix)
     return cache, hidden[:, 0], text.logits(params.text, hidden[:, 0])
 
 
@@ -126,12 +134,14 @@ def sample(
     return _sample(family, params, hidden, logits, head, _before_step(rows, head), rows, mask)
 
 
-def _attending(family: Family, tables: jax.Array, positions: jax.Array, valid: jax.Array, head: jax.Array):
+def _attending(
+    family: Family, params: Params, tables: jax.Array, positions: jax.Array, valid: jax.Array, head: jax.Array
+) -> Attend:
     """Attention of positions behind their image prefix, or of rows without one."""
     holes = head[:, Row.HOLE]
     # Behind a prefix that ends on a page border nothing is hidden: as for text alone.
     prefixes = jnp.where(holes > 0, family.config.text.prefix_attn, 0).astype(jnp.int32)
-    return paged_attend(family.kernels, tables, positions, valid, prefixes, holes)
+    return paged_attend(family.kernels, tables, positions, valid, prefixes, holes, params.text.kv_scale)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ Key = tuple[Any, ...]  # of a program: its name and the numbers of its bucket
 
 STEPS = ("step", "forward", "sample")
 FLOAT32 = 4
+EXPERT_TOKENS = 256  # tokens that go through all experts at once (`jaxphoton.model.moe`)
 SAMPLE_COPIES = 8  # of the logits: sorted values and indices, probabilities, running sums, as XLA's CPU analysis has it
 
 
@@ -42,13 +43,13 @@ def estimate(key: Key, config: ModelConfig, engine: EngineConfig, item: int) -> 
         return _vision(config, count, key[2], item)
     if name == "prefix":
         length = text.prefix_attn
-        return _attention(count, text.n_heads, length, length, item) + count * length * _widths(text) * item
+        return _attention(count, text.n_heads, length, length, item) + _linear(text, count * length, item)
     sampled = count * text.vocab_size * FLOAT32
     if name == "sample":
         return SAMPLE_COPIES * sampled
     length = key[2] if name == "prefill" else 1
     gathered = 2 * count * stored * text.n_kv_heads * text.head_dim * item
-    layers = gathered + _attention(count, text.n_heads, length, stored, item) + count * length * _widths(text) * item
+    layers = gathered + _attention(count, text.n_heads, length, stored, item) + _linear(text, count * length, item)
     if name == "forward":
         return layers + sampled
     return max(layers + sampled, SAMPLE_COPIES * sampled)
@@ -72,6 +73,10 @@ def _attention(rows: int, heads: int, queries: int, keys: int, item: int) -> int
     return rows * heads * queries * keys * (FLOAT32 + item)
 
 
-def _widths(c: TextConfig) -> int:
-    inner = c.moe.experts_per_token * 2 * c.moe.expert_inner_dim if c.moe else 0
-    return c.qkv_dim + 2 * max(c.ff_dim, inner) + 2 * c.dim
+def _linear(c: TextConfig, tokens: int, item: int) -> int:
+    """Projections of T tokens; with experts also what all of them make of a chunk of tokens: T E I (8 + item)."""
+    dense = tokens * (c.qkv_dim + 2 * c.ff_dim + 2 * c.dim) * item
+    if c.moe is None:
+        return dense
+    inner, at_once = c.moe.expert_inner_dim, min(tokens, EXPERT_TOKENS)
+    return dense + at_once * c.moe.num_experts * inner * (2 * FLOAT32 + item)

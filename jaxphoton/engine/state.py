@@ -16,6 +16,8 @@ from kernels_pallas.dispatch import Target
 from kernels_pallas.paged_attention import paged_attention
 from kernels_pallas.prefix_attention import prefix_attention
 
+FLOAT8 = jnp.float8_e4m3fn
+
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
@@ -82,7 +84,13 @@ class RowState:
 
 
 def paged_attend(
-    kernels: Kernels, tables: jax.Array, positions: jax.Array, valid: jax.Array, prefixes: jax.Array, holes: jax.Array
+    kernels: Kernels,
+    tables: jax.Array,
+    positions: jax.Array,
+    valid: jax.Array,
+    prefixes: jax.Array,
+    holes: jax.Array,
+    kv_scale: jax.Array | None = None,
 ) -> Attend:
     """Attention over paged keys and values: causal, and both ways inside an image prefix.
 
@@ -92,17 +100,23 @@ def paged_attend(
       valid: bool [B, T], True for the first entries of a row; the others write to page 0 and see garbage.
       prefixes: int32 [B], length of the image prefix, 0 for text alone.
       holes: int32 [B], unused entries behind the prefix.
+      kv_scale: float32 [L, 2], of float8 keys and values; None for 1.
     """
     places = jnp.where(positions < prefixes[:, None], positions, positions + holes[:, None])
 
     def write_and_attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, cache: PagedCache):
         size = cache.page_size
         page = jnp.where(valid, jnp.take_along_axis(tables, places // size, axis=1, mode="clip"), 0)
+        scales = {}
+        if cache.k.dtype == FLOAT8:
+            factors = jnp.ones((cache.k.shape[0], 2), jnp.float32) if kv_scale is None else kv_scale
+            k, v = (_to_float8(part, factors[layer, i]) for i, part in enumerate((k, v)))
+            scales = {"k_scale": factors[:, 0], "v_scale": factors[:, 1]}
         cache = PagedCache(
             cache.k.at[layer, page, places % size].set(k),
             cache.v.at[layer, page, places % size].set(v),
         )
-        pools, options = (cache.k, cache.v, tables), {"layer": layer, **kernels.options}
+        pools, options = (cache.k, cache.v, tables), {"layer": layer, **scales, **kernels.options}
         if q.shape[1] == 1:
             lengths = jnp.where(valid, places + 1, 0)[:, 0]
             out = paged_attention(q[:, 0], *pools, lengths, prefixes, holes, **options)[:, None]
@@ -112,3 +126,9 @@ def paged_attend(
         return out, cache
 
     return write_and_attend
+
+
+def _to_float8(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """x / scale, rounded; beyond the largest number to that, since float8_e4m3fn has no infinity."""
+    largest = float(jnp.finfo(FLOAT8).max)
+    return jnp.clip(x.astype(jnp.float32) / scale, -largest, largest).astype(FLOAT8)

@@ -51,8 +51,17 @@ def select_tiling(height: int, width: int, config: VisionConfig) -> tuple[int, i
     return max(1, rows), max(1, columns)
 
 
-def cut_crops(image: np.ndarray, config: VisionConfig) -> Crops:
+def needed_size(height: int, width: int, config: VisionConfig) -> tuple[int, int]:
+    """(height, width) that a picture of `height` x `width` pixels is resized to before it is cut."""
+    window, margin = _window(config)
+    rows, columns = select_tiling(height, width, config)
+    return rows * window + 2 * margin, columns * window + 2 * margin
+
+
+def cut_crops(image: np.ndarray, config: VisionConfig, size: tuple[int, int] | None = None) -> Crops:
     """Cuts an RGB picture (uint8 [height, width, 3]) into crops.
+
+    `size` is (height, width) of the picture, where `image` is a smaller copy of it.
 
     The picture is resized (aspect ratio not kept, Pillow LANCZOS) to cover the tile grid exactly; the global
     crop is a resize of the original picture of its own.
@@ -62,16 +71,17 @@ def cut_crops(image: np.ndarray, config: VisionConfig) -> Crops:
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"expected uint8 pixels [height, width, 3], got {image.dtype} {list(image.shape)}")
-    window, margin = _window(config)
-    size = config.crop_size
-    rows, columns = select_tiling(image.shape[0], image.shape[1], config)
+    window, _ = _window(config)
+    crop = config.crop_size
+    height, width = size or image.shape[:2]
+    rows, columns = select_tiling(height, width, config)
     picture = Image.fromarray(image)
-    pixels = np.empty((1 + rows * columns, size, size, 3), np.uint8)
-    pixels[0] = _resize(picture, size, size)
-    resized = _resize(picture, rows * window + 2 * margin, columns * window + 2 * margin)
+    pixels = np.empty((1 + rows * columns, crop, crop, 3), np.uint8)
+    pixels[0] = _resize(picture, crop, crop)
+    resized = _resize(picture, *needed_size(height, width, config))
     for tile in range(rows * columns):
         top, left = tile // columns * window, tile % columns * window
-        pixels[1 + tile] = resized[top : top + size, left : left + size]
+        pixels[1 + tile] = resized[top : top + crop, left : left + crop]
     return Crops(pixels, (rows, columns))
 
 

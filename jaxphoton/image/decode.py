@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -33,10 +34,12 @@ class Decoded:
 
     Attributes:
       pixels: uint8 [height, width, 3], RGB; owned by this object.
+      size: (height, width) of the picture, which `pixels` may be a smaller copy of.
       notes: what was changed on the way ("rotated by EXIF orientation 6", "first of 12 frames"), for reports.
     """
 
     pixels: np.ndarray
+    size: tuple[int, int]
     notes: tuple[str, ...] = ()
 
 
@@ -46,6 +49,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     background: tuple[int, int, int] = (255, 255, 255),
     allow_truncated: bool = False,
+    needed: Callable[[int, int], tuple[int, int]] | None = None,
     name: str | None = None,
 ) -> Decoded:
     """Decodes one picture: first frame, upright by its EXIF orientation, transparency blended, 8-bit RGB.
@@ -58,6 +62,8 @@ def decode(
       background: RGB colour (0 to 255 each) behind transparent pixels.
       allow_truncated: keep what a file cut short still shows (the rest is black or grey) instead of failing.
         WebP, AVIF and JPEG 2000 decode as a whole or not at all.
+      needed: from (height, width) of a picture to those that are enough: a JPEG may then be decoded at 1/2, 1/4 or 1/8
+        of its size, not below what is needed.
       name: the name shown in errors; by default the path.
 
     Raises:
@@ -67,7 +73,7 @@ def decode(
     if len(background) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in background):
         raise ValueError(f"background must be three integers from 0 to 255, not {background!r}")
     red, green, blue = background
-    rules = Rules(name or _name(source), max_pixels, (red, green, blue), allow_truncated)
+    rules = Rules(name or _name(source), max_pixels, (red, green, blue), allow_truncated, needed)
     if isinstance(source, Image.Image):
         return _decoded(source, rules)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -97,8 +103,8 @@ def _name(source: Any) -> str:
 
 
 def _decoded(source: IO[bytes] | Image.Image, rules: Rules, notes: list[str] | None = None) -> Decoded:
-    pixels, more = read_picture(source, rules)
-    return Decoded(pixels, (*(notes or ()), *more))
+    pixels, size, more = read_picture(source, rules)
+    return Decoded(pixels, size, (*(notes or ()), *more))
 
 
 def _decode_path(path: str | os.PathLike, rules: Rules) -> Decoded:

@@ -11,6 +11,7 @@ import io
 import re
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
@@ -19,6 +20,7 @@ from PIL import Image
 
 from jaxphoton.image.colour import to_rgb
 from jaxphoton.image.errors import ImageError, diagnose, over_limit
+from jaxphoton.image.jpeg import reduce
 
 # The size at which Pillow itself refuses a file by default.
 MAX_PIXELS = 178_956_970
@@ -51,10 +53,14 @@ class Rules:
     max_pixels: int
     background: tuple[int, int, int]
     allow_truncated: bool
+    needed: Callable[[int, int], tuple[int, int]] | None = None
 
 
-def read_picture(source: IO[bytes] | Image.Image, rules: Rules) -> tuple[np.ndarray, list[str]]:
-    """Upright pixels (uint8 [height, width, 3]) and notes of a seekable file or a Pillow picture.
+Picture = tuple[np.ndarray, tuple[int, int], list[str]]
+
+
+def read_picture(source: IO[bytes] | Image.Image, rules: Rules) -> Picture:
+    """Upright pixels (uint8 [height, width, 3]), the whole (height, width) and notes of a seekable file or a picture.
 
     Raises:
       ImageError: whatever goes wrong.
@@ -75,7 +81,7 @@ def read_picture(source: IO[bytes] | Image.Image, rules: Rules) -> tuple[np.ndar
         raise ImageError(rules.name, *diagnose(error, rules.max_pixels)) from error
 
 
-def _read(source: IO[bytes] | Image.Image, rules: Rules) -> tuple[np.ndarray, list[str]]:
+def _read(source: IO[bytes] | Image.Image, rules: Rules) -> Picture:
     stream = None if isinstance(source, Image.Image) else source
     image = source if isinstance(source, Image.Image) else _open(source)
     _check_size(image, rules)
@@ -83,6 +89,7 @@ def _read(source: IO[bytes] | Image.Image, rules: Rules) -> tuple[np.ndarray, li
     rawmode = re.search(r"\w+;\d+\w*", str(tiles[0][3])) if tiles else None
     # Pillow turns TIFF upright on its own while loading, and forgets the tag.
     turned = _orientation(image) if image.format == "TIFF" else 1
+    whole = reduce(image, rules.needed, _orientation(image) >= 5) if stream and rules.needed else None
     image, notes = _load(image, stream, rules)
     _check_size(image, rules)
     rgb, colour_notes = to_rgb(image, rawmode.group() if rawmode else "", rules.background)
@@ -92,7 +99,8 @@ def _read(source: IO[bytes] | Image.Image, rules: Rules) -> tuple[np.ndarray, li
     if max(orientation, turned) in _TRANSPOSE:
         notes.append(f"rotated by EXIF orientation {max(orientation, turned)}")
     # Counting the frames moves the reader on: only after the pixels of the first were taken.
-    return np.array(rgb), [*colour_notes, *notes, *_frame_notes(image)]
+    pixels = np.array(rgb)
+    return pixels, whole or pixels.shape[:2], [*colour_notes, *notes, *_frame_notes(image)]
 
 
 def _open(stream: IO[bytes]) -> Image.Image:

@@ -45,13 +45,14 @@ class ImagePool:
         max_pixels: int = MAX_PIXELS,
         background: tuple[int, int, int] = (255, 255, 255),
         allow_truncated: bool = False,
+        fast: bool = False,
         slots: int = 2,
         bound: int | None = None,
     ):
         """Starts the workers, without waiting for them.
 
         Args:
-          config, max_pixels, background, allow_truncated: as in `prepare`.
+          config, max_pixels, background, allow_truncated, fast: as in `prepare`.
           workers: processes.
           slots: pictures given to a worker at once; with 2, the next is there when it has finished one.
           bound: futures outstanding at most; by default twice what the workers take at once.
@@ -61,7 +62,12 @@ class ImagePool:
             raise ValueError("workers, slots and bound must be at least 1")
         # Refuses a bad background now, and not with the first picture.
         decode(np.zeros((1, 1, 3), np.uint8), background=background)
-        rules = {"max_pixels": int(max_pixels), "background": background, "allow_truncated": bool(allow_truncated)}
+        rules = {
+            "max_pixels": int(max_pixels),
+            "background": background,
+            "allow_truncated": bool(allow_truncated),
+            "fast": bool(fast),
+        }
         settings = {"vision": dataclasses.asdict(config), "rules": rules}
         environment = worker_environment()  # once: others may be changing it when a worker is replaced
         self._prepare = functools.partial(prepare, config=config, **rules)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from jaxphoton.config import VisionConfig
-from jaxphoton.image.crops import Crops, cut_crops
+from jaxphoton.image.crops import Crops, cut_crops, needed_size
 from jaxphoton.image.decode import MAX_PIXELS, decode
 
 __all__ = ["MAX_PIXELS", "Prepared", "prepare"]
@@ -46,23 +47,35 @@ def prepare(
     max_pixels: int = MAX_PIXELS,
     background: tuple[int, int, int] = (255, 255, 255),
     allow_truncated: bool = False,
+    fast: bool = False,
     name: str | None = None,
 ) -> Prepared:
-    """Decodes a picture and cuts its crops; the arguments besides `config` are those of `decode`.
+    """Decodes a picture and cuts its crops; the arguments besides `config` and `fast` are those of `decode`.
+
+    With `fast`, a JPEG much larger than its crops is decoded at a half, a quarter or an eighth of its size: pixels
+    differ a little, on average by less than one part in 255.
 
     Raises:
       ImageError: the picture cannot be used; its `reason` says why.
       TypeError, ValueError: `source` or `background` is of a kind that `decode` does not take.
     """
     began = time.monotonic()
-    decoded = decode(source, max_pixels=max_pixels, background=background, allow_truncated=allow_truncated, name=name)
-    height, width = decoded.pixels.shape[:2]
-    crops, digest = cut_crops(decoded.pixels, config), _digest(decoded.pixels)
-    return Prepared(crops, digest, (height, width), decoded.notes, began, time.monotonic() - began)
+    needed = partial(needed_size, config=config) if fast else None
+    decoded = decode(
+        source,
+        max_pixels=max_pixels,
+        background=background,
+        allow_truncated=allow_truncated,
+        needed=needed,
+        name=name,
+    )
+    crops, digest = cut_crops(decoded.pixels, config, decoded.size), _digest(decoded.pixels, decoded.size)
+    return Prepared(crops, digest, decoded.size, decoded.notes, began, time.monotonic() - began)
 
 
-def _digest(pixels: np.ndarray) -> bytes:
-    # The shape too: 2 x 3 and 3 x 2 pixels may be the same bytes.
-    digest = hashlib.sha256(np.array(pixels.shape, "<i8").tobytes())
+def _digest(pixels: np.ndarray, size: tuple[int, int]) -> bytes:
+    # The shape too: 2 x 3 and 3 x 2 pixels may be the same bytes; and what they are a smaller copy of.
+    reduced = () if size == pixels.shape[:2] else size
+    digest = hashlib.sha256(np.array((*pixels.shape, *reduced), "<i8").tobytes())
     digest.update(np.ascontiguousarray(pixels).data.cast("B"))
     return digest.digest()

@@ -28,15 +28,23 @@ Scratch = Callable[[EngineConfig], Mapping[Key, int]]
 
 
 class Planner:
-    """Plans for one model in one dtype.
+    """Plans for one model in one dtype, its keys and values in `kv_dtype` (as in EngineConfig).
 
     `scratch` gives the bytes of an engine's programs and `source` says where it has them from; by default both are
     estimates.
     """
 
-    def __init__(self, config: ModelConfig, dtype: str, scratch: Scratch | None = None, source: str = ESTIMATED):
+    def __init__(
+        self,
+        config: ModelConfig,
+        dtype: str,
+        scratch: Scratch | None = None,
+        source: str = ESTIMATED,
+        kv_dtype: str = "model",
+    ):
         self.config, self.source = config, source
         self._item = item_bytes(dtype)
+        self._kv_item = 1 if kv_dtype == "float8" else self._item
         self._weights = weight_bytes(config, dtype)
         self._scratch = scratch or self.estimates
 
@@ -56,7 +64,7 @@ class Planner:
         """
         limit, used = int(memory * client_fraction()), sum(self._weights.values())
         scratch = self._scratch(engine)
-        return size_pool(self.config.text, engine, self._item, self._weights, scratch, self.source, limit, used)
+        return size_pool(self.config.text, engine, self._kv_item, self._weights, scratch, self.source, limit, used)
 
     def most_rows(self, memory: int, context: int) -> int:
         """The most requests of `context` positions at once on a device of `memory` bytes, by the estimates.
@@ -89,7 +97,7 @@ class Planner:
     @property
     def position_bytes(self) -> int:
         """Keys and values of one position."""
-        return kv_position_bytes(self.config.text, self._item)
+        return kv_position_bytes(self.config.text, self._kv_item)
 
     def _load(self, engine: EngineConfig, context: int, scratch: Mapping[Key, int]) -> MemoryPlan:
         pages, page = 1 + engine.max_rows * self.pages_of(engine, context), engine.page_size * self.position_bytes

@@ -153,7 +153,7 @@ def _compilations() -> Iterator[list[str]]:
     """Collects what is compiled meanwhile."""
     found: list[str] = []
 
-    def listen(event: str, seconds: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
         if event == COMPILED:
             found.append(event)
 

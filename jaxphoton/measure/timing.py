@@ -59,6 +59,6 @@ def copy_bandwidth() -> float:
     """Bytes a second of a device copy of up to 4 GB of random data, read and written bytes counted."""
     limit = memory_limit()
     size = 2**26 if limit is None else min(2**32, limit // 8)
-    x = jax.random.uniform(jax.random.key(0), size // 4)
+    x = jax.random.uniform(jax.random.key(0), (size // 4,))
     copy = jax.jit(lambda x: x + jnp.float32(1))
     return 2 * x.nbytes / device_seconds(lambda: copy(x))

@@ -46,6 +46,11 @@ def gelu_tanh(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
 
 
+def gelu_exact(x: jax.Array) -> jax.Array:
+    """GELU by the error function, computed in float32."""
+    return jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
+
+
 def mlp(x: jax.Array, fc1_w: jax.Array, fc1_b: jax.Array, fc2_w: jax.Array, fc2_b: jax.Array) -> jax.Array:
     """fc2(gelu(fc1(x)))."""
     return linear(gelu_tanh(linear(x, fc1_w, fc1_b)), fc2_w, fc2_b)

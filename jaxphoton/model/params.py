@@ -48,14 +48,15 @@ class VisionParams:
 class ExpertParams:
     """Router and experts of one layer; no biases but the router's, which `TextParams` stacks.
 
-    Experts in float8_e4m3fn have one scale per output row: a weight is `fc1_w[e, i, j] * scale[e, i]`, and
-    `fc2_w[e, i, j] * scale[e, 2 * inner + i]`. In any other type `scale` is None.
+    Experts in float8_e4m3fn have one scale per output row: a weight is `fc1_w[e, i, j] * fc1_scale[e, i]`. In any
+    other type the scales are None. (Two leaves a layer: slices of one would be copied in every step.)
     """
 
     router_w: Leaf  # [E, D]
     fc1_w: Leaf  # [E, 2 * inner, D]: the rows under the activation first, then those of the factor
     fc2_w: Leaf  # [E, D, inner]
-    scale: Leaf  # float32 [E, 2 * inner + D]: rows of fc1_w, then of fc2_w
+    fc1_scale: Leaf  # float32 [E, 2 * inner]
+    fc2_scale: Leaf  # float32 [E, D]
 
 
 @struct.dataclass
@@ -222,7 +223,8 @@ def _experts(dim: int, moe: MoeConfig, shape: _Shapes, experts: _Shapes) -> Expe
         router_w=shape(count, dim),
         fc1_w=experts(count, 2 * inner, dim),
         fc2_w=experts(count, dim, inner),
-        scale=shape.float32(count, 2 * inner + dim) if scaled else None,
+        fc1_scale=shape.float32(count, 2 * inner) if scaled else None,
+        fc2_scale=shape.float32(count, dim) if scaled else None,
     )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxphoton.config import RegionConfig
-from jaxphoton.model.layers import add_bias, einsum, gelu_tanh, linear
+from jaxphoton.model.layers import add_bias, einsum, gelu_tanh, layer_norm, linear
 from jaxphoton.model.params import RegionParams
 
 
@@ -49,11 +49,15 @@ def decode(params: RegionParams, config: RegionConfig, hidden: jax.Array) -> tup
     Returns (coordinate [B, bins], size [B, 2, bins] with width before height).
     """
     with jax.named_scope("region"):
-        inner = config.inner_dim
-        # Both decoders read the same input: their first layers are one matrix.
-        h = gelu_tanh(linear(hidden, params.fc1_w, params.fc1_b))
-        coordinate = linear(h[:, :inner], params.coord_w, out=jnp.float32)
-        size = linear(h[:, inner:], params.size_w, out=jnp.float32)
+        h = hidden if params.ln is None else layer_norm(hidden, params.ln)
+        if params.fc1_w is None:
+            for_coordinate = for_size = h
+        else:
+            # Both decoders read the same input: their first layers are one matrix.
+            h = gelu_tanh(linear(h, params.fc1_w, params.fc1_b))
+            for_coordinate, for_size = h[:, : config.inner_dim], h[:, config.inner_dim :]
+        coordinate = linear(for_coordinate, params.coord_w, out=jnp.float32)
+        size = linear(for_size, params.size_w, out=jnp.float32)
         coordinate = add_bias(coordinate, params.head_b[: config.coord_out_dim])
         size = add_bias(size, params.head_b[config.coord_out_dim :])
         return coordinate, size.reshape(-1, 2, config.size_out_dim // 2)

@@ -77,6 +77,11 @@ def query_prompt(
     return _assembled(config, template["prefix"], spatial_refs, encode(text), opener)
 
 
+def reasons_by_default(config: TokenizerConfig) -> bool:
+    """Whether a question is answered after reasoning where nobody says."""
+    return bool((config.templates.get("query") or {}).get("reasoning_default", False))
+
+
 def detect_prompt(config: TokenizerConfig, encode: Encode, object: str) -> Prompt:
     """The prompt that asks for the boxes of an object ("red car").
 
@@ -84,7 +89,7 @@ def detect_prompt(config: TokenizerConfig, encode: Encode, object: str) -> Promp
       TypeError: the object is not a string.
       ValueError: it is empty, or the model cannot detect.
     """
-    return _object_prompt(config, "detect", encode, object, None)
+    return _object_prompt(config, "detect", encode, object, None, " ")
 
 
 def point_prompt(
@@ -96,14 +101,27 @@ def point_prompt(
       TypeError: the object or a reference is of the wrong type.
       ValueError: the object is empty, a reference is out of range, or the model cannot point.
     """
-    return _object_prompt(config, "point", encode, object, spatial_refs)
+    return _object_prompt(config, "point", encode, object, spatial_refs, " ")
+
+
+def segment_prompt(
+    config: TokenizerConfig, encode: Encode, object: str, spatial_refs: SpatialRefs | None = None
+) -> Prompt:
+    """The prompt that asks for the outline of an object; `spatial_refs` as in `query_prompt`.
+
+    Raises:
+      TypeError: the object or a reference is of the wrong type.
+      ValueError: the object is empty, a reference is out of range, or the model cannot segment.
+    """
+    return _object_prompt(config, "segment", encode, object, spatial_refs, "")
 
 
 def _object_prompt(
-    config: TokenizerConfig, skill: str, encode: Encode, object: str, refs: SpatialRefs | None
+    config: TokenizerConfig, skill: str, encode: Encode, object: str, refs: SpatialRefs | None, lead: str
 ) -> Prompt:
+    """`lead` stands before the object where the family's template does not say."""
     template = _template(config, skill)
-    text = template.get("object_prefix", " ") + _stripped(object, "object")
+    text = template.get("object_prefix", lead) + _stripped(object, "object")
     return _assembled(config, template["prefix"], refs, encode(text), template["suffix"])
 
 

@@ -10,6 +10,7 @@ from jaxphoton.skills.detect import detect_grammars
 from jaxphoton.skills.grammar import Grammar
 from jaxphoton.skills.point import point_grammars
 from jaxphoton.skills.query import reasoning_grammars
+from jaxphoton.skills.segment import segment_grammars
 
 
 def grammars(config: TokenizerConfig) -> Mapping[str, Grammar]:
@@ -19,4 +20,5 @@ def grammars(config: TokenizerConfig) -> Mapping[str, Grammar]:
         **reasoning_grammars(config),
         **detect_grammars(config),
         **point_grammars(config),
+        **segment_grammars(config),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from jaxphoton.config import ModelConfig
 from jaxphoton.functional import prefill, prompt_inputs
 from jaxphoton.image.crops import cut_crops
 from jaxphoton.model import text
+from jaxphoton.model.moe import Route
 from jaxphoton.model.params import Params
 from jaxphoton.oracle import Oracle, OracleRequest
 from jaxphoton.prompt.templates import Prompt
@@ -22,9 +23,30 @@ from jaxphoton.skills.base import Generation, Token
 from jaxphoton.skills.grammar import Grammar, State
 from jaxphoton.skills.settings import Settings
 from jaxphoton.verify.golden import Case, GoldenModel
+from jaxphoton.weights.load import load_model
+
+FLOAT8_FILE = "model_photon_fp8.safetensors"
 
 # Decoding with nothing forbidden and no end: what the golden `decode` case does.
 FREE = Grammar({"free": State()})
+
+
+class Traced(NamedTuple):
+    """What one prompt of T positions went through.
+
+    Attributes:
+      hidden: the input, then every block's output, [T, D] each.
+      logits: [T, V].
+      normed: [T, D] behind the final LayerNorm.
+      tau: the factors of q and of v in every layer that has them, [T, 2, N] each.
+      routes: of every layer with experts, of [T] tokens.
+    """
+
+    hidden: list[np.ndarray]
+    logits: np.ndarray
+    normed: np.ndarray
+    tau: list[np.ndarray]
+    routes: list[Route]
 
 
 class Bench:
@@ -48,6 +70,12 @@ class Bench:
     def _oracle(self, divisor: Any) -> Oracle:
         region = dataclasses.replace(self.config.region, coord_divisor=divisor)
         return Oracle(self.params, dataclasses.replace(self.config, region=region))
+
+    def float8(self, keep: bool) -> Bench:
+        """The model with float8 experts, under the other naming scheme; `keep` as `float8_experts` of `load_model`."""
+        wte = self.params.text.wte
+        config, params = load_model(self.golden.weights / FLOAT8_FILE, wte.dtype, wte.sharding, keep)
+        return Bench(self.golden, params, config)
 
     def image(self, case: Case) -> jax.Array | None:
         """Embeddings of the picture that the case names; None for text only."""
@@ -73,17 +101,17 @@ class Bench:
         request = OracleRequest(plain_prompt(prompt), self.grammars[grammar], settings, image)
         return oracle.run(request)
 
-    def trace(self, prompt: Prompt, image: jax.Array | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One whole prompt: block outputs [L + 1, T, D], logits [T, V] and the final-norm output [T, D]."""
+    def trace(self, prompt: Prompt, image: jax.Array | None) -> Traced:
+        """One whole prompt, with everything on the way."""
         ids, kinds, values = prompt_inputs(self.config, prompt, image is not None)
-        hidden, logits, normed = self._traced(
+        traced = self._traced(
             self.params,
             ids=ids[None],
             kinds=kinds[None],
             values=values[None],
             image=None if image is None else image[None],
         )
-        return np.stack([np.asarray(h)[0] for h in hidden]), np.asarray(logits)[0], np.asarray(normed)[0]
+        return Traced(*jax.tree.map(lambda leaf: np.asarray(leaf)[0], traced))
 
     @cached_property
     def _traced(self):
@@ -101,6 +129,7 @@ def tokens(ids: Iterable[int], values: Iterable[tuple[float, ...]], coordinate: 
 
 
 def _trace(params: Params, config: ModelConfig, ids, kinds, values, image):
-    layers: list[jax.Array] = []
-    hidden, _ = prefill(params, config, ids, kinds, values, image, layers)
-    return layers, text.logits(params.text, hidden), text.final_norm(params.text, hidden)
+    seen = text.Trace()
+    hidden, _ = prefill(params, config, ids, kinds, values, image, seen)
+    readouts = text.logits(params.text, hidden), text.final_norm(params.text, hidden)
+    return seen.hidden, *readouts, seen.tau, seen.routes

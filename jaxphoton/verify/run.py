@@ -22,6 +22,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     (r"real_config_tiling", vision.check_tiling),
     (r"block_mask", text.check_block_mask),
     (r"prefill", text.check_prefill),
+    (r"fp8_prefill", text.check_float8_prefill),
     (r"decode", text.check_decode),
     (r"text_only", text.check_text_only),
     (r"spatial_refs", text.check_spatial_refs),

@@ -12,6 +12,8 @@ from jax.typing import DTypeLike
 from jaxphoton.weights.mapped import WeightsError
 from jaxphoton.weights.mapping import Form
 
+EXPERT_SCALES = (".experts.fc1_scale", ".experts.fc2_scale")  # ends of the paths of leaves
+
 
 def require_float8(form: Form) -> None:
     """Raises WeightsError where there are no float8 experts to keep."""
@@ -24,18 +26,14 @@ def dequantise(leaves: dict[str, jax.Array], form: Form, dtype: DTypeLike) -> Fo
 
     The product with the scale is rounded once, from float32. Returns the form of what the leaves are then.
     """
-    for path in [path for path in leaves if path.endswith(".experts.scale")]:
-        experts = path.removesuffix("scale")
-        scale = leaves.pop(path)
-        for name, first in (("fc1_w", True), ("fc2_w", False)):
-            # Waiting lets go of the float8 leaf before the next one takes memory.
-            leaves[experts + name] = jax.block_until_ready(_scaled(leaves[experts + name], scale, first, dtype))
+    for path in [path for path in leaves if path.endswith(EXPERT_SCALES)]:
+        matrix = f"{path.removesuffix('_scale')}_w"
+        # Waiting lets go of the float8 leaf before the next one takes memory.
+        leaves[matrix] = jax.block_until_ready(_scaled(leaves[matrix], leaves.pop(path), dtype))
     return dataclasses.replace(form, float8_experts=False)
 
 
-@partial(jax.jit, static_argnums=(2, 3))
-def _scaled(weights: jax.Array, scale: jax.Array, first: bool, dtype: DTypeLike) -> jax.Array:
-    """weights float8 [E, rows, columns] times the first or the last `rows` of scale float32 [E, all rows]."""
-    rows = weights.shape[1]
-    own = scale[:, :rows] if first else scale[:, -rows:]
-    return (weights.astype(jnp.float32) * own[:, :, None]).astype(dtype)
+@partial(jax.jit, static_argnums=2)
+def _scaled(weights: jax.Array, scale: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """weights float8 [E, rows, columns] times scale float32 [E, rows]."""
+    return (weights.astype(jnp.float32) * scale[:, :, None]).astype(dtype)

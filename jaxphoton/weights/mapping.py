@@ -128,13 +128,13 @@ def _dense(c: TextConfig, i: int) -> Iterable[Placement]:
 
 
 def _experts(moe: MoeConfig, i: int, form: Form) -> Iterable[Placement]:
-    block, experts, up = f"text.blocks.{i}.mlp", f"text.layers.{i}.experts", 2 * moe.expert_inner_dim
+    block, experts = f"text.blocks.{i}.mlp", f"text.layers.{i}.experts"
     yield Placement(f"{block}.router.weight", f"{experts}.router_w")
     yield Placement(f"{block}.router.bias", "text.router_b", (i - moe.start_layer,))
-    for name, rows in (("fc1", slice(0, up)), ("fc2", slice(up, None))):
+    for name in ("fc1", "fc2"):
         yield Placement(f"{block}.{name}.weight", f"{experts}.{name}_w")
         if form.float8_experts:
-            yield Placement(f"{block}.{name}.scale", f"{experts}.scale", (slice(None), rows))
+            yield Placement(f"{block}.{name}.scale", f"{experts}.{name}_scale")
 
 
 def _region(c: RegionConfig) -> Iterable[Placement]:

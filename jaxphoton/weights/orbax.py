@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 from jaxphoton.config import ModelConfig, config_to_dict
 from jaxphoton.model.params import Params
-from jaxphoton.weights.float8 import dequantise, require_float8
+from jaxphoton.weights.float8 import EXPERT_SCALES, dequantise, require_float8
 from jaxphoton.weights.mapped import WeightsError
 from jaxphoton.weights.mapping import Form, Placing, abstract_leaves, abstract_tree, by_path
 
@@ -117,7 +117,7 @@ def _stored(checkpointer, folder: Path) -> dict[str, tuple[int, ...]]:
 
 def _form(names: Iterable[str]) -> Form:
     names = set(names)
-    return Form(any(name.endswith(".experts.scale") for name in names), "text.kv_scale" in names)
+    return Form(any(name.endswith(EXPERT_SCALES) for name in names), "text.kv_scale" in names)
 
 
 def _check_stored(folder: Path, stored: dict[str, tuple[int, ...]], shapes: dict[str, jax.ShapeDtypeStruct]) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from PIL import Image
 
-
-class ImageError(ValueError):
-    """Stands for jaxphoton.image.decode.ImageError."""
-
-
-class WeightsError(ValueError):
-    """Stands for jaxphoton.weights.load.WeightsError."""
+from jaxphoton.config import EngineConfig, ModelConfig
+from jaxphoton.image.errors import ImageError
+from jaxphoton.jobs import Answer
+from jaxphoton.results import Result
+from jaxphoton.weights.checkpoint import WeightsError
 
 
 class FakeModel:
@@ -24,44 +22,49 @@ class FakeModel:
     def __init__(self):
         self.calls: list[tuple] = []
         self.loaded: dict = {}
+        self.engine_config = EngineConfig()
+        self.config = ModelConfig()
+        self._front = SimpleNamespace(engine=SimpleNamespace(on_metrics=None))
 
     def from_pretrained(self, path_or_id, **options):
-        if path_or_id == "missing":
-            raise WeightsError("no such model")
+        if path_or_id == "broken":
+            raise WeightsError("no such tensor")
         self.loaded = {"path_or_id": path_or_id, **options}
         return self
 
-    def _open(self, image, *call):
-        if Path(image).name.startswith("interrupt"):
-            raise KeyboardInterrupt
-        if not Path(image).is_file() or Path(image).name.startswith("bad"):
-            raise ImageError(f"{image}: not an image")
-        self.calls.append((Path(image).name, *call))
-
-    def caption(self, image, length="normal", settings=None):
-        self._open(image, length, settings)
-        return {"caption": f"Ein schöner Kreis: {Path(image).stem}", "finish_reason": "stop"}
-
-    def query(self, image, question, reasoning=False, settings=None):
-        if len(question) > 100:
-            raise ValueError("the question is too long")
-        self._open(image, question, reasoning, settings)
-        return {"answer": "red"} | ({"reasoning": {"text": "hm", "grounding": []}} if reasoning else {})
-
-    def detect(self, image, object, settings=None):
-        self._open(image, object, settings)
-        return {"objects": [{"x_min": 0.1, "y_min": 0.2, "x_max": 0.3, "y_max": 0.4}]}
-
-    def batch(self, task, images, settings=None, **arguments):
+    def answer(self, jobs):
         """In reverse order within each pair, as a busy engine might finish."""
-        items = list(images)
-        for start in range(0, len(items), 2):
-            for key, image in reversed(items[start : start + 2]):
-                try:
-                    result, error = getattr(self, task)(image, **arguments, settings=settings), None
-                except ImageError as fault:
-                    result, error = None, fault
-                yield key, result, error
+        waiting = []
+        for job in jobs:
+            waiting.insert(0, self._one(job))
+            if len(waiting) == 2:
+                yield from waiting
+                waiting = []
+        yield from waiting
+
+    def _one(self, job):
+        name = Path(job.image).name if isinstance(job.image, str) else job.name
+        if name.startswith("bad"):
+            return Answer(job.key, error=ImageError(job.name, "not-an-image", "not an image"))
+        self.calls += [(name, ask.task, dict(ask.arguments), dict(ask.settings)) for ask in job.asks]
+        if any(len(str(ask.arguments)) > 130 for ask in job.asks):
+            return Answer(job.key, error=ValueError("the question is too long"))
+        results = tuple(self._result(name, number, ask) for number, ask in enumerate(job.asks))
+        return Answer(job.key, results, None, (4, 6), ("rotated",) if name.startswith("turned") else ())
+
+    def _result(self, name, number, ask):
+        result = Result(
+            {
+                "caption": {"caption": f"Ein schöner Kreis: {Path(name).stem}" + (f" {number}" if number else "")},
+                "query": {"answer": "red"},
+                "detect": {"objects": [{"x_min": 0.1, "y_min": 0.2, "x_max": 0.3, "y_max": 0.4}]},
+                "point": {"points": [{"x": 0.5, "y": 0.25}]},
+            }[ask.task]
+        )
+        if ask.arguments.get("reasoning"):
+            result["reasoning"] = {"text": "hm", "grounding": []}
+        result.tokens, result.finish_reason = (1, 2, 3), "stop"
+        return result
 
     def __enter__(self):
         return self
@@ -69,24 +72,27 @@ class FakeModel:
     def __exit__(self, *_):
         pass
 
-    def point(self, image, object, settings=None):
-        self._open(image, object, settings)
-        return {"points": [{"x": 0.5, "y": 0.25}]}
-
 
 @pytest.fixture
 def model(monkeypatch) -> FakeModel:
-    """The fake, in place of the modules that would load jax or decode images."""
+    """The fake, in place of the modules that would load jax; any name but "missing" is a model."""
     fake = FakeModel()
     for name, attribute, value in (
         ("jaxphoton.api", "Moondream", fake),
-        ("jaxphoton.image.decode", "ImageError", ImageError),
         ("jaxphoton.weights.load", "WeightsError", WeightsError),
     ):
         module = ModuleType(name)
         setattr(module, attribute, value)
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("jaxphoton.weights.hub.resolve", lambda name, revision=None: _folder(name))
+    monkeypatch.setattr("jaxphoton.batch.digest.model_digest", lambda path: f"digest of {path}")
     return fake
+
+
+def _folder(name: str) -> Path:
+    if name == "missing":
+        raise WeightsError("no such model")
+    return Path(name)
 
 
 @pytest.fixture
@@ -96,6 +102,6 @@ def folder(tmp_path) -> Path:
     for name in ("b.png", "a.JPG", "sub/c.webp", ".hidden.png", ".cache/d.png"):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4)).save(path)
-    (root / "notes.txt").write_text("no image", encoding="utf-8")
+        Image.new("RGB", (6, 4)).save(path)
+    (root / "notes.md").write_text("no image", encoding="utf-8")
     return root

@@ -77,4 +77,4 @@ def test_flagfile(model, folder, tmp_path):
     flagfile = tmp_path / "options.cfg"
     flagfile.write_text("# short ones\n--length=short\n--max-tokens=5\n", encoding="utf-8")
     main(["caption", "--flagfile", str(flagfile), str(folder / "b.png"), "--max-tokens", "7"])
-    assert model.calls == [("b.png", "short", {"temperature": 0.0, "max_tokens": 7})]
+    assert model.calls == [("b.png", "caption", {"length": "short"}, {"temperature": 0.0, "max_tokens": 7})]

@@ -7,6 +7,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -20,7 +21,8 @@ class Borrowed:
     """The suite's model, which a command must not close."""
 
     def __init__(self, model):
-        self.batch = model.batch
+        self.answer, self.config, self._front = model.answer, model.config, model._front
+        self.engine_config = model.engine_config
 
     def __enter__(self):
         return self
@@ -57,7 +59,32 @@ def odd_folder(tmp_path) -> Path:
     transparent.save(tmp_path / "g_alpha.png")
     scene.save(tmp_path / "h_moving.gif", save_all=True, append_images=[Image.new("RGB", scene.size)])
     huge_png(tmp_path / "i_huge.png")
+    scene.save(tmp_path / "j.avif", quality=95)
+    scene.save(tmp_path / "k_moving.webp", save_all=True, append_images=[Image.new("RGB", scene.size)], lossless=True)
+    grey = np.asarray(scene.convert("L"), np.uint16) * np.uint16(257)
+    Image.fromarray(grey).save(tmp_path / "l_deep.png")
+    scene.convert("L").save(tmp_path / "m_grey.png")
+    (tmp_path / "n.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64)
+    scene.convert("LA").save(tmp_path / "o_grey_alpha.png")
+    (tmp_path / "p_gone.png").symlink_to(tmp_path / "nowhere.png")
     return tmp_path
+
+
+REASONS = {
+    "a_page.jpg": "not-an-image",
+    "b_empty.jpg": "empty",
+    "d_cut.jpg": "truncated",
+    "i_huge.png": "too-large",
+    "n.heic": "not-an-image",
+    "p_gone.png": "not-found",
+}
+NOTES = {
+    "e_cmyk.jpg": "converted from CMYK",
+    "f_turned.jpg": "rotated by EXIF orientation 6",
+    "h_moving.gif": "first of 2 frames",
+    "k_moving.webp": "first of 2 frames",
+    "l_deep.png": "16 bits",
+}
 
 
 def test_each_odd_file_is_captioned_or_named_with_its_fault(shapes, odd_folder, tmp_path, monkeypatch, capsys):
@@ -65,11 +92,24 @@ def test_each_odd_file_is_captioned_or_named_with_its_fault(shapes, odd_folder, 
     out = tmp_path / "lines.jsonl"
     assert main(["caption", str(odd_folder), "--out", str(out)]) == 2
     lines = {line["key"]: line for line in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
-    assert len(lines) == 9
+    assert len(lines) == 16
     truth = lines["c_whole.png"]["caption"]
     assert truth.startswith("The image shows")
-    for same in ("e_cmyk.jpg", "f_turned.jpg", "g_alpha.png", "h_moving.gif"):
+    for same in ("e_cmyk.jpg", "f_turned.jpg", "g_alpha.png", "h_moving.gif", "j.avif", "k_moving.webp"):
         assert lines[same]["caption"] == truth, same
-    for bad in ("a_page.jpg", "b_empty.jpg", "d_cut.jpg", "i_huge.png"):
-        assert bad in lines[bad]["error"] and "caption" not in lines[bad]
-    assert "4 of 9 images failed" in capsys.readouterr().err
+    for same in ("l_deep.png", "o_grey_alpha.png"):
+        assert lines[same]["caption"] == lines["m_grey.png"]["caption"], same
+    for key, note in NOTES.items():
+        assert any(note in warning for warning in lines[key]["warnings"]), key
+    failures = [json.loads(line) for line in (tmp_path / "lines.failures.jsonl").read_text().splitlines()]
+    assert {failure["key"]: failure["reason"] for failure in failures} == REASONS
+    assert "pillow-heif" in lines["n.heic"]["error"] and "HTML" in lines["a_page.jpg"]["error"]
+    assert "6 of 16 images failed" in capsys.readouterr().err
+
+
+def test_what_a_cut_file_still_shows_is_used_when_allowed(shapes, odd_folder, tmp_path):
+    cut = odd_folder / "d_cut.jpg"
+    out = tmp_path / "lines.jsonl"
+    engine = shapes.engine_config
+    assert main(["caption", str(cut), "--out", str(out), "--allow-truncated", "--rows", str(engine.max_rows)]) == 0
+    assert json.loads(out.read_text(encoding="utf-8"))["warnings"] == ["truncated file"]

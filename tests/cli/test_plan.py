@@ -104,3 +104,11 @@ def test_what_is_no_size(text, capsys):
         main(["plan", f"--memory={text}"])
     assert exit_info.value.code == 1
     assert "is not a size" in capsys.readouterr().err
+
+
+def test_float8_halves_keys_and_values(capsys):
+    sizes = []
+    for kind in ("model", "float8"):
+        assert main(["plan", "--rows", "4", "--kv-dtype", kind, "--json"]) == 0
+        sizes.append(json.loads(capsys.readouterr().out)["kv_bytes"])
+    assert sizes[0] == 2 * sizes[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import jax
@@ -11,21 +12,25 @@ from jaxphoton import oracle_sampling as sampling
 from jaxphoton.engine.request import Request
 from jaxphoton.oracle import Oracle, OracleRequest, Readout, allowed_ids
 from jaxphoton.skills.base import Generation, Token
-from jaxphoton.skills.grammar import FinishReason, Walk
+from jaxphoton.skills.grammar import FinishReason, Grammar, Walk
 from jaxphoton.skills.settings import Settings
 from tests.engine.tiny import GRAMMARS
 
 TOLERANCE = 1e-4
+ROUTER_GAP = 1e-5  # of router logits that rounding may order differently
 
 
 @dataclass
 class Judge:
     """Attributes:
+    oracle: of the model.
+    grammars: of its family.
     judged: requests compared so far.
     near_ties: descriptions of those that were not exactly as the oracle would have it, but excusable.
     """
 
     oracle: Oracle
+    grammars: Mapping[str, Grammar] = field(default_factory=lambda: GRAMMARS)
     judged: int = 0
     near_ties: list[str] = field(default_factory=list)
     _known: dict[tuple, Generation] = field(default_factory=dict)
@@ -38,10 +43,9 @@ class Judge:
         wanted = expected.tokens if finish is not None else expected.tokens[: len(tokens)]
         exact = _choices(wanted) == _choices(tokens) and finish in (None, expected.finish_reason)
         if exact:
-            worst = max((abs(a.logprob - b.logprob) for a, b in zip(wanted, tokens, strict=True)), default=0.0)
-            assert worst <= TOLERANCE, f"log-probabilities differ by {worst:g} from the oracle's: {request}"
             assert all(a.value == b.value for a, b in zip(wanted, tokens, strict=True))
-            return
+            if all(abs(a.logprob - b.logprob) <= TOLERANCE for a, b in zip(wanted, tokens, strict=True)):
+                return
         self._excuse(request, tokens, finish)
         self.near_ties.append(f"{request.grammar}: {_choices(tokens)} for {_choices(wanted)}")
 
@@ -55,7 +59,7 @@ class Judge:
             request.constraint,
         )
         if key not in self._known:
-            grammar = GRAMMARS[request.grammar]
+            grammar = self.grammars[request.grammar]
             self._known[key] = self.oracle.run(
                 OracleRequest(request.prompt, grammar, request.settings, self._image(request), request.constraint)
             )
@@ -70,20 +74,24 @@ class Judge:
         return self._images[image.key]
 
     def _excuse(self, request: Request, tokens: list[Token], finish: FinishReason | None) -> None:
-        """Replays the tokens: each must be allowed and as good as the best, up to rounding."""
+        """Replays the tokens: each must be allowed and as good as the best, up to rounding.
+
+        How good it is cannot be told behind a position whose router may have gone another way.
+        """
         settings = request.settings
         readouts = self.oracle.replay(request.prompt, self._image(request), tokens)
         context, prefix = self.oracle.config.text.max_context, self.oracle.config.text.prefix_attn
         room = context - (prefix if request.image else 1) - len(request.prompt.ids)
-        walk = Walk(GRAMMARS[request.grammar], min(settings.max_tokens, room), settings.max_objects)
+        walk = Walk(self.grammars[request.grammar], min(settings.max_tokens, room), settings.max_objects)
         constraint = request.constraint() if request.constraint else None
         for index, (token, readout) in enumerate(zip(tokens, readouts, strict=False)):
             assert walk.finish is None, f"tokens behind the end: {request}"
             assert walk.allows(token.id), f"token {token.id} at {index} is not allowed: {request}"
             size_id = self.oracle.config.tokenizer.size_id
-            allowed = allowed_ids(walk.rules, len(readout.logits), constraint)
-            logprob = judge_token(token, readout, allowed, settings, index, size_id)
-            assert abs(logprob - token.logprob) <= TOLERANCE, f"log-probability at {index}: {request}"
+            if readout.router_gap >= ROUTER_GAP:
+                allowed = allowed_ids(walk.rules, len(readout.logits), constraint)
+                logprob = judge_token(token, readout, allowed, settings, index, size_id)
+                assert abs(logprob - token.logprob) <= TOLERANCE, f"log-probability at {index}: {request}"
             if walk.advance(token.id) is None and constraint is not None:
                 constraint.accept(token.id)
         assert walk.finish == finish or finish is None, f"finish {finish} for {walk.finish}: {request}"

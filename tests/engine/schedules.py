@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from jaxphoton.engine.request import Request
 from jaxphoton.prompt.templates import Prompt
 from tests.engine.tiny import CONFIG, Schedule, request, sequence_of
 
-_KINDS = (("text", 0.3), ("reasoning", 0.2), ("detect", 0.25), ("point", 0.25))
+KINDS = {"text": 0.3, "reasoning": 0.2, "detect": 0.25, "point": 0.25}
 
 
-def schedule(number: int) -> Schedule:
-    """One to six requests, some about shared images, some cancelled, in a pool that is often too small."""
+def schedule(number: int, kinds: Mapping[str, float] = KINDS) -> Schedule:
+    """One to six requests, some about shared images, some cancelled, in a pool that is often too small.
+
+    `kinds` are grammars and how often each is drawn.
+    """
     random = np.random.default_rng(number)
     arrivals: list[tuple[int, Request]] = []
     cancels: dict[int, int] = {}
     tick = 0
     for index in range(int(random.integers(1, 7))):
-        arrivals.append((tick, _request(random, arrivals)))
+        arrivals.append((tick, _request(random, arrivals, kinds)))
         if random.random() < 0.2:
             cancels[index] = tick + int(random.integers(0, 12))
         tick += int(random.integers(0, 4)) * int(random.random() < 0.6)
@@ -36,13 +41,12 @@ def schedule(number: int) -> Schedule:
     )
 
 
-def _request(random: np.random.Generator, earlier: list[tuple[int, Request]]) -> Request:
+def _request(random: np.random.Generator, earlier: list[tuple[int, Request]], kinds: Mapping[str, float]) -> Request:
     if earlier and random.random() < 0.1:
         return _again(earlier[int(random.integers(len(earlier)))][1])
-    names, weights = zip(*_KINDS, strict=True)
     long = random.random() < 0.25
     return request(
-        str(random.choice(names, p=weights)),
+        str(random.choice(list(kinds), p=list(kinds.values()))),
         _prompt(random, int(random.integers(9, 45) if long else random.integers(1, 9))),
         int(random.integers(3)) if random.random() < 0.65 else None,
         max_tokens=int(random.integers(1, 40) if random.random() < 0.5 else random.integers(1, 12)),

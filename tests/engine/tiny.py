@@ -65,8 +65,12 @@ READER = TokenReader(CONFIG.tokenizer.size_id, coordinate_values(CONFIG.region),
 
 @cache
 def parameters() -> Params:
-    """Drawn from a normal distribution: answers differ, and depend on everything that came before."""
-    leaves, tree = jax.tree.flatten(abstract(CONFIG, "float32"))
+    return drawn(CONFIG)
+
+
+def drawn(config: ModelConfig) -> Params:
+    """Parameters from a normal distribution: answers differ, and depend on everything that came before."""
+    leaves, tree = jax.tree.flatten(abstract(config, "float32"))
     random = np.random.default_rng(0)
     return jax.tree.unflatten(tree, [jax.numpy.asarray(random.normal(0, 0.3, s.shape), s.dtype) for s in leaves])
 

@@ -94,7 +94,7 @@ def model(request, shapes):
 
     programs = with_engine(shapes._front.engine.programs, depth=request.param, image_workers=1)
     with Moondream(shapes.params, shapes.config, shapes.tokenizer, engine=programs.engine) as model:
-        model._frontend = Frontend(Engine(programs), shapes.config, shapes.tokenizer, 10**7)
+        model._frontend = Frontend(Engine(programs), shapes.config, shapes.tokenizer, {})
         yield model
 
 

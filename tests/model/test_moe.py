@@ -23,12 +23,12 @@ def drawn(seed: int, dtype=jnp.float32, float8: bool = False) -> ExpertParams:
     def normal(*shape: int) -> jax.Array:
         return jnp.asarray(random.normal(0, 0.5, shape), jnp.float8_e4m3fn if float8 else dtype)
 
-    scale = jnp.asarray(random.uniform(0.5, 2, (EXPERTS, 2 * INNER + DIM)), jnp.float32) if float8 else None
+    scales = [jnp.asarray(random.uniform(0.5, 2, (EXPERTS, rows)), jnp.float32) for rows in (2 * INNER, DIM)]
     return ExpertParams(
         jnp.asarray(random.normal(0, 1, (EXPERTS, DIM)), dtype),
         normal(EXPERTS, 2 * INNER, DIM),
         normal(EXPERTS, DIM, INNER),
-        scale,
+        *(scales if float8 else (None, None)),
     )
 
 
@@ -39,9 +39,11 @@ def tokens(count: int, seed: int = 0) -> jax.Array:
 def loop(params: ExpertParams, x, experts, weights) -> np.ndarray:
     """One expert of one token after the other, float64."""
     up, down = (np.asarray(w.astype(jnp.float32), np.float64) for w in (params.fc1_w, params.fc2_w))
-    if params.scale is not None:
-        scale = np.asarray(params.scale, np.float64)[..., None]
-        up, down = up * scale[:, : 2 * INNER], down * scale[:, 2 * INNER :]
+    if params.fc1_scale is not None:
+        up, down = (
+            matrix * np.asarray(scale, np.float64)[..., None]
+            for matrix, scale in ((up, params.fc1_scale), (down, params.fc2_scale))
+        )
     out = np.zeros(x.shape)
     for t, j in np.ndindex(*experts.shape):
         hidden = up[experts[t, j]] @ np.asarray(x[t], np.float64)

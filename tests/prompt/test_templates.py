@@ -10,7 +10,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxphoton.config import TokenizerConfig, load_config, named_config
-from jaxphoton.prompt.templates import Prompt, caption_prompt, detect_prompt, point_prompt, query_prompt
+from jaxphoton.prompt.templates import (
+    Prompt,
+    caption_prompt,
+    detect_prompt,
+    point_prompt,
+    query_prompt,
+    reasons_by_default,
+    segment_prompt,
+)
 
 MD2 = named_config("moondream2").tokenizer
 MD3 = named_config("moondream3").tokenizer
@@ -54,6 +62,17 @@ def test_objects():
     assert point_prompt(OLD, letters, "cat").ids == (198, 198, 12727, 25, *letters("cat"), 628)
 
 
+def test_outlines_take_no_space_before_the_object():
+    assert segment_prompt(MD3, letters, " cat ").ids == (1, 17374, 2, *letters("cat"), 3)
+    assert segment_prompt(MD3, letters, "cat", [(0.5, 0.5)]).ids == (1, 17374, 2, 5, 5, *letters("cat"), 3)
+    with pytest.raises(ValueError, match="no prompt for 'segment'; it has: caption"):
+        segment_prompt(MD2, letters, "cat")
+
+
+def test_the_family_says_whether_it_reasons_unasked():
+    assert [reasons_by_default(config) for config in (MD2, MD3, OLD)] == [False, True, False]
+
+
 def test_spatial_references():
     prompt = query_prompt(MD3, letters, "x", spatial_refs=[(0.25, 1), [0.2, 0.1, 0.6, 0.5]])
     assert prompt.ids == (1, 15381, 2, 5, 5, 5, 5, 6, *letters("x"), 3)
@@ -83,7 +102,7 @@ def test_unordered_boxes():
         query_prompt(MD3, letters, "x", spatial_refs=[(0.5, 0.1, 0.4, 0.2)])
 
 
-@pytest.mark.parametrize("make", [query_prompt, detect_prompt, point_prompt])
+@pytest.mark.parametrize("make", [query_prompt, detect_prompt, point_prompt, segment_prompt])
 def test_empty_and_mistyped_texts(make):
     for text in ("", " \n\t"):
         with pytest.raises(ValueError, match="must not be empty"):

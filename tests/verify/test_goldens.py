@@ -1,4 +1,4 @@
-"""Every golden case of Moondream 2, and that the judge can say no."""
+"""Every golden case of both families, and that the judge can say no."""
 
 from __future__ import annotations
 
@@ -21,6 +21,21 @@ def test_every_case_of_md2_tiny_passes(md2_bench, md2_golden):
     assert len(reports) >= 22
     failed = [report.line() for report in reports if not report.passed]
     assert not failed, "\n".join(failed)
+
+
+def test_every_case_of_md3_tiny_passes(md3_bench):
+    names = md3_bench.golden.case_names()
+    assert {"prefill", "fp8_prefill", "reasoning"} <= set(names) and len(names) >= 22
+    failed = [report.line() for name in names if not (report := run_case(md3_bench, name)).passed]
+    assert not failed, "\n".join(failed)
+
+
+def test_a_router_that_differs_fails_the_prefill_case(md3_bench):
+    text = md3_bench.params.text
+    bias = text.router_b.at[0, int(jnp.argmin(text.router_b[0]))].add(jnp.float32(5))
+    params = dataclasses.replace(md3_bench.params, text=dataclasses.replace(text, router_b=bias))
+    report = run_case(Bench(md3_bench.golden, params, md3_bench.config), "prefill")
+    assert any("router_topk_ids" in fault for fault in report.faults)
 
 
 def test_a_small_error_in_the_weights_fails_every_case_that_reads_them(md2_bench, md2_golden):

@@ -21,13 +21,30 @@ def check_block_mask(bench: Bench, case: Case, findings: Findings) -> None:
 
 def check_prefill(bench: Bench, case: Case, findings: Findings) -> None:
     prompt, image = plain_prompt(case["prompt"]), bench.image(case)
-    hidden, logits, normed = bench.trace(prompt, image)
-    findings.close("layer_hidden", hidden, case["layer_hidden"])
-    findings.close("logits", logits[-len(prompt.ids) :], case["logits"])
-    findings.close("final_normed_last", normed[-1], case["final_normed_last"])
-    length, prefix = hidden.shape[1], bench.config.text.prefix_attn if image is not None else 0
+    trace = bench.trace(prompt, image)
+    findings.close("layer_hidden", trace.hidden, case["layer_hidden"])
+    findings.close("logits", trace.logits[-len(prompt.ids) :], case["logits"])
+    findings.close("final_normed_last", trace.normed[-1], case["final_normed_last"])
+    length, prefix = len(trace.normed), bench.config.text.prefix_attn if image is not None else 0
     positions = jnp.arange(length, dtype=jnp.int32)[None]
     findings.equal("mask", _mask(prefix_blocks(positions, jnp.full(1, prefix, jnp.int32))), case["mask"])
+    if trace.tau:
+        findings.close("tau", np.swapaxes(trace.tau, 1, 2), case["tau"])
+    if trace.routes:
+        findings.close("router_logits", [route.logits for route in trace.routes], case["router_logits"])
+        findings.equal("router_topk_ids", [route.experts for route in trace.routes], case["router_topk_ids"])
+        findings.close("router_topk_weights", [route.weights for route in trace.routes], case["router_topk_weights"])
+
+
+def check_float8_prefill(bench: Bench, case: Case, findings: Findings) -> None:
+    """The prefill case with the experts of the float8 checkpoint: kept as they are, and dequantised."""
+    before = bench.golden.case("prefill")
+    prompt = plain_prompt(before["prompt"])
+    for keep in (True, False):
+        float8 = bench.float8(keep)
+        trace = float8.trace(prompt, float8.image(before))
+        findings.close("hidden_last", trace.hidden[-1][-1], case["hidden_last"])
+        findings.close("logits", trace.logits[-len(prompt.ids) :], case["logits"])
 
 
 def _mask(blocks) -> np.ndarray:
@@ -49,9 +66,9 @@ def check_decode(bench: Bench, case: Case, findings: Findings) -> None:
 def check_text_only(bench: Bench, case: Case, findings: Findings) -> None:
     prompt = case["prompt"]
     findings.equal("BOS", prompt[0], bench.tokenizer.bos_id)
-    hidden, logits, _ = bench.trace(plain_prompt(prompt[1:]), None)
-    findings.close("hidden", hidden[-1], case["hidden"])
-    findings.close("logits", logits[-1], case["logits"])
+    trace = bench.trace(plain_prompt(prompt[1:]), None)
+    findings.close("hidden", trace.hidden[-1], case["hidden"])
+    findings.close("logits", trace.logits[-1], case["logits"])
     expected = [i for i in case["tokens"].tolist() if i >= 0]
     generation = bench.generate(bench.oracle, prompt[1:], None, "text", max(1, len(expected)))
     findings.equal("tokens", [token.id for token in generation.content], expected)
@@ -69,6 +86,6 @@ def check_spatial_refs(bench: Bench, case: Case, findings: Findings) -> None:
     embeds = inputs.embed(bench.params, *(jnp.asarray(a)[None] for a in arrays))
     # Position 0 is BOS, which the recorded prompt leaves out.
     findings.close("embeds", np.asarray(embeds, np.float32)[0, 1:], case["embeds"])
-    hidden, logits, _ = bench.trace(prompt, bench.image(case))
-    findings.close("hidden", hidden[-1, -len(ids) :], case["hidden"])
-    findings.close("logits", logits[-1], case["logits"])
+    trace = bench.trace(prompt, bench.image(case))
+    findings.close("hidden", trace.hidden[-1][-len(ids) :], case["hidden"])
+    findings.close("logits", trace.logits[-1], case["logits"])

@@ -1,0 +1,75 @@
+"""What a run would be about, from the headers of its images."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+
+from PIL import Image
+
+from jaxphoton.batch.sources.item import Item
+from jaxphoton.config import VisionConfig
+from jaxphoton.image.crops import select_tiling
+from jaxphoton.image.errors import ImageError, diagnose
+
+_ORIENTATION_TAG = 0x0112
+
+
+@dataclass(slots=True)
+class Probe:
+    """The first images of a run.
+
+    Attributes:
+      probed: how many.
+      crops: images by their number of crops.
+      pixels: of all images that can be read, together.
+      largest: (width, height) of the one with the most pixels.
+      reasons: images that would fail, as far as headers tell.
+    """
+
+    probed: int = 0
+    crops: Counter[int] = field(default_factory=Counter)
+    pixels: int = 0
+    largest: tuple[int, int] = (0, 0)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def mean_crops(self) -> float:
+        """Of an image that can be read; 0 if none can."""
+        return sum(crops * images for crops, images in self.crops.items()) / max(1, self.crops.total())
+
+
+def probe(items: Iterable[Item], vision: VisionConfig, max_pixels: int, most: int) -> Probe:
+    """Reads the headers of the first `most` images; nothing is decoded."""
+    found = Probe()
+    for item in islice(items, most):
+        found.probed += 1
+        try:
+            width, height = _size(item, max_pixels)
+        except ImageError as error:
+            found.reasons[error.reason] += 1
+            continue
+        rows, columns = select_tiling(height, width, vision)
+        found.crops[1 + rows * columns] += 1
+        found.pixels += width * height
+        found.largest = max(found.largest, (width, height), key=lambda size: size[0] * size[1])
+    return found
+
+
+def _size(item: Item, max_pixels: int) -> tuple[int, int]:
+    """(width, height) of the upright picture."""
+    source = item.image()
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
+    except FileNotFoundError:
+        raise ImageError(item.key, "not-found", "no such file") from None
+    except Exception as error:  # broken files make Pillow raise nearly anything
+        raise ImageError(item.key, *diagnose(error, max_pixels)) from error
+    if width * height > max_pixels:
+        raise ImageError(item.key, "too-large", f"{width} x {height} pixels")
+    return (height, width) if turned else (width, height)

@@ -1,0 +1,37 @@
+"""What the user of a batch says about the engine, as changes to what it is by default."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from jaxphoton.config import EngineConfig, TextConfig
+from jaxphoton.engine.memory import whole_pages
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Attributes:
+    rows: sequences decoded at once.
+    depth, image_workers: as in `EngineConfig`.
+    deterministic: an image's result does not depend on what runs beside it.
+    """
+
+    rows: int | None = None
+    depth: int | None = None
+    image_workers: int | None = None
+    deterministic: bool = False
+
+    def applied(self, engine: EngineConfig, text: TextConfig) -> EngineConfig:
+        """The engine's settings with these changes; what is None stays."""
+        given = {"depth": self.depth, "image_workers": self.image_workers}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if self.rows is not None:
+            kept = (rows for rows in engine.step_rows if rows < self.rows)
+            changes |= {"max_rows": self.rows, "step_rows": (*kept, max(2, self.rows))}
+        engine = dataclasses.replace(engine, **changes)
+        if not self.deterministic:
+            return engine
+        # So many pages that no request is ever set back, and computed again in other company.
+        return dataclasses.replace(engine, fixed_shapes=True, kv_pages=whole_pages(text, engine))

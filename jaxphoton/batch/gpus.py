@@ -1,0 +1,72 @@
+"""Which GPUs a run may use, found out without opening any: a process that imports jax to count them holds them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxphoton.batch.errors import BatchError
+
+# A broken driver can keep nvidia-smi waiting.
+_ASK_S = 60.0
+_ENTRY = re.compile(r"\d+|GPU-.+|MIG-.+")
+
+
+def replica_gpus(wanted: int | None, environment: Mapping[str, str] = os.environ) -> tuple[str | None, ...]:
+    """The GPU of each engine process, as CUDA_VISIBLE_DEVICES names it; None where there is no GPU to give.
+
+    Args:
+      wanted: processes; None for one a visible GPU, without GPUs one.
+
+    Raises:
+      BatchError: more are wanted than there are GPUs.
+    """
+    gpus = visible_gpus(environment)
+    if wanted is None:
+        return gpus or (None,)
+    if gpus and wanted > len(gpus):
+        raise BatchError(f"{wanted} replicas need {wanted} GPUs, visible here: {', '.join(gpus)}")
+    return gpus[:wanted] if gpus else (None,) * wanted
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """CUDA's names of the GPUs that a program started now would see."""
+    platforms = environment.get("JAX_PLATFORMS", "").split(",")
+    if platforms != [""] and not {"cuda", "gpu"} & set(platforms):
+        return ()
+    chosen = environment.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return _installed_gpus()
+    entries = []
+    for entry in chosen.split(","):
+        if not _ENTRY.fullmatch(entry.strip()):  # CUDA too stops at the first that is no GPU, such as -1
+            break
+        entries.append(entry.strip())
+    return tuple(entries)
+
+
+def _installed_gpus() -> tuple[str, ...]:
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=_ASK_S)
+        if done.returncode == 0:
+            return _listed(done.stdout)
+    except (OSError, subprocess.TimeoutExpired):
+        pass
+    try:
+        return tuple(str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").iterdir()))
+    except OSError:
+        return ()
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """From the lines of `nvidia-smi -L`; a GPU that is split counts with its parts, which only have long names."""
+    gpus: list[list[str]] = []
+    for line in text.splitlines():
+        if line.startswith("GPU "):
+            gpus.append([])
+        elif gpus and (part := re.search(r"UUID: (MIG-[^)]+)", line)):
+            gpus[-1].append(part[1])
+    return tuple(name for number, parts in enumerate(gpus) for name in parts or [str(number)])

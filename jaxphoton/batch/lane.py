@@ -1,0 +1,207 @@
+"""One engine process after the other on one GPU: started, fed, listened to, and replaced when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO
+
+from jaxphoton.batch.board import Board, Hand, ReplicaError, Task
+from jaxphoton.batch.replica import GREETING
+from jaxphoton.batch.wire import Message, error_of, pack, send, unpack_answer
+from jaxphoton.image.worker import read_frame
+
+Log = Callable[[str], None]
+
+# A process that dies is replaced after 1, 2, 4 seconds; the fourth in a row that has answered nothing is the last.
+PAUSE_S = 1.0
+MOST_DEATHS = 4
+# A driver in trouble can hold a killed process for ever.
+_END_S = 60.0
+# Its last words: nobody else holds its stderr for long.
+_LAST_WORDS_S = 2.0
+
+
+class Refused(Exception):
+    """A process says why it cannot start: its only argument is the exception."""
+
+
+class Replica:
+    """A running engine process, the leader of a group of processes and of a session: no terminal's signals reach it.
+
+    Attributes:
+      pid: its process id.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Log):
+        """Starts the program, without waiting for it.
+
+        Args:
+          command: what Python is to run.
+          log: takes each line it prints.
+        """
+        self._process = subprocess.Popen(
+            # -P: the folder we are in is not searched for modules.
+            [sys.executable, "-P", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._jobs, self._answers = self._process.stdin, self._process.stdout
+        self.pid = self._process.pid
+        self._printer = threading.Thread(target=_print, args=(self._process.stderr, log), daemon=True)
+        self._printer.start()
+
+    def greet(self, settings: Message) -> int:
+        """Sends the settings and waits until it is ready; the number of jobs it takes at once.
+
+        Raises:
+          Refused: it cannot start.
+          EOFError, OSError, ValueError: it has died, or talks nonsense.
+        """
+        send(self._jobs, pack(settings))
+        while not (line := self._answers.readline()).endswith(GREETING):
+            if not line:
+                raise EOFError("it ended while it started")
+        reply = read_frame(self._answers)
+        if "refused" in reply:
+            raise Refused(error_of(reply["refused"]))
+        return reply["room"]
+
+    def send(self, task: Task) -> None:
+        send(self._jobs, task.frame, task.data)
+
+    def receive(self) -> Message:
+        """The next answer; raises as `greet`."""
+        return read_frame(self._answers)
+
+    def kill(self) -> None:
+        """Ends it and its image workers; from any thread."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def stop(self) -> str:
+        """Ends the process, reaps it and gives its resources back; how it ended, for messages."""
+        self.kill()
+        try:
+            code = self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            return "killed, but its device does not let it go"
+        self._printer.join(_LAST_WORDS_S)
+        for stream in (self._jobs, self._answers):
+            with contextlib.suppress(OSError):  # what was not sent yet
+                stream.close()
+        return f"exit status {code}" if code >= 0 else f"signal {-code}, {signal.strsignal(-code)}"
+
+
+class Lane(threading.Thread):
+    """Keeps one process, and takes tasks from the board to it.
+
+    Attributes:
+      replica: the process; None while there is none.
+      stages: seconds of the device so far, by stage, for each process there has been.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        board: Board,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        settings: Message,
+        log: Log,
+    ):
+        # A daemon: the interpreter joins others before it ends, and its end is what ends the process.
+        super().__init__(name=f"jaxphoton-replica-{number}", daemon=True)
+        self._number, self._board = number, board
+        self._command, self._environment, self._settings, self._log = command, environment, settings, log
+        self.replica: Replica | None = None
+        self.stages: list[Mapping[str, float]] = []
+
+    def run(self) -> None:
+        # Processes inherit the mask: what they ignore later does not end them while they start either.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        if self._number:
+            self._board.wait_for_first()
+        deaths = 0
+        while not self._board.fault:
+            hand, status = self._run_replica()
+            if self._board.fault:
+                return
+            deaths = 1 if hand and hand.answers else deaths + 1
+            left = self._board.take_back(hand, status)
+            last = deaths == MOST_DEATHS
+            self._print(
+                f"has died ({status}); " + ("given up" if last else "started again") + f", images to try again: {left}"
+            )
+            if last:
+                self._board.retire(status)
+                return
+            self._board.pause(PAUSE_S * 2 ** (deaths - 1))
+
+    def _run_replica(self) -> tuple[Hand | None, str]:
+        """The life of one process: what it had, if it was ever ready, and how it ended."""
+        hand: Hand | None = None
+        try:
+            self.replica = replica = Replica(self._command, self._environment, self._print)
+        except OSError as error:
+            return None, str(error)
+        listener, fault = None, ""
+        try:
+            if self._board.fault:  # whoever set it may have looked before the process was there
+                return None, ""
+            hand = Hand(replica.greet(self._settings))
+            self._board.join(hand)
+            listener = threading.Thread(target=self._listen, args=(replica, hand), daemon=True)
+            listener.start()
+            while task := self._board.take(hand):
+                replica.send(task)
+        except Refused as refused:
+            (error,) = refused.args
+            fault = str(error)
+            if not self._board.room and not isinstance(error, RuntimeError):  # the user's fault, and nobody can start
+                self._board.fail(ReplicaError(fault))
+        except (EOFError, OSError):
+            pass  # it has died: how, is known when it is reaped
+        except Exception as error:
+            fault = f"{type(error).__name__}: {error}"
+        finally:
+            replica.kill()
+            if listener:
+                listener.join()  # answers that were sent before it died still count
+            status = replica.stop()
+            self.replica = None
+        return hand, fault or status
+
+    def _listen(self, replica: Replica, hand: Hand) -> None:
+        """Brings answers back until the process is dead."""
+        self.stages.append({})
+        try:
+            while True:
+                message = replica.receive()
+                self.stages[-1] = message["stages"]
+                self._board.answer(hand, *unpack_answer(message))
+        except EOFError:
+            pass
+        except Exception as error:
+            self._print(f"talks nonsense: {type(error).__name__}: {error}")
+        self._board.mark_gone(hand)
+
+    def _print(self, line: str) -> None:
+        with contextlib.suppress(Exception):  # a closed stderr stops no run, and nobody may wait for its reader
+            self._log(f"replica {self._number}: {line}")
+
+
+def _print(stream: IO[bytes], log: Log) -> None:
+    with stream:
+        for line in stream:
+            log(line.decode(errors="replace").rstrip())

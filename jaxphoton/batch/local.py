@@ -1,0 +1,51 @@
+"""A model in this process that answers the images of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from jaxphoton.jobs import Answer, Job
+
+if TYPE_CHECKING:  # which imports jax
+    from jaxphoton.api import Moondream
+    from jaxphoton.engine.metrics import LaunchMetrics
+
+
+class LocalAnswerer:
+    """Answers with one model, and keeps account of its device's time.
+
+    Attributes:
+      stages: seconds so far: the device "encoded and prefilled" and "decoded", "waited for images" to be read and
+        prepared, or "idled" while the host planned.
+    """
+
+    def __init__(self, model: Moondream):
+        self._model = model
+        self.stages = dict.fromkeys(("waiting for images", "encode and prefill", "decode", "idle"), 0.0)
+        self._last = 0.0
+
+    def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
+        engine = self._model._front.engine
+        before = engine.on_metrics  # of a trace
+
+        def count(launch: LaunchMetrics) -> None:
+            self._count(launch)
+            if before is not None:
+                before(launch)
+
+        engine.on_metrics = count
+        try:
+            yield from self._model.answer(jobs)
+        finally:
+            engine.on_metrics = before
+
+    def _count(self, launch: LaunchMetrics) -> None:
+        """The device works on a launch from when it was enqueued, or the one before was done, until it arrives."""
+        enqueued = launch.began + launch.plan
+        if self._last:
+            self.stages["waiting for images"] += max(0.0, launch.began - self._last)
+            self.stages["idle"] += max(0.0, enqueued - max(launch.began, self._last))
+        stage = "decode" if launch.kind == "step" else "encode and prefill"
+        self.stages[stage] += max(0.0, launch.arrived - max(self._last, enqueued))
+        self._last = launch.arrived

@@ -1,0 +1,125 @@
+"""One engine process: `python -m jaxphoton.batch.replica`, started and fed by `jaxphoton.batch.replicas`.
+
+Frames on stdin (see `jaxphoton.batch.wire`): first the settings, then jobs. Frames on stdout: first how many jobs it
+takes at once, or why it cannot start, then answers in the order in which they are ready. It ends when stdin does,
+whatever it is doing. What libraries print goes to stderr, which the run shows.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from queue import SimpleQueue
+from typing import IO, Any, Protocol
+
+from jaxphoton.batch.engine_options import EngineOptions
+from jaxphoton.batch.local import LocalAnswerer
+from jaxphoton.batch.wire import Message, error_fields, pack, pack_answer, read_job, send
+from jaxphoton.image.worker import read_frame
+from jaxphoton.jobs import Answer, Job
+
+# One line, so that whatever a site's start-up files print before it can be told apart.
+GREETING = b"jaxphoton replica\n"
+
+
+class Answerer(Protocol):
+    """What answers jobs in a process; see `LocalAnswerer`."""
+
+    @property
+    def stages(self) -> Mapping[Any, float]: ...
+
+    def answer(self, jobs: Iterable[Job], /) -> Iterator[Answer]: ...
+
+
+def serve(load: Callable[[Message], tuple[Answerer, int]]) -> None:
+    """Answers until stdin ends.
+
+    Args:
+      load: from the settings to what answers, ready to, and the number of jobs it takes at once.
+    """
+    # Ctrl-C and the signals of batch systems go to all processes; the run decides what they mean for its images.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    tasks, replies = _take_streams()
+    try:
+        send(replies, GREETING)
+        settings = read_frame(tasks)
+        jobs: SimpleQueue[Job] = SimpleQueue()
+        threading.Thread(target=_listen, args=(tasks, jobs), daemon=True).start()
+        try:
+            answerer, room = load(settings)
+        except Exception as error:
+            send(replies, pack({"refused": error_fields(error)}))
+            os._exit(1)
+        send(replies, pack({"room": room}))
+        for answer in answerer.answer(iter(jobs.get, None)):
+            send(replies, pack_answer(answer, answerer.stages))
+    except (EOFError, BrokenPipeError):
+        os._exit(0)
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)  # an engine that has failed may not let go of its device
+
+
+def load_model(settings: Message) -> tuple[Answerer, int]:
+    """A compiled `Moondream`, and twice its rows.
+
+    Args:
+      settings: "options" of `Moondream.from_pretrained`, fields of EngineOptions as "engine", and "gpu": whether the
+        process was given one.
+
+    Raises:
+      ValueError: jax does not see the GPU, besides what loading a model raises.
+    """
+    import jax
+    import numpy as np
+
+    from jaxphoton.api import Moondream
+
+    if settings["gpu"] and jax.default_backend() == "cpu":
+        raise ValueError("there are GPUs, but this jax uses none: install jaxphoton[cuda12], or set JAX_PLATFORMS=cpu")
+    options = settings["options"]
+    if "background" in options:
+        options["background"] = tuple(options["background"])
+    model = Moondream.from_pretrained(**options)
+    model.engine_config = EngineOptions(**settings["engine"]).applied(model.engine_config, model.config.text)
+    model.encode_image(np.zeros((1, 1, 3), np.uint8))  # compiles all programs
+    return _HealthyAnswerer(model), 2 * model.engine_config.max_rows
+
+
+class _HealthyAnswerer(LocalAnswerer):
+    """Ends with what only a new process can mend."""
+
+    def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
+        from jaxphoton.engine.engine import EngineError
+
+        for answer in super().answer(jobs):
+            if isinstance(answer.error, EngineError):
+                raise answer.error
+            yield answer
+
+
+def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
+    """stdin and stdout for the protocol alone; prints go to stderr."""
+    tasks, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return tasks, replies
+
+
+def _listen(tasks: IO[bytes], jobs: SimpleQueue[Job]) -> None:
+    """A thread of its own, so that the end of the run also ends a process that compiles or waits for its device."""
+    try:
+        while True:
+            jobs.put(read_job(tasks))
+    except EOFError:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    serve(load_model)

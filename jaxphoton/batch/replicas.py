@@ -1,0 +1,161 @@
+"""Several engine processes, one a GPU, behind one reader of jobs and one reader of answers.
+
+    with Replicas(replica_gpus(None), {"path_or_id": "vikhyatk/moondream2"}) as model:
+        for answer in model.answer(jobs): ...
+
+In place of a `Moondream` for whoever has jobs. This process opens no GPU. Every process is a new program (jax has
+threads, so never a fork), sees one GPU, loads the same model with the same options, and has image workers of its own.
+The first compiles; the others start when it is ready and find its programs in the cache. Memory: each process lets jax
+take what one process takes on that GPU, and here are held at most the jobs that all have, and those of one more.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, replace
+from typing import Any
+
+from jaxphoton.batch.board import Board, ReplicaError, Task
+from jaxphoton.batch.engine_options import EngineOptions
+from jaxphoton.batch.lane import Lane, Log
+from jaxphoton.image.process import worker_environment
+from jaxphoton.jobs import Answer, Desk, Job
+
+CLOSE_S = 10.0
+_DEFAULT = EngineOptions()
+
+
+class Replicas:
+    """Answers jobs with several engine processes. Close it (or use `with`).
+
+    A process that dies is started again, three times at most without an answer in between (see `lane`), and the jobs
+    it had are tried again one at a time (see `Board`). A job under which two processes died becomes an ImageError, the
+    others go on. One that hangs is not noticed. Ctrl-C reaches this process alone; when it ends, however that happens,
+    the others end too.
+    """
+
+    def __init__(
+        self,
+        gpus: Sequence[str | None],
+        options: Mapping[str, Any],
+        engine: EngineOptions = _DEFAULT,
+        *,
+        log: Log | None = None,
+        command: Sequence[str] = ("-m", "jaxphoton.batch.replica"),
+    ):
+        """Starts the processes and waits for the first.
+
+        Args:
+          gpus: one entry a process, see `replica_gpus`.
+          options: of `Moondream.from_pretrained`, without `engine`; JSON values.
+          engine: of each process; without `image_workers`, half the cores are shared among them.
+          log: takes lines for people: what the processes print, and when one dies; by default to stderr.
+          command: what Python runs in each.
+
+        Raises:
+          ReplicaError: none can start; the message says why.
+        """
+        if engine.image_workers is None:
+            engine = replace(engine, image_workers=max(1, min(8, (os.cpu_count() or 1) // 2 // len(gpus))))
+        settings = {"options": dict(options), "engine": asdict(engine)}
+        self._board = Board(len(gpus))
+        self._lanes = [
+            Lane(
+                number,
+                self._board,
+                command,
+                _environment(gpu),
+                settings | {"gpu": gpu is not None},
+                log or _to_stderr,
+            )
+            for number, gpu in enumerate(gpus)
+        ]
+        for lane in self._lanes:
+            lane.start()
+        try:
+            self._board.wait_until_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids, without those that are being replaced."""
+        return [replica.pid for lane in self._lanes if (replica := lane.replica)]
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds of all devices so far, by stage; see `LocalAnswerer`."""
+        totals: Counter[str] = Counter()
+        for lane in self._lanes:
+            for stages in list(lane.stages):
+                totals.update(stages)
+        return dict(totals)
+
+    def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
+        """Answers any number of jobs, each as it finishes, as `Moondream.answer`; images are paths or bytes.
+
+        Leaving early gives the jobs up; what the processes have at that moment, they finish for nobody.
+
+        Raises:
+          ReplicaError: no process is left, or this was closed. Jobs not answered by then have not failed.
+        """
+        room = (len(self._lanes) + 1) * self._board.room
+        desk = Desk(jobs, _no_picture, self._submit, _answered, _cancel, room=room, most=sys.maxsize)
+        for answer in desk.answers():
+            if isinstance(answer.error, ReplicaError):
+                raise answer.error
+            yield answer
+
+    def close(self) -> None:
+        """Ends the processes, within `CLOSE_S` seconds."""
+        self._board.fail(ReplicaError("the replicas were closed"))
+        deadline = time.monotonic() + CLOSE_S
+        for lane in self._lanes:
+            if replica := lane.replica:
+                replica.kill()
+        for lane in self._lanes:
+            # A future's callback runs in a lane, and may close this.
+            if lane is not threading.current_thread():
+                lane.join(max(0.0, deadline - time.monotonic()))
+
+    def __enter__(self) -> Replicas:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _submit(self, job: Job, _: None) -> list[Task]:
+        return [self._board.put(job)]
+
+
+def _environment(gpu: str | None) -> dict[str, str]:
+    """With which a process finds the modules that this one finds, and its GPU."""
+    environment = os.environ | {"PYTHONPATH": worker_environment()["PYTHONPATH"]}
+    return environment if gpu is None else environment | {"CUDA_VISIBLE_DEVICES": gpu}
+
+
+def _no_picture(_: Job) -> Future[None]:
+    """Pictures are prepared by the processes."""
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future
+
+
+def _answered(job: Job, _: None, tasks: list[Task]) -> Answer:
+    answer = tasks[0].future.result()
+    return Answer(job.key, answer.results, answer.error, answer.size, answer.notes)
+
+
+def _cancel(task: Task) -> None:
+    task.future.cancel()
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

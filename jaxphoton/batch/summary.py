@@ -1,0 +1,93 @@
+"""What a run came to."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from jaxphoton.batch.quality import WARNINGS
+from jaxphoton.batch.record import Record
+
+MILLION = 1_000_000
+
+
+class Tally:
+    """Counts the records of a run.
+
+    Attributes:
+      images, failed, tokens: of this run.
+      odd: images by what is odd about their texts.
+      reasons: failures by reason.
+    """
+
+    def __init__(self):
+        self.images = self.failed = self.tokens = 0
+        self.odd: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.start()
+
+    def start(self) -> None:
+        """The time counts from here on."""
+        self._began = time.monotonic()
+
+    def add(self, record: Record) -> None:
+        self.images += 1
+        self.tokens += record.tokens
+        if record.status == "failed":
+            self.failed += 1
+            self.reasons[record.reason] += 1
+        self.odd.update(warning for warning in record.warnings if warning in WARNINGS.values())
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def summary(self, stages: Mapping[str, float], price: float | None = None) -> dict[str, Any]:
+        """Figures of the run.
+
+        Args:
+          stages: seconds of the device by what it did.
+          price: of an hour of the machine.
+        """
+        seconds, total = self.seconds, sum(stages.values())
+        rate = self.images / seconds if seconds else 0.0
+        figures: dict[str, Any] = {
+            "images": self.images,
+            "failed": self.failed,
+            "tokens": self.tokens,
+            "seconds": seconds,
+            "images_per_s": rate,
+            "tokens_per_s": self.tokens / seconds if seconds else 0.0,
+            "stages": {name: spent / total for name, spent in stages.items()} if total else {},
+        }
+        if price is not None and rate:
+            figures["cost_per_million"] = cost_per_million(rate, price)
+        return figures
+
+    def lines(self, figures: Mapping[str, Any]) -> list[str]:
+        """The summary for people."""
+        speed = f"{figures['images_per_s']:.2f} images/s, {figures['tokens_per_s']:.0f} tokens/s"
+        lines = [f"{self.images:,} images in {duration(figures['seconds'])}: {speed}"]
+        if figures["stages"]:
+            lines.append("time: " + ", ".join(f"{name} {share:.0%}" for name, share in figures["stages"].items()))
+        if "cost_per_million" in figures:
+            lines.append(f"a million images would cost {figures['cost_per_million']:,.2f}")
+        for what, counts in (("failed", self.reasons), ("odd", self.odd)):
+            if counts:
+                lines.append(f"{what}: " + ", ".join(f"{name} {number:,}" for name, number in counts.most_common()))
+        return lines
+
+
+def cost_per_million(images_per_s: float, price: float) -> float:
+    """What a million images cost, at `price` an hour."""
+    return MILLION / images_per_s / 3600 * price
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: `3 h 07 min`, `2 min 05 s`, `4.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,172 @@
+"""What is asked about every image of a run, and the answers in the words of the journal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
+
+from jaxphoton.batch.errors import BatchError
+from jaxphoton.batch.sources.item import Item
+from jaxphoton.batch.variables import OWN, fill, variables
+from jaxphoton.jobs import Ask
+
+Kind = Literal["caption", "query", "detect", "point", "segment"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# What the text of a task is called in the journal, and which fields of a result are taken.
+_ASKED = {"caption": "prompt", "query": "question", "detect": "object", "point": "object", "segment": "object"}
+_FIELDS = {
+    "caption": ("caption",),
+    "query": ("answer", "reasoning"),
+    "detect": ("objects",),
+    "point": ("points",),
+    "segment": ("path", "bbox", "parse_error"),
+}
+_TEXT_SETTINGS = ("temperature", "top_p", "max_tokens", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One thing to ask.
+
+    Attributes:
+      kind: one of KINDS.
+      text: the question or the object, of a caption the prompt that takes the place of the model's own; may have
+        variables (see `variables.fill`).
+      length: of a caption without a prompt.
+      reasoning: of a query: whether the model thinks first; None leaves it to the model.
+    """
+
+    kind: Kind
+    text: str = ""
+    length: str = "normal"
+    reasoning: bool | None = None
+
+    def ask(self, item: Item, extension: str) -> tuple[str, dict[str, Any]]:
+        """Task and arguments for the model."""
+        if self.kind == "caption" and not self.text:
+            return "caption", {"length": self.length}
+        text = fill(self.text, item, extension)
+        if self.kind == "caption":
+            return "query", {"question": text, "reasoning": False}
+        if self.kind == "query":
+            return "query", {"question": text} | ({} if self.reasoning is None else {"reasoning": self.reasoning})
+        return self.kind, {"object": text}
+
+    def result(self, ask: Ask, result: Any) -> dict[str, Any]:
+        """A result as the journal has it."""
+        if self.kind == "caption" and self.text:
+            asked, found = {_ASKED["caption"]: ask.arguments["question"]}, {"caption": result["answer"]}
+        else:
+            name = _ASKED[self.kind]
+            asked = {"length": self.length} if self.kind == "caption" else {name: ask.arguments[name]}
+            found = {name: result[name] for name in _FIELDS[self.kind] if name in result}
+        end = {"tokens": len(result.tokens), "finish_reason": result.finish_reason}
+        return {"task": self.kind} | asked | found | end
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that is asked about every image.
+
+    Attributes:
+      tasks: at least one.
+      settings: how to generate, see `Moondream`.
+      captions: of every image, from consecutive seeds.
+      prefix, suffix: put around every caption; may have variables.
+      extension: of text files beside the images, for the variable `{caption}`.
+
+    Raises:
+      BatchError: several captions of an image would all be the same.
+    """
+
+    tasks: tuple[Task, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    captions: int = 1
+    prefix: str = ""
+    suffix: str = ""
+    extension: str = ".txt"
+
+    def __post_init__(self):
+        if self.captions > 1 and not self.settings.get("temperature"):
+            raise BatchError("several captions of an image need a temperature: greedy ones are all the same")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the texts need."""
+        texts = (*(task.text for task in self.tasks), self.prefix, self.suffix)
+        return tuple(dict.fromkeys(name for text in texts for name in variables(text) if name not in OWN))
+
+    @property
+    def varies(self) -> bool:
+        """Whether images are asked different things."""
+        return any(variables(text) for text in (*(task.text for task in self.tasks), self.prefix, self.suffix))
+
+    def asks(self, item: Item) -> tuple[Ask, ...]:
+        """What to ask about an image.
+
+        Raises:
+          EntryError: it has not what a text needs.
+        """
+        return tuple(
+            Ask(*task.ask(item, self.extension), settings)
+            for task in self.tasks
+            for settings in self._settings_of(task)
+        )
+
+    def results(self, item: Item, asks: Sequence[Ask], results: Sequence[Any]) -> tuple[dict[str, Any], ...]:
+        """The answers to `asks`, in the same order."""
+        tasks = [task for task in self.tasks for _ in self._settings_of(task)]
+        rows = [task.result(ask, result) for task, ask, result in zip(tasks, asks, results, strict=True)]
+        for row in rows if self.prefix or self.suffix else ():
+            if "caption" in row:
+                before, after = (fill(text, item, self.extension) for text in (self.prefix, self.suffix))
+                row["caption"] = before + row["caption"].strip() + after
+        return tuple(rows)
+
+    def description(self) -> dict[str, Any]:
+        """For the header of the journal."""
+        asked = [self._described(task) for task in self.tasks]
+        changed = {"captions_per_image": self.captions, "prefix": self.prefix, "suffix": self.suffix}
+        return {"tasks": asked, "generation": dict(self.settings)} | changed
+
+    def _settings_of(self, task: Task) -> list[dict[str, Any]]:
+        region = task.kind in ("detect", "point")
+        settings = {n: v for n, v in self.settings.items() if n in _TEXT_SETTINGS or region}
+        if task.kind != "caption" or self.captions == 1:
+            return [settings]
+        first = settings.get("seed")
+        return [settings | ({} if first is None else {"seed": (first + i) % 2**32}) for i in range(self.captions)]
+
+    def _described(self, task: Task) -> str:
+        if task.kind == "caption" and not task.text:
+            return f"caption:{task.length}"
+        how = {None: "", True: " (reasoning)", False: " (no reasoning)"}[task.reasoning]
+        return f"{task.kind}:{task.text}{how}"
+
+
+def parse_tasks(text: str, default: Mapping[str, Task]) -> tuple[Task, ...]:
+    """Tasks from a list such as "caption:short,detect:person,query:Is it day, or night?".
+
+    A comma separates where a task follows it. `default` has the tasks that may stand without a text.
+
+    Raises:
+      BatchError: something else.
+    """
+    tasks = []
+    for part in re.split(rf",(?=(?:{'|'.join(KINDS)})(?:[:,]|$))", text):
+        kind, _, about = part.partition(":")
+        if kind not in KINDS:
+            raise BatchError(f"task {part!r} is none of {', '.join(KINDS)}, with a text as in detect:person")
+        if not about.strip() and kind not in default:
+            raise BatchError(
+                f"task {kind!r} needs a text, as in {kind}:{'person' if kind != 'query' else 'Is it day?'}"
+            )
+        if not about.strip():
+            tasks.append(default[kind])
+        elif kind == "caption":
+            tasks.append(Task("caption", length=about))
+        else:
+            tasks.append(Task(cast(Kind, kind), about))
+    return tuple(tasks)

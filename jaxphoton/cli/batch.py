@@ -1,0 +1,198 @@
+"""From the options of a command to a run over all its images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from jaxphoton.cli.base import INTERRUPTED, OK, SOME_FAILED, CommandError, settings_of
+from jaxphoton.cli.dry_run import dry_run
+from jaxphoton.cli.images import digest_model, load_model
+from jaxphoton.cli.output import Lines, check_output, journal_path, write_exports
+from jaxphoton.cli.tracing import before_loading, recorded
+
+if TYPE_CHECKING:
+    from jaxphoton.batch.engine_options import EngineOptions
+    from jaxphoton.batch.journal import Journal
+    from jaxphoton.batch.local import LocalAnswerer
+    from jaxphoton.batch.replicas import Replicas
+    from jaxphoton.batch.sources import Item, Selection, Source
+    from jaxphoton.batch.tasks import Plan, Task
+
+_COUNT_S = 0.5  # to know the number of images for the first line
+
+
+def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], **texts: Any) -> int:
+    """Asks about every image that the options name; the exit code.
+
+    Args:
+      tasks: what to ask.
+      texts: more fields of the `Plan`.
+    """
+    from jaxphoton.batch.errors import BatchError, SettingsDiffer
+    from jaxphoton.batch.sources import Selection, SourceOptions, open_source, parse_shard
+    from jaxphoton.batch.sources.files import Files, OneFile
+    from jaxphoton.batch.sources.lists import TextList
+    from jaxphoton.batch.tasks import Plan
+    from jaxphoton.batch.variables import CAPTION_COLUMNS
+
+    try:
+        plan = Plan(tasks(), settings_of(args), extension=args.extension, **texts)
+        columns = SourceOptions(args.image_column, args.key_column, CAPTION_COLUMNS, plan.columns, args.root)
+        source = open_source(args.input, columns)
+        if plan.columns and type(source) in (Files, OneFile, TextList):
+            raise CommandError(f"{{{plan.columns[0]}}} is a column, and these images have none")
+        selection = Selection(parse_shard(args.shard) if args.shard else (0, 1), args.limit)
+        if args.dry_run:
+            return dry_run(args, plan, source, selection)
+        check_output(args, plan)
+        with ExitStack() as stack:
+            journal = _open_journal(args, plan)
+            if journal is not None:
+                stack.enter_context(journal)
+            return _run(args, plan, source, selection, journal)
+    except SettingsDiffer as error:
+        raise CommandError(f"{error}. Go on with --allow-changes, or begin again with --restart") from error
+    except BatchError as error:
+        raise CommandError(str(error)) from error
+
+
+def _open_journal(args: argparse.Namespace, plan: Plan) -> Journal | None:
+    from jaxphoton.batch.journal import Journal
+    from jaxphoton.batch.reading import JournalReader
+    from jaxphoton.batch.record import Header
+
+    path = journal_path(args)
+    if path is None:
+        return None
+    header = Header(_settings(args, plan), digest_model(args))
+    if args.restart and path.exists():
+        JournalReader(path).close()  # refuses what is not a journal
+        path.unlink()
+    journal = Journal(path, header, allow_changes=args.allow_changes, retry_failed=args.retry_failed)
+    if journal.torn:
+        _say(args, f"{path}: a torn last line was cut off; its image is done again")
+    for damage in journal.damage[:5]:
+        _say(args, f"{path}: {damage}; its image is done again")
+    return journal
+
+
+def _settings(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
+    """What changes the results, for the header of the journal."""
+    return {
+        "input": [spec.rstrip("/") for spec in args.input],
+        "columns": {"image": args.image_column, "key": args.key_column, "root": args.root},
+        **plan.description(),
+        "pictures": {
+            "max_pixels": args.max_pixels,
+            "background": args.alpha_background,
+            "allow_truncated": args.allow_truncated,
+            "fast_decode": args.fast_decode,
+        },
+        "dtype": args.dtype,
+        "deterministic": (args.rows or True) if args.deterministic else False,
+    }
+
+
+def _run(args: argparse.Namespace, plan: Plan, source: Source, selection: Selection, journal: Journal | None) -> int:
+    from jaxphoton.batch.progress import Progress
+    from jaxphoton.batch.summary import Tally
+
+    done = journal.counts.total() if journal is not None else 0
+    items = selection.items(source, journal.__contains__ if journal is not None else lambda key: False)
+    first = next(items, None)
+    tally, figures, stopped = Tally(), {}, False
+    with Progress(tally, lambda: selection.count(source), done) as progress:
+        _greet(args, progress.total(_COUNT_S), done, first is None)
+        if first is not None:
+            lines = Lines(journal, tally, progress, args.quiet)
+            figures, stopped = _answer(args, plan, chain([first], items), lines, journal, tally)
+    for line in tally.lines(figures) if figures else ():
+        _say(args, line)
+    failed = tally.failed if journal is None else journal.counts["failed"]
+    if journal is not None:
+        journal.flush()
+        part = selection.part(source)[0]
+        write_exports(args, journal.path, part, failed > 0)
+        if args.report:
+            from jaxphoton.batch.report import write_report
+
+            write_report(journal.path, args.report, source=part, summary=figures)
+    if failed:
+        of = tally.images if journal is None else journal.counts.total()
+        _say(args, f"{failed:,} of {of:,} image{'s' * (of != 1)} failed")
+    if stopped:
+        _say(args, "interrupted" + ("" if journal is None else "; the same command goes on"))
+        return INTERRUPTED
+    return SOME_FAILED if failed else OK
+
+
+def _answer(
+    args: argparse.Namespace, plan: Plan, items: Iterator[Item], lines: Lines, journal: Journal | None, tally: Any
+) -> tuple[dict[str, Any], bool]:
+    """Loads the model and runs; the figures, and whether the run was stopped."""
+    from jaxphoton.batch.dedupe import Dedupe
+    from jaxphoton.batch.runner import Runner
+    from jaxphoton.batch.signals import stoppable
+
+    before_loading(args)
+    dedupe = Dedupe(journal.path) if args.dedupe == "sha256" and journal is not None else None
+    with _answerer(args) as (answerer, gpus), stoppable() as stop:
+        tally.start()
+        Runner(answerer, plan, lines, lambda: stop.asked, dedupe).run(items)
+        price = None if args.gpu_hour_price is None else gpus * args.gpu_hour_price
+        return tally.summary(answerer.stages, price), stop.asked
+
+
+@contextmanager
+def _answerer(args: argparse.Namespace) -> Iterator[tuple[LocalAnswerer | Replicas, int]]:
+    """What answers, here or in several processes, and how many."""
+    from jaxphoton.batch.gpus import replica_gpus
+    from jaxphoton.batch.local import LocalAnswerer
+    from jaxphoton.batch.replicas import Replicas
+
+    engine = engine_options(args)
+    pictures = {
+        "background": args.alpha_background,
+        "allow_truncated": args.allow_truncated,
+        "fast_decode": args.fast_decode,
+    }
+    gpus = (None,) if args.replicas == 1 else replica_gpus(args.replicas)
+    if len(gpus) > 1:
+        if args.trace or args.jax_profile:
+            raise CommandError("--trace and --jax-profile look into one process: give --replicas 1")
+        options = {"path_or_id": args.model, "revision": args.revision, "dtype": args.dtype, **pictures}
+        if args.max_pixels is not None:
+            options["max_pixels"] = args.max_pixels
+        with Replicas(gpus, options, engine, log=lambda line: _say(args, line)) as replicas:
+            yield replicas, len(gpus)
+        return
+    model = load_model(args, **pictures)
+    model.engine_config = engine.applied(model.engine_config, model.config.text)
+    # The trace outermost: closing the model ends what is under way.
+    with recorded(args, model), model:
+        yield LocalAnswerer(model), 1
+
+
+def engine_options(args: argparse.Namespace) -> EngineOptions:
+    """What the options say about the engine."""
+    from jaxphoton.batch.engine_options import EngineOptions
+
+    return EngineOptions(args.rows, args.depth, args.workers, args.deterministic)
+
+
+def _greet(args: argparse.Namespace, total: int | None, done: int, finished: bool) -> None:
+    how = "greedy" if args.temperature == 0 else f"temperature {args.temperature:g}"
+    many = "images" if total is None else f"{total:,} image{'s' * (total != 1)}"
+    before = f", {done:,} done before" if done else ""
+    _say(args, f"{many}{before}, model {args.model}, {how}")
+    if finished:
+        _say(args, "nothing is left to do")
+
+
+def _say(args: argparse.Namespace, text: str) -> None:
+    print(f"jaxphoton {args.command}: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,143 @@
+"""Options of the commands that ask about images."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from jaxphoton.cli.base import CommandParser, add_model_options, add_sampling_options, number
+from jaxphoton.cli.tracing import add_trace_options
+
+EXISTING = ("skip", "overwrite", "append", "prepend")
+FORMS = ("jsonl", "sidecar", "parquet", "webdataset", "coco", "yolo")
+COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
+
+BATCH_HELP = """\
+input:
+  An image, a folder (with its subfolders; hidden files are left out), a glob, a list of images (.txt, one a line;
+  .jsonl and .parquet with columns), webdataset shards (.tar, shards-{000..099}.tar), an address of any of these
+  (s3://, gs://, https://), or hf://datasets/USER/NAME.
+
+output:
+  Without --out one JSON object a line, in the order of the images. With --out, by its suffix: .jsonl, .parquet, .json
+  (COCO boxes), .tar or a pattern like out-%05d.tar (webdataset, other members passed through), or a folder (a text
+  file an image). While it runs, everything goes to the journal OUT.journal, from which OUT is made at the end.
+  Give the same command again to go on after an interruption: what the journal has is not done again.
+  Images that fail are listed in NAME.failures.jsonl beside OUT, the others go on, and the exit code is 2.
+  Ctrl-C finishes what is under way; a second one stops at once, and loses no finished image either.
+"""
+
+
+def add_batch_options(parser: CommandParser, *, objects: bool = False) -> None:
+    """Everything but what is asked.
+
+    Args:
+      objects: the command finds objects; it writes no texts.
+    """
+    parser.add_argument("input", nargs="+", metavar="INPUT", help="images, see below")
+    parser.add_argument("--out", metavar="OUT", help="where the results go, see below (default: JSON lines to stdout)")
+    _add_selection(parser)
+    _add_output(parser)
+    _add_pictures(parser)
+    _add_run(parser)
+    add_model_options(parser)
+    add_sampling_options(parser, objects=objects)
+    add_trace_options(parser)
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which images")
+    group.add_argument("--limit", type=number(int, 1), metavar="N", help="the first N images")
+    group.add_argument("--shard", metavar="I/N", help="part I (from 0) of N; together the parts are the whole")
+    group.add_argument("--dedupe", choices=["none", "sha256"], default="none", help="ask about equal files once")
+    group.add_argument("--image-column", metavar="NAME", help="the column, or in a tar the extension, of the image")
+    group.add_argument("--key-column", metavar="NAME", help="the column that names an entry")
+    group.add_argument("--root", metavar="DIR", help="where relative paths in a list or table start from")
+    group.add_argument("--retry-failed", action="store_true", help="try the images again that failed before")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    add_export_options(group)
+    group.add_argument("--journal", type=Path, metavar="FILE", help="the journal (default: OUT.journal)")
+    group.add_argument("--allow-changes", action="store_true", help="go on though options differ from the journal's")
+    group.add_argument("--restart", action="store_true", help="throw the journal away and begin again")
+    group.add_argument("--report", type=Path, metavar="FILE", help="write a page to look at: report.html")
+    group.add_argument("--quiet", action="store_true", help="with --out, print no line for each image")
+
+
+def add_export_options(group: argparse._ArgumentGroup) -> None:
+    """The form of the output, and what happens to texts that are there already."""
+    group.add_argument("--form", choices=FORMS, help="the form of the output, if its suffix does not say it")
+    group.add_argument(
+        "--existing",
+        choices=EXISTING,
+        default="skip",
+        help="what to do with a text file, or a text in a tar, that is there already (default: skip)",
+    )
+    group.add_argument(
+        "--extension", default=".txt", metavar=".EXT", help="of text files: .txt, .caption, or .json (default: .txt)"
+    )
+
+
+def _add_pictures(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pictures")
+    group.add_argument(
+        "--alpha-background",
+        type=colour,
+        default=COLOURS["white"],
+        metavar="COLOUR",
+        help="behind transparent pixels: white, black, grey or #rrggbb (default: white)",
+    )
+    group.add_argument("--allow-truncated", action="store_true", help="use what a file cut short still shows")
+    group.add_argument("--fast-decode", action="store_true", help="read large JPEGs at a reduced size")
+    group.add_argument("--workers", type=number(int, 0), metavar="N", help="processes that decode pictures")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the run")
+    group.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same result to the last bit in any order, sharding and company; slower",
+    )
+    group.add_argument("--rows", type=number(int, 1), metavar="N", help="images decoded at once (default: what fits)")
+    group.add_argument(
+        "--replicas",
+        type=replicas,
+        default=1,
+        metavar="N",
+        help="engine processes, each with a GPU of its own; auto for one a visible GPU (default: 1)",
+    )
+    group.add_argument(
+        "--gpu-hour-price", type=number(float, 0), metavar="PRICE", help="tell what a million images would cost"
+    )
+    group.add_argument("--dry-run", action="store_true", help="count, read headers, plan the memory; ask nothing")
+    group.add_argument(
+        "--rate", type=number(float, 0, above=True), metavar="R", help="images a second, for the time of a --dry-run"
+    )
+
+
+def replicas(text: str) -> int | None:
+    """An argparse type: a number, or `auto` for None."""
+    return None if text == "auto" else number(int, 1)(text)
+
+
+def colour(text: str) -> tuple[int, int, int]:
+    """An argparse type: a name of COLOURS or #rrggbb."""
+    if text in COLOURS:
+        return COLOURS[text]
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(COLOURS)}, and not of the form #rrggbb")
+    red, green, blue = bytes.fromhex(text[1:])
+    return red, green, blue
+
+
+def text_of(text: str | None, file: Path | None) -> str | None:
+    """A prompt given as it is, or in a file.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    return file.read_text(encoding="utf-8").strip() if file is not None else text

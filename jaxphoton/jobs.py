@@ -1,0 +1,209 @@
+"""Many images, each asked the same or different things: prepared ahead of the engine, answered as they finish."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
+
+
+class HasFuture(Protocol):
+    """What an engine hands out for a request."""
+
+    @property
+    def future(self) -> Future[Any]: ...
+
+
+Request = TypeVar("Request", bound=HasFuture)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One thing to ask about an image.
+
+    Attributes:
+      task: "caption", "query", "detect", "point" or "segment".
+      arguments: of the task, such as "length", "question" or "object".
+      settings: how to generate, see `Moondream`.
+    """
+
+    task: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """An image and what to ask about it; its asks share one encoding where the engine shares prefixes.
+
+    Attributes:
+      key: comes back with the answer.
+      image: whatever `Moondream` takes.
+      asks: at least one.
+      name: of the image in errors; by default its path.
+    """
+
+    key: Hashable
+    image: Any
+    asks: tuple[Ask, ...]
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What became of a job: all its results, or the error that kept it from one of them.
+
+    Attributes:
+      results: in the order of the asks; `Result`s.
+      size: (height, width) of the upright picture; (0, 0) if it was not read.
+      notes: what was done to the picture on the way.
+    """
+
+    key: Hashable
+    results: tuple[Any, ...] = ()
+    error: Exception | None = None
+    size: tuple[int, int] = (0, 0)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """A job under way: its picture is being prepared, or waits, or its requests are in the engine."""
+
+    job: Job
+    picture: Future[Any]
+    requests: list[Any] = field(default_factory=list)
+    unfinished: int = 0
+
+
+class Desk(Generic[Request]):
+    """Takes jobs to an engine and brings answers back, as fast as both go; for one use.
+
+    A thread of its own reads the jobs, so that a slow source keeps no finished work waiting. Of all jobs at most
+    `room` are under way, and at most `most` requests in the engine (or those of a single job): memory and the
+    engine's queue do not grow with their number.
+
+    Args:
+      prepare: starts preparing the picture of a job.
+      submit: hands the requests of a job over, given its picture; each has a `future`.
+      answer: the answer of a job whose requests have all finished well.
+      cancel: gives a request up.
+    """
+
+    def __init__(
+        self,
+        jobs: Iterable[Job],
+        prepare: Callable[[Job], Future[Any]],
+        submit: Callable[[Job, Any], list[Request]],
+        answer: Callable[[Job, Any, list[Request]], Answer],
+        cancel: Callable[[Request], None],
+        room: int,
+        most: int,
+    ):
+        self._jobs, self._prepare, self._submit, self._answer, self._cancel = jobs, prepare, submit, answer, cancel
+        self._room, self._most = threading.Semaphore(room), most
+        # What has happened: a picture is there, a request has finished, or (None) the jobs have ended.
+        self._events: SimpleQueue[tuple[_Work | None, Any]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._under_way: set[_Work] = set()
+        self._ready: deque[_Work] = deque()
+        self._in_engine = 0
+        self._left = False
+
+    def answers(self) -> Iterator[Answer]:
+        """Answers in the order in which they finish; then raises what reading the jobs has raised.
+
+        Leaving early gives up what is under way.
+        """
+        threading.Thread(target=self._read, name="jaxphoton-jobs", daemon=True).start()
+        ended, fault = False, None
+        try:
+            while not ended or self._under_way:
+                work, event = self._events.get()
+                if work is None:
+                    ended, fault = True, event
+                elif event is work.picture:
+                    self._ready.append(work)
+                else:
+                    self._in_engine -= 1
+                    work.unfinished -= 1
+                    if not work.unfinished:
+                        yield self._finish(work)
+                while self._ready and self._has_room(self._ready[0]):
+                    work = self._ready.popleft()
+                    if (failure := self._start(work)) is not None:
+                        yield failure
+            if fault is not None:
+                raise fault
+        finally:
+            self._leave()
+
+    def _has_room(self, work: _Work) -> bool:
+        return not self._in_engine or self._in_engine + len(work.job.asks) <= self._most
+
+    def _read(self) -> None:
+        """The thread that reads the jobs."""
+        jobs, fault = iter(self._jobs), None
+        try:
+            while self._enter() and (job := next(jobs, None)) is not None:
+                work = _Work(job, self._prepare(job))
+                with self._lock:
+                    if self._left:
+                        work.picture.cancel()
+                        return
+                    self._under_way.add(work)
+                work.picture.add_done_callback(partial(self._happened, work))
+        except BaseException as error:
+            fault = error
+        finally:
+            if isinstance(jobs, Generator):
+                jobs.close()
+            self._events.put((None, fault))
+
+    def _enter(self) -> bool:
+        self._room.acquire()
+        return not self._left
+
+    def _happened(self, work: _Work, future: Future[Any]) -> None:
+        self._events.put((work, future))
+
+    def _start(self, work: _Work) -> Answer | None:
+        """Asks about a picture; the answer if that is impossible."""
+        try:
+            work.requests = self._submit(work.job, work.picture.result())
+        except Exception as error:  # this picture's fault; the others go on
+            self._forget(work)
+            return Answer(work.job.key, error=error)
+        work.unfinished = len(work.requests)
+        self._in_engine += work.unfinished
+        for request in work.requests:
+            request.future.add_done_callback(partial(self._happened, work))
+        return None
+
+    def _finish(self, work: _Work) -> Answer:
+        self._forget(work)
+        for request in work.requests:
+            error = request.future.exception()
+            if isinstance(error, Exception):
+                return Answer(work.job.key, error=error)
+        return self._answer(work.job, work.picture.result(), work.requests)
+
+    def _forget(self, work: _Work) -> None:
+        with self._lock:
+            self._under_way.discard(work)
+        self._room.release()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._left = True
+            under_way, self._under_way = self._under_way, set()
+        self._room.release()
+        for work in under_way:
+            work.picture.cancel()
+            for request in work.requests:
+                self._cancel(request)

@@ -1,0 +1,78 @@
+"""An engine process without a model: `python -m tests.batch.fake_replica`. What it does is in the settings' path_or_id
+and in the bytes of the images."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from queue import SimpleQueue
+
+from jaxphoton.batch.replica import serve
+from jaxphoton.batch.wire import Message
+from jaxphoton.engine.metrics import RequestMetrics
+from jaxphoton.image.errors import ImageError
+from jaxphoton.jobs import Answer, Job
+from jaxphoton.results import Result
+
+METRICS = RequestMetrics(1.5, 0.1, 0.2, 0.3, 0.4, 0.9, 7, 3, 2, 0)
+ERRORS = {
+    b"broken": ImageError("its name", "corrupt", "the image data is damaged"),
+    b"value": ValueError("no such setting"),
+    b"other": ZeroDivisionError("by zero"),
+}
+
+
+class Fake:
+    """Finishes its jobs two by two, the second first, and the last one when no other comes for a while."""
+
+    def __init__(self):
+        self.stages = {"decode": 0.0}
+
+    def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
+        queue: SimpleQueue[Job | None] = SimpleQueue()
+        threading.Thread(target=lambda: [queue.put(job) for job in jobs], daemon=True).start()
+        while first := queue.get():
+            time.sleep(0.002)
+            second = None if queue.empty() else queue.get()
+            for job in (second, first):
+                if job is not None:
+                    self.stages["decode"] += 1.0
+                    yield answered(job)
+
+
+def answered(job: Job) -> Answer:
+    image = job.image if isinstance(job.image, bytes) else job.image.encode()
+    if image.startswith(b"poison"):
+        time.sleep(0.02)  # those it came with have begun
+        os.kill(os.getpid(), signal.SIGKILL)
+    if image == b"stuck":
+        time.sleep(3600)
+    if image in ERRORS:
+        return Answer(job.key, error=ERRORS[image])
+    result = Result({"caption": image.decode(), "pid": os.getpid(), "asked": [ask.arguments for ask in job.asks]})
+    result.finish_reason, result.seed, result.tokens, result.logprob, result.metrics = "stop", 5, (3, 4), -0.1, METRICS
+    return Answer(job.key, (result,), None, (3, 4), ("rotated",))
+
+
+def load(settings: Message) -> tuple[Fake, int]:
+    how = settings["options"]["path_or_id"]
+    if how == "refused":
+        raise FileNotFoundError("no such model")
+    if how == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how.startswith("/"):
+        print("loading", flush=True)
+        while not os.path.exists(how):
+            time.sleep(0.01)
+    if how == "talks":
+        os.write(1, b"\x00\x00\x00\x05hello\n")  # of a library in C
+        print("said on the way", flush=True)
+    return Fake(), 6
+
+
+if __name__ == "__main__":
+    print("printed by a start-up file", flush=True)
+    serve(load)

@@ -1,0 +1,82 @@
+"""GPUs are counted as CUDA and jax would see them."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from jaxphoton.batch import gpus
+from jaxphoton.batch.errors import BatchError
+from jaxphoton.batch.gpus import replica_gpus, visible_gpus
+
+PLAIN = "GPU 0: NVIDIA A (UUID: GPU-11)\nGPU 1: NVIDIA A (UUID: GPU-22)\n"
+SPLIT = """\
+GPU 0: NVIDIA A (UUID: GPU-11)
+GPU 1: NVIDIA A (UUID: GPU-22)
+  MIG 1g.10gb     Device  0: (UUID: MIG-aa)
+  MIG 1g.10gb     Device  1: (UUID: MIG-bb)
+"""
+
+
+@pytest.fixture
+def lists(tmp_path, monkeypatch):
+    """Puts an `nvidia-smi` with this output on the path."""
+
+    def lists(text: str, code: int = 0) -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n[ \"$1\" = -L ] || exit 9\ncat <<'END'\n{text}END\nexit {code}\n")
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    return lists
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("", ()),
+        ("-1", ()),
+        ("NoDevFiles", ()),
+        ("3", ("3",)),
+        ("2, 0", ("2", "0")),
+        ("0,-1,1", ("0",)),
+        ("GPU-8932f937,MIG-1234", ("GPU-8932f937", "MIG-1234")),
+    ],
+)
+def test_what_cuda_visible_devices_says(value, found, lists):
+    lists(PLAIN)
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": value}) == found
+
+
+@pytest.mark.parametrize(("text", "found"), [(PLAIN, ("0", "1")), (SPLIT, ("0", "MIG-aa", "MIG-bb")), ("", ())])
+def test_what_nvidia_smi_says(text, found, lists):
+    lists(text)
+    assert visible_gpus({}) == found
+
+
+def test_a_platform_without_gpus(lists):
+    lists(PLAIN)
+    assert visible_gpus({"JAX_PLATFORMS": "cpu"}) == visible_gpus({"JAX_PLATFORMS": "tpu,cpu"}) == ()
+    assert visible_gpus({"JAX_PLATFORMS": "cuda,cpu"}) == visible_gpus({"JAX_PLATFORMS": ""}) == ("0", "1")
+
+
+def test_without_nvidia_smi_the_driver_is_asked(lists, tmp_path, monkeypatch):
+    lists("it is broken\n", 9)
+    driver = tmp_path / "gpus"
+    monkeypatch.setattr(gpus, "Path", lambda _: driver)
+    assert visible_gpus({}) == ()
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (driver / name).mkdir(parents=True)
+    assert visible_gpus({}) == ("0", "1")
+
+
+def test_replicas_get_a_gpu_each():
+    none, three = {"CUDA_VISIBLE_DEVICES": ""}, {"CUDA_VISIBLE_DEVICES": "4,5,6"}
+    assert replica_gpus(None, three) == ("4", "5", "6")
+    assert replica_gpus(2, three) == ("4", "5")
+    assert replica_gpus(None, none) == (None,)
+    assert replica_gpus(2, none) == (None, None)
+    with pytest.raises(BatchError, match="4 replicas need 4 GPUs, visible here: 4, 5, 6"):
+        replica_gpus(4, three)

@@ -1,0 +1,113 @@
+"""What is shown of a run, and what tells two models apart."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+import pytest
+
+from jaxphoton.batch.digest import model_digest
+from jaxphoton.batch.local import LocalAnswerer
+from jaxphoton.batch.progress import Progress
+from jaxphoton.batch.record import Record
+from jaxphoton.batch.summary import Tally, cost_per_million, duration
+from jaxphoton.engine.metrics import LaunchMetrics
+
+TEXT = {"task": "caption", "caption": "a cat", "tokens": 7, "finish_reason": "stop"}
+
+
+def launch(kind: str, began: float, arrived: float, plan: float = 0.0) -> LaunchMetrics:
+    zero = dict.fromkeys(("number", "rows", "zombies", "images", "pages", "slot"), 0)
+    times = dict.fromkeys(("launch", "sample", "sampled", "wait", "commit"), 0.0)
+    return LaunchMetrics(kind=kind, began=began, arrived=arrived, plan=plan, **zero, **times)
+
+
+def test_the_device_s_time_is_shared_out_among_the_stages():
+    before = []
+    engine = SimpleNamespace(on_metrics=before.append)
+    launches = [
+        launch("prefill", 10.0, 12.0),
+        launch("step", 11.0, 13.0),  # enqueued while the prefill ran
+        launch("step", 17.0, 19.0, plan=0.5),  # 4 s without any image, half a second of planning
+    ]
+
+    def answer(jobs):
+        for each in launches:
+            engine.on_metrics(each)
+            yield each
+
+    answerer = LocalAnswerer(SimpleNamespace(_front=SimpleNamespace(engine=engine), answer=answer))
+    assert list(answerer.answer([])) == launches == before
+    assert answerer.stages == {"waiting for images": 4.0, "encode and prefill": 2.0, "decode": 2.5, "idle": 0.5}
+    assert engine.on_metrics == before.append
+
+
+def test_a_summary_has_shares_and_costs():
+    tally = Tally()
+    tally.add(Record("a", "ok", results=(TEXT,), warnings=("cut off at the token limit", "first of 2 frames")))
+    tally.add(Record("b", "failed", reason="empty"))
+    figures = tally.summary({"decode": 3.0, "idle": 1.0}, price=3.6)
+    assert (figures["images"], figures["failed"], figures["tokens"]) == (2, 1, 7)
+    assert figures["stages"] == {"decode": 0.75, "idle": 0.25}
+    assert figures["cost_per_million"] == pytest.approx(1000 / figures["images_per_s"])
+    text = "\n".join(tally.lines(figures))
+    assert "decode 75%" in text and "failed: empty 1" in text and "odd: cut off at the token limit 1" in text
+    assert "frames" not in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.21, "4.2 s"), (125, "2 min 05 s"), (3599.7, "1 h 00 min"), (11220, "3 h 07 min")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_costs():
+    assert cost_per_million(100, 3.6) == pytest.approx(10.0)
+
+
+def test_a_log_gets_a_line_now_and_then():
+    stream, tally = io.StringIO(), Tally()
+    with Progress(tally, lambda: 8, 2, stream, log_s=0.0) as progress:
+        assert progress.total(60) == 8
+        tally.add(Record("a", "failed", reason="empty"))
+        progress.update()
+        tally.add(Record("b", "ok", results=(TEXT,)))
+        progress.update()
+    first, second = stream.getvalue().splitlines()
+    assert first.startswith("3 of 8 (38%) images") and "1 failed" in first
+    assert second.startswith("4 of 8 (50%) images") and "tokens/s" in second and second.endswith("left")
+
+
+def test_progress_goes_on_where_nobody_can_count():
+    def count():
+        raise OSError("no listing")
+
+    stream, tally = io.StringIO(), Tally()
+    with Progress(tally, count, 0, stream, log_s=0.0) as progress:
+        assert progress.total(60) is None
+        tally.add(Record("a", "ok", results=(TEXT,)))
+        progress.update()
+    assert stream.getvalue().startswith("1 images")
+
+
+def test_a_digest_sees_names_settings_and_weights_but_not_the_place(tmp_path):
+    def folder(name: str, weights: bytes, **files: bytes):
+        root = tmp_path / name
+        root.mkdir()
+        for file, data in {"model.safetensors": weights, ".git_note": name.encode(), **files}.items():
+            (root / file).write_bytes(data)
+        return model_digest(root)
+
+    large = bytes(9 << 20)
+    digests = {
+        folder("a", large),
+        folder("other", large[:-1] + b"\1"),
+        folder("begin", b"\1" + large[1:]),
+        folder("size", large + b"\0"),
+        folder("settings", large, **{"config.json": b"{}"}),
+    }
+    assert len(digests) == 5
+    assert folder("b", large) == model_digest(tmp_path / "a")
+    assert model_digest(tmp_path / "a" / "model.safetensors") not in digests

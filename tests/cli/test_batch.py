@@ -1,0 +1,207 @@
+"""Runs that go on, split, repeat and report: everything around the journal of a command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jaxphoton.batch.reading import JournalReader
+from jaxphoton.cli.main import main
+from tests.batch.rig import json_lines, make_folder, make_tar, picture, read_tar
+
+pytestmark = pytest.mark.smoke
+
+
+def asked(model) -> list[str]:
+    """The images that were asked about since the last call."""
+    names = [name for name, *_ in model.calls]
+    model.calls.clear()
+    return sorted(names)
+
+
+def test_the_same_command_goes_on(model, folder, tmp_path, capsys):
+    command = ["caption", str(folder), "--out", str(tmp_path / "x.jsonl")]
+    assert main([*command, "--limit", "2"]) == 0
+    assert asked(model) == ["a.JPG", "b.png"]
+    assert main(command) == 0
+    assert asked(model) == ["c.webp"]
+    model.loaded = {}
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert asked(model) == [] and model.loaded == {} and "nothing is left to do" in captured.err
+    assert len(json_lines(tmp_path / "x.jsonl")) == 3
+
+
+def test_other_settings_are_refused_unless_told(model, folder, tmp_path, capsys):
+    command = ["caption", str(folder), "--out", str(tmp_path / "x.jsonl")]
+    assert main([*command, "--limit", "1"]) == 0
+    assert main([*command, "--length", "short"]) == 1
+    message = capsys.readouterr().err
+    assert '"caption:normal"' in message and '"caption:short"' in message and "--allow-changes" in message
+    assert main([*command, "--model", "other"]) == 1
+    assert main([*command, "--length", "short", "--allow-changes"]) == 0
+    assert asked(model) == ["a.JPG", "b.png", "c.webp"]
+    assert main([*command, "--length", "short", "--restart"]) == 0
+    assert asked(model) == ["a.JPG", "b.png", "c.webp"]
+
+
+def test_restart_leaves_other_files_alone(model, folder, tmp_path, capsys):
+    (tmp_path / "x.jsonl.journal").write_text("my diary")
+    assert main(["caption", str(folder), "--out", str(tmp_path / "x.jsonl"), "--restart"]) == 1
+    assert (
+        tmp_path / "x.jsonl.journal"
+    ).read_text() == "my diary" and "not a jaxphoton journal" in capsys.readouterr().err
+
+
+def test_failed_images_are_tried_again_when_told(model, folder, tmp_path):
+    (folder / "bad.png").write_bytes(b"junk")
+    command = ["caption", str(folder), "--out", str(tmp_path / "x.jsonl")]
+    assert main(command) == 2 and main(command) == 2
+    assert (tmp_path / "x.failures.jsonl").exists()
+    bad = folder / "bad.png"
+    bad.rename(folder / "good.png")
+    (folder / "bad.png").symlink_to("b.png")
+    asked(model)
+    assert main([*command, "--retry-failed"]) == 2  # the fake goes by the name
+    bad.unlink()
+    assert asked(model) == ["good.png"]
+
+
+def test_shards_together_are_the_whole(model, folder, tmp_path):
+    make_folder(folder, [f"{n}.png" for n in range(30)])
+    for index in range(3):
+        assert main(["caption", str(folder), "--shard", f"{index}/3", "--out", str(tmp_path / f"{index}.jsonl")]) == 0
+    keys = [line["key"] for index in range(3) for line in json_lines(tmp_path / f"{index}.jsonl")]
+    assert len(keys) == len(set(keys)) == 33
+
+
+def test_several_tasks_are_one_job(model, folder, tmp_path):
+    out = tmp_path / "x.jsonl"
+    tasks = "caption:short,query:Is it day, or night?,detect:red car,caption"
+    assert main(["caption", str(folder / "b.png"), "--tasks", tasks, "--length", "long", "--out", str(out)]) == 0
+    assert [(task, arguments) for _, task, arguments, _ in model.calls] == [
+        ("caption", {"length": "short"}),
+        ("query", {"question": "Is it day, or night?"}),
+        ("detect", {"object": "red car"}),
+        ("caption", {"length": "long"}),
+    ]
+    (line,) = json_lines(out)
+    assert [result["task"] for result in line["results"]] == ["caption", "query", "detect", "caption"]
+    assert main(["export", f"{out}.journal", "--out", str(tmp_path / "boxes.json")]) == 0
+    assert json.loads((tmp_path / "boxes.json").read_text())["annotations"]
+
+
+def test_several_captions_have_seeds_of_their_own(model, folder, tmp_path):
+    options = ["--captions-per-image", "3", "--temperature", "1", "--seed", "8"]
+    assert main(["caption", str(folder / "b.png"), *options]) == 0
+    assert [settings["seed"] for *_, settings in model.calls] == [8, 9, 10]
+
+
+def test_prompts_and_prefixes_have_variables(model, folder, tmp_path):
+    (folder / "b.txt").write_text("an old caption\n")
+    (tmp_path / "prompt.txt").write_text("What is {name} in {dir}? It was: {caption}. {not a variable}\n")
+    options = ["--prompt-file", str(tmp_path / "prompt.txt"), "--prefix", "{name}: ", "--suffix", " #x"]
+    assert main(["caption", str(folder / "b.png"), *options, "--out", str(tmp_path / "x.jsonl")]) == 0
+    question = "What is b in photos? It was: an old caption. {not a variable}"
+    assert model.calls[0][1:3] == ("query", {"question": question})
+    assert json_lines(tmp_path / "x.jsonl")[0]["caption"] == "b: red #x"
+
+
+def test_columns_are_variables_and_an_entry_without_one_fails_alone(model, folder, tmp_path):
+    rows = [{"image": "b.png", "thing": "a hat", "caption": "old"}, {"image": "a.JPG"}]
+    (folder / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "x.jsonl"
+    assert main(["detect", str(folder / "list.jsonl"), "--object", "{thing}", "--out", str(out)]) == 2
+    assert [arguments for _, _, arguments, _ in model.calls] == [{"object": "a hat"}]
+    assert sorted(line.get("reason", "") for line in json_lines(out)) == ["", "bad-entry"]
+    with JournalReader(f"{out}.journal") as reader:
+        assert {record.org_caption for record in reader.records()} == {"old", ""}
+
+
+def test_a_variable_that_no_image_can_have_is_fatal(model, folder, capsys):
+    assert main(["caption", str(folder), "--prompt", "What is {nmae}?"]) == 1
+    assert "nmae" in capsys.readouterr().err
+
+
+def test_equal_files_are_asked_about_once(model, folder, tmp_path):
+    root = make_folder(tmp_path / "many", ["x.png", "y.png", "z.png"])
+    for name in ("x2.png", "x3.png", "sub/x4.png"):
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(root / "x.png", root / name)
+    command = ["caption", str(root), "--out", str(tmp_path / "x.jsonl"), "--dedupe", "sha256"]
+    assert main(command) == 0
+    assert len(asked(model)) == 3
+    captions = {line["key"]: line["caption"] for line in json_lines(tmp_path / "x.jsonl")}
+    assert len({captions[key] for key in ("x.png", "x2.png", "x3.png", "sub/x4.png")}) == 1 and len(captions) == 6
+    shutil.copy(root / "y.png", root / "y2.png")
+    assert main(command) == 0
+    assert asked(model) == [] and len(json_lines(tmp_path / "x.jsonl")) == 7
+
+
+@pytest.mark.parametrize("existing", ["skip", "overwrite", "append", "prepend"])
+def test_text_files_go_beside_the_images(model, folder, existing):
+    (folder / "b.txt").write_text("old\n")
+    assert main(["caption", str(folder), "--out", str(folder), "--existing", existing]) == 0
+    new = "Ein schöner Kreis: b"
+    expected = {"skip": "old", "overwrite": new, "append": f"old\n{new}", "prepend": f"{new}\nold"}[existing]
+    assert (folder / "b.txt").read_text(encoding="utf-8").strip() == expected
+    assert (folder / "sub/c.txt").exists() and Path(f"{folder}.journal").exists()
+
+
+def test_a_tar_comes_back_with_captions(model, tmp_path):
+    source = make_tar(tmp_path / "in.tar", {"a.png": picture(1), "a.cls": b"7", "b.png": picture(2)})
+    out = tmp_path / "out.tar"
+    assert main(["caption", str(source), "--out", str(out)]) == 0
+    assert read_tar(out).keys() == {"a.png", "a.cls", "a.txt", "b.png", "b.txt"}
+    again = tmp_path / "again.tar"
+    assert main(["export", f"{out}.journal", "--out", str(again), "--extension", ".caption"]) == 0
+    assert "a.caption" in read_tar(again)
+
+
+def test_a_table_and_its_failures(model, folder, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (folder / "bad.png").write_bytes(b"junk")
+    assert main(["caption", str(folder), "--out", str(tmp_path / "x.parquet")]) == 2
+    table = parquet.read_table(tmp_path / "x.parquet").to_pylist()
+    assert {row["key"] for row in table if row["re_caption"]} == {"a.JPG", "b.png", "sub/c.webp"}
+    assert main(["export", str(tmp_path / "x.parquet.journal"), "--out", str(tmp_path / "f.jsonl"), "--failures"]) == 0
+    assert [line["key"] for line in json_lines(tmp_path / "f.jsonl")] == ["bad.png"]
+
+
+def test_a_report_is_written_at_the_end_and_later(model, folder, tmp_path):
+    page, later = tmp_path / "report.html", tmp_path / "later.html"
+    out = tmp_path / "x.jsonl"
+    assert main(["caption", str(folder), "--out", str(out), "--report", str(page), "--gpu-hour-price", "2"]) == 0
+    assert "sub/c.webp" in page.read_text(encoding="utf-8")
+    assert main(["export", f"{out}.journal", "--report", str(later)]) == 0
+    assert "sub/c.webp" in later.read_text(encoding="utf-8")
+
+
+def test_the_summary_names_speed_cost_and_what_is_odd(model, folder, tmp_path, capsys):
+    (folder / "bad.png").write_bytes(b"junk")
+    before = model._result
+
+    def cut(name, number, ask):
+        result = before(name, number, ask)
+        result.finish_reason = "length"
+        return result
+
+    model._result = cut
+    assert main(["caption", str(folder), "--gpu-hour-price", "2"]) == 2
+    errors = capsys.readouterr().err
+    assert "images/s" in errors and "a million images would cost" in errors
+    assert "failed: not-an-image 1" in errors and "cut off at the token limit 3" in errors
+
+
+def test_a_dry_run_reads_headers_and_asks_nothing(model, folder, tmp_path, capsys):
+    (folder / "page.jpg").write_text("<html>")
+    out = tmp_path / "x.jsonl"
+    options = ["--dry-run", "--rate", "2", "--gpu-hour-price", "3", "--out", str(out), "--model", "moondream2"]
+    assert main(["caption", str(folder), *options]) == 0
+    text = capsys.readouterr().out
+    assert "4 images" in text and "not-an-image 1" in text and "6 x 4" in text
+    assert "weights" in text and "keys and values" in text and "time: 2.0 s" in text and "million" in text
+    assert not model.calls and not out.exists() and not Path(f"{out}.journal").exists()

@@ -1,0 +1,78 @@
+"""Keys and values kept in float8."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxphoton.config import EngineConfig, named_config
+from jaxphoton.engine import memory
+from jaxphoton.engine.device import Device, Programs
+from jaxphoton.engine.state import Kernels, PagedCache, paged_attend
+from tests.engine import tiny
+from tests.engine.schedules import schedule
+from tests.engine.test_kernels import CONFIG
+from tests.engine.tiny import Loop, Poisoned
+
+ENGINE = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((3, 9),), kv_dtype="float8", host_masks=False)
+
+
+def answers(kernels: str) -> list:
+    programs = Programs(tiny.parameters(), CONFIG, tiny.TABLES, dataclasses.replace(ENGINE, kernels=kernels))
+    cache, _ = programs.fresh_state()
+    assert cache.k.dtype == cache.v.dtype == jnp.float8_e4m3fn
+    loop = Loop(programs, Device(Poisoned(programs)))
+    return [[(t.id, t.bins) for t in s.tokens] for number in range(4) for s in loop.run(schedule(number))[0]]
+
+
+def test_kernels_and_plain_forms_give_the_same_tokens():
+    plain = answers("reference")
+    assert sum(map(len, plain)) > 20
+    assert answers("interpret") == plain
+
+
+@pytest.mark.parametrize("scale", [None, 0.25])
+def test_what_is_read_back_is_what_was_written_rounded_once(scale):
+    rows, tokens, text = 2, 3, CONFIG.text
+    random = np.random.default_rng(0)
+    q, k, v = (
+        jnp.asarray(random.normal(size=(rows, tokens, heads, text.head_dim)), jnp.float32)
+        for heads in (text.n_heads, text.n_kv_heads, text.n_kv_heads)
+    )
+    k = k.at[0, 0, 0, 0].set(1e6)  # beyond the largest float8
+    scales = None if scale is None else jnp.full((text.n_layers, 2), scale, jnp.float32)
+    positions = jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32)[None], (rows, tokens))
+    nothing = jnp.zeros(rows, jnp.int32)
+    tables = jnp.arange(1, 1 + rows, dtype=jnp.int32)[:, None]
+    attending = paged_attend(
+        Kernels("reference"), tables, positions, jnp.ones((rows, tokens), bool), nothing, nothing, scales
+    )
+    cache = PagedCache.zeros(text, 1 + rows, 4, jnp.float8_e4m3fn)
+    out, cache = attending(1, q, k, v, cache)
+    factor = 1.0 if scale is None else scale
+    stored = cache.k[1, tables[:, 0], :tokens].astype(jnp.float32) * factor
+    assert stored[0, 0, 0, 0] == 448 * factor
+    rest = jnp.abs(stored - k).at[0, 0, 0, 0].set(0.0)
+    assert float(jnp.max(rest / (jnp.abs(k) + 2**-6 * factor))) < 2**-4 + 1e-3  # three bits behind the point
+    assert bool(jnp.all(jnp.isfinite(out)))
+
+
+def test_pools_that_the_kernels_cannot_address_are_made_smaller():
+    text, engine = named_config("moondream2").text, EngineConfig(kv_dtype="float8", max_rows=64, step_rows=(64,))
+    numbers = 24 * 16 * 32 * 64  # of a page
+    for limit in (2**31 * 3, 2**35):
+        pages = memory.pool_pages(text, engine, 1, limit, used=0, scratch=0)
+        assert not 2**31 < pages * numbers <= 2**32
+        assert pages * numbers >= 2**31 - numbers
+
+
+def test_half_the_bytes_of_bfloat16():
+    shapes = [
+        jax.eval_shape(lambda d=d: PagedCache.zeros(CONFIG.text, 4, 16, d)) for d in ("float8_e4m3fn", "bfloat16")
+    ]
+    small, large = (sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shape)) for shape in shapes)
+    assert 2 * small == large

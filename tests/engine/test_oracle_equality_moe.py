@@ -1,0 +1,111 @@
+"""The same of a family with experts, tau attention and linear region heads: its skills in one batch, segment too."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxphoton.config import MoeConfig, named_config
+from jaxphoton.engine.device import Device, Programs
+from jaxphoton.model.params import Params
+from jaxphoton.oracle import Oracle
+from jaxphoton.skills import automaton, registry
+from jaxphoton.skills.base import Token
+from tests.engine import tiny
+from tests.engine.judge import ROUTER_GAP, Judge
+from tests.engine.schedules import schedule
+from tests.engine.test_oracle_equality import run_and_compare
+from tests.engine.tiny import Loop, Poisoned, Schedule, at_once, request
+
+# A step of 8 rows chooses 16 experts, the most for which the chosen ones are read; a prefill reads all.
+CONFIG = dataclasses.replace(
+    tiny.CONFIG,
+    text=dataclasses.replace(
+        tiny.CONFIG.text,
+        n_layers=3,
+        n_kv_heads=4,
+        rope_theta=1_500_000.0,
+        tau_attn=True,
+        moe=MoeConfig(num_experts=16, start_layer=1, experts_per_token=2, expert_inner_dim=12),
+    ),
+    region=dataclasses.replace(tiny.CONFIG.region, decoder_arch="linear", use_ln=True),
+    tokenizer=named_config("moondream3").tokenizer,
+)
+KINDS = {"text": 0.15, "reasoning": 0.3, "detect": 0.15, "point": 0.15, "segment": 0.25}
+SCHEDULES = 100
+GRAMMARS = registry.grammars(CONFIG.tokenizer)
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return tiny.drawn(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def programs(params) -> Programs:
+    tables = automaton.build(GRAMMARS, CONFIG.text.vocab_size)
+    engine = dataclasses.replace(tiny.ENGINE, prefill_lengths=(6,), vision=((3, 9),), host_masks=False)
+    return Programs(params, CONFIG, tables, engine)
+
+
+@pytest.fixture(scope="module")
+def device(programs) -> Device:
+    return Device(Poisoned(programs))
+
+
+@pytest.fixture(scope="module")
+def judge(params) -> Judge:
+    return Judge(Oracle(params, CONFIG), GRAMMARS)
+
+
+def test_random_schedules_give_what_the_oracle_gives(programs, device, judge):
+    loop, set_back = Loop(programs, device), 0
+    for number in range(SCHEDULES):
+        try:
+            set_back += run_and_compare(loop, judge, schedule(number, KINDS))
+        except BaseException as error:
+            error.add_note(f"schedule {number}")
+            raise
+    assert len(judge.near_ties) <= max(1, judge.judged // 1000), judge.near_ties
+    assert set_back > 0, "the schedules never set a sequence back"
+
+
+def test_every_skill_in_one_batch(programs, device, judge):
+    requests = [
+        request(grammar, 3 + seed, seed % 3, seed=seed, temperature=1.5, max_tokens=14)
+        for seed, grammar in enumerate(list(KINDS) * 3)
+    ]
+    run_and_compare(Loop(programs, device), judge, Schedule(at_once(*requests)))
+    segments = [judge.expected(r).tokens for r in requests if r.grammar == "segment"]
+    assert any(token.bins is not None for tokens in segments for token in tokens)
+
+
+def test_a_wrong_token_is_excused_only_behind_a_router_near_tie(judge, monkeypatch):
+    asked = request("segment", prompt=4, picture=0, temperature=1.5, max_tokens=9, seed=3)
+    answer = judge.expected(asked)
+    wrong = [*answer.tokens[:-1], Token((answer.tokens[-1].id + 1) % 7 + 30)]
+    other = Judge(judge.oracle, GRAMMARS)
+    with pytest.raises(AssertionError):
+        other.compare(asked, wrong, answer.finish_reason)
+    replay = judge.oracle.replay
+    for gap, excused in ((2 * ROUTER_GAP, False), (ROUTER_GAP / 2, True)):
+        monkeypatch.setattr(
+            judge.oracle,
+            "replay",
+            lambda *a, gap=gap: [dataclasses.replace(r, router_gap=np.float32(gap)) for r in replay(*a)],
+        )
+        if excused:
+            other.compare(asked, wrong, answer.finish_reason)
+        else:
+            with pytest.raises(AssertionError):
+                other.compare(asked, wrong, answer.finish_reason)
+    assert len(other.near_ties) == 1
+
+
+def test_the_router_gap_is_the_smallest_so_far(judge):
+    asked = request("text", prompt=6, max_tokens=6, temperature=1.5)
+    readouts = judge.oracle.replay(asked.prompt, None, judge.expected(asked).tokens)
+    gaps = np.array([readout.router_gap for readout in readouts])
+    assert np.isfinite(gaps).all() and (gaps > 0).all() and (np.diff(gaps) <= 0).all()

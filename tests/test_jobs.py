@@ -1,0 +1,174 @@
+"""The desk between jobs and an engine: every job is answered once, whatever comes first."""
+
+from __future__ import annotations
+
+import random
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxphoton.jobs import Answer, Ask, Desk, Job
+
+ROOM, MOST = 5, 4
+S = 60
+
+
+@dataclass(eq=False)
+class Request:
+    key: int
+    future: Future = field(default_factory=Future)
+
+
+class Rig:
+    """Finishes one thing that is under way whenever it is told to, in an order that the test chooses."""
+
+    def __init__(self, choose=lambda things: 0, broken=frozenset(), refused=frozenset()):
+        self.choose, self.broken, self.refused = choose, broken, refused
+        self.open: list[Future] = []
+        self.keys: dict[Future, int] = {}
+        self.cancelled: list[int] = []
+        self.read = self.answered = self.most_ahead = self.most_requests = self.requests = 0
+        self.lock = threading.Condition()
+
+    def jobs(self, asks):
+        for key, count in enumerate(asks):
+            self.read += 1
+            self.most_ahead = max(self.most_ahead, self.read - self.answered)
+            yield Job(key, f"{key}.png", (Ask("caption"),) * count)
+
+    def _open(self, key, future):
+        with self.lock:
+            self.open.append(future)
+            self.keys[future] = key
+            self.lock.notify()
+
+    def prepare(self, job):
+        future = Future()
+        self._open(job.key, future)
+        return future
+
+    def submit(self, job, picture):
+        assert picture == job.key
+        if job.key in self.refused:
+            raise ValueError("refused")
+        requests = [Request(job.key) for _ in job.asks]
+        with self.lock:
+            self.requests += len(requests)
+        if len(requests) <= MOST:
+            self.most_requests = max(self.most_requests, self.requests)
+        for request in requests:
+            request.future.add_done_callback(self._left)
+            self._open(job.key, request.future)
+        return requests
+
+    def _left(self, _):
+        with self.lock:
+            self.requests -= 1
+
+    def answer(self, job, picture, requests):
+        return Answer(job.key, tuple(request.future.result() for request in requests))
+
+    def cancel(self, request):
+        self.cancelled.append(request.key)
+
+    def desk(self, jobs):
+        return Desk(jobs, self.prepare, self.submit, self.answer, self.cancel, ROOM, MOST)
+
+    def finish_one(self):
+        with self.lock:
+            if not self.lock.wait_for(lambda: self.open, 0.05):
+                return
+            future = self.open.pop(self.choose(len(self.open)))
+        key = self.keys[future]
+        if key in self.broken:
+            self.broken -= {key}
+            future.set_exception(OSError("broken"))
+        else:
+            future.set_result(key)
+
+    def run(self, desk) -> list[Answer]:
+        done, answers = threading.Event(), []
+
+        def drive():
+            while not done.is_set():
+                self.finish_one()
+
+        driver = threading.Thread(target=drive)
+        driver.start()
+        try:
+            for answer in desk.answers():
+                self.answered += 1
+                answers.append(answer)
+        finally:
+            done.set()
+            driver.join(S)
+        return answers
+
+
+@given(st.lists(st.integers(1, 6), max_size=25), st.integers(0, 2**32), st.data())
+def test_every_job_is_answered_once_in_any_order(asks, seed, data):
+    numbers = range(len(asks))
+    broken = frozenset(data.draw(st.sets(st.sampled_from(numbers)) if asks else st.just(set())))
+    refused = frozenset(data.draw(st.sets(st.sampled_from(numbers)) if asks else st.just(set())))
+    rig = Rig(random.Random(seed).randrange, broken, refused)
+    answers = rig.run(rig.desk(rig.jobs(asks)))
+    assert sorted(answer.key for answer in answers) == list(numbers)
+    for answer in answers:
+        if answer.key in broken | refused:
+            assert isinstance(answer.error, (OSError, ValueError)) and not answer.results
+        else:
+            assert answer.results == (answer.key,) * asks[answer.key] and answer.error is None
+    assert rig.most_ahead <= ROOM + 1
+    if not broken:
+        assert rig.most_requests <= MOST
+
+
+def test_an_exception_of_the_jobs_comes_after_the_answers():
+    def jobs(rig):
+        yield from rig.jobs([1, 2])
+        raise LookupError("the source is gone")
+
+    rig, answers = Rig(), []
+    desk = rig.desk(jobs(rig))
+    with pytest.raises(LookupError, match="the source is gone"):
+        list(_collect(rig, desk, answers))
+    assert sorted(answers) == [0, 1]
+
+
+def _collect(rig, desk, answers):
+    done = threading.Event()
+
+    def drive():
+        while not done.is_set():
+            rig.finish_one()
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    try:
+        for answer in desk.answers():
+            answers.append(answer.key)
+            yield answer
+    finally:
+        done.set()
+        driver.join(S)
+
+
+def test_leaving_early_gives_up_what_is_under_way_and_closes_the_jobs():
+    rig, closed = Rig(), threading.Event()
+
+    def jobs():
+        try:
+            yield from rig.jobs([1] * 1000)
+        finally:
+            closed.set()
+
+    desk = rig.desk(jobs())
+    answers = _collect(rig, desk, [])
+    next(answers)
+    answers.close()
+    assert closed.wait(S)
+    assert rig.read <= 2 + 2 * ROOM

@@ -134,7 +134,7 @@ def _images(args: argparse.Namespace, paths: list[Any], count: int, seed: int) -
     """Images of one load: the paths given, over and over, or synthetic ones."""
     from jaxphoton.measure.throughput import synthetic_images
 
-    return list(islice(cycle(paths), count)) if paths else list(synthetic_images(count, *args.size, seed))
+    return list(islice(cycle(paths), count)) if paths else list(synthetic_images(count, *args.size, seed=seed))
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -157,7 +157,8 @@ def _grammars(tokens: int, eos: int) -> dict[str, Grammar]:
 def interleaved(bench: PipelineBench, rounds: int, callbacks: bool = False) -> tuple[list[Run], list[Run]]:
     """(blocking, pipelined) runs, one of each a round; with `callbacks` the second kind delivers by callback."""
     second = bench.run_with_callbacks if callbacks else bench.run
-    bench.run(1), second(2)  # warm-up
+    for warm_up in (bench.run, second):
+        warm_up(2)
     pairs = [(bench.run(1), second(2)) for _ in range(rounds)]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 

@@ -7,6 +7,7 @@ import io
 import threading
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
+from importlib import import_module
 from queue import SimpleQueue
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,9 @@ import pyarrow as pa
 from jaxphoton.jobs import Answer, Ask, Job
 
 if TYPE_CHECKING:
-    import ray.data
-
     from jaxphoton.config import EngineConfig
+
+Dataset = Any  # a ray.data.Dataset: Ray is an extra, and need not be there for type checkers
 
 # Greedy, so that a block which Ray runs again comes out the same.
 GREEDY: Mapping[str, Any] = MappingProxyType({"temperature": 0})
@@ -194,14 +195,14 @@ class Captioner:
 
 
 def caption_dataset(
-    ds: ray.data.Dataset,
+    ds: Dataset,
     model: str,
     *,
     replicas: int | None = None,
     batch_size: int = 64,
     num_cpus: float | None = None,
     **options: Any,
-) -> ray.data.Dataset:
+) -> Dataset:
     """The dataset with the columns of a `Captioner` added, by one actor a GPU; on the CPU where Ray knows no GPU.
 
     Args:
@@ -211,8 +212,8 @@ def caption_dataset(
       batch_size: rows that are handed to an actor, and come back, together.
       num_cpus: that Ray sets aside for an actor and its image workers; None for Ray's choice.
     """
-    import ray
-
+    ray: Any = import_module("ray")
+    import_module("ray.data")
     gpus = int(ray.cluster_resources().get("GPU", 0))
     pool = ray.data.ActorPoolStrategy(
         size=max(1, gpus) if replicas is None else replicas,

@@ -146,7 +146,7 @@ def test_a_chain_is_its_calls_one_after_the_other(name):
     chained = jax.jit(ops.chain(ops.on_layer(name, static, "reference"), 2))(ops.spread(arrays, static, 2))
     once = jax.jit(ops.call(name, static, "reference"))
     out = once(arrays)
-    again = once(arrays | ({"q": out} if "q" in arrays else {"index": arrays["index"] + (out[0] & 1)}))
+    again = once(arrays | ops.following(arrays, out))
     needed = np.isfinite(np.asarray(again[1])) if isinstance(again, tuple) else None
     assert ops.error(chained, again) < 1e-5 and ops.other_tokens(chained, again, needed) == 0
 

@@ -80,13 +80,13 @@ def chain(run: Callable[[Arrays, int], Any], links: int = LINKS) -> Callable[[Ar
         out = None
         for link in range(links):
             out = run(arrays, link)
-            arrays = arrays | _following(arrays, out)
+            arrays = arrays | following(arrays, out)
         return out
 
     return chained
 
 
-def _following(arrays: Arrays, out: Any) -> Arrays:
+def following(arrays: Arrays, out: Any) -> Arrays:
     """What the next call of a chain takes from this one: an attention's output is its query, a token moves its
     counter, mixed experts are its input, for other experts, lest the cache holds their matrices."""
     if "q" in arrays:

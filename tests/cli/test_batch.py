@@ -106,7 +106,8 @@ def test_prompts_and_prefixes_have_variables(model, folder, tmp_path):
     options = ["--prompt-file", str(tmp_path / "prompt.txt"), "--prefix", "{name}: ", "--suffix", " #x"]
     assert main(["caption", str(folder / "b.png"), *options, "--out", str(tmp_path / "x.jsonl")]) == 0
     question = "What is b in photos? It was: an old caption. {not a variable}"
-    assert model.calls[0][1:3] == ("query", {"question": question})
+    # A caption in other words: a model that thinks before it answers is not asked to.
+    assert model.calls[0][1:3] == ("query", {"question": question, "reasoning": False})
     assert json_lines(tmp_path / "x.jsonl")[0]["caption"] == "b: red #x"
 
 

@@ -121,7 +121,9 @@ def _run(args: argparse.Namespace, plan: Plan, source: Source, selection: Select
         if args.report:
             from jaxphoton.batch.report import write_report
 
-            write_report(journal.path, args.report, source=part, summary=figures)
+            # The page counts images and tokens itself, those of earlier runs too.
+            summary = {name: value for name, value in figures.items() if name not in ("images", "failed", "tokens")}
+            write_report(journal.path, args.report, source=part, summary=summary)
     if failed:
         of = tally.images if journal is None else journal.counts.total()
         _say(args, f"{failed:,} of {of:,} image{'s' * (of != 1)} failed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.skills.constraint import Constraint, MakeConstraint
 
 KEYS = ("schema", "choices")
+CHECKED = 16  # restrictions kept: a run asks the same of every image
 
 
 class AnswerGrammars:
@@ -28,6 +30,7 @@ class AnswerGrammars:
         except ImportError as error:
             raise ImportError("schema and choices need llguidance: pip install 'jaxphoton[grammar]'") from error
         self._vocab_size, self._config = vocab_size, config
+        self._checked = lru_cache(CHECKED)(self._check)
         self._tokenizer = LLTokenizer(tokenizer.to_json(), n_vocab=vocab_size, eos_token=config.eos_id)
 
     def compile(self, restriction: Mapping[str, Any], reasoning: bool) -> MakeConstraint:
@@ -38,16 +41,26 @@ class AnswerGrammars:
         """
         from llguidance import LLMatcher
 
-        grammar = _grammar(restriction)
-        fault = LLMatcher.validate_grammar(grammar, self._tokenizer)
-        if fault:
-            raise ValueError(f"setting {next(iter(restriction))} cannot be used: {fault}")
+        grammar = self._checked(*_document(restriction))
 
         def make() -> Constraint:
             answer = _Matched(LLMatcher(self._tokenizer, grammar), self._vocab_size)
             return _AfterReasoning(answer, self._config.answer_id, self._vocab_size) if reasoning else answer
 
         return make
+
+    def _check(self, kind: str, document: str) -> str:
+        from llguidance import LLMatcher
+
+        if kind == "choices":
+            grammar = LLMatcher.grammar_from_lark(document)
+        else:
+            # One way to write a document: free white space is what a model that has lost its way would never leave.
+            grammar = LLMatcher.grammar_from_json_schema(document, overrides={"whitespace_flexible": False})
+        fault = LLMatcher.validate_grammar(grammar, self._tokenizer)
+        if fault:
+            raise ValueError(f"setting {kind} cannot be used: {fault}")
+        return grammar
 
 
 def take_restriction(settings: Mapping[str, Any] | None) -> tuple[Mapping[str, Any] | None, Mapping[str, Any]]:
@@ -64,20 +77,18 @@ def take_restriction(settings: Mapping[str, Any] | None) -> tuple[Mapping[str, A
     return {key: value for key, value in settings.items() if key not in KEYS}, restriction
 
 
-def _grammar(restriction: Mapping[str, Any]) -> str:
-    from llguidance import LLMatcher
-
+def _document(restriction: Mapping[str, Any]) -> tuple[str, str]:
+    """The kind of a restriction and its text, as hashable data."""
     ((kind, value),) = restriction.items()
     if kind == "choices":
         if isinstance(value, str) or not all(isinstance(choice, str) for choice in value):
             raise TypeError(f"setting choices must be a list of texts, got {value!r}")
         if not value or not all(value):
             raise ValueError("setting choices must be a list of one or more texts, none of them empty")
-        return LLMatcher.grammar_from_lark("start: " + " | ".join(json.dumps(c, ensure_ascii=False) for c in value))
+        return kind, "start: " + " | ".join(json.dumps(c, ensure_ascii=False) for c in value)
     if not isinstance(value, Mapping):
         raise TypeError(f"setting schema must be a JSON schema as a mapping, not {type(value).__name__}")
-    # One way to write a document: free white space is what a model that has lost its way would never leave.
-    return LLMatcher.grammar_from_json_schema(json.dumps(value), overrides={"whitespace_flexible": False})
+    return kind, json.dumps(value)
 
 
 class _Matched:

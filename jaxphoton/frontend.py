@@ -204,8 +204,6 @@ class Frontend:
         """
         if image is None and skill.needs_image:
             raise ValueError(f"{skill.name} needs an image")
-        if isinstance(image, Prepared):
-            image = self._encoded(image)
         ready = None if image is None else self.encode(image).image
         constraint = skill.constraint if isinstance(skill, Query) else None
         request = Request(

@@ -208,8 +208,8 @@ def allowed_ids(state: State, vocab_size: int, constraint: Constraint | None) ->
     mask = np.full(vocab_size, state.allow is None)
     mask[list(state.suppress if state.allow is None else state.allow)] = state.allow is not None
     if constraint is not None:
-        words = constraint.mask()
-        mask &= np.array([bool(words[i // 32] >> np.uint32(i % 32) & np.uint32(1)) for i in range(vocab_size)])
+        words, ids = constraint.mask(), np.arange(vocab_size)
+        mask &= (words[ids // 32] >> (ids % 32).astype(np.uint32)) & np.uint32(1) > 0
     return mask
 
 

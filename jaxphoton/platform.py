@@ -70,13 +70,19 @@ def use_compilation_cache() -> None:
     JAXPHOTON_CACHE names another folder; empty, it switches the cache off. Thresholds are lowered because the
     default ones skip small programs.
     """
-    place = os.environ.get("JAXPHOTON_CACHE", str(Path.home() / ".cache" / "jaxphoton"))
+    place = cache_folder()
     users: Any = jax.config  # its options are attributes that type checkers do not know
-    if users.jax_compilation_cache_dir is not None or not place:
+    if users.jax_compilation_cache_dir is not None or place is None:
         return
-    jax.config.update("jax_compilation_cache_dir", str(Path(place) / "xla" / _machine()))
+    jax.config.update("jax_compilation_cache_dir", str(place / "xla" / _machine()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def cache_folder() -> Path | None:
+    """Where things are kept from run to run; None if JAXPHOTON_CACHE is empty."""
+    place = os.environ.get("JAXPHOTON_CACHE", str(Path.home() / ".cache" / "jaxphoton"))
+    return Path(place) if place else None
 
 
 def _machine() -> str:

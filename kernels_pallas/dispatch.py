@@ -18,6 +18,7 @@ import jax
 Device = Any  # a jax.Device, which type checkers take for a variable
 BACKENDS = ("reference", "triton", "interpret")
 OLDEST = 80  # compute capability 8.0: what Triton compiles for
+FLOAT8_FROM = 89  # below it Triton casts no float8
 
 _log = logging.getLogger(__name__)
 
@@ -51,14 +52,21 @@ class Target:
         return cls("cuda", capability, getattr(device, "core_count", None) or 128)
 
 
-def choose(op: str, backend: str | None, target: Target | None, refusals: Sequence[str] = ()) -> str:
+def choose(
+    op: str,
+    backend: str | None,
+    target: Target | None,
+    refusals: Sequence[str] = (),
+    operands: Sequence[jax.Array] = (),
+) -> str:
     """The backend that computes `op`.
 
     Args:
       op: its name, for messages.
       backend: one of BACKENDS; None or "auto" takes `triton` where it can, else `reference`.
       target: what the program is compiled for; None for jax's default device.
-      refusals: why the kernel cannot take these shapes and dtypes on any device; empty if it can.
+      refusals: why this kernel cannot take these shapes and dtypes on any device; empty if it can.
+      operands: large arrays that it reads, for what all kernels refuse.
 
     Raises:
       KernelUnavailable: the backend asked for cannot do it.
@@ -68,7 +76,9 @@ def choose(op: str, backend: str | None, target: Target | None, refusals: Sequen
         raise KernelUnavailable(f"{op}: unknown backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
     if backend == "reference":
         return "reference"
-    reasons = list(refusals) + ([] if backend == "interpret" else _device_refusals(target))
+    reasons = [*refusals, *overflows(operands)]
+    if backend != "interpret":
+        reasons += _device_refusals(target, operands)
     if backend in ("triton", "interpret"):
         if reasons:
             raise KernelUnavailable(f"{op}: {backend} cannot be used: {'; '.join(reasons)}")
@@ -78,11 +88,20 @@ def choose(op: str, backend: str | None, target: Target | None, refusals: Sequen
     return "reference" if reasons else "triton"
 
 
-def _device_refusals(target: Target) -> list[str]:
+def overflows(operands: Sequence[jax.Array]) -> list[str]:
+    """Which operands no kernel can address: Pallas-Triton counts elements in signed 32 bits up to 2^32 bytes, which is
+    too few for one-byte elements."""
+    sizes = [x.size for x in operands if x.dtype.itemsize == 1 and 2**31 < x.size <= 2**32]
+    return [f"{size} one-byte elements, between 2^31 and 2^32, overflow its offsets" for size in sizes[:1]]
+
+
+def _device_refusals(target: Target, operands: Sequence[jax.Array]) -> list[str]:
     if target.platform != "cuda":
         return [f"it runs on NVIDIA GPUs, not on {target.platform}"]
-    if target.capability is not None and target.capability < OLDEST:
-        return [f"it needs compute capability {OLDEST / 10}, this device has {target.capability / 10}"]
+    float8 = any(x.dtype.itemsize == 1 for x in operands)
+    what, needed = ("float8", FLOAT8_FROM) if float8 else ("it", OLDEST)
+    if target.capability is not None and target.capability < needed:
+        return [f"{what} needs compute capability {needed / 10}, this device has {target.capability / 10}"]
     return []
 
 

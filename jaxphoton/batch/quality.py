@@ -31,11 +31,11 @@ _LONGEST = 32
 
 def flags(results: Sequence[Mapping[str, Any]]) -> tuple[Flag, ...]:
     """What is odd about the results of one image (`Record.results`), in the order of `FLAGS`."""
-    texts = [text for result in results if (text := text_of(result)) is not None]
+    found = texts(results)
     odd = {
         "cut-off": any(result.get("finish_reason") == "length" for result in results),
-        "empty": any(not text.strip() for text in texts),
-        "repeated": any(map(repeats, texts)),
+        "empty": any(not text.strip() for text in found),
+        "repeated": any(map(repeats, found)),
     }
     return tuple(flag for flag in FLAGS if odd[flag])
 
@@ -44,6 +44,11 @@ def text_of(result: Mapping[str, Any]) -> str | None:
     """The caption or the answer of a result; None for boxes and points."""
     text = result.get("caption", result.get("answer"))
     return text if isinstance(text, str) else None
+
+
+def texts(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The captions and answers among the results of one image."""
+    return [text for result in results if (text := text_of(result)) is not None]
 
 
 def repeats(text: str) -> bool:

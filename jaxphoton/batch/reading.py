@@ -99,6 +99,10 @@ class JournalReader:
                 if isinstance(entry, Record) and index.get(entry.key) == offset:
                     yield entry
 
+    def __contains__(self, key: str) -> bool:
+        """Whether there is a record of `key`."""
+        return key in self._indexed()
+
     def get(self, key: str) -> Record | None:
         """The last record of one key, None where there is none."""
         offset = self._indexed().get(key)

@@ -50,14 +50,16 @@ class Programs:
         self._device = next(iter(params.text.wte.sharding.device_set))
         self.kernels = Kernels(engine.kernels, Target.of(self._device))
         self._kv_dtype = FLOAT8 if engine.kv_dtype == "float8" else params.text.wte.dtype
+        self.family = Family(config, automaton, self.table, self.mask_words, self.kernels)
         # The text programs do not take the vision leaves: every argument costs host time.
         self.text_params = dataclasses.replace(params, vision=None)
         self._compiled = self._compile_to_fit()
 
     def fresh_state(self) -> tuple[PagedCache, RowState]:
-        device = self.params.text.wte.sharding
-        cache = PagedCache.zeros(self.config.text, self.pages, self.engine.page_size, self._kv_dtype)
-        return jax.device_put((cache, RowState.zeros(self.engine.max_rows)), device)
+        with jax.default_device(self._device):  # made elsewhere and moved, a pool would need its size there too
+            cache = PagedCache.zeros(self.config.text, self.pages, self.engine.page_size, self._kv_dtype)
+            rows = RowState.zeros(self.engine.max_rows)
+        return jax.device_put((cache, rows), self.params.text.wte.sharding)
 
     def __getitem__(self, key: tuple) -> Callable:
         return self._compiled[key]
@@ -85,7 +87,7 @@ class Programs:
         return size_pool(self.config.text, self.engine, item, weights, scratch, source, *memory_of(self._device))
 
     def _compile(self) -> dict[tuple, Callable]:
-        family = Family(self.config, self.automaton, self.table, self.mask_words, self.kernels)
+        family = self.family
         cache, rows = jax.eval_shape(self.fresh_state)
         jobs: dict[tuple, Callable[[], Any]] = {}
         for batch in self.buckets.step:

@@ -164,7 +164,7 @@ class Captioner:
     def _ask(self, given: Mapping[str, Any]) -> Ask:
         arguments = self._arguments | {name: value for name, value in given.items() if value is not None}
         if self._task == "caption" and "prompt" in arguments:
-            return Ask("query", {"question": arguments["prompt"]}, self._settings)
+            return Ask("query", {"question": arguments["prompt"], "reasoning": False}, self._settings)
         return Ask(self._task, arguments, self._settings)
 
     def _row(self, answer: Answer) -> dict[str, Any]:

@@ -23,8 +23,7 @@ class CallbackDevice(Device):
         super().__init__(compiled)
         self._compiled = compiled
         self._arrived: deque[np.ndarray] = deque()
-        family = Family(compiled.config, compiled.automaton, compiled.table, compiled.mask_words, compiled.kernels)
-        self._run = jax.jit(partial(_step, self._arrived.append, family), donate_argnums=(1, 2))
+        self._run = jax.jit(partial(_step, self._arrived.append, compiled.family), donate_argnums=(1, 2))
 
     def step(self, plan: StepPlan) -> tuple[np.ndarray, Any]:
         control = self._control.step(plan.sequences, self._compiled.buckets.step[-1])

@@ -30,8 +30,8 @@ def compiled_scratch(config: ModelConfig, dtype: str, engine: EngineConfig) -> d
     """
     # The pool is an argument of the programs: its size is not part of their scratch, and need not be of the key.
     engine = dataclasses.replace(engine, kv_pages=2)
-    place = _folder()
-    file = place / f"{_key(config, dtype, engine)}.json" if place else None
+    place = platform.cache_folder()
+    file = place / "scratch" / f"{_key(config, dtype, engine)}.json" if place else None
     if file and file.is_file():
         return {tuple(key): size for key, size in json.loads(file.read_text(encoding="utf-8"))}
     platform.use_compilation_cache()
@@ -46,12 +46,6 @@ def compiled_scratch(config: ModelConfig, dtype: str, engine: EngineConfig) -> d
         part.write_text(json.dumps([[list(key), size] for key, size in scratch.items()]), encoding="utf-8")
         part.replace(file)
     return scratch
-
-
-def _folder() -> Path | None:
-    """Beside the compiled programs (`platform.use_compilation_cache`); None where they are not kept."""
-    place = os.environ.get("JAXPHOTON_CACHE", str(Path.home() / ".cache" / "jaxphoton"))
-    return Path(place) / "scratch" if place else None
 
 
 def _key(config: ModelConfig, dtype: str, engine: EngineConfig) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxphoton.engine.device import memory_of
+
 BATCH_SECONDS = 0.1
 BATCHES = 5
 MOST_LAUNCHES = 300
@@ -52,7 +54,7 @@ def _batch(launch: Callable[[], Any], count: int) -> float:
 
 def memory_limit() -> int | None:
     """Bytes of device memory that arrays may take; None where nobody says."""
-    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return memory_of(jax.local_devices()[0])[0]
 
 
 def copy_bandwidth() -> float:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
-from jaxphoton.model.layers import einsum, linear
+from jaxphoton.model.layers import einsum, gelu_exact, linear
 from jaxphoton.model.params import ExpertParams
 from kernels_pallas.dispatch import Target
 from kernels_pallas.moe_decode import moe_decode
@@ -102,7 +102,7 @@ def _dense(params: ExpertParams, x: jax.Array, experts: jax.Array, weights: jax.
     if params.fc1_scale is not None:
         hidden = hidden * params.fc1_scale[:, None, :]
     u, g = jnp.split(hidden, 2, axis=-1)
-    fed = (jax.nn.gelu(u, approximate=False) * (g + 1)).astype(x.dtype)
+    fed = (gelu_exact(u) * (g + 1)).astype(x.dtype)
     out = einsum("eti,edi->etd", fed, params.fc2_w.astype(x.dtype), out=jnp.float32)
     if params.fc2_scale is not None:
         out = out * params.fc2_scale[:, None, :]

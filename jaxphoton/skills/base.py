@@ -72,3 +72,14 @@ class Skill(Protocol):
     def parse(self, generation: Generation, decode: Decode) -> dict[str, Any]:
         """The result in the shape of the `moondream` client."""
         ...
+
+
+def box(x: float, y: float, width: float, height: float, clamp: bool) -> dict[str, float]:
+    """The corners of a box around (x, y), fractions of the picture; with `clamp` cut at its border."""
+    corners = {
+        "x_min": x - width / 2,
+        "y_min": y - height / 2,
+        "x_max": x + width / 2,
+        "y_max": y + height / 2,
+    }
+    return {name: min(1.0, max(0.0, at)) for name, at in corners.items()} if clamp else corners

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from jaxphoton.config import TokenizerConfig
 from jaxphoton.prompt.templates import Prompt
-from jaxphoton.skills.base import REGION_DEFAULTS, Decode, Generation
+from jaxphoton.skills.base import REGION_DEFAULTS, Decode, Generation, box
 from jaxphoton.skills.grammar import Grammar, State
 from jaxphoton.skills.settings import Settings
 
@@ -47,13 +47,4 @@ class Detect:
         values = [token.value for token in generation.content if token.value is not None]
         # A sequence cut off inside an object leaves one that is not whole: dropped.
         whole = zip(values[::3], values[1::3], values[2::3], strict=False)
-        return {"objects": [self._box(x[0], y[0], size[0], size[1]) for x, y, size in whole]}
-
-    def _box(self, x: float, y: float, width: float, height: float) -> dict[str, float]:
-        corners = {
-            "x_min": x - width / 2,
-            "y_min": y - height / 2,
-            "x_max": x + width / 2,
-            "y_max": y + height / 2,
-        }
-        return {name: min(1.0, max(0.0, at)) for name, at in corners.items()} if self.clamp else corners
+        return {"objects": [box(x[0], y[0], size[0], size[1], self.clamp) for x, y, size in whole]}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from jaxphoton.config import TokenizerConfig
 from jaxphoton.prompt.templates import Prompt
-from jaxphoton.skills.base import REGION_DEFAULTS, Decode, Generation, Token
+from jaxphoton.skills.base import REGION_DEFAULTS, Decode, Generation, Token, box
 from jaxphoton.skills.grammar import Grammar, State
 from jaxphoton.skills.settings import Settings
 
@@ -90,14 +90,7 @@ class Outline:
         if len(value) == 1:
             self._centre.append(value[0])
         elif self.bbox is None and len(self._centre) >= 2:
-            (x, y), (width, height) = self._centre[:2], value
-            corners = {
-                "x_min": x - width / 2,
-                "y_min": y - height / 2,
-                "x_max": x + width / 2,
-                "y_max": y + height / 2,
-            }
-            self.bbox = {name: min(1.0, max(0.0, at)) for name, at in corners.items()}
+            self.bbox = box(*self._centre[:2], *value, clamp=True)
 
     def _read(self, part: str) -> str:
         """Takes one command, minus or number; returns what is wrong with it."""

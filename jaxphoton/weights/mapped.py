@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -47,7 +48,7 @@ class TensorEntry:
         return self.start + self.span * self.dtype.itemsize
 
 
-class MappedFile:
+class MappedFile(ABC):
     """A file of tensors, memory-mapped; what it holds is found by `_find` of the format."""
 
     def __init__(self, path: str | Path):
@@ -61,8 +62,9 @@ class MappedFile:
         except (OSError, ValueError) as error:
             raise WeightsError(f"{self.path}: cannot be read: {error}") from error
 
+    @abstractmethod
     def _find(self, file: BinaryIO) -> dict[str, TensorEntry]:
-        raise NotImplementedError
+        """The tensors of the open file."""
 
     def read(self, name: str) -> np.ndarray:
         """A read-only view of the tensor; its pages are read from disk when touched."""

@@ -48,11 +48,7 @@ def moe_decode(
       KernelUnavailable: the backend asked for cannot compute this here.
     """
     _check(x, up, down, experts, weights, up_scale, down_scale)
-    target = target or Target.of(jax.devices()[0])
-    refusals = triton.refusals(up, down, experts)
-    if backend != "interpret":
-        refusals += triton.device_refusals(up, target)
-    chosen = choose("moe_decode", backend, target, refusals)
+    chosen = choose("moe_decode", backend, target, triton.refusals(down, experts), (up, down))
     scales = {"up_scale": up_scale, "down_scale": down_scale}
     if chosen == "reference":
         return reference.moe_decode(x, up, down, experts, weights, **scales)

@@ -20,10 +20,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from kernels_pallas.dispatch import Target
 from kernels_pallas.triton_shim import dot, load, pallas_call, store
 
-FLOAT8_CAPABILITY = 89
 MOST_CHOICES = 1024  # every program looks at all of them
 TOKENS = 16  # the fewest that a dot takes
 # A program's share: rows of a matrix (in the up kernel as many of u and of g), and bytes of a row at a time. One token
@@ -44,23 +42,12 @@ class _Plan:
     width: int
 
 
-def refusals(up: jax.Array, down: jax.Array, experts: jax.Array) -> list[str]:
+def refusals(down: jax.Array, experts: jax.Array) -> list[str]:
     """Why the kernels cannot take these shapes and dtypes on any device."""
     reasons = [f"{size} rows or columns are not a multiple of 16" for size in down.shape[1:] if size % 16]
     if experts.size > MOST_CHOICES:
         reasons.append(f"{experts.size} choices of experts are more than {MOST_CHOICES}")
-    for name, matrices in (("up", up), ("down", down)):
-        if matrices.dtype.itemsize == 1 and 2**31 < matrices.size <= 2**32:
-            # Pallas-Triton counts in int32 elements up to 2^32 bytes, which one-byte elements overflow.
-            reasons.append(f"{name} of {matrices.size} one-byte elements, between 2^31 and 2^32, overflows its offsets")
     return reasons
-
-
-def device_refusals(up: jax.Array, target: Target) -> list[str]:
-    """Why the kernels cannot take this dtype on this device."""
-    if up.dtype.itemsize == 1 and target.capability is not None and target.capability < FLOAT8_CAPABILITY:
-        return [f"float8 needs compute capability {FLOAT8_CAPABILITY / 10}, this device has {target.capability / 10}"]
-    return []
 
 
 def moe_decode(

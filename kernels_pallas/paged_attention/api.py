@@ -53,10 +53,7 @@ def paged_attention(
     """
     _check(q, k_pool, v_pool, (tables, lengths, prefixes, holes), layer, (k_scale, v_scale), splits)
     target = target or Target.of(jax.devices()[0])
-    refusals = triton.refusals(q, k_pool)
-    if backend != "interpret":
-        refusals += triton.device_refusals(k_pool, target)
-    chosen = choose("paged_attention", backend, target, refusals)
+    chosen = choose("paged_attention", backend, target, triton.refusals(q), (k_pool, v_pool))
     operands = (q, k_pool, v_pool, tables, lengths, prefixes, holes)
     if chosen == "reference":
         return reference.paged_attention(*operands, layer=layer, k_scale=k_scale, v_scale=v_scale)

@@ -21,11 +21,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from kernels_pallas.dispatch import Target
 from kernels_pallas.triton_shim import pallas_call
 
 HEAD_DIMS = (16, 32, 64, 128)
-FLOAT8_CAPABILITY = 89
 LOWEST = float(jnp.finfo(jnp.float32).min) / 2  # finite, so that a difference of two is not NaN
 
 
@@ -64,22 +62,9 @@ class _Plan:
     scale: float
 
 
-def refusals(q: jax.Array, k_pool: jax.Array) -> list[str]:
+def refusals(q: jax.Array) -> list[str]:
     """Why the kernel cannot take these shapes and dtypes on any device."""
-    reasons = []
-    if q.shape[2] not in HEAD_DIMS:
-        reasons.append(f"its head dims are {HEAD_DIMS}, not {q.shape[2]}")
-    if k_pool.dtype.itemsize == 1 and 2**31 < k_pool.size <= 2**32:
-        # Pallas-Triton counts in int32 elements up to 2^32 bytes, which one-byte elements overflow.
-        reasons.append(f"a one-byte pool of {k_pool.size} elements, between 2^31 and 2^32, overflows its offsets")
-    return reasons
-
-
-def device_refusals(k_pool: jax.Array, target: Target) -> list[str]:
-    """Why the kernel cannot take these dtypes on this device."""
-    if k_pool.dtype.itemsize == 1 and target.capability is not None and target.capability < FLOAT8_CAPABILITY:
-        return [f"float8 needs compute capability {FLOAT8_CAPABILITY / 10}, this device has {target.capability / 10}"]
-    return []
+    return [] if q.shape[2] in HEAD_DIMS else [f"its head dims are {HEAD_DIMS}, not {q.shape[2]}"]
 
 
 def choose_splits(q: jax.Array, k_pool: jax.Array, tables: jax.Array, cores: int, tuning: Tuning = Tuning()) -> int:

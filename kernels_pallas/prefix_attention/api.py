@@ -58,9 +58,7 @@ def prefix_attention(
     faults = _faults(q, k_pool, v_pool, tables, (starts, counts, prefixes, holes), layer, k_scale, v_scale)
     if faults:
         raise ValueError(f"{OP}: {'; '.join(faults)}")
-    target = target or Target.of(jax.devices()[0])
-    refusals = triton.refusals(k_pool, None if backend == "interpret" else target)
-    chosen = choose(OP, backend, target, refusals)
+    chosen = choose(OP, backend, target, triton.refusals(k_pool), (k_pool, v_pool))
     rows = (tables, starts, counts, prefixes, holes)
     if chosen == "reference":
         return reference.attend(q, k_pool, v_pool, *rows, layer, k_scale, v_scale)

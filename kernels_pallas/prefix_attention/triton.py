@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from kernels_pallas.dispatch import Target
 from kernels_pallas.triton_shim import dot, pallas_call
 
 LOG2_E = 1.4426950408889634
@@ -19,19 +18,10 @@ STAGES = 5
 MASKED = -1e30  # finite: the difference of two masked scores is 0, not NaN
 
 
-def refusals(k_pool: jax.Array, target: Target | None) -> list[str]:
-    """Why the kernel cannot take these pools on `target`; with None, on any device."""
-    reasons = []
+def refusals(k_pool: jax.Array) -> list[str]:
+    """Why the kernel cannot take these pools on any device."""
     head_dim = k_pool.shape[-1]
-    if head_dim not in (16, 32, 64, 128):
-        reasons.append(f"head dim {head_dim} is not 16, 32, 64 or 128")
-    if k_pool.dtype.itemsize == 1:
-        if target is not None and target.capability is not None and target.capability < 89:
-            reasons.append(f"float8 needs compute capability 8.9, this device has {target.capability / 10}")
-        # Pallas-Triton counts elements in signed 32 bits unless an operand is larger than 2^32 bytes.
-        if 2**31 < k_pool.size <= 2**32:
-            reasons.append(f"a float8 pool may not have between 2^31 and 2^32 elements, this one has {k_pool.size}")
-    return reasons
+    return [] if head_dim in (16, 32, 64, 128) else [f"head dim {head_dim} is not 16, 32, 64 or 128"]
 
 
 def attend(

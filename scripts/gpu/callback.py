@@ -15,7 +15,7 @@ from jax.experimental import io_callback
 from jaxphoton.engine import programs
 from scripts.gpu.load import Stepper
 from scripts.gpu.timing import pipelined
-from scripts.gpu.variants import family_of, small_load
+from scripts.gpu.variants import small_load
 
 ROWS, STEPS, PATIENCE = 8, 100, 30.0
 
@@ -25,7 +25,7 @@ def callback(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     `call_ms` is how long the call of the step kept the host."""
     steps = 5 if args.model == "small" else STEPS
     load = small_load(args.model, (ROWS,))
-    family, arrived = family_of(load), Queue[np.ndarray]()
+    family, arrived = load.programs.family, Queue[np.ndarray]()
     stepper, control = Stepper(load.state()), load.control(ROWS)
     plain = partial(programs.step, family)
 

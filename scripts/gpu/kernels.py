@@ -39,24 +39,24 @@ def kernels(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         try:
             compared, timed[name] = ops.cases_of(name, small)
         except Exception as error:  # one operation missing must not hide the others
-            found["failed"].append(f"{name}: {_short(error)}")
+            found["failed"].append(f"{name}: {short(error)}")
             yield found
             continue
-        found[f"{name} errors"] = lines = _parallel(lambda case, name=name: _compare(name, case), compared)
+        found[f"{name} errors"] = lines = parallel(lambda case, name=name: _compare(name, case), compared)
         found["failed"] += [f"{name} {line['case']}: {line['verdict']}" for line in lines if line["verdict"] != "ok"]
         yield found
     bandwidth = copy_bandwidth()
     yield {"copy_gb_s": bandwidth / 1e9}
     for name, cases in timed.items():
         table: list[dict[str, Any]] = []
-        for case, runs in zip(cases, _parallel(lambda case, name=name: _compile(name, case), cases), strict=True):
+        for case, runs in zip(cases, parallel(lambda case, name=name: _compile(name, case), cases), strict=True):
             table.append(_time(name, case, runs, bandwidth))
             yield {f"{name} times": table}
         found["failed"] += [f"{name} {line['case']}: {line['error']}" for line in table if line["error"]]
     yield found
 
 
-def _parallel(function: Callable[[Any], Any], cases: list[Any]) -> list[Any]:
+def parallel(function: Callable[[Any], Any], cases: list[Any]) -> list[Any]:
     """In threads, since most of it is compiling; few where memory is scarce."""
     limit = memory_limit()
     with ThreadPoolExecutor(12 if limit is not None and limit > 60e9 else 2) as pool:
@@ -78,7 +78,7 @@ def _compare(name: str, case: Any) -> dict[str, Any]:
         good = line["error"] <= LIMITS.get(name, LIMITS[dtype]) and others <= OTHER_TOKENS * _rows(out) + (others == 1)
         line["verdict"] = "ok" if good else f"error {line['error']:.2e}, {others} other tokens"
     except Exception as error:
-        line["verdict"] = _short(error)
+        line["verdict"] = short(error)
     return line
 
 
@@ -96,7 +96,7 @@ def _compile(name: str, case: Any) -> dict[str, Any]:
             chained = ops.chain(ops.on_layer(name, static, backend or backend_here()), links)
             runs[column] = jax.jit(chained).lower(shapes).compile()
         except Exception as error:
-            runs[column] = _short(error)
+            runs[column] = short(error)
     return runs
 
 
@@ -112,7 +112,7 @@ def _time(name: str, case: Any, runs: dict[str, Any], bandwidth: float) -> dict[
             launch = partial(run, arrays)
             line[column] = 1e6 * device_seconds(launch, KERNEL_SECONDS) / COLUMNS[column][1]
         except Exception as error:
-            line["error"] += f"{column}: {_short(error)} "
+            line["error"] += f"{column}: {short(error)} "
     if line["us"]:
         rate = case.bytes() / (1e-6 * line["us"])
         line["gb_s"], line["copy_share"] = rate / 1e9, rate / bandwidth
@@ -121,5 +121,5 @@ def _time(name: str, case: Any, runs: dict[str, Any], bandwidth: float) -> dict[
     return line
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:300]

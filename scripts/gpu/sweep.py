@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from jaxphoton.measure.timing import copy_bandwidth, device_seconds
 from kernels_pallas.dispatch import Target
 from kernels_pallas.paged_attention import cases, triton
 from scripts.gpu import ops
+from scripts.gpu.kernels import backend_here, parallel, short
 from scripts.gpu.timing import KERNEL_SECONDS
 
 HEADS, SIZES, WARPS = (2, 4, 8), (2048, 4096, 8192), (2, 4, 8)
@@ -34,8 +34,7 @@ def sweep(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if not small:
             tunings = (triton.Tuning(h, s, warps=w) for h, s, w in itertools.product(HEADS, SIZES, WARPS))
             grid += [point for point in itertools.product(tunings, SPLITS[rows]) if point != grid[0]]
-        with ThreadPoolExecutor(12) as pool:
-            compiled = list(pool.map(lambda point, arrays=arrays: _compile(arrays, *point), grid))
+        compiled = parallel(lambda point, arrays=arrays: _compile(arrays, *point), grid)
         table = []
         for (tuning, splits), run in zip(grid, compiled, strict=True):
             line = {"heads": tuning.block_heads, "size": tuning.block_size, "warps": tuning.warps, "splits": splits}
@@ -56,7 +55,7 @@ def _default_splits(arrays: ops.Arrays, tuning: triton.Tuning) -> int:
 
 def _compile(arrays: ops.Arrays, tuning: triton.Tuning, splits: int) -> Any:
     """The compiled chain, or why there is none."""
-    interpret = jax.devices()[0].platform == "cpu"
+    interpret = backend_here() == "interpret"
 
     def run(arrays: ops.Arrays, link: int) -> jax.Array:
         return triton.paged_attention(**arrays, layer=link, splits=splits, tuning=tuning, interpret=interpret)
@@ -64,4 +63,4 @@ def _compile(arrays: ops.Arrays, tuning: triton.Tuning, splits: int) -> Any:
     try:
         return jax.jit(ops.chain(run)).lower(arrays).compile()
     except Exception as error:  # too much shared memory, say
-        return f"{type(error).__name__}: {error}"[:80]
+        return short(error)[:80]

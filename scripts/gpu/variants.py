@@ -53,7 +53,7 @@ def flag(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     back to back, and pipelined with its tokens fetched; `call_ms` is what the call of the step keeps the host."""
     load = small_load(args.model, (8,))
     control = load.control(8)
-    step = jax.jit(partial(programs_of.step, family_of(load)), donate_argnums=(1, 2))
+    step = jax.jit(partial(programs_of.step, load.programs.family), donate_argnums=(1, 2))
     stepper, params = Stepper(load.state()), load.programs.text_params
     on_device = stepper.launch(step, params, jax.device_put(control))
     yield {"device_ms": 1e3 * device_seconds(on_device)}
@@ -66,21 +66,16 @@ def small_load(name: str, rows: tuple[int, ...]) -> Load:
     return Load(name, rows, model_config(name, layers=2 if name == "small" else LAYERS), uncompiled)
 
 
-def family_of(load: Load, backend: str | None = None) -> Family:
-    compiled = load.programs
-    kernels = compiled.kernels if backend is None else Kernels(backend, compiled.kernels.target)
-    return Family(compiled.config, compiled.automaton, compiled.table, compiled.mask_words, kernels)
-
-
 def _compile(load: Load, control: Any) -> dict[str, tuple[Any, Any]]:
     """(compiled step, or why there is none; its parameters) by name."""
-    params, family = load.programs.text_params, family_of(load)
+    params, family = load.programs.text_params, load.programs.family
+    reference = dataclasses.replace(family, kernels=Kernels("reference", family.kernels.target))
     as_it_is = partial(programs_of.step, family)
     plain = {"attention": (state_of, "paged_attention"), "sampling": (programs_of, "masked_sample")}
     forms: dict[str, tuple[Callable, Any, Any]] = {
         "as it is": (as_it_is, params, None),
         "stacked matrices": (partial(_stacked_step, family), _stack(params), None),
-        "all reference": (partial(programs_of.step, family_of(load, "reference")), params, None),
+        "all reference": (partial(programs_of.step, reference), params, None),
         **{f"{what}: reference": (as_it_is, params, place) for what, place in plain.items()},
     }
     shapes = jax.eval_shape(load.programs.fresh_state)

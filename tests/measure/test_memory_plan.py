@@ -6,11 +6,13 @@ import dataclasses
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxphoton import platform
 from jaxphoton.config import EngineConfig, named_config
 from jaxphoton.engine.memory import DeviceMemoryError, whole_pages
 from jaxphoton.measure.chips import CHIPS
@@ -98,7 +100,9 @@ def test_estimates_are_near_what_xla_says_and_are_kept(monkeypatch, tmp_path):
     engine = EngineConfig(
         max_rows=8, step_rows=(8,), prefill_rows=(2,), prefill_lengths=(64,), vision=((1, 5),), host_masks=False
     )
-    monkeypatch.setattr("jaxphoton.measure.compiled._folder", lambda: tmp_path)
+    # The programs themselves go where all tests keep theirs.
+    places = SimpleNamespace(cache_folder=lambda: tmp_path, use_compilation_cache=platform.use_compilation_cache)
+    monkeypatch.setattr("jaxphoton.measure.compiled.platform", places)
     found = compiled_scratch(config, "float32", engine)
     guessed = Planner(config, "float32").estimates(engine)
     assert found.keys() == guessed.keys()

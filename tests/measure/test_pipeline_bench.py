@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import itertools
+from types import SimpleNamespace
 
 import pytest
 
 from jaxphoton.engine.metrics import LaunchMetrics
+from jaxphoton.measure import pipeline_bench
 from jaxphoton.measure.pipeline_bench import PipelineBench, Run, interleaved
 from jaxphoton.measure.pipeline_report import summarise, table
 from tests.engine import tiny
@@ -45,16 +49,25 @@ def test_interleaved_runs_come_in_pairs_of_the_right_depth(bench):
     assert [run.zombie_fraction for run in pipelined] == [1 / TOKENS] * 2
 
 
-def test_the_device_alone_is_timed_and_host_work_is_not_in_it(bench):
-    forward, sampling = bench.device_seconds()
-    assert forward > 0 and sampling >= 0
+@pytest.mark.parametrize(
+    ("step_s", "forward_s", "parts"), [(5.0, 3.0, (3.0, 2.0)), (3.0, 4.0, (3.0, 0.0))], ids=["usual", "noise"]
+)
+def test_sampling_is_what_a_step_takes_beyond_its_forward_pass(bench, monkeypatch, step_s, forward_s, parts):
+    def interleaved(launches):
+        for launch in launches.values():
+            launch()
+        return {"step": step_s, "forward": forward_s}
+
+    monkeypatch.setattr(pipeline_bench.timing, "interleaved", interleaved)
+    assert bench.device_seconds() == parts
 
 
-def test_host_work_is_in_the_commits(bench):
-    working = PipelineBench.__new__(PipelineBench)
-    working.__dict__.update(bench.__dict__, host_work=0.02)
-    run = working.run(1)
-    assert min(step.commit for step in run.steps) >= 0.02
+def test_host_work_is_in_the_commits(bench, monkeypatch):
+    clock = map(float, itertools.count())
+    monkeypatch.setattr(pipeline_bench, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    working = copy.copy(bench)
+    working.host_work = 30.0
+    assert max(step.commit for step in bench.run(1).steps) < 30 < min(step.commit for step in working.run(1).steps)
 
 
 def test_figures_follow_from_the_runs():

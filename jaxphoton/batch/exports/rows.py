@@ -20,12 +20,6 @@ def flat(record: Record) -> dict[str, Any]:
     return {"key": record.key} | fields | warnings
 
 
-def texts(record: Record) -> list[str]:
-    """The captions and answers."""
-    found = (result.get("caption", result.get("answer")) for result in record.results)
-    return [text for text in found if isinstance(text, str)]
-
-
 def recaption(record: Record) -> dict[str, Any]:
     """The row of a `.parquet`: the columns of recaptioned datasets (url, re_caption, org_caption, sha256, key) and what
     else a record knows. None where there is nothing; boxes and points from 0 to 1, each with the object asked for."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from jaxphoton.batch.exports.atomic import write_text
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport, merge, relative_path, with_extension
-from jaxphoton.batch.exports.rows import flat, texts
+from jaxphoton.batch.exports.rows import flat
+from jaxphoton.batch.quality import texts
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.record import Record
 from jaxphoton.batch.sources.base import Seen
@@ -54,8 +55,8 @@ def _write(target: Path, record: Record, options: ExportOptions) -> bool:
     if options.extension == ".json":
         new = json.dumps(flat(record), ensure_ascii=False)
     else:
-        new = "\n".join(texts(record))
-        if not texts(record):
+        new = "\n".join(texts(record.results))
+        if not texts(record.results):
             raise ValueError("it has no text; use the extension .json")
     try:
         old = target.read_text(encoding="utf-8")

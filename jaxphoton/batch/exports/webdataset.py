@@ -16,8 +16,9 @@ from PIL import Image
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport, merge, relative_path
-from jaxphoton.batch.exports.rows import recaption, texts
+from jaxphoton.batch.exports.rows import recaption
 from jaxphoton.batch.keymap import digest
+from jaxphoton.batch.quality import texts
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.record import Record
 from jaxphoton.batch.sources.base import Seen, Source
@@ -97,13 +98,13 @@ def _text(record: Record | None, old: bytes | None, options: ExportOptions, repo
     if record is None or record.status == "failed":
         report.failed += record is not None
         return None
-    if options.extension != ".json" and not texts(record):
+    if options.extension != ".json" and not texts(record.results):
         report.problem(f"{record.key}: it has no text; use the extension .json")
         return None
     if options.extension == ".json":
         text = _json(record, old or b"", options)
     else:
-        text = merge(None if old is None else old.decode("utf-8", "replace"), "\n".join(texts(record)), options)
+        text = merge(None if old is None else old.decode("utf-8", "replace"), "\n".join(texts(record.results)), options)
     if text is None:
         report.unchanged += 1
         return None
@@ -126,7 +127,7 @@ def _json(record: Record, old: bytes, options: ExportOptions) -> str | None:
 def _pack(journal: JournalReader, source: Source, out: Path, options: ExportOptions, report: ExportReport) -> None:
     names = Seen()
     with _Shards(out, options.shard_size) as shards:
-        for item in source.items(lambda key: journal.get(key) is not None):
+        for item in source.items(journal.__contains__):
             record = journal.get(item.key)
             if record is None or record.status == "failed":
                 report.failed += 1

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jaxphoton.batch.keymap import digest
-from jaxphoton.batch.quality import WARNINGS, Flag, flags
+from jaxphoton.batch.quality import WARNINGS, Flag, flags, texts
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.record import Header, Record
-from jaxphoton.batch.report.counting import Frequent, Lengths, Smallest, kind, opening, texts
+from jaxphoton.batch.report.counting import Frequent, Lengths, Smallest, kind, opening
 
 _NOTED = 200  # images with notes that are shown in any case
 _EXTREMES = 50  # so many of the longest and of the shortest texts, or a tenth of all
@@ -87,7 +87,7 @@ class Counts:
             found = len(result.get("objects", ())) + len(result.get("points", ())) + ("bbox" in result)
             if found:
                 self.objects.add(str(result.get("object", "")), found)
-        for text in texts(record):
+        for text in texts(record.results):
             self.openings.add(opening(text))
             self.lengths.add(len(text.split()))
 
@@ -131,7 +131,7 @@ def collect(reader: JournalReader, options: ReportOptions) -> Collection:
             flagged.offer(rank, picked)
         if notes(record):
             noted.offer(rank, picked)
-        if found := texts(record):
+        if found := texts(record.results):
             words = sum(len(text.split()) for text in found)
             shortest.offer((words << 64) + rank, picked)
             longest.offer((-words << 64) + rank, picked)

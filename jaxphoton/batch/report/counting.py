@@ -8,9 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from jaxphoton.batch.quality import text_of
-from jaxphoton.batch.record import Record
-
 T = TypeVar("T")
 _OPENING_WORDS, _OPENING_LENGTH = 3, 40
 _DISTINCT = 20_000
@@ -99,11 +96,6 @@ class Lengths:
 
 def _nice(exponent: int) -> tuple[int, int, int]:
     return 10**exponent, 2 * 10**exponent, 5 * 10**exponent
-
-
-def texts(record: Record) -> list[str]:
-    """The captions and answers of a record."""
-    return [text for result in record.results if (text := text_of(result)) is not None]
 
 
 def opening(text: str) -> str:

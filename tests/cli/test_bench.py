@@ -30,7 +30,7 @@ def test_a_context_that_does_not_fit_is_refused(capsys):
     assert "--context" in capsys.readouterr().err
 
 
-def test_throughput_refuses_beyond_the_bound_and_says_so(capsys):
+def test_throughput_accounts_for_every_request_of_a_burst(capsys):
     args = ["--burst", "24", "--max-waiting", "8", "--max-tokens", "2", "--size", "64x48", "--json"]
     assert main(["bench", "throughput", *args]) == 0
     (load,) = json.loads(capsys.readouterr().out)["loads"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 
 import pytest
 
@@ -38,12 +39,27 @@ def test_a_closed_load_finishes_everything_and_compiles_nothing(load):
     assert sum(report.shares.values()) == pytest.approx(1, abs=0.05)
 
 
-def test_a_burst_beyond_the_bound_is_refused_and_nothing_is_lost(load, model):
+def test_a_burst_beyond_the_bound_is_refused_and_nothing_is_lost(load, model, monkeypatch):
     room = model.engine_config.max_waiting + model.engine_config.max_rows
     images = [model.encode_image(image) for image in synthetic_images(room + 5, 64, 48, seed=2)]
+    engine, asked, all_asked = model._front.engine, itertools.count(1), threading.Event()
+    submit, prefill = engine.submit, engine.pipeline.device.prefill
+
+    def counting(*arguments):
+        try:
+            return submit(*arguments)
+        finally:
+            if next(asked) == room + 5:
+                all_asked.set()
+
+    def patient(plan):
+        assert all_asked.wait(60)
+        return prefill(plan)
+
+    monkeypatch.setattr(engine, "submit", counting)
+    monkeypatch.setattr(engine.pipeline.device, "prefill", patient)
     report = load.open(images, itertools.repeat(0.0))
-    assert report.requests == report.finished + report.refused == room + 5
-    assert report.finished >= room and report.failed == 0
+    assert (report.requests, report.finished, report.refused, report.failed) == (room + 5, room, 5, 0)
 
 
 def test_broken_images_are_counted(load):

@@ -10,6 +10,9 @@ from PIL import Image
 
 from jaxphoton.config import VisionConfig
 
+# A picture one pixel wide and millions high is not widened before it is made lower: pixels, of 4 bytes each.
+_MAX_BETWEEN = 1 << 27
+
 
 @dataclass(frozen=True, slots=True)
 class Crops:
@@ -63,8 +66,8 @@ def cut_crops(image: np.ndarray, config: VisionConfig, size: tuple[int, int] | N
 
     `size` is (height, width) of the picture, where `image` is a smaller copy of it.
 
-    The picture is resized (aspect ratio not kept, Pillow LANCZOS) to cover the tile grid exactly; the global
-    crop is a resize of the original picture of its own.
+    The picture is resized (aspect ratio not kept, Pillow LANCZOS, width first) to cover the tile grid exactly; the
+    global crop is a resize of the original picture of its own.
 
     Raises:
       ValueError: the array is not a non-empty uint8 [height, width, 3].
@@ -77,8 +80,8 @@ def cut_crops(image: np.ndarray, config: VisionConfig, size: tuple[int, int] | N
     rows, columns = select_tiling(height, width, config)
     picture = Image.fromarray(image)
     pixels = np.empty((1 + rows * columns, crop, crop, 3), np.uint8)
-    pixels[0] = _resize(picture, crop, crop)
-    resized = _resize(picture, *needed_size(height, width, config))
+    pixels[0] = resize(picture, crop, crop)
+    resized = resize(picture, *needed_size(height, width, config))
     for tile in range(rows * columns):
         top, left = tile // columns * window, tile % columns * window
         pixels[1 + tile] = resized[top : top + crop, left : left + crop]
@@ -91,5 +94,12 @@ def _window(config: VisionConfig) -> tuple[int, int]:
     return config.crop_size - 2 * margin, margin
 
 
-def _resize(picture: Image.Image, height: int, width: int) -> np.ndarray:
-    return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS))
+def resize(picture: Image.Image, height: int, width: int) -> np.ndarray:
+    """uint8 [height, width, 3] of an RGB picture: Pillow LANCZOS, width first, the same pixels on every release."""
+    # Each pass rounds and clips to 8 bits, so their order shows in the pixels, and Pillow 13 chooses it by the shape.
+    # Width first is what earlier releases did with nearly every picture.
+    between = (width, picture.height)
+    if width * picture.height > _MAX_BETWEEN:
+        between = (picture.width, height)
+    once = picture.resize(between, Image.Resampling.LANCZOS)
+    return np.asarray(once.resize((width, height), Image.Resampling.LANCZOS))

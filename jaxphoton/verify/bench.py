@@ -12,7 +12,6 @@ import numpy as np
 
 from jaxphoton.config import ModelConfig
 from jaxphoton.functional import prefill, prompt_inputs
-from jaxphoton.image.crops import cut_crops
 from jaxphoton.model import text
 from jaxphoton.model.moe import Route
 from jaxphoton.model.params import Params
@@ -83,8 +82,7 @@ class Bench:
         if index is None:
             return None
         if index not in self._images:
-            pixels = self.golden.images.read(f"image{index}.pixels")
-            self._images[index] = self.oracle.encode_image(cut_crops(pixels, self.config.vision))
+            self._images[index] = self.oracle.encode_image(self.golden.crops(f"image{index}", self.config.vision))
         return self._images[index]
 
     def generate(

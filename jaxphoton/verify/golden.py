@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxphoton.config import VisionConfig
+from jaxphoton.image.crops import Crops, select_tiling
 from jaxphoton.weights.checkpoint import Checkpoint, open_checkpoint
 
 
@@ -40,6 +42,11 @@ class GoldenModel:
         crops = {f"crops.{name.split('.')[0]}" for name in self.images}
         listed = {name.split(".")[0] for name in self.arrays} | set(self.facts.get("cases", {}))
         return sorted(crops) + (["real_config_tiling"] if "real_config_tiling" in self.facts else []) + sorted(listed)
+
+    def crops(self, image: str, config: VisionConfig) -> Crops:
+        """The recorded crops of a picture."""
+        height, width = self.images.read(f"{image}.pixels").shape[:2]
+        return Crops(self.images.read(f"{image}.crops"), select_tiling(height, width, config))
 
     def case(self, name: str) -> Case:
         if name.startswith("crops."):

@@ -27,7 +27,7 @@ def target_size(tiling: tuple[int, int]) -> tuple[int, int]:
 
 def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize RGB pixels as the engine does."""
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.LANCZOS))
+    return crops.resize(Image.fromarray(pixels), height, width)
 
 
 def shrink(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:

@@ -8,8 +8,10 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxphoton.verify.bench import Bench
+from jaxphoton.verify.checks.vision import check_crops
 from jaxphoton.verify.golden import Case, GoldenError, open_golden
 from jaxphoton.verify.report import Findings, judge
 from jaxphoton.verify.run import run_case
@@ -44,6 +46,22 @@ def test_a_small_error_in_the_weights_fails_every_case_that_reads_them(md2_bench
     bench = Bench(md2_golden, dataclasses.replace(md2_bench.params, text=bent), md2_bench.config)
     assert run_case(bench, "region").passed
     assert not run_case(bench, "caption").passed
+
+
+class Arrays(dict):
+    read = dict.__getitem__
+
+
+@pytest.mark.parametrize("between", [(118, 98), (98, 240)])
+def test_recorded_crops_may_have_either_order_of_a_resize_and_no_wrong_pixel(md2_bench, between):
+    images = md2_bench.golden.images
+    pixels, crops = images.read("image2.pixels"), images.read("image2.crops").copy()
+    once = Image.fromarray(pixels).resize(between, Image.Resampling.LANCZOS)
+    crops[0] = np.asarray(once.resize((98, 98), Image.Resampling.LANCZOS))
+    for wrong in (0, 1):
+        crops[0, 5, 5, 1] ^= wrong
+        check_crops(md2_bench, Case(Arrays({"x.pixels": pixels, "x.crops": crops}), "x", {}), findings := Findings())
+        assert len(findings.faults) == wrong
 
 
 def test_an_unknown_case_is_a_failure_even_when_errors_are_not_judged(md2_bench):

@@ -181,6 +181,7 @@ class EngineConfig:
       max_waiting: requests that may wait; more are refused.
       image_workers: processes that decode and crop the images of a batch; None for half the cores (at most 8), 0 for
         the calling thread.
+      image_timeout: seconds that such a process may be at one image; then another tries, once.
       host_masks: compile what requests need whose answers the host restricts (a JSON schema, choices).
       share_prefixes: let questions about one image share its pages.
       fixed_shapes: one bucket of each kind, one request a prefill, nothing shared: a request's result is then the
@@ -202,6 +203,7 @@ class EngineConfig:
     vision: tuple[tuple[int, int], ...] | None = None
     max_waiting: int = 1024
     image_workers: int | None = None
+    image_timeout: float = 60.0
     host_masks: bool = True
     share_prefixes: bool = True
     fixed_shapes: bool = False
@@ -215,6 +217,7 @@ class EngineConfig:
         _require(min(self.step_rows) >= 2, "step_rows must be at least 2: a single row rounds differently")
         _require(self.page_size >= 1, "page_size must be at least 1")
         _require(self.kv_pages is None or self.kv_pages >= 2, "kv_pages must be at least 2: page 0 is nobody's")
+        _require(self.image_timeout > 0, "image_timeout must be above 0")
         _require(0 < self.memory_fraction <= 1, "memory_fraction must be above 0 and at most 1")
         _require(self.kernels in KERNELS, f"kernels must be one of {', '.join(KERNELS)}")
         _require(self.kv_dtype in KV_DTYPES, f"kv_dtype must be one of {', '.join(KV_DTYPES)}")

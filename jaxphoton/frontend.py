@@ -104,11 +104,12 @@ class Frontend:
 
     def _worker_pool(self) -> ImagePool | None:
         with self._lock:
-            workers = self.engine.programs.engine.image_workers
+            config = self.engine.programs.engine
+            workers = config.image_workers
             if workers is None:
                 workers = max(1, min(8, (os.cpu_count() or 1) // 2))
             if self._pool is None and workers:
-                self._pool = ImagePool(self._config.vision, workers, **self._rules)
+                self._pool = ImagePool(self._config.vision, workers, timeout=config.image_timeout, **self._rules)
             return self._pool
 
     def _desk(self, jobs: Iterable[Job], skill_of: Callable[[Ask], Skill], pool: ImagePool | None) -> Desk[_Asked]:

@@ -14,7 +14,7 @@ from jaxphoton.engine.memory import whole_pages
 class EngineOptions:
     """Attributes:
     rows: sequences decoded at once.
-    depth, image_workers: as in `EngineConfig`.
+    depth, image_workers, image_timeout: as in `EngineConfig`.
     deterministic: an image's result does not depend on what runs beside it.
     """
 
@@ -22,11 +22,12 @@ class EngineOptions:
     depth: int | None = None
     image_workers: int | None = None
     deterministic: bool = False
+    image_timeout: float | None = None
 
     def applied(self, engine: EngineConfig, text: TextConfig) -> EngineConfig:
         """The engine's settings with these changes; what is None stays."""
-        given = {"depth": self.depth, "image_workers": self.image_workers}
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        names = ("depth", "image_workers", "image_timeout")
+        changes: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.rows is not None:
             kept = (rows for rows in engine.step_rows if rows < self.rows)
             changes |= {"max_rows": self.rows, "step_rows": (*kept, max(2, self.rows))}

@@ -93,6 +93,12 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--allow-truncated", action="store_true", help="use what a file cut short still shows")
     group.add_argument("--fast-decode", action="store_true", help="read large JPEGs at a reduced size")
     group.add_argument("--workers", type=number(int, 0), metavar="N", help="processes that decode pictures")
+    group.add_argument(
+        "--image-timeout",
+        type=number(float, 0, above=True),
+        metavar="S",
+        help="seconds that decoding a picture may take; then another process tries, once (default: 60)",
+    )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,18 @@ from typing import Literal, get_args
 
 from PIL import Image, UnidentifiedImageError
 
-Reason = Literal["not-found", "unreadable", "empty", "not-an-image", "truncated", "too-large", "corrupt"]
+Reason = Literal[
+    "not-found",
+    "unreadable",
+    "empty",
+    "not-an-image",
+    "truncated",
+    "too-large",
+    "corrupt",
+    # Not what the file says, but what became of the processes that had it:
+    "timeout",
+    "process-died",
+]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.errors import ImageError
+from jaxphoton.image.pipe import TookTooLong
 from jaxphoton.image.prepare import Prepared
 from jaxphoton.image.process import WorkerProcess
 from jaxphoton.image.worker import Message
@@ -24,8 +25,8 @@ class Task:
     """One picture: the path or the bytes of a file.
 
     Attributes:
-      losses: workers that died while they had it.
-      false_starts: workers that died before they could have it.
+      losses: workers that died, or took too long, while they were at it.
+      false_starts: workers that were to have it and did not start.
     """
 
     name: str
@@ -108,13 +109,14 @@ class TaskQueue:
 
 
 class Lane(threading.Thread):
-    """Feeds one worker and replaces it when it dies."""
+    """Feeds one worker and replaces it when it dies or hangs."""
 
     def __init__(
         self,
         number: int,
         queue: TaskQueue,
         slots: int,
+        limit: float,
         settings: Message,
         environment: dict[str, str],
         prepare_here: Callable[..., Prepared],
@@ -123,13 +125,15 @@ class Lane(threading.Thread):
 
         Args:
           slots: pictures in the worker at once.
+          limit: seconds that a picture may take in it.
           settings: the first message to a worker.
           environment: the variables it starts with.
           prepare_here: `prepare` with these settings, for what only this process can read.
         """
         # A daemon: the interpreter joins others before it runs the exit functions that close pools.
         super().__init__(name=f"jaxphoton-image-{number}", daemon=True)
-        self._number, self._queue, self._slots, self._prepare_here = number, queue, slots, prepare_here
+        self._number, self._queue, self._slots, self._limit = number, queue, slots, limit
+        self._prepare_here = prepare_here
         self._settings, self._environment = settings, environment
         self._under_way: deque[Task] = deque()
         self.worker: WorkerProcess | None = None
@@ -204,15 +208,18 @@ class Lane(threading.Thread):
         )
 
     def _lost(self, error: Exception) -> None:
-        """The worker died: its oldest picture gets a second chance, those behind it were not begun."""
+        """The worker died or hangs: its oldest picture gets a second chance, those behind it were not begun."""
         ready = self.worker is not None and self.worker.ready
-        status = self._drop() or str(error)
+        ended = self._drop()  # kills it, if it hangs
+        late = isinstance(error, TookTooLong)
+        status = str(error) if late or not ended else ended
         first, *others = self._under_way
         self._under_way.clear()
         first.losses += ready
         first.false_starts += not ready
         if first.losses == 2 and not self._queue.closed:
-            first.fail(ImageError(first.name, "unreadable", f"the process that decodes it died twice ({status})"))
+            fault = status if late else f"the process that decodes it died twice ({status})"
+            first.fail(ImageError(first.name, "timeout" if late else "process-died", fault))
         elif first.false_starts == 2 and not self._queue.closed:
             first.fail(RuntimeError(f"{first.name}: the image worker does not start ({status})"))
         else:
@@ -221,7 +228,7 @@ class Lane(threading.Thread):
 
     def _start(self) -> WorkerProcess:
         self._drop()
-        self.worker = worker = WorkerProcess(self._slots, self._environment)
+        self.worker = worker = WorkerProcess(self._slots, self._environment, self._limit)
         if self._queue.closed:  # whoever closed it may have looked before the worker was there
             worker.kill()
         worker.greet(self._settings)

@@ -25,6 +25,7 @@ from jaxphoton.image.prepare import MAX_PIXELS, Prepared, prepare
 from jaxphoton.image.process import worker_environment
 
 CLOSE_S = 5.0
+TIMEOUT_S = 60.0
 
 # These name other files in a worker than here.
 _OWN_FILES = ("/dev/std", "/dev/fd/", "/dev/tty", "/proc/self/", "/proc/thread-self/")
@@ -33,8 +34,9 @@ _OWN_FILES = ("/dev/std", "/dev/fd/", "/dev/tty", "/proc/self/", "/proc/thread-s
 class ImagePool:
     """Prepares pictures in worker processes: `submit` one, wait for its future.
 
-    A worker that dies is replaced and its picture tried once more; a second death fails that picture alone, with
-    an ImageError. Close the pool (or use `with`); dropping it, and the end of the interpreter, stop it too.
+    A worker that dies, or is at one picture for longer than `timeout`, is replaced and its picture tried once more; a
+    second time fails that picture alone, with an ImageError ("process-died" or "timeout"). Close the pool (or use
+    `with`); dropping it, and the end of the interpreter, stop it too.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class ImagePool:
         background: tuple[int, int, int] = (255, 255, 255),
         allow_truncated: bool = False,
         fast: bool = False,
+        timeout: float = TIMEOUT_S,
         slots: int = 2,
         bound: int | None = None,
     ):
@@ -54,12 +57,16 @@ class ImagePool:
         Args:
           config, max_pixels, background, allow_truncated, fast: as in `prepare`.
           workers: processes.
+          timeout: seconds that a worker may be at one picture; waiting for its turn does not count, nor does time in
+            which this process is stopped as well.
           slots: pictures given to a worker at once; with 2, the next is there when it has finished one.
           bound: futures outstanding at most; by default twice what the workers take at once.
         """
         bound = 2 * workers * slots if bound is None else bound
         if min(workers, slots, bound) < 1:
             raise ValueError("workers, slots and bound must be at least 1")
+        if not timeout > 0:
+            raise ValueError(f"timeout must be above 0, not {timeout}")
         # Refuses a bad background now, and not with the first picture.
         decode(np.zeros((1, 1, 3), np.uint8), background=background)
         rules = {
@@ -73,7 +80,7 @@ class ImagePool:
         self._prepare = functools.partial(prepare, config=config, **rules)
         self._queue = TaskQueue(bound)
         self._lanes = [
-            Lane(number, self._queue, slots, settings, environment, self._prepare) for number in range(workers)
+            Lane(number, self._queue, slots, timeout, settings, environment, self._prepare) for number in range(workers)
         ]
         self._stop = weakref.finalize(self, _stop, self._queue, self._lanes)
         self._stop.atexit = False  # _close_all does more, and not in a fork

@@ -9,11 +9,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
 
+from jaxphoton.image.pipe import Patience, Pipe, step_of
 from jaxphoton.image.worker import READY, Message, read_block, read_frame, write_block, write_frame
+
+# To start: a cold disk and a busy machine included.
+START_S = 120.0
+# A disk that hangs can hold a killed process for ever.
+END_S = 2.0
 
 _WORKER_VARIABLES = {
     # Workers multiply no matrices: no threads for it.
@@ -32,15 +39,17 @@ class WorkerProcess:
       ready: it has started well.
     """
 
-    def __init__(self, slots: int, environment: dict[str, str]):
+    def __init__(self, slots: int, environment: dict[str, str], limit: float):
         """Starts the program, without waiting for it.
 
         Args:
           slots: pictures that may be sent and not yet received; each has a block of its own.
           environment: see `worker_environment`.
+          limit: seconds that a picture may take.
         """
         self._blocks: list[int] = []
         self._sent = self._received = 0
+        self._limit, self._killed = limit, False
         self.ready = False
         try:
             while len(self._blocks) < slots:
@@ -50,6 +59,7 @@ class WorkerProcess:
                 [sys.executable, "-P", "-m", "jaxphoton.image.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                bufsize=0,
                 pass_fds=self._blocks,
                 env=environment,
             )
@@ -57,7 +67,11 @@ class WorkerProcess:
             self._close_blocks()
             raise
         assert self._process.stdin and self._process.stdout
-        self._tasks, self._replies = self._process.stdin, self._process.stdout
+        step = step_of(limit)
+        self._tasks, self._replies = (
+            Pipe(raw, step, self._check) for raw in (self._process.stdin, self._process.stdout)
+        )
+        self._patience = Patience(START_S, step)
         self.pid = self._process.pid
 
     def greet(self, settings: Message) -> None:
@@ -65,12 +79,14 @@ class WorkerProcess:
 
         Raises:
           EOFError, OSError: it has died.
+          TookTooLong: it is stopped, or hangs.
         """
         write_frame(self._tasks, settings)
         while not (line := self._replies.readline()).endswith(READY):
             if not line:
                 raise EOFError("the worker ended while it started")
         self.ready = True
+        self._patience = Patience(self._limit, self._patience.step)
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -80,7 +96,10 @@ class WorkerProcess:
 
         Raises:
           OSError: it has died.
+          TookTooLong: the picture it is at takes longer than it may.
         """
+        if self._sent == self._received:
+            self._patience.restart()
         block = self._blocks[self._sent % len(self._blocks)]
         if data is not None:
             write_block(block, memoryview(data))
@@ -93,9 +112,11 @@ class WorkerProcess:
 
         Raises:
           EOFError, OSError, ValueError: the worker has died, or talks nonsense.
+          TookTooLong: this picture takes longer than it may.
         """
         reply = read_frame(self._replies)
         self._received += 1
+        self._patience.restart()  # only now it begins the next one
         return reply
 
     def read_pixels(self, pixels: np.ndarray) -> None:
@@ -104,17 +125,30 @@ class WorkerProcess:
         read_block(block, pixels.data.cast("B"))
 
     def kill(self) -> None:
+        """From any thread; a stopped process dies of it too."""
+        self._killed = True
         self._process.kill()
 
     def stop(self) -> str:
         """Ends the process, reaps it and gives its resources back; how it ended, for messages."""
-        self._process.kill()
-        code = self._process.wait()
+        self.kill()
+        try:
+            code = self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            code = None
+            threading.Thread(target=self._process.wait, name="jaxphoton-reaper", daemon=True).start()
         for stream in (self._tasks, self._replies):
             with contextlib.suppress(OSError):  # what was not sent yet
                 stream.close()
         self._close_blocks()
+        if code is None:
+            return "killed, but its disk does not let it go"
         return f"exit status {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
+
+    def _check(self) -> None:
+        if self._killed:  # its pipes stay open while a disk holds it
+            raise EOFError("it was killed")
+        self._patience.check()
 
     def _close_blocks(self) -> None:
         while self._blocks:

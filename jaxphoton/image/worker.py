@@ -13,20 +13,35 @@ import json
 import os
 import signal
 import struct
+import sys
 import threading
 from queue import SimpleQueue
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 # One line, so that whatever a site's start-up files print before it can be told apart.
 READY = b"jaxphoton image worker ready\n"
 _LENGTH = struct.Struct(">I")
 # A block that held the bytes of a larger file is emptied; this holds the crops of every released model.
 _KEPT_BYTES = 16 << 20
+_PR_SET_PDEATHSIG = 1
 
 Message = dict[str, Any]
 
 
-def read_frame(stream: IO[bytes]) -> Message:
+class Readable(Protocol):
+    """What frames come from."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Writable(Protocol):
+    """What frames go to."""
+
+    def write(self, data: bytes, /) -> Any: ...
+    def flush(self) -> Any: ...
+
+
+def read_frame(stream: Readable) -> Message:
     """The next message.
 
     Raises:
@@ -42,7 +57,7 @@ def read_frame(stream: IO[bytes]) -> Message:
     raise EOFError("end of the stream of messages")
 
 
-def write_frame(stream: IO[bytes], message: Message) -> None:
+def write_frame(stream: Writable, message: Message) -> None:
     body = json.dumps(message).encode("ascii")
     stream.write(_LENGTH.pack(len(body)) + body)
     stream.flush()
@@ -69,7 +84,8 @@ def main() -> None:
     """Answers until stdin ends, then leaves at once."""
     # Ctrl-C goes to the whole group of processes; the parent decides what it means for its images.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tasks, replies = _take_streams()
+    tasks, replies = take_streams()
+    die_with_parent()
     try:
         settings = read_frame(tasks)
     except EOFError:
@@ -86,7 +102,7 @@ def main() -> None:
         os._exit(0)
 
 
-def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
+def take_streams() -> tuple[IO[bytes], IO[bytes]]:
     """stdin and stdout for the protocol alone: prints of any library go to stderr, and nobody reads our tasks."""
     # First: where the parent has no stderr, this becomes 2.
     null = os.open(os.devnull, os.O_RDWR)
@@ -96,6 +112,14 @@ def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
     if null > 2:
         os.close(null)
     return os.fdopen(tasks, "rb"), os.fdopen(replies, "wb")
+
+
+def die_with_parent() -> None:
+    """The end of the parent ends this process even while it is stopped and cannot look at its stdin (Linux alone)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _listen(tasks: IO[bytes], queue: SimpleQueue[Message]) -> None:
@@ -108,7 +132,7 @@ def _listen(tasks: IO[bytes], queue: SimpleQueue[Message]) -> None:
 
 
 def _answerer(settings: Message):
-    # Late: these imports may print, and _take_streams comes first.
+    # Late: these imports may print, and take_streams comes first.
     from PIL import Image
 
     from jaxphoton.config import VisionConfig

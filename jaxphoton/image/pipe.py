@@ -1,0 +1,101 @@
+"""Pipes to a child process that may be stopped, and how long it is waited for."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import IO
+
+
+class TookTooLong(Exception):
+    """A child was waited for as long as it may take: it is stopped, or hangs."""
+
+
+class Patience:
+    """How long a child was waited for, in seconds in which this process ran too.
+
+    Ctrl-Z and a laptop that sleeps stop both, while clocks may run on. So of the time between two looks at most a
+    `step` counts: a child is not blamed for the time in which nobody could have worked.
+    """
+
+    def __init__(self, limit: float, step: float, clock: Callable[[], float] = time.monotonic):
+        self.limit, self.step, self._clock = limit, step, clock
+        self.restart()
+
+    def restart(self) -> None:
+        self._waited, self._looked = 0.0, self._clock()
+
+    def check(self) -> None:
+        """One look; not more than a step apart.
+
+        Raises:
+          TookTooLong: the limit has passed.
+        """
+        now = self._clock()
+        self._waited += min(self.step, now - self._looked)
+        self._looked = now
+        if self._waited >= self.limit:
+            raise TookTooLong(f"took longer than {self.limit:g} s")
+
+
+def step_of(limit: float) -> float:
+    """How often to look, for a limit: seldom enough to cost nothing, often enough to be about right."""
+    return min(1.0, limit / 8)
+
+
+class Pipe:
+    """Our end of a pipe, like a binary file; never waits for the child without looking up."""
+
+    def __init__(self, raw: IO[bytes], step: float, check: Callable[[], None]):
+        """
+        Args:
+          raw: the end, unbuffered; not used by others from here on.
+          check: called after every `step` seconds in which nothing could be read or written; what it raises ends
+            the wait.
+        """
+        os.set_blocking(raw.fileno(), False)
+        self._raw, self._step, self._check = raw, step, check
+        self._buffer = bytearray()
+        self._poll = select.poll()
+        self._poll.register(raw, select.POLLOUT if raw.writable() else select.POLLIN)
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes; fewer only where the stream ends."""
+        while len(self._buffer) < size and self._fill(size - len(self._buffer)):
+            pass
+        return self._taken(size)
+
+    def readline(self) -> bytes:
+        while (end := self._buffer.find(b"\n")) < 0 and self._fill(1 << 12):
+            pass
+        return self._taken(end + 1 if end >= 0 else len(self._buffer))
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        rest = memoryview(data)
+        while rest:
+            self._wait()
+            rest = rest[self._raw.write(rest) or 0 :]
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        self._raw.close()
+
+    def _fill(self, most: int) -> bool:
+        """Reads what is there, once something is; False at the end of the stream."""
+        self._wait()
+        data = self._raw.read(most)
+        self._buffer += data or b""
+        return data != b""  # None: it was only said to be there
+
+    def _taken(self, size: int) -> bytes:
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    def _wait(self) -> None:
+        while not self._poll.poll(1000 * self._step):
+            self._check()

@@ -1,0 +1,84 @@
+"""Pipes to children carry everything, and nobody waits for a silent child for longer than agreed."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxphoton.image.pipe import Patience, Pipe, TookTooLong
+
+
+def ends(check=lambda: None) -> tuple[Pipe, Pipe]:
+    """Both ends of a pipe."""
+    read, write = os.pipe()
+    return Pipe(os.fdopen(read, "rb", 0), 0.001, check), Pipe(os.fdopen(write, "wb", 0), 0.001, check)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=60), st.floats(0.5, 20))
+def test_of_the_time_between_two_looks_at_most_a_step_counts(gaps, limit):
+    clock, counted = Clock(), 0.0
+    patience = Patience(limit, 0.5, clock)
+    for gap in gaps:
+        before = clock.now
+        clock.now += gap
+        counted += min(0.5, clock.now - before)
+        if counted >= limit:
+            with pytest.raises(TookTooLong, match=f"^took longer than {limit:g} s$".replace("+", r"\+")):
+                patience.check()
+            return
+        patience.check()
+    patience.restart()
+    clock.now += 0.4
+    patience.check()
+
+
+def test_a_night_asleep_is_no_time_to_wait():
+    clock = Clock()
+    patience = Patience(60, 1.0, clock)
+    for _ in range(10):
+        clock.now += 8 * 3600
+        patience.check()
+
+
+def test_all_bytes_pass_whatever_their_number():
+    reader, writer = ends()
+    data = os.urandom(3 << 20)
+    threading.Thread(target=lambda: (writer.write(b"a line\n" + data + b"the rest"), writer.close())).start()
+    assert reader.readline() == b"a line\n"
+    assert reader.read(len(data)) == data
+    assert reader.read(100) == b"the rest" and reader.read(1) == reader.readline() == b""
+    reader.close()
+
+
+@pytest.mark.parametrize("what", ["reading", "a line", "writing"])
+def test_silence_is_looked_at_and_can_be_ended(what):
+    looks = []
+
+    def check():
+        looks.append(None)
+        if len(looks) == 5:
+            raise TookTooLong
+
+    reader, writer = ends(check)
+    if what != "writing":
+        writer.write(b"part")
+    with pytest.raises(TookTooLong):
+        {"reading": lambda: reader.read(5), "a line": reader.readline, "writing": lambda: writer.write(bytes(1 << 20))}[
+            what
+        ]()
+    assert len(looks) == 5
+    reader.close()
+    with pytest.raises(BrokenPipeError):
+        writer.write(b"more")
+    writer.close()

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from jaxphoton.batch.errors import EntryError
-from jaxphoton.batch.exports.options import with_extension
+from jaxphoton.batch.exports.names import with_extension
 from jaxphoton.batch.sources.item import Item
 
 # Columns that hold the caption an image came with, the first one found.

@@ -15,7 +15,7 @@ from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.record import Record
 
 
-def export_coco(journal: JournalReader, out: Path) -> ExportReport:
+def export_coco(journal: JournalReader, out: Path, report: ExportReport) -> None:
     """Images with their keys as file names, boxes in pixels as [x, y, width, height], categories by name from 1.
 
     Images without boxes are in it, those of unknown size are a problem.
@@ -23,7 +23,6 @@ def export_coco(journal: JournalReader, out: Path) -> ExportReport:
     Raises:
       ExportError: nothing was detected in this journal.
     """
-    report = ExportReport()
     categories = category_ids(journal)
     with replacing(out) as file:
         file.write(b'{"images": [')
@@ -33,7 +32,6 @@ def export_coco(journal: JournalReader, out: Path) -> ExportReport:
         file.write(b'],\n"categories": [')
         _write(file, ({"id": number, "name": name} for name, number in categories.items()))
         file.write(b"]}\n")
-    return report
 
 
 def category_ids(journal: JournalReader) -> dict[str, int]:
@@ -57,7 +55,7 @@ def _images(journal: JournalReader, report: ExportReport) -> Iterator[tuple[dict
         if not detected(record):
             continue
         if not (record.width and record.height):
-            report.problem(f"{record.key}: the size of the image is not known")
+            report.lose(record, "the size of the image is not known")
             continue
         number += 1
         report.written += 1

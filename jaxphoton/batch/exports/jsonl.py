@@ -11,18 +11,17 @@ from jaxphoton.batch.exports.rows import flat
 from jaxphoton.batch.reading import JournalReader
 
 
-def export_jsonl(journal: JournalReader, out: Path) -> ExportReport:
+def export_jsonl(journal: JournalReader, out: Path, report: ExportReport) -> None:
     """A line for each image, see `flat`."""
-    return _write(journal, out, failures_only=False)
+    _write(journal, out, report, failures_only=False)
 
 
-def export_failures(journal: JournalReader, out: Path) -> ExportReport:
+def export_failures(journal: JournalReader, out: Path, report: ExportReport) -> None:
     """A line for each image that failed: key, error, reason and path."""
-    return _write(journal, out, failures_only=True)
+    _write(journal, out, report, failures_only=True)
 
 
-def _write(journal: JournalReader, out: Path, failures_only: bool) -> ExportReport:
-    report = ExportReport()
+def _write(journal: JournalReader, out: Path, report: ExportReport, failures_only: bool) -> None:
     with replacing(out) as file:
         for record in journal.records():
             report.failed += record.status == "failed"
@@ -31,4 +30,3 @@ def _write(journal: JournalReader, out: Path, failures_only: bool) -> ExportRepo
             line = flat(record) | ({"path": record.path} if failures_only else {})
             file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
             report.written += 1
-    return report

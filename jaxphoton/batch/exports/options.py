@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import posixpath
-import re
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from jaxphoton.batch.errors import ExportError
+from jaxphoton.batch.record import Record
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
 
 Existing = Literal["skip", "overwrite", "append", "prepend"]
 EXISTING: tuple[Existing, ...] = get_args(Existing)
+ImageSuffix = Literal["keep", "jpg"]
+IMAGE_SUFFIX: tuple[ImageSuffix, ...] = get_args(ImageSuffix)
 _SHOWN = 20
+_EXTENSION = 64  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +29,22 @@ class ExportOptions:
       separator: between an existing text and what is added to it.
       extension: of sidecar files and of members in a tar: ".txt", ".caption", or ".json" for the whole record.
       shard_size: samples in one tar, where the output is a pattern like "captions-%05d.tar".
+      image_suffix: of images that are packed into tars: "keep" theirs, or "jpg" for all, for which those of other
+        forms are made JPEGs.
     """
 
     existing: Existing = "skip"
     separator: str = "\n"
     extension: str = ".txt"
     shard_size: int = 10_000
+    image_suffix: ImageSuffix = "keep"
 
     def __post_init__(self):
         if self.existing not in EXISTING:
             raise ExportError(f"existing must be one of {', '.join(EXISTING)}, not {self.existing!r}")
-        if not self.extension.startswith(".") or "/" in self.extension:
+        if self.image_suffix not in IMAGE_SUFFIX:
+            raise ExportError(f"image_suffix must be one of {', '.join(IMAGE_SUFFIX)}, not {self.image_suffix!r}")
+        if not self.extension.startswith(".") or {"/", "\0"} & set(self.extension) or len(self.extension) > _EXTENSION:
             raise ExportError(f"extension must be like .txt, not {self.extension!r}")
         if self.extension.lower() in IMAGE_SUFFIXES:
             raise ExportError(f"extension {self.extension} is that of an image")
@@ -50,16 +59,35 @@ class ExportReport:
     Attributes:
       written: images whose output is new or has changed.
       unchanged: images whose output was there already and stays as it is.
+      kept: of those unchanged, the images whose text is another one, which `existing="skip"` keeps.
       failed: images without a result, for which nothing was written (jsonl and parquet write the failure).
-      problem_count: images whose output could not be written, and damaged lines of the journal.
+      lost: images with a result whose output could not be written; each is a problem too.
+      problem_count: these, and damaged lines of the journal and of tars.
       problems: the first of these, in words.
+      notes: what else whoever reads the output should know.
+      each_lost: called with key, path and fault of each image that is lost.
     """
 
     written: int = 0
     unchanged: int = 0
+    kept: int = 0
     failed: int = 0
+    lost: int = 0
     problem_count: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    each_lost: Callable[[str, str, str], None] | None = None
+
+    def lose(self, record: Record, fault: str) -> None:
+        """Counts an image whose output could not be written, and says why."""
+        self.lose_key(record.key, record.path, fault)
+
+    def lose_key(self, key: str, path: str, fault: str) -> None:
+        """The same for what is known by key and path only."""
+        self.lost += 1
+        if self.each_lost is not None:
+            self.each_lost(key, path, fault)
+        self.problem(f"{key}: {fault}")
 
     def problem(self, text: str) -> None:
         """Counts a problem, and keeps it if it is one of the first."""
@@ -83,14 +111,8 @@ def merge(old: str | None, new: str, options: ExportOptions) -> str | None:
     return None if old.startswith(new + gap) else new + gap + old
 
 
-def relative_path(key: str, extension: str) -> str:
-    """Where the output of a key goes below a folder: its path, never outside, with `extension` for an image's."""
-    parts = re.sub(r"^[A-Za-z0-9+.-]+://", "", key).split("/")
-    path = "/".join("_" if part == ".." else part for part in parts if part not in ("", "."))
-    return with_extension(path or "_", extension)
-
-
-def with_extension(path: str, extension: str) -> str:
-    """`path` with the suffix of an image replaced, any other kept."""
-    stem, suffix = posixpath.splitext(path)
-    return (stem if suffix.lower() in IMAGE_SUFFIXES else path) + extension
+def fault_of(error: OSError | ValueError) -> str:
+    """What a file could not be written for, with its name where the error has one."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {os.fsdecode(error.filename)}" if error.filename else error.strerror
+    return str(error)

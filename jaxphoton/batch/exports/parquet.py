@@ -15,7 +15,7 @@ from jaxphoton.batch.reading import JournalReader
 _ROWS = 10_000
 
 
-def export_parquet(journal: JournalReader, out: Path) -> ExportReport:
+def export_parquet(journal: JournalReader, out: Path, report: ExportReport) -> None:
     """The columns of `recaption`, failures included; a row group of rows at a time.
 
     Raises:
@@ -26,13 +26,12 @@ def export_parquet(journal: JournalReader, out: Path) -> ExportReport:
         from pyarrow.parquet import ParquetWriter
     except ImportError as error:
         raise ExportError("writing .parquet needs pyarrow: pip install 'jaxphoton[parquet]'") from error
-    report, schema, records = ExportReport(), _schema(pyarrow), journal.records()
+    schema, records = _schema(pyarrow), journal.records()
     with replacing(out) as file, ParquetWriter(file, schema) as writer:
         while rows := [_encodable(recaption(record)) for record in islice(records, _ROWS)]:
             writer.write_table(pyarrow.Table.from_pylist(rows, schema))
             report.written += len(rows)
             report.failed += sum(row["finish_reason"] == "error" for row in rows)
-    return report
 
 
 def _encodable(value: Any) -> Any:

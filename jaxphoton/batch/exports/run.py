@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.coco import export_coco
 from jaxphoton.batch.exports.jsonl import export_failures, export_jsonl
+from jaxphoton.batch.exports.names import is_folder
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport
 from jaxphoton.batch.exports.parquet import export_parquet
 from jaxphoton.batch.exports.sidecar import export_sidecar
+from jaxphoton.batch.exports.tar_names import tars_in_folder
 from jaxphoton.batch.exports.webdataset import export_webdataset
 from jaxphoton.batch.exports.yolo import export_yolo
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.sources.base import Source
+from jaxphoton.batch.sources.storage import is_remote
 
 DEFAULT = ExportOptions()
 FORMS = ("jsonl", "failures", "sidecar", "parquet", "webdataset", "coco", "yolo")
@@ -28,15 +32,20 @@ def export(
     form: str | None = None,
     options: ExportOptions = DEFAULT,
     source: Source | None = None,
+    shard: tuple[int, int] = (0, 1),
+    each_lost: Callable[[str, str, str], None] | None = None,
 ) -> ExportReport:
     """Writes what a journal holds in another form; the journal may still be growing.
 
-    Files are replaced as a whole; only sidecar files and members of tars heed `options.existing`.
+    Files are replaced as a whole; only sidecar files and members of tars heed `options.existing`. Files that
+    `atomic.keeping` protects are never replaced.
 
     Args:
       out: a file, or the folder for "sidecar", "yolo" and copied tars. None: sidecar files beside the images.
       form: one of FORMS; by default from the suffix of `out`, and without one "sidecar".
       source: for "webdataset": what the run has read.
+      shard: for "webdataset": (index, count), the part of the source that the run has read.
+      each_lost: called with key, path and fault of each image whose result could not be written.
 
     Raises:
       ExportError: the form is unknown, cannot be made from this journal, or `out` cannot be written.
@@ -49,12 +58,13 @@ def export(
         raise ExportError("webdataset needs the source of the images too")
     if out is None and form != "sidecar":
         raise ExportError(f"{form} needs a place to go to")
-    target = None if out is None else Path(out)
+    report = ExportReport(each_lost=each_lost)
     with JournalReader(journal) as reader:
-        if target is not None:
-            _protect(reader, target)
+        if out is not None:
+            check_out(out, form)
+            _protect(reader, Path(out))
         try:
-            report = _write(form, reader, target, options, source)
+            _write(form, reader, out, options, report, source, shard)
         except OSError as error:
             raise ExportError(f"{out}: {error.strerror or error}") from error
         for damage in reader.damage:
@@ -63,28 +73,59 @@ def export(
 
 
 def form_of(out: str | os.PathLike | None) -> str:
-    """The form that the suffix of an output means; one without a suffix, or None, means sidecar files.
+    """The form that the suffix of an output means; None, a folder ("x/", "x.v2/"), or one without a suffix means
+    sidecar files.
 
     Raises:
       ExportError: it means none.
     """
-    suffix = "" if out is None or os.path.isdir(out) else Path(out).suffix.lower()
+    suffix = "" if out is None or is_folder(out) else Path(out).suffix.lower()
     if suffix not in _BY_SUFFIX:
-        raise ExportError(
-            f"{out}: no form has the suffix {suffix}; use {', '.join(filter(None, _BY_SUFFIX))} or a folder"
-        )
+        forms = ", ".join(filter(None, _BY_SUFFIX))
+        raise ExportError(f"{out}: no form has the suffix {suffix}; use {forms} or a folder ({out}/)")
     return _BY_SUFFIX[suffix]
 
 
+def in_folder(out: str | os.PathLike, form: str) -> bool:
+    """Whether the output is files in a folder `out`, not a file `out`."""
+    return form in ("sidecar", "yolo") or (form == "webdataset" and tars_in_folder(out))
+
+
+def check_out(out: str | os.PathLike, form: str) -> None:
+    """Finds out from what there is already whether an output can be called `out`.
+
+    Raises:
+      ExportError: it cannot: a folder stands where a file should, or a file where a folder should.
+    """
+    text = os.fspath(out)
+    if not text or "\0" in text:
+        raise ExportError(f"{text!r} names no file and no folder")
+    if is_remote(text):
+        raise ExportError(f"{text}: outputs are files of this machine, not addresses")
+    if in_folder(out, form):
+        if os.path.lexists(out) and not os.path.isdir(out):
+            raise ExportError(f"{text} is no folder, and {form} needs one")
+    elif is_folder(out):
+        raise ExportError(f"{text} is a folder, and {form} needs a file")
+    elif os.path.lexists(out) and not os.path.isfile(out) and os.path.exists(out):
+        raise ExportError(f"{text} is no regular file")
+
+
 def _write(
-    form: str, journal: JournalReader, out: Path | None, options: ExportOptions, source: Source | None
-) -> ExportReport:
+    form: str,
+    journal: JournalReader,
+    out: str | os.PathLike | None,
+    options: ExportOptions,
+    report: ExportReport,
+    source: Source | None,
+    shard: tuple[int, int],
+) -> None:
     if form == "sidecar":
-        return export_sidecar(journal, out, options)
+        return export_sidecar(journal, None if out is None else Path(out), options, report)
     assert out is not None
     if form == "webdataset":
         assert source is not None
-        return export_webdataset(journal, source, out, options)
+        return export_webdataset(journal, source, out, options, report, shard)
     makers = {
         "jsonl": export_jsonl,
         "failures": export_failures,
@@ -92,7 +133,7 @@ def _write(
         "coco": export_coco,
         "yolo": export_yolo,
     }
-    return makers[form](journal, out)
+    return makers[form](journal, Path(out), report)
 
 
 def _protect(journal: JournalReader, out: Path) -> None:

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from jaxphoton.batch.exports.atomic import write_text
-from jaxphoton.batch.exports.options import ExportOptions, ExportReport, merge, relative_path, with_extension
+from jaxphoton.batch.exports.names import relative_path, with_extension
+from jaxphoton.batch.exports.options import ExportOptions, ExportReport, fault_of, merge
 from jaxphoton.batch.exports.rows import flat
 from jaxphoton.batch.quality import texts
 from jaxphoton.batch.reading import JournalReader
@@ -15,7 +16,7 @@ from jaxphoton.batch.record import Record
 from jaxphoton.batch.sources.base import Seen
 
 
-def export_sidecar(journal: JournalReader, out: Path | None, options: ExportOptions) -> ExportReport:
+def export_sidecar(journal: JournalReader, out: Path | None, options: ExportOptions, report: ExportReport) -> None:
     """Writes captions and answers, one a line, or with `.json` the line of the `.jsonl`.
 
     Each file is written whole or not at all. Two images whose files would have the same name (`a.jpg`, `a.png`) are a
@@ -24,7 +25,7 @@ def export_sidecar(journal: JournalReader, out: Path | None, options: ExportOpti
     Args:
       out: a folder that takes the files by key; None puts each beside its image.
     """
-    report, seen = ExportReport(), Seen()
+    seen = Seen()
     for record in journal.records():
         if record.status == "failed":
             report.failed += 1
@@ -33,13 +34,20 @@ def export_sidecar(journal: JournalReader, out: Path | None, options: ExportOpti
             target = _target(record, out, options.extension)
             if seen.clash(str(target), record.key):
                 raise ValueError(f"{target} is already that of another image")
-            if _write(target, record, options):
-                report.written += 1
-            else:
-                report.unchanged += 1
+            _write(target, record, options, report)
         except (OSError, ValueError) as error:
-            report.problem(f"{record.key}: {error}")
-    return report
+            report.lose(record, fault_of(error))
+
+
+def has_text(target: Path) -> bool:
+    """Whether there is a text that `existing="skip"` keeps: anything but white space."""
+    if not target.is_file():  # a pipe would block
+        return False
+    try:
+        with target.open("rb") as file:
+            return any(block.strip() for block in iter(lambda: file.read(1 << 16), b""))
+    except OSError:
+        return False
 
 
 def _target(record: Record, out: Path | None, extension: str) -> Path:
@@ -51,18 +59,25 @@ def _target(record: Record, out: Path | None, extension: str) -> Path:
     return Path(with_extension(record.path, extension))
 
 
-def _write(target: Path, record: Record, options: ExportOptions) -> bool:
+def _write(target: Path, record: Record, options: ExportOptions, report: ExportReport) -> None:
     if options.extension == ".json":
         new = json.dumps(flat(record), ensure_ascii=False)
     else:
         new = "\n".join(texts(record.results))
         if not texts(record.results):
             raise ValueError("it has no text; use the extension .json")
+    # What is kept need not be UTF-8: it is compared, not read.
+    if options.existing == "skip" and has_text(target):
+        report.unchanged += 1
+        report.kept += target.read_bytes().strip() != new.strip().encode("utf-8", "backslashreplace")
+        return
     try:
         old = target.read_text(encoding="utf-8")
     except FileNotFoundError:
         old = None
     text = merge(old, new, options)
-    if text is not None:
-        write_text(target, text)
-    return text is not None
+    if text is None:
+        report.unchanged += 1
+        return
+    write_text(target, text)
+    report.written += 1

@@ -65,7 +65,7 @@ def runs(file: IO[bytes]) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
     name, run = "", []
     try:
         for member in members(file):
-            own = split_name(member.name)[0] if _counts(member) else name
+            own = split_name(member.name)[0] if is_sample_file(member) else name
             if run and own != name:
                 yield name, run
                 run = []
@@ -79,7 +79,7 @@ def runs(file: IO[bytes]) -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
         yield name, run
 
 
-def _counts(member: tarfile.TarInfo) -> bool:
+def is_sample_file(member: tarfile.TarInfo) -> bool:
     return member.isreg() and not posixpath.basename(member.name).startswith(".")
 
 
@@ -109,7 +109,7 @@ class Tar(Source):
             try:
                 with seekable(open_binary(path)) as file:
                     for sample_name, run in runs(file):
-                        sample = Sample(sample_name, {split_name(m.name)[1]: m for m in run if _counts(m)})
+                        sample = Sample(sample_name, {split_name(m.name)[1]: m for m in run if is_sample_file(m)})
                         yield from self._entry(name, path, file, sample, seen, wanted)
             except EndOfSelection:
                 raise

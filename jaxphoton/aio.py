@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
 from jaxphoton.api import Moondream, SpatialRefs
-from jaxphoton.engine.engine import DeadlineExceeded, EngineError, Submission
+from jaxphoton.engine.engine import Submission
+from jaxphoton.engine.errors import DeadlineExceeded, EngineError
 from jaxphoton.frontend import Frontend, make_settings
 from jaxphoton.results import EncodedImage, Result
 from jaxphoton.skills.base import Generation, Skill, Token

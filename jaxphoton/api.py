@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -18,6 +17,7 @@ from jaxphoton.answers import AnswerGrammars, take_restriction
 from jaxphoton.config import EngineConfig, ModelConfig
 from jaxphoton.engine.device import Programs
 from jaxphoton.engine.engine import Engine
+from jaxphoton.engine.errors import EngineStartError, ModelClosed, forget_frames
 from jaxphoton.frontend import Frontend
 from jaxphoton.image.decode import MAX_PIXELS
 from jaxphoton.jobs import Answer, Job
@@ -46,7 +46,14 @@ class Moondream:
     An image may be a path, bytes, a binary file, a PIL image, a uint8 array [height, width, 3] or an EncodedImage;
     a list of images gives a list of results. `settings` is a mapping with any of temperature, top_p, max_tokens,
     max_objects, seed; texts are sampled at temperature 0.2 and top_p 0.9 unless it says otherwise, boxes and points
-    are greedy. Programs are compiled at the first request. A context manager; `close` frees the device.
+    are greedy. Programs are compiled at the first request, or by `start`. A context manager; `close` frees the device.
+
+    Requests raise, besides what their methods say:
+      EngineStartError: the engine cannot start (at the first request): too little memory, no such kernel, a device or
+        a compiler that fails.
+      ModelClosed: the model was closed, before the request or under it.
+      QueueFull: too many requests wait. Lists and batches wait themselves instead.
+      EngineError: the engine has failed; what the three above are, too.
     """
 
     def __init__(
@@ -62,9 +69,10 @@ class Moondream:
         allow_truncated: bool = False,
         fast_decode: bool = False,
     ):
-        self.params, self.config, self.tokenizer = params, config, tokenizer
+        self._params: Params | None = params
+        self.config, self.tokenizer = config, tokenizer
         device = next(iter(params.text.wte.devices()))
-        self.engine_config = engine or platform.default_engine(device, config)
+        self._engine_config = engine or platform.default_engine(device, config)
         self._clamp_boxes = clamp_boxes
         self._image_rules = {
             "max_pixels": max_pixels,
@@ -137,6 +145,46 @@ class Moondream:
             allow_truncated=allow_truncated,
             fast_decode=fast_decode,
         )
+
+    @property
+    def params(self) -> Params:
+        """The parameters.
+
+        Raises:
+          ModelClosed: they are gone.
+        """
+        if self._params is None:
+            raise ModelClosed
+        return self._params
+
+    @property
+    def engine_config(self) -> EngineConfig:
+        """How requests are run together; may be set until the engine starts, with the first request.
+
+        Raises (when it is set):
+          RuntimeError: the engine has started; it cannot change any more.
+        """
+        return self._engine_config
+
+    @engine_config.setter
+    def engine_config(self, engine: EngineConfig) -> None:
+        if not isinstance(engine, EngineConfig):
+            raise TypeError(f"engine_config must be an EngineConfig, not {type(engine).__name__}")
+        with self._lock:
+            if self._closed:
+                raise ModelClosed
+            if self._frontend is not None:
+                raise RuntimeError("the engine has started: engine_config can be set before the first request only")
+            self._engine_config = engine
+
+    def start(self) -> None:
+        """Compiles the programs and starts the engine now instead of with the first request.
+
+        Raises:
+          EngineStartError: it cannot start; the message says why.
+          ModelClosed: the model was closed.
+        """
+        _ = self._front
 
     def encode_image(self, image: Any) -> EncodedImage:
         """Decodes and crops an image once; the result can be asked many times.
@@ -253,9 +301,14 @@ class Moondream:
         return self._front.answer(jobs, lambda ask: self._skill(ask.task, ask.arguments, ask.settings))
 
     def close(self) -> None:
-        """Ends the engine; requests under way are cancelled."""
+        """Ends the engine and frees the device: requests under way raise ModelClosed, and so do later ones.
+
+        From any thread, and any number of times; while programs are being compiled it waits for that. Parameters that
+        somebody else refers to stay.
+        """
         with self._lock:
             self._closed = True
+            self._params = None
             frontend = self._frontend
         if frontend is not None:
             frontend.close()
@@ -314,15 +367,19 @@ class Moondream:
     def _front(self) -> Frontend:
         with self._lock:
             if self._closed:
-                raise RuntimeError("this Moondream has been closed")
+                raise ModelClosed
             if self._frontend is None:
-                tables = automaton.build(registry.grammars(self.config.tokenizer), self.config.text.vocab_size)
-                engine = Engine(Programs(self.params, self.config, tables, self.engine_config))
-                platform.calm_interpreter()
-                self._frontend = Frontend(engine, self.config, self.tokenizer, self._image_rules)
-                # A forgotten model must not leave a thread that talks to the device while Python exits.
-                weakref.finalize(self, self._frontend.close)
+                platform.share_interpreter()
+                self._frontend = Frontend(self._start_engine(), self.config, self.tokenizer, self._image_rules)
             return self._frontend
+
+    def _start_engine(self) -> Engine:
+        tables = automaton.build(registry.grammars(self.config.tokenizer), self.config.text.vocab_size)
+        try:
+            return Engine(Programs(self.params, self.config, tables, self._engine_config))
+        except Exception as error:
+            forget_frames(error)
+            raise EngineStartError(f"the engine cannot start: {platform.fault_of(error)}") from error
 
 
 def _dtype(dtype: str | DTypeLike) -> DTypeLike:

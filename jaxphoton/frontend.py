@@ -6,6 +6,7 @@ import dataclasses
 import os
 import secrets
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 from jaxphoton.answers import take_restriction
 from jaxphoton.config import ModelConfig
 from jaxphoton.engine.engine import Engine, OnToken, Submission
+from jaxphoton.engine.errors import ModelClosed
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.engine.request import ImageInput, Request
 from jaxphoton.image.pool import ImagePool
@@ -45,7 +47,8 @@ class _Asked:
 
 
 class Frontend:
-    """Prepares images, submits requests, reads results back.
+    """Prepares images, submits requests, reads results back. Closing it, dropping it and the end of the interpreter end
+    the engine: streams and batches hold it, so that a model may be dropped while they are read.
 
     Args:
       image_rules: arguments of `prepare` for every image.
@@ -59,6 +62,9 @@ class Frontend:
         self._config, self._tokenizer, self._rules = config, tokenizer, image_rules
         self._lock = threading.Lock()
         self._pool: ImagePool | None = None
+        self._closed = False
+        # A forgotten model must not leave a thread that talks to the device while Python exits.
+        weakref.finalize(self, engine.shutdown, wait=False)
         self.on_image: Callable[[Prepared], None] | None = None
 
     def __call__(
@@ -96,15 +102,19 @@ class Frontend:
         return self._desk(jobs, skill_of, self._worker_pool()).answers()
 
     def close(self) -> None:
-        """Cancels what is under way and stops the engine and the image workers."""
-        self.engine.shutdown(wait=False)
+        """Ends what is under way with ModelClosed, and stops the engine and the image workers. May be called again."""
         with self._lock:
-            if self._pool is not None:
-                self._pool.close()
+            self._closed = True
+            pool = self._pool
+        self.engine.shutdown(wait=False)
+        if pool is not None:
+            pool.close()
 
     def _worker_pool(self) -> ImagePool | None:
         with self._lock:
-            config = self.engine.programs.engine
+            if self._closed:  # a pool opened now would never be closed
+                raise ModelClosed
+            config = self.engine.config
             workers = config.image_workers
             if workers is None:
                 workers = max(1, min(8, (os.cpu_count() or 1) // 2))
@@ -113,7 +123,7 @@ class Frontend:
             return self._pool
 
     def _desk(self, jobs: Iterable[Job], skill_of: Callable[[Ask], Skill], pool: ImagePool | None) -> Desk[_Asked]:
-        most = 2 * self.engine.programs.engine.max_rows
+        most = 2 * self.engine.config.max_rows
         return Desk(
             jobs,
             lambda job: self._prepare_later(job, pool),

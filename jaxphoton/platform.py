@@ -6,6 +6,8 @@ import gc
 import hashlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +55,39 @@ def default_engine(device: Device, model: ModelConfig) -> EngineConfig:
     )
 
 
-def calm_interpreter() -> None:
-    """Keeps Python out of the engine's way once everything is loaded and compiled; for the whole process.
-
-    The thread that launches steps gets the interpreter back from a busy thread after 0.5 ms instead of 5, and
-    objects made so far (there are many, and they stay) are left out of every later collection of garbage.
-    """
+def share_interpreter() -> None:
+    """Lets the thread that launches steps have the interpreter back from a busy thread after 0.5 ms instead of 5."""
     sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
+
+
+def calm_interpreter() -> None:
+    """Keeps Python out of the engine's way once everything is loaded and compiled; for a process of our own.
+
+    Besides `share_interpreter`, objects made so far (there are many, and they stay) are left out of every later
+    collection of garbage. A library must not do that to its host: a cycle that is frozen is never freed.
+    """
+    share_interpreter()
     gc.collect()
     gc.freeze()
+
+
+@contextmanager
+def calmed_interpreter() -> Iterator[None]:
+    """`calm_interpreter` until the end of a block: a command may run in somebody's process."""
+    calm_interpreter()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def fault_of(error: Exception, most: int = 400) -> str:
+    """What is wrong, in one line: a compiler's message may go on for pages. Surprises are named by their type."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    line = line if len(line) <= most else f"{line[:most]}..."
+    if line and isinstance(error, (ValueError, RuntimeError, OSError)):
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def use_compilation_cache() -> None:

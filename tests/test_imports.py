@@ -44,6 +44,7 @@ FORBIDDEN = {
     "jaxphoton.image": HEAVY,
     "jaxphoton.prompt": HEAVY,
     "jaxphoton.skills": HEAVY,
+    "jaxphoton.engine.errors": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.engine.request": HEAVY,
     "jaxphoton.engine.sequence": HEAVY,
     "jaxphoton.engine.pages": HEAVY,

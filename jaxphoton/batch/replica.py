@@ -75,9 +75,9 @@ def load_model(settings: Message) -> tuple[Answerer, int]:
       ValueError: jax does not see the GPU, besides what loading a model raises.
     """
     import jax
-    import numpy as np
 
     from jaxphoton.api import Moondream
+    from jaxphoton.platform import calm_interpreter
 
     if settings["gpu"] and jax.default_backend() == "cpu":
         raise ValueError("there are GPUs, but this jax uses none: install jaxphoton[cuda12], or set JAX_PLATFORMS=cpu")
@@ -86,7 +86,8 @@ def load_model(settings: Message) -> tuple[Answerer, int]:
         options["background"] = tuple(options["background"])
     model = Moondream.from_pretrained(**options)
     model.engine_config = EngineOptions(**settings["engine"]).applied(model.engine_config, model.config.text)
-    model.encode_image(np.zeros((1, 1, 3), np.uint8))  # compiles all programs
+    model.start()
+    calm_interpreter()
     return _HealthyAnswerer(model), 2 * model.engine_config.max_rows
 
 
@@ -94,7 +95,7 @@ class _HealthyAnswerer(LocalAnswerer):
     """Ends with what only a new process can mend."""
 
     def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
-        from jaxphoton.engine.engine import EngineError
+        from jaxphoton.engine.errors import EngineError
 
         for answer in super().answer(jobs):
             if isinstance(answer.error, EngineError):

@@ -174,10 +174,14 @@ def _answerer(args: argparse.Namespace) -> Iterator[tuple[LocalAnswerer | Replic
             yield replicas, len(gpus)
         return
     model = load_model(args, **pictures)
+    from jaxphoton.platform import calmed_interpreter  # not before: it brings jax
+
     model.engine_config = engine.applied(model.engine_config, model.config.text)
     # The trace outermost: closing the model ends what is under way.
     with recorded(args, model), model:
-        yield LocalAnswerer(model), 1
+        model.start()
+        with calmed_interpreter():
+            yield LocalAnswerer(model), 1
 
 
 def engine_options(args: argparse.Namespace) -> EngineOptions:

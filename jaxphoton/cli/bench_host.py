@@ -32,10 +32,9 @@ def run(args) -> int:
     from jaxphoton import platform
     from jaxphoton.measure.host_bench import busy_thread, measure_host
 
-    platform.calm_interpreter()
-    if args.switch_interval is not None:
-        sys.setswitchinterval(args.switch_interval)
-    with busy_thread() if args.busy else nullcontext():
+    with platform.calmed_interpreter(), busy_thread() if args.busy else nullcontext():
+        if args.switch_interval is not None:
+            sys.setswitchinterval(args.switch_interval)
         costs = {rows: dataclasses.asdict(measure_host(rows, args.ticks)) for rows in args.rows}
     if args.json:
         rows = {str(rows): cost for rows, cost in costs.items()}

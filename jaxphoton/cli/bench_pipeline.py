@@ -98,7 +98,6 @@ def _measure(args: argparse.Namespace, pinning: Any) -> tuple[dict[str, Any], li
     pinned = not args.no_pin and here.platform == "cpu" and pinning.take_host_core()
     if here.platform != "cpu":
         pinning.release()
-    platform.calm_interpreter()
     dtype = str(params.text.wte.dtype)
     floors = {rows: step_cost(config, dtype, rows, context, region_heads=False).bytes for rows in args.streams}
     bandwidth = copy_bandwidth()
@@ -114,7 +113,8 @@ def _measure(args: argparse.Namespace, pinning: Any) -> tuple[dict[str, Any], li
         "host_work_ms": args.host_work_ms,
         "delivery": args.delivery,
     }
-    return report, [measure_stream(bench, args.rounds, args.delivery == "callback") for bench in benches.values()]
+    with platform.calmed_interpreter():
+        return report, [measure_stream(bench, args.rounds, args.delivery == "callback") for bench in benches.values()]
 
 
 def _host(platform: str, pinned: bool) -> str:

@@ -211,6 +211,10 @@ class Device:
         self._cache = self._rows = None  # a pool that fills the memory does not fit twice
         self._cache, self._rows = self._programs.fresh_state()
 
+    def close(self) -> None:
+        """Lets go of the state and the programs; nothing can be run any more."""
+        del self._cache, self._rows, self._programs
+
     def _prefix(self, sequences: Many[Sequence]) -> None:
         programs = self._programs
         inputs = [s.request.image for s in sequences]

@@ -15,9 +15,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from jaxphoton.config import EngineConfig
 from jaxphoton.engine.buckets import limits_of
 from jaxphoton.engine.control import TokenReader
 from jaxphoton.engine.device import Device, Programs
+from jaxphoton.engine.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull, forget_frames
 from jaxphoton.engine.metrics import EngineMetrics, LaunchMetrics, Outcomes, RequestMetrics, Totals
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.pipeline import DeviceError, Pipeline
@@ -32,18 +34,6 @@ _log = logging.getLogger(__name__)
 
 # Called with each committed token, and the finish reason with the last.
 OnToken = Callable[[Token, FinishReason | None], None]
-
-
-class EngineError(RuntimeError):
-    """The engine cannot take or finish a request."""
-
-
-class QueueFull(EngineError):
-    """As many requests wait as the configuration allows: try again when some have finished."""
-
-
-class DeadlineExceeded(EngineError):
-    """The request's deadline passed before it had ended."""
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +54,8 @@ class Submission:
 class Engine:
     """Runs requests until shut down. A context manager: leaving it waits for what was submitted.
 
-    `clock` is what deadlines are compared with, once before each launch.
+    `clock` is what deadlines are compared with, once before each launch. When its thread ends, whatever ended it, the
+    engine lets go of all that it had on the device, and of the programs with the parameters in them.
 
     Attributes:
       on_metrics: called with what each launch has cost, on the engine's thread; may be set while it runs.
@@ -78,14 +69,23 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         on_metrics: Callable[[LaunchMetrics], None] | None = None,
     ):
-        self.programs = programs
+        self._programs: Programs | None = programs
         config, model = programs.engine, programs.config
         self._config, self._model = config, model
         reader = TokenReader(model.tokenizer.size_id, coordinate_values(model.region), size_values(model.region))
         self.scheduler = Scheduler(limits_of(config, programs.buckets), PageAllocator(programs.pages))
-        device = Device(programs)
+        self._grammars, self._mask_words = programs.automaton.start, programs.mask_words
+        self._device = Device(programs)
         self.pipeline = Pipeline(
-            device, self.scheduler, reader, config.depth, self._finished, self._token, on_event, self._count, clock
+            self._device,
+            self.scheduler,
+            reader,
+            config.depth,
+            self._finished,
+            self._token,
+            on_event,
+            self._count,
+            clock,
         )
         self.on_metrics = on_metrics
         self.on_request: Callable[[Submission], None] | None = None
@@ -102,6 +102,21 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="jaxphoton-engine", daemon=True)
         self._thread.start()
 
+    @property
+    def programs(self) -> Programs:
+        """The programs it runs.
+
+        Raises:
+          ModelClosed: the engine has ended.
+        """
+        if self._programs is None:
+            raise ModelClosed
+        return self._programs
+
+    @property
+    def config(self) -> EngineConfig:
+        return self._config
+
     def submit(self, request: Request, on_token: OnToken | None = None) -> Submission:
         """Queues a request; from any thread.
 
@@ -115,19 +130,20 @@ class Engine:
             its constraint raises is raised as it is.
           TypeError: its priority is not an int.
           QueueFull: too many requests wait.
-          EngineError: the engine was shut down or has failed.
+          ModelClosed: the engine was shut down.
+          EngineError: it has failed.
         """
         model = self._model
         prefix, context = model.text.prefix_attn, model.text.max_context
         sequence = Sequence(request, prefix, self._config.page_size, context)
         self.scheduler.check(sequence)
-        if request.grammar not in self.programs.automaton.start:
+        if request.grammar not in self._grammars:
             raise ValueError(f"this model has no grammar {request.grammar!r}")
         if request.deadline is not None and math.isnan(request.deadline):
             raise ValueError("the deadline is not a number")
         if not isinstance(request.priority, int):
             raise TypeError(f"the priority must be an int, not {type(request.priority).__name__}")
-        if sequence.constraint is not None and not self.programs.mask_words:
+        if sequence.constraint is not None and not self._mask_words:
             raise ValueError("restricted answers need an engine with EngineConfig(host_masks=True)")
         submission = Submission(sequence, on_token)
         sequence.submitted_at = self._clock()
@@ -166,11 +182,15 @@ class Engine:
         )
 
     def shutdown(self, wait: bool = True) -> None:
-        """Ends the engine, after all submitted work or, with wait=False, cancelling it. May be called again."""
+        """Ends the engine, after all submitted work or, with wait=False, ending that with ModelClosed.
+
+        May be called again, and from any thread; returns when nothing of it is left on the device (but at once where
+        the engine's own thread calls).
+        """
         with self._wake:
             self._closing = True
             if not wait:
-                self._commands.append(self._cancel_all)
+                self._commands.append(self._close_all)
             self._wake.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -185,7 +205,7 @@ class Engine:
         if self._failure is not None:
             raise EngineError(f"the engine has failed: {self._failure}") from self._failure
         if self._closing:
-            raise EngineError("the engine was shut down")
+            raise ModelClosed
 
     # The engine's thread
 
@@ -207,6 +227,14 @@ class Engine:
                     self._tick()
         except BaseException as error:  # the loop cannot go on: everybody who waits must learn of it
             self._fail(error)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        """Lets go of the device, and cuts the pipeline's hold on this engine: no garbage waits for its collection."""
+        self._programs = None
+        self._device.close()
+        self.pipeline.close()
 
     def _tick(self) -> None:
         try:
@@ -251,20 +279,24 @@ class Engine:
             self.scheduler.finalize(sequence)
             self._finished(sequence)
 
-    def _cancel(self, submission: Submission) -> None:
+    def _cancel(self, submission: Submission, error: EngineError | None = None) -> None:
+        """Ends a request without a result: its future is cancelled, or raises `error`."""
         sequence = submission.sequence
         if sequence in self._live:
             self.scheduler.finalize(sequence)
             self._outcomes.cancelled += 1
             submission.metrics = sequence.metrics(self._clock())
             self._tell("on_request", submission)
-            submission.future.cancel()
-            submission.future.set_running_or_notify_cancel()  # concurrent.futures.wait does not see cancel alone
+            if error is None:
+                submission.future.cancel()
+            # concurrent.futures.wait does not see cancel alone
+            if submission.future.set_running_or_notify_cancel() and error is not None:
+                submission.future.set_exception(error)
             self._forget(sequence)
 
-    def _cancel_all(self) -> None:
+    def _close_all(self) -> None:
         for submission in list(self._live.values()):
-            self._cancel(submission)
+            self._cancel(submission, ModelClosed())
 
     def _token(self, sequence: Sequence) -> None:
         on_token = self._live[sequence].on_token
@@ -302,6 +334,7 @@ class Engine:
             self._wake.notify_all()
 
     def _fail(self, error: BaseException) -> None:
+        forget_frames(error)
         with self._wake:
             self._failure = error
             self._resting = True

@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxphoton.engine import layout
 from jaxphoton.engine.control import Masks, TokenReader
+from jaxphoton.engine.errors import forget_frames
 from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.engine.scheduler import Drain, PrefillPlan, Scheduler, StepPlan
 from jaxphoton.engine.sequence import Sequence
@@ -196,6 +197,11 @@ class Pipeline:
         self.device.reset()
         return self.scheduler.start_over()
 
+    def close(self) -> None:
+        """Lets go of the device and of whoever listens; what is in flight is forgotten."""
+        self.ring.drop_all()
+        del self.device, self._on_finish, self._on_token, self._on_event, self._on_metrics
+
     def _credit(self, sequence: Sequence, token: Token, finish: int, now: float) -> bool:
         """Takes one row of an output; True if it ends the sequence. A zombie's row changes nothing."""
         sequence.inflight_refs -= 1
@@ -245,6 +251,7 @@ def _device_errors(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        forget_frames(error)  # they hold the state that is about to be replaced: a pool does not fit twice
         raise DeviceError(f"{what} failed: {error}") from error
 
 

@@ -168,7 +168,7 @@ class Captioner:
         return Ask(self._task, arguments, self._settings)
 
     def _row(self, answer: Answer) -> dict[str, Any]:
-        from jaxphoton.engine.engine import EngineError
+        from jaxphoton.engine.errors import EngineError
 
         if isinstance(answer.error, EngineError):
             raise answer.error

@@ -17,7 +17,7 @@ from PIL import Image
 
 from jaxphoton.aio import AsyncMoondream
 from jaxphoton.api import Moondream
-from jaxphoton.engine.engine import QueueFull
+from jaxphoton.engine.errors import QueueFull
 from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.results import Result
 

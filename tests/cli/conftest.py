@@ -32,6 +32,9 @@ class FakeModel:
         self.loaded = {"path_or_id": path_or_id, **options}
         return self
 
+    def start(self):
+        pass
+
     def answer(self, jobs):
         """In reverse order within each pair, as a busy engine might finish."""
         waiting = []

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from jaxphoton.engine.engine import DeadlineExceeded, Engine, Submission
+from jaxphoton.engine.engine import Engine, Submission
+from jaxphoton.engine.errors import DeadlineExceeded
 from jaxphoton.engine.request import Request
 from jaxphoton.skills.base import Generation
 from tests.engine.judge import Judge

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jaxphoton.engine.engine import Engine, EngineError
+from jaxphoton.engine.engine import Engine
+from jaxphoton.engine.errors import EngineError
 from tests.engine.judge import Judge
 from tests.engine.rig import check_clean
 from tests.engine.tiny import request, with_engine

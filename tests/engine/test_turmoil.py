@@ -7,7 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from jaxphoton.engine.engine import Engine, EngineError
+from jaxphoton.engine.engine import Engine
+from jaxphoton.engine.errors import ModelClosed
 from tests.engine.judge import Judge
 from tests.engine.rig import check_clean
 from tests.engine.test_constraints import restricted
@@ -68,6 +69,6 @@ def test_shutting_down_in_the_middle_ends_everybody(programs, depth, after):
     closing.join(PATIENCE)
     assert not closing.is_alive()
     assert all(submission.future.done() for submission in submissions)
-    with pytest.raises(EngineError, match="shut down"):
+    with pytest.raises(ModelClosed):
         engine.submit(draw(random))
     check_clean(engine.scheduler)

@@ -32,7 +32,7 @@ lint: .venv/dev.stamp
 unit: .venv/dev.stamp
 	$(BIN)/python -m pytest $(ARGS)
 
-# The other Python: 3.12 (with the newer jax), or 3.11 when .venv itself is not 3.11.
+# The other Python: 3.12 (with the newest jax), or 3.11 when .venv itself is not 3.11.
 smoke: .venv/dev.stamp
 	@version=3.12; [ "$$($(BIN)/python -c '$(TAG)')" = py311 ] || version=3.11; found=; \
 	for p in $$(ls -d $(HOME)/.pyenv/versions/$$version*/bin/python 2>/dev/null) python$$version; do \
@@ -57,8 +57,8 @@ clean:
 	rm -rf .venv .venv-3.* .cuda build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
-		echo "jaxphoton needs Python 3.11 to 3.13; '$(PYTHON)' is not one. Name one: make PYTHON=/path/to/python3.11 ..."; \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { \
+		echo "jaxphoton needs Python 3.11 to 3.14; '$(PYTHON)' is not one. Name one: make PYTHON=/path/to/python3.11 ..."; \
 		exit 1; }
 	$(PYTHON) -m venv .venv
 

@@ -100,7 +100,7 @@ def use_compilation_cache() -> None:
     users: Any = jax.config  # its options are attributes that type checkers do not know
     if users.jax_compilation_cache_dir is not None or place is None:
         return
-    jax.config.update("jax_compilation_cache_dir", str(place / "xla" / _machine()))
+    jax.config.update("jax_compilation_cache_dir", str(place / "xla" / _exchange_group()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -109,6 +109,15 @@ def cache_folder() -> Path | None:
     """Where things are kept from run to run; None if JAXPHOTON_CACHE is empty."""
     place = os.environ.get("JAXPHOTON_CACHE", str(Path.home() / ".cache" / "jaxphoton"))
     return Path(place) if place else None
+
+
+def _exchange_group() -> str:
+    """Names the processes whose entries are interchangeable: of one Python, one jax and one kind of CPU.
+
+    From Python 3.14 on jax compresses entries with zstd, before with zlib, under the same key: in a shared folder one
+    of the two Pythons warns at every start and compiles everything anew.
+    """
+    return f"py{sys.version_info[0]}{sys.version_info[1]}-jax{jax.__version__}-{_machine()}"
 
 
 def _machine() -> str:

@@ -4,7 +4,7 @@
 
 A decode step must be one CUDA graph, update its keys and values in place, copy neither them nor a weight, and keep
 under a number of kernels and of bytes; every kernel must compile for every chip. Prints a table; exit code 1 if
-something is wrong, 2 if jax's CUDA plugin cannot be had. The first run fetches the plugin (about 180 MB).
+something is wrong, 2 if jax's CUDA plugin cannot be had. The first run fetches the plugin (about 220 MB).
 """
 
 from __future__ import annotations

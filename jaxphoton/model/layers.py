@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 LN_EPSILON = 1e-5
 
@@ -14,7 +15,7 @@ def precision_for(dtype: jnp.dtype) -> lax.Precision | None:
     return lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
 
-def einsum(equation: str, *operands: jax.Array, out: jnp.dtype | None = None) -> jax.Array:
+def einsum(equation: str, *operands: jax.Array, out: DTypeLike | None = None) -> jax.Array:
     """`jnp.einsum` at the precision its dtype promises; `out` is the accumulated result's dtype."""
     dtype = operands[0].dtype
     return jnp.einsum(equation, *operands, precision=precision_for(dtype), preferred_element_type=out or dtype)
@@ -25,7 +26,7 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     return x + bias.astype(x.dtype).reshape((1,) * (x.ndim - 1) + bias.shape)
 
 
-def linear(x: jax.Array, weight: jax.Array, bias: jax.Array | None = None, out: jnp.dtype | None = None) -> jax.Array:
+def linear(x: jax.Array, weight: jax.Array, bias: jax.Array | None = None, out: DTypeLike | None = None) -> jax.Array:
     """x [..., D] times weight [F, D] transposed, plus bias [F] -> [..., F]."""
     y = einsum("...d,fd->...f", x, weight, out=out)
     return y if bias is None else add_bias(y, bias)

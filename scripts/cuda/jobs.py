@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -104,8 +105,14 @@ def run_one(job: Job, plugin: Path) -> list[Evidence]:
             return [_failed(job, f"still compiling after {SECONDS} s")]
     found = [Evidence(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode:
-        found.append(_failed(job, done.stderr.strip()[-1000:] or f"exit code {done.returncode}"))
+        found.append(_failed(job, _ending(done.returncode, done.stderr)))
     return found
+
+
+def _ending(code: int, stderr: str) -> str:
+    """How a process ended: a compiler that crashes takes it along, and often leaves only a trace of addresses."""
+    how = f"exit code {code}" if code > 0 else f"killed: {signal.strsignal(-code) or -code}"
+    return f"{how}: {stderr.strip()[-1000:]}".rstrip(": ")
 
 
 def _failed(job: Job, error: str) -> Evidence:

@@ -1,6 +1,8 @@
 """jax's CUDA plugin in a folder of its own: on the path of the processes that compile for CUDA, and of no other.
 
-jax looks for plugins on the whole path, so installed into the environment it would be tried by every process.
+jax looks for plugins on the whole path, so installed into the environment it would be tried by every process. The
+plugin compiles with NVIDIA's ptxas and libdevice and brings neither: their wheel lies beside it, where jax looks
+first, so that it does not matter which CUDA toolkit a machine has, or whether it has one.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 WHEELS = ("jax-cuda12-plugin", "jax-cuda12-pjrt")
+NVCC = "12.9.86"
 
 
 class NoPlugin(RuntimeError):
@@ -23,19 +26,19 @@ class NoPlugin(RuntimeError):
 
 
 def install() -> Path:
-    """The folder with the wheels that belong to this jax; the first call fetches them (about 180 MB).
+    """The folder with the wheels that belong to this jax; the first call fetches them (about 220 MB).
 
     Raises:
       NoPlugin: there is no network, or no such wheel for this jax and Python.
     """
     version = metadata.version("jax")
     home = ROOT / ".cuda"
-    place = home / f"jax{version}-py{sys.version_info[0]}{sys.version_info[1]}"
+    place = home / f"jax{version}-nvcc{NVCC}-py{sys.version_info[0]}{sys.version_info[1]}"
     home.mkdir(exist_ok=True)
     with open(home / "lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.is_dir():
-            _fetch([f"{wheel}=={version}" for wheel in WHEELS], place)
+            _fetch([*(f"{wheel}=={version}" for wheel in WHEELS), f"nvidia-cuda-nvcc-cu12=={NVCC}"], place)
     return place
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -26,6 +29,11 @@ def steps(chip: Chip) -> list[Program]:
         Program("step that changes a weight", patched, arguments, (1,), LAYERS, weights, pool),
         Program("step with a wrong shape", unrolled, (weights, pool, weights.update(shape=(3, 3))), (1,)),
     ]
+
+
+def dying(chip: Chip) -> list[Program]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return []
 
 
 def unrolled(weights: jax.Array, pool: PagedCache, x: jax.Array) -> tuple[PagedCache, jax.Array]:

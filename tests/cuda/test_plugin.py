@@ -1,4 +1,4 @@
-"""The plugin is fetched once; a failed fetch leaves nothing behind and says why."""
+"""The plugin is fetched once; a failed fetch leaves nothing behind and says why. So does a compiler that crashes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.metadata
 
 import pytest
 
-from scripts.cuda import plugin
+from scripts.cuda import jobs, plugin
 
 
 def test_without_an_index_the_error_names_the_wheels_and_a_later_call_tries_again(tmp_path, monkeypatch):
@@ -25,3 +25,16 @@ def test_a_folder_that_is_there_is_used_without_asking_anyone(tmp_path, monkeypa
     place = plugin.install()
     monkeypatch.setattr(plugin, "_fetch", lambda wheels, place: pytest.fail("fetched again"))
     assert plugin.install() == place and place.is_dir()
+
+
+def test_the_compiler_comes_with_the_plugin(tmp_path, monkeypatch):
+    monkeypatch.setattr(plugin, "ROOT", tmp_path)
+    fetched = []
+    monkeypatch.setattr(plugin, "_fetch", lambda wheels, place: fetched.extend(wheels))
+    plugin.install()
+    assert any(wheel.startswith("nvidia-cuda-nvcc-cu12==") for wheel in fetched)
+
+
+def test_a_compiling_process_that_dies_is_evidence_too(tmp_path):
+    (found,) = jobs.run_one(jobs.Job("h200", "tests.cuda.bad:dying"), tmp_path)
+    assert "Killed" in found.error and "dying" in found.program

@@ -26,7 +26,7 @@ class Task:
     Attributes:
       frame, data: see `wire.pack_job`.
       name: of the image, for errors.
-      deaths: processes that died while they had it.
+      deaths: processes that died, or were killed because they hung, while they had it.
     """
 
     number: int
@@ -55,6 +55,7 @@ class Hand:
       alone: it has a suspect.
       answers: how many it has given.
       gone: it is dead.
+      hung: why it was killed, if it was.
     """
 
     room: int
@@ -62,6 +63,7 @@ class Hand:
     alone: bool = False
     answers: int = 0
     gone: bool = False
+    hung: str = ""
 
 
 class Board:
@@ -183,8 +185,7 @@ class Board:
                 (failed if task.deaths == 2 else self._suspects).append(task)
             self._changed.notify_all()
         for task in failed:
-            fault = f"the engine process died twice while it had this image ({status})"
-            task.finish(ImageError(task.name, "unreadable", fault))
+            task.finish(_failure(task, hand, status))
         return len(tasks) - len(failed)
 
     def retire(self, reason: str) -> None:
@@ -226,3 +227,10 @@ class Board:
 
     def _is_emptied(self, hand: Hand) -> bool:
         return not self._starting and hand is self._hands[0] and not any(other.alone for other in self._hands)
+
+
+def _failure(task: Task, hand: Hand | None, status: str) -> ImageError:
+    if hand is not None and hand.hung:
+        fault = f"the engine process hung while it had this image ({hand.hung}); one before had died or hung too"
+        return ImageError(task.name, "timeout", fault)
+    return ImageError(task.name, "process-died", f"the engine process died twice while it had this image ({status})")

@@ -1,8 +1,9 @@
-"""One engine process after the other on one GPU: started, fed, listened to, and replaced when it dies."""
+"""One engine process after the other on one GPU: started, fed, listened to, and replaced when it dies or hangs."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -12,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from jaxphoton.batch.board import Board, Hand, ReplicaError, Task
-from jaxphoton.batch.replica import GREETING
+from jaxphoton.batch.replica import BEAT_S, GREETING
 from jaxphoton.batch.wire import Message, error_of, pack, send, unpack_answer
+from jaxphoton.image.pipe import Patience, Pipe, TookTooLong, step_of
 from jaxphoton.image.worker import read_frame
 
 Log = Callable[[str], None]
@@ -21,10 +23,15 @@ Log = Callable[[str], None]
 # A process that dies is replaced after 1, 2, 4 seconds; the fourth in a row that has answered nothing is the last.
 PAUSE_S = 1.0
 MOST_DEATHS = 4
+# Until it greets, before it loads anything: a cold disk and a busy machine included.
+START_S = 120.0
+# With images and signs of life, but without a launch: its device hangs. The largest model on a CPU is faster.
+STALL_S = 1800.0
 # A driver in trouble can hold a killed process for ever.
 _END_S = 60.0
 # Its last words: nobody else holds its stderr for long.
 _LAST_WORDS_S = 2.0
+_SILENT = "no sign of life for {:g} s"
 
 
 class Refused(Exception):
@@ -38,26 +45,34 @@ class Replica:
       pid: its process id.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Log):
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Log, silence: float):
         """Starts the program, without waiting for it.
 
         Args:
           command: what Python is to run.
           log: takes each line it prints.
+          silence: seconds without a sign of life after which it hangs.
         """
+        self._silence, self._killed = silence, False
         self._process = subprocess.Popen(
             # -P: the folder we are in is not searched for modules.
             [sys.executable, "-P", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,
             env=environment,
             start_new_session=True,
         )
         assert self._process.stdin and self._process.stdout and self._process.stderr
-        self._jobs, self._answers = self._process.stdin, self._process.stdout
+        step = step_of(silence)
+        self._patience = Patience(START_S, step, _SILENT)
+        # Whoever writes waits only as long as whoever reads.
+        self._jobs = Pipe(self._process.stdin, step, self._check_alive)
+        self._answers = Pipe(self._process.stdout, step, self._check)
         self.pid = self._process.pid
-        self._printer = threading.Thread(target=_print, args=(self._process.stderr, log), daemon=True)
+        printed = io.BufferedReader(self._process.stderr)  # type: ignore[arg-type]
+        self._printer = threading.Thread(target=_print, args=(printed, log), daemon=True)
         self._printer.start()
 
     def greet(self, settings: Message) -> int:
@@ -66,25 +81,30 @@ class Replica:
         Raises:
           Refused: it cannot start.
           EOFError, OSError, ValueError: it has died, or talks nonsense.
+          TookTooLong: it is stopped, or hangs.
         """
         send(self._jobs, pack(settings))
         while not (line := self._answers.readline()).endswith(GREETING):
             if not line:
                 raise EOFError("it ended while it started")
-        reply = read_frame(self._answers)
-        if "refused" in reply:
-            raise Refused(error_of(reply["refused"]))
+        self._patience = Patience(self._silence, self._patience.step, _SILENT)
+        while "room" not in (reply := self.receive()):
+            if "refused" in reply:
+                raise Refused(error_of(reply["refused"]))
         return reply["room"]
 
     def send(self, task: Task) -> None:
         send(self._jobs, task.frame, task.data)
 
     def receive(self) -> Message:
-        """The next answer; raises as `greet`."""
-        return read_frame(self._answers)
+        """The next answer or sign of life; raises as `greet`."""
+        message = read_frame(self._answers)
+        self._patience.restart()
+        return message
 
     def kill(self) -> None:
-        """Ends it and its image workers; from any thread."""
+        """Ends it and its image workers; from any thread. Stopped ones die of it too."""
+        self._killed = True
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -101,6 +121,14 @@ class Replica:
             with contextlib.suppress(OSError):  # what was not sent yet
                 stream.close()
         return f"exit status {code}" if code >= 0 else f"signal {-code}, {signal.strsignal(-code)}"
+
+    def _check(self) -> None:
+        self._check_alive()
+        self._patience.check()
+
+    def _check_alive(self) -> None:
+        if self._killed:  # its pipes stay open while a driver or a disk holds it
+            raise EOFError("it was killed")
 
 
 class Lane(threading.Thread):
@@ -119,11 +147,15 @@ class Lane(threading.Thread):
         environment: Mapping[str, str],
         settings: Message,
         log: Log,
+        silence: float,
     ):
         # A daemon: the interpreter joins others before it ends, and its end is what ends the process.
         super().__init__(name=f"jaxphoton-replica-{number}", daemon=True)
         self._number, self._board = number, board
         self._command, self._environment, self._settings, self._log = command, environment, settings, log
+        self._silence = silence
+        # A picture may be all it waits for, twice.
+        self._stall = max(STALL_S, 3 * (settings["engine"].get("image_timeout") or 0))
         self.replica: Replica | None = None
         self.stages: list[Mapping[str, float]] = []
 
@@ -141,7 +173,9 @@ class Lane(threading.Thread):
             left = self._board.take_back(hand, status)
             last = deaths == MOST_DEATHS
             self._print(
-                f"has died ({status}); " + ("given up" if last else "started again") + f", images to try again: {left}"
+                f"{'hung' if hand and hand.hung else 'has died'} ({status}); "
+                + ("given up" if last else "started again")
+                + f", images to try again: {left}"
             )
             if last:
                 self._board.retire(status)
@@ -152,7 +186,7 @@ class Lane(threading.Thread):
         """The life of one process: what it had, if it was ever ready, and how it ended."""
         hand: Hand | None = None
         try:
-            self.replica = replica = Replica(self._command, self._environment, self._print)
+            self.replica = replica = Replica(self._command, self._environment, self._print, self._silence)
         except OSError as error:
             return None, str(error)
         listener, fault = None, ""
@@ -172,6 +206,8 @@ class Lane(threading.Thread):
                 self._board.fail(ReplicaError(fault))
         except (EOFError, OSError):
             pass  # it has died: how, is known when it is reaped
+        except TookTooLong as late:
+            fault = str(late)
         except Exception as error:
             fault = f"{type(error).__name__}: {error}"
         finally:
@@ -180,18 +216,27 @@ class Lane(threading.Thread):
                 listener.join()  # answers that were sent before it died still count
             status = replica.stop()
             self.replica = None
-        return hand, fault or status
+        return hand, (hand.hung if hand else "") or fault or status
 
     def _listen(self, replica: Replica, hand: Hand) -> None:
-        """Brings answers back until the process is dead."""
+        """Brings answers back until the process is dead, or kills it because it hangs."""
         self.stages.append({})
+        idle = Patience(self._stall, 2 * BEAT_S, "no work done for {:g} s")
         try:
             while True:
                 message = replica.receive()
-                self.stages[-1] = message["stages"]
-                self._board.answer(hand, *unpack_answer(message))
+                worked, self.stages[-1] = message["stages"] != self.stages[-1], message["stages"]
+                if "number" in message:
+                    self._board.answer(hand, *unpack_answer(message))
+                elif hand.tasks and not worked:
+                    idle.check()
+                    continue
+                idle.restart()
         except EOFError:
             pass
+        except TookTooLong as late:
+            hand.hung = str(late)
+            replica.kill()
         except Exception as error:
             self._print(f"talks nonsense: {type(error).__name__}: {error}")
         self._board.mark_gone(hand)

@@ -1,8 +1,9 @@
 """One engine process: `python -m jaxphoton.batch.replica`, started and fed by `jaxphoton.batch.replicas`.
 
 Frames on stdin (see `jaxphoton.batch.wire`): first the settings, then jobs. Frames on stdout: first how many jobs it
-takes at once, or why it cannot start, then answers in the order in which they are ready. It ends when stdin does,
-whatever it is doing. What libraries print goes to stderr, which the run shows.
+takes at once, or why it cannot start, then answers in the order in which they are ready; from the greeting on, signs
+of life between them. It ends when stdin does, whatever it is doing. What libraries print goes to stderr, which the run
+shows.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import SimpleQueue
@@ -18,11 +20,13 @@ from typing import IO, Any, Protocol
 from jaxphoton.batch.engine_options import EngineOptions
 from jaxphoton.batch.local import LocalAnswerer
 from jaxphoton.batch.wire import Message, error_fields, pack, pack_answer, read_job, send
-from jaxphoton.image.worker import read_frame
+from jaxphoton.image.worker import die_with_parent, read_frame, take_streams
 from jaxphoton.jobs import Answer, Job
 
 # One line, so that whatever a site's start-up files print before it can be told apart.
 GREETING = b"jaxphoton replica\n"
+# Between signs of life.
+BEAT_S = 2.0
 
 
 class Answerer(Protocol):
@@ -43,20 +47,24 @@ def serve(load: Callable[[Message], tuple[Answerer, int]]) -> None:
     # Ctrl-C and the signals of batch systems go to all processes; the run decides what they mean for its images.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    tasks, replies = _take_streams()
+    tasks, stdout = take_streams()
+    die_with_parent()
+    replies = _Replies(stdout)
     try:
-        send(replies, GREETING)
+        replies.send(GREETING)
+        threading.Thread(target=replies.beat, daemon=True).start()
         settings = read_frame(tasks)
         jobs: SimpleQueue[Job] = SimpleQueue()
         threading.Thread(target=_listen, args=(tasks, jobs), daemon=True).start()
         try:
             answerer, room = load(settings)
         except Exception as error:
-            send(replies, pack({"refused": error_fields(error)}))
+            replies.send(pack({"refused": error_fields(error)}))
             os._exit(1)
-        send(replies, pack({"room": room}))
+        replies.stages = answerer.stages
+        replies.send(pack({"room": room}))
         for answer in answerer.answer(iter(jobs.get, None)):
-            send(replies, pack_answer(answer, answerer.stages))
+            replies.send(pack_answer(answer, answerer.stages))
     except (EOFError, BrokenPipeError):
         os._exit(0)
     except Exception:
@@ -91,6 +99,31 @@ def load_model(settings: Message) -> tuple[Answerer, int]:
     return _HealthyAnswerer(model), 2 * model.engine_config.max_rows
 
 
+class _Replies:
+    """What this process says, from several threads.
+
+    Attributes:
+      stages: of the answerer; empty until there is one.
+    """
+
+    def __init__(self, stdout: IO[bytes]):
+        self._stdout, self._lock = stdout, threading.Lock()
+        self.stages: Mapping[Any, float] = {}
+
+    def send(self, frame: bytes) -> None:
+        with self._lock:
+            send(self._stdout, frame)
+
+    def beat(self) -> None:
+        """A thread of its own: loading and compiling take minutes, and this process must not be taken for stopped."""
+        try:
+            while True:
+                time.sleep(BEAT_S)
+                self.send(pack({"stages": self.stages}))
+        except OSError:
+            os._exit(0)  # nobody listens
+
+
 class _HealthyAnswerer(LocalAnswerer):
     """Ends with what only a new process can mend."""
 
@@ -101,16 +134,6 @@ class _HealthyAnswerer(LocalAnswerer):
             if isinstance(answer.error, EngineError):
                 raise answer.error
             yield answer
-
-
-def _take_streams() -> tuple[IO[bytes], IO[bytes]]:
-    """stdin and stdout for the protocol alone; prints go to stderr."""
-    tasks, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    os.dup2(2, 1)
-    return tasks, replies
 
 
 def _listen(tasks: IO[bytes], jobs: SimpleQueue[Job]) -> None:

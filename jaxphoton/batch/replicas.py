@@ -28,6 +28,7 @@ from jaxphoton.image.process import worker_environment
 from jaxphoton.jobs import Answer, Desk, Job
 
 CLOSE_S = 10.0
+SILENCE_S = 60.0
 _DEFAULT = EngineOptions()
 
 
@@ -35,9 +36,10 @@ class Replicas:
     """Answers jobs with several engine processes. Close it (or use `with`).
 
     A process that dies is started again, three times at most without an answer in between (see `lane`), and the jobs
-    it had are tried again one at a time (see `Board`). A job under which two processes died becomes an ImageError, the
-    others go on. One that hangs is not noticed. Ctrl-C reaches this process alone; when it ends, however that happens,
-    the others end too.
+    it had are tried again one at a time (see `Board`). One that gives no sign of life (it is stopped, or hangs) is
+    killed, and counts as dead. A job under which two processes died becomes an ImageError ("process-died" or
+    "timeout"), the others go on. Ctrl-C reaches this process alone; when it ends, however that happens, the others end
+    too.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Replicas:
         engine: EngineOptions = _DEFAULT,
         *,
         log: Log | None = None,
+        silence: float = SILENCE_S,
         command: Sequence[str] = ("-m", "jaxphoton.batch.replica"),
     ):
         """Starts the processes and waits for the first.
@@ -56,6 +59,8 @@ class Replicas:
           options: of `Moondream.from_pretrained`, without `engine`; JSON values.
           engine: of each process; without `image_workers`, half the cores are shared among them.
           log: takes lines for people: what the processes print, and when one dies; by default to stderr.
+          silence: seconds without a sign of life after which a process hangs; time in which this one is stopped does
+            not count. Signs come every two seconds, also while it loads and compiles.
           command: what Python runs in each.
 
         Raises:
@@ -73,6 +78,7 @@ class Replicas:
                 _environment(gpu),
                 settings | {"gpu": gpu is not None},
                 log or _to_stderr,
+                silence,
             )
             for number, gpu in enumerate(gpus)
         ]
@@ -158,4 +164,5 @@ def _cancel(task: Task) -> None:
 
 
 def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # closed: print would turn to stdout
+        print(line, file=sys.stderr, flush=True)

@@ -7,11 +7,11 @@ import json
 import os
 import struct
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from typing import Any
 
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
-from jaxphoton.image.worker import read_frame
+from jaxphoton.image.worker import Readable, Writable, read_frame
 from jaxphoton.jobs import Answer, Ask, Job
 from jaxphoton.results import Result
 
@@ -24,7 +24,7 @@ _KINDS: dict[str, Callable[..., Exception]] = {
 }
 
 
-def send(stream: IO[bytes], frame: bytes, data: bytes | None = None) -> None:
+def send(stream: Writable, frame: bytes, data: bytes | None = None) -> None:
     """Writes what `pack` made, and bytes that the message has announced."""
     stream.write(frame)
     if data:
@@ -61,7 +61,7 @@ def pack_job(number: int, job: Job) -> tuple[bytes, bytes | None]:
     return pack(message), data
 
 
-def read_job(stream: IO[bytes]) -> Job:
+def read_job(stream: Readable) -> Job:
     """The next job; its key is its number.
 
     Raises:

@@ -20,8 +20,14 @@ class Patience:
     `step` counts: a child is not blamed for the time in which nobody could have worked.
     """
 
-    def __init__(self, limit: float, step: float, clock: Callable[[], float] = time.monotonic):
-        self.limit, self.step, self._clock = limit, step, clock
+    def __init__(
+        self,
+        limit: float,
+        step: float,
+        fault: str = "took longer than {:g} s",
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.limit, self.step, self._fault, self._clock = limit, step, fault, clock
         self.restart()
 
     def restart(self) -> None:
@@ -37,7 +43,7 @@ class Patience:
         self._waited += min(self.step, now - self._looked)
         self._looked = now
         if self._waited >= self.limit:
-            raise TookTooLong(f"took longer than {self.limit:g} s")
+            raise TookTooLong(self._fault.format(self.limit))
 
 
 def step_of(limit: float) -> float:

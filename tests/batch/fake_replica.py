@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 
-from jaxphoton.batch.replica import serve
+from jaxphoton.batch import replica
 from jaxphoton.batch.wire import Message
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
@@ -48,6 +48,8 @@ def answered(job: Job) -> Answer:
     if image.startswith(b"poison"):
         time.sleep(0.02)  # those it came with have begun
         os.kill(os.getpid(), signal.SIGKILL)
+    if image.startswith(b"stops"):
+        os.kill(os.getpid(), signal.SIGSTOP)
     if image == b"stuck":
         time.sleep(3600)
     if image in ERRORS:
@@ -63,6 +65,8 @@ def load(settings: Message) -> tuple[Fake, int]:
         raise FileNotFoundError("no such model")
     if how == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "stops":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if how.startswith("/"):
         print("loading", flush=True)
         while not os.path.exists(how):
@@ -75,4 +79,5 @@ def load(settings: Message) -> tuple[Fake, int]:
 
 if __name__ == "__main__":
     print("printed by a start-up file", flush=True)
-    serve(load)
+    replica.BEAT_S = 0.05
+    replica.serve(load)

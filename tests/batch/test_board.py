@@ -65,6 +65,7 @@ def test_only_those_that_kill_fail(processes, room, count, poison, seed):
     for number, task in enumerate(tasks):
         error = task.future.exception(S)
         assert isinstance(error, ImageError) == (number in poison)
+        assert error is None or error.reason == "process-died"
         assert error is not None or task.future.result().key == number
     board.fail(ReplicaError("the end"))
     for lane in lanes:

@@ -60,7 +60,7 @@ def check(answers, images, failing=frozenset()) -> None:
     assert sorted(answer.key for answer in answers) == list(range(len(images)))
     for answer in answers:
         if answer.key in failing:
-            assert isinstance(answer.error, ImageError) and answer.error.reason == "unreadable"
+            assert isinstance(answer.error, ImageError) and answer.error.reason == "process-died"
             assert str(answer.error).startswith(f"image {answer.key}: the engine process died twice")
         else:
             assert answer.error is None and answer.results[0]["caption"] == images[answer.key].decode()

@@ -28,7 +28,7 @@ class Clock:
 @given(st.lists(st.floats(0, 1e6), max_size=60), st.floats(0.5, 20))
 def test_of_the_time_between_two_looks_at_most_a_step_counts(gaps, limit):
     clock, counted = Clock(), 0.0
-    patience = Patience(limit, 0.5, clock)
+    patience = Patience(limit, 0.5, clock=clock)
     for gap in gaps:
         before = clock.now
         clock.now += gap
@@ -45,7 +45,7 @@ def test_of_the_time_between_two_looks_at_most_a_step_counts(gaps, limit):
 
 def test_a_night_asleep_is_no_time_to_wait():
     clock = Clock()
-    patience = Patience(60, 1.0, clock)
+    patience = Patience(60, 1.0, clock=clock)
     for _ in range(10):
         clock.now += 8 * 3600
         patience.check()

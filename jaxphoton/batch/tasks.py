@@ -5,24 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 from jaxphoton.batch.errors import BatchError
+from jaxphoton.batch.kinds import ASKED, FIELDS, KINDS, Kind, description
 from jaxphoton.batch.sources.item import Item
 from jaxphoton.batch.variables import OWN, fill, variables
 from jaxphoton.jobs import Ask
 
-Kind = Literal["caption", "query", "detect", "point", "segment"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-# What the text of a task is called in the journal, and which fields of a result are taken.
-_ASKED = {"caption": "prompt", "query": "question", "detect": "object", "point": "object", "segment": "object"}
-_FIELDS = {
-    "caption": ("caption",),
-    "query": ("answer", "reasoning"),
-    "detect": ("objects",),
-    "point": ("points",),
-    "segment": ("path", "bbox", "parse_error"),
-}
 _TEXT_SETTINGS = ("temperature", "top_p", "max_tokens", "seed")
 
 
@@ -57,11 +47,11 @@ class Task:
     def result(self, ask: Ask, result: Any) -> dict[str, Any]:
         """A result as the journal has it."""
         if self.kind == "caption" and self.text:
-            asked, found = {_ASKED["caption"]: ask.arguments["question"]}, {"caption": result["answer"]}
+            asked, found = {ASKED["caption"]: ask.arguments["question"]}, {"caption": result["answer"]}
         else:
-            name = _ASKED[self.kind]
+            name = ASKED[self.kind]
             asked = {"length": self.length} if self.kind == "caption" else {name: ask.arguments[name]}
-            found = {name: result[name] for name in _FIELDS[self.kind] if name in result}
+            found = {name: result[name] for name in FIELDS[self.kind] if name in result}
         end = {"tokens": len(result.tokens), "finish_reason": result.finish_reason}
         return {"task": self.kind} | asked | found | end
 
@@ -127,7 +117,7 @@ class Plan:
 
     def description(self) -> dict[str, Any]:
         """For the header of the journal."""
-        asked = [self._described(task) for task in self.tasks]
+        asked = [description(task.kind, task.text, task.length, task.reasoning) for task in self.tasks]
         changed = {"captions_per_image": self.captions, "prefix": self.prefix, "suffix": self.suffix}
         return {"tasks": asked, "generation": dict(self.settings)} | changed
 
@@ -138,12 +128,6 @@ class Plan:
             return [settings]
         first = settings.get("seed")
         return [settings | ({} if first is None else {"seed": (first + i) % 2**32}) for i in range(self.captions)]
-
-    def _described(self, task: Task) -> str:
-        if task.kind == "caption" and not task.text:
-            return f"caption:{task.length}"
-        how = {None: "", True: " (reasoning)", False: " (no reasoning)"}[task.reasoning]
-        return f"{task.kind}:{task.text}{how}"
 
 
 def parse_tasks(text: str, default: Mapping[str, Task]) -> tuple[Task, ...]:

@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace, plan: Plan, source: Source, selection: Select
     with Progress(tally, lambda: selection.count(source), done) as progress:
         _greet(args, progress.total(_COUNT_S), done, first is None)
         if first is not None:
-            lines = Lines(journal, tally, progress, args.quiet)
+            lines = Lines(journal, tally, progress, args.quiet, plan)
             figures, stopped = _answer(args, plan, chain([first], items), lines, journal, tally)
     for line in tally.lines(figures) if figures else ():
         _say(args, line)

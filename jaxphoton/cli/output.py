@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -64,7 +63,10 @@ class Lines:
     Without a journal the lines are JSON, and in the order of the images.
     """
 
-    def __init__(self, journal: Journal | None, tally: Tally, progress: Progress, quiet: bool):
+    def __init__(self, journal: Journal | None, tally: Tally, progress: Progress, quiet: bool, plan: Plan):
+        from jaxphoton.batch.exports.lines import LineForm
+
+        self._form = LineForm(plan.description())
         self._journal, self._tally, self._progress, self._quiet = journal, tally, progress, quiet
         self._early: dict[int, Record] = {}
         self._next = 0
@@ -84,11 +86,9 @@ class Lines:
         return offset
 
     def _print_due(self) -> None:
-        from jaxphoton.batch.exports.rows import flat
-
         while (record := self._early.pop(self._next, None)) is not None:
             self._next += 1
-            _write(sys.stdout, json.dumps(flat(record), ensure_ascii=False))
+            _write(sys.stdout, self._form.text(record))
 
 
 def write_exports(args: argparse.Namespace, journal: Path, source: Source, failed: bool) -> None:

@@ -117,7 +117,7 @@ def test_columns_are_variables_and_an_entry_without_one_fails_alone(model, folde
     out = tmp_path / "x.jsonl"
     assert main(["detect", str(folder / "list.jsonl"), "--object", "{thing}", "--out", str(out)]) == 2
     assert [arguments for _, _, arguments, _ in model.calls] == [{"object": "a hat"}]
-    assert sorted(line.get("reason", "") for line in json_lines(out)) == ["", "bad-entry"]
+    assert sorted(line["reason"] for line in json_lines(out)) == ["", "bad-entry"]
     with JournalReader(f"{out}.journal") as reader:
         assert {record.org_caption for record in reader.records()} == {"old", ""}
 

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from jaxphoton.batch.exports.atomic import replacing
+from jaxphoton.batch.exports.lines import line_form
 from jaxphoton.batch.exports.options import ExportReport
-from jaxphoton.batch.exports.rows import flat
 from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.record import Record
 
 
 def export_jsonl(journal: JournalReader, out: Path, report: ExportReport) -> None:
-    """A line for each image, see `flat`."""
-    _write(journal, out, report, failures_only=False)
+    """A line for each image, see `LineForm`."""
+    _write(journal.records(), out, report, line_form(journal).line)
 
 
 def export_failures(journal: JournalReader, out: Path, report: ExportReport) -> None:
-    """A line for each image that failed: key, error, reason and path."""
-    _write(journal, out, report, failures_only=True)
+    """A line for each image that failed: key, error, reason and path, which leads to the file whatever its name is."""
+    failed = (record for record in journal.records() if record.status == "failed")
+    _write(failed, out, report, lambda r: {"key": r.key, "error": r.fault, "reason": r.reason, "path": r.path})
 
 
-def _write(journal: JournalReader, out: Path, report: ExportReport, failures_only: bool) -> None:
+def _write(
+    records: Iterable[Record], out: Path, report: ExportReport, line: Callable[[Record], dict[str, Any]]
+) -> None:
     with replacing(out) as file:
-        for record in journal.records():
+        for record in records:
             report.failed += record.status == "failed"
-            if failures_only and record.status == "ok":
-                continue
-            line = flat(record) | ({"path": record.path} if failures_only else {})
-            file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+            text = json.dumps(line(record), ensure_ascii=False)
+            file.write(text.encode("utf-8", "backslashreplace") + b"\n")
             report.written += 1

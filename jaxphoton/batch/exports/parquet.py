@@ -9,7 +9,7 @@ from typing import Any
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.options import ExportReport
-from jaxphoton.batch.exports.rows import recaption
+from jaxphoton.batch.exports.rows import encodable, recaption
 from jaxphoton.batch.reading import JournalReader
 
 _ROWS = 10_000
@@ -28,23 +28,15 @@ def export_parquet(journal: JournalReader, out: Path, report: ExportReport) -> N
         raise ExportError("writing .parquet needs pyarrow: pip install 'jaxphoton[parquet]'") from error
     schema, records = _schema(pyarrow), journal.records()
     with replacing(out) as file, ParquetWriter(file, schema) as writer:
-        while rows := [_encodable(recaption(record)) for record in islice(records, _ROWS)]:
+        while rows := [encodable(recaption(record)) for record in islice(records, _ROWS)]:
             writer.write_table(pyarrow.Table.from_pylist(rows, schema))
             report.written += len(rows)
             report.failed += sum(row["finish_reason"] == "error" for row in rows)
 
 
-def _encodable(value: Any) -> Any:
-    """A text from an undecodable file name gets escapes: a table holds UTF-8 only."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, list):
-        return [_encodable(each) for each in value]
-    return {name: _encodable(each) for name, each in value.items()} if isinstance(value, dict) else value
-
-
 def _schema(arrow: Any) -> Any:
     text, number = arrow.string(), arrow.float64()
+    corners = dict.fromkeys(("x_min", "y_min", "x_max", "y_max"), number)
 
     def structs(**fields: Any) -> Any:
         return arrow.list_(arrow.struct(fields))
@@ -60,9 +52,9 @@ def _schema(arrow: Any) -> Any:
             "re_caption": text,
             "re_captions": arrow.list_(text),
             "answers": structs(question=text, answer=text),
-            "objects": structs(object=text, x_min=number, y_min=number, x_max=number, y_max=number),
+            "objects": structs(object=text, **corners),
             "points": structs(object=text, x=number, y=number),
-            "segments": structs(object=text, path=text),
+            "segments": structs(object=text, path=text, **corners, fault=text),
             "output_tokens": arrow.int32(),
             "finish_reason": text,
             "error": text,

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from jaxphoton.batch.record import Record
 
 
-def flat(record: Record) -> dict[str, Any]:
-    """The line of a `.jsonl`: "key", then the only result's fields, or "results" with all of them; or "error" and
-    "reason"."""
-    if record.status == "failed":
-        return {"key": record.key, "error": record.fault, "reason": record.reason}
-    if len(record.results) == 1:
-        fields = {name: value for name, value in record.results[0].items() if name != "task"}
-    else:
-        fields = {"results": [dict(result) for result in record.results]}
-    warnings = {"warnings": list(record.warnings)} if record.warnings else {}
-    return {"key": record.key} | fields | warnings
-
-
 def recaption(record: Record) -> dict[str, Any]:
     """The row of a `.parquet`: the columns of recaptioned datasets (url, re_caption, org_caption, sha256, key) and what
-    else a record knows. None where there is nothing; boxes and points from 0 to 1, each with the object asked for."""
+    else a record knows. None where there is nothing; boxes, points and the boxes of outlines from 0 to 1, each with the
+    object asked for."""
     captions = [result["caption"] for result in record.results if "caption" in result]
     return {
         "key": record.key,
@@ -36,12 +25,21 @@ def recaption(record: Record) -> dict[str, Any]:
         "answers": _listed(record, "answer", ("question",)),
         "objects": objects(record),
         "points": [{"object": asked} | point for asked, point in _each(record, "points")],
-        "segments": _listed(record, "path", ("object",)),
+        "segments": [_segment(result) for result in record.results if "path" in result],
         "output_tokens": record.tokens,
         "finish_reason": record.finish_reason,
         "error": record.fault or None,
         "warnings": list(record.warnings),
     }
+
+
+def encodable(value: Any) -> Any:
+    """A value whose texts are UTF-8: an undecodable file name gets escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, (list, tuple)):
+        return [encodable(each) for each in value]
+    return {name: encodable(each) for name, each in value.items()} if isinstance(value, Mapping) else value
 
 
 def objects(record: Record) -> list[dict[str, Any]]:
@@ -75,3 +73,9 @@ def _each(record: Record, field: str) -> list[tuple[str, dict[str, float]]]:
 
 def _listed(record: Record, field: str, asked: tuple[str, ...]) -> list[dict[str, Any]]:
     return [{name: result.get(name, "") for name in (*asked, field)} for result in record.results if field in result]
+
+
+def _segment(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The path is in fractions of the box, which is not there if the model wrote none."""
+    box = result.get("bbox") or dict.fromkeys(("x_min", "y_min", "x_max", "y_max"))
+    return {"object": result.get("object", ""), "path": result["path"], **box, "fault": result.get("parse_error")}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from jaxphoton.batch.exports.atomic import write_text
+from jaxphoton.batch.exports.lines import LineForm, line_form
 from jaxphoton.batch.exports.names import relative_path, with_extension
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport, fault_of, merge
-from jaxphoton.batch.exports.rows import flat
 from jaxphoton.batch.quality import texts
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.record import Record
@@ -26,6 +25,7 @@ def export_sidecar(journal: JournalReader, out: Path | None, options: ExportOpti
       out: a folder that takes the files by key; None puts each beside its image.
     """
     seen = Seen()
+    form = line_form(journal) if options.extension == ".json" else None
     for record in journal.records():
         if record.status == "failed":
             report.failed += 1
@@ -34,7 +34,7 @@ def export_sidecar(journal: JournalReader, out: Path | None, options: ExportOpti
             target = _target(record, out, options.extension)
             if seen.clash(str(target), record.key):
                 raise ValueError(f"{target} is already that of another image")
-            _write(target, record, options, report)
+            _write(target, record, options, form, report)
         except (OSError, ValueError) as error:
             report.lose(record, fault_of(error))
 
@@ -59,9 +59,9 @@ def _target(record: Record, out: Path | None, extension: str) -> Path:
     return Path(with_extension(record.path, extension))
 
 
-def _write(target: Path, record: Record, options: ExportOptions, report: ExportReport) -> None:
-    if options.extension == ".json":
-        new = json.dumps(flat(record), ensure_ascii=False)
+def _write(target: Path, record: Record, options: ExportOptions, form: LineForm | None, report: ExportReport) -> None:
+    if form is not None:
+        new = form.text(record)
     else:
         new = "\n".join(texts(record.results))
         if not texts(record.results):

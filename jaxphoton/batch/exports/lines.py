@@ -1,0 +1,95 @@
+"""The line of a `.jsonl`: the same keys with values of the same types for every image of a run.
+
+What reads such files (`datasets`, `pandas`) takes the type of a column from the first lines or the first file, where a
+`null` or a list without elements has none. So no value is null: a text that is not there is empty, a number 0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jaxphoton.batch.exports.rows import encodable
+from jaxphoton.batch.kinds import names_of
+from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.record import Record
+
+# What stands where a result has nothing; every other field is a text.
+_NOTHING: Mapping[str, Any] = {"reasoning": {}, "objects": [], "points": [], "bbox": {}, "tokens": 0}
+_END = ("tokens", "finish_reason")
+
+
+class LineForm:
+    """What is in the lines of one run.
+
+    One answer an image: "key", the fields of the answer, then "error" and "reason", both empty unless the image failed,
+    and "warnings", one text. Several: "results" has them all, and each the fields of all tasks, with "task" telling
+    which are its own.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], records: Iterable[Record] = ()):
+        """
+        Args:
+          settings: `Plan.description`, or a header's settings, which hold it.
+          records: whose results have a place in the lines too, should the settings not speak of them.
+        """
+        described = settings.get("tasks")
+        tasks = [task for task in described if isinstance(task, str)] if isinstance(described, list) else []
+        captions = settings.get("captions_per_image")
+        # Task and fields of every answer of an image.
+        self._layout: list[tuple[str, tuple[str, ...]]] = []
+        for task in tasks:
+            kind = task.partition(":")[0]
+            times = captions if kind == "caption" and isinstance(captions, int) else 1
+            self._layout += [(kind, (*names_of(task), *_END))] * times
+        names = dict.fromkeys(name for _, fields in self._layout for name in fields)
+        seen: list[tuple[str, tuple[str, ...]]] = []
+        for record in records:
+            results = [(str(result["task"]), tuple(n for n in result if n != "task")) for result in record.results]
+            names |= dict.fromkeys(name for _, fields in results for name in fields)
+            seen = max(seen, results, key=len)
+        self._several = max(len(self._layout), len(seen)) > 1
+        self._layout = self._layout or seen
+        # The end of a result stays its end.
+        self._names = [*(name for name in names if name not in _END), *(name for name in names if name in _END)]
+
+    def line(self, record: Record) -> dict[str, Any]:
+        """The line of one image, without lone surrogates: no reader of JSON takes their escapes."""
+        results = record.results
+        if record.status == "failed":
+            results = tuple({"task": kind, "finish_reason": "error"} for kind, _ in self._layout)
+        rows = [{"task": result["task"]} | self._fields(result) for result in results]
+        if self._several:
+            fields = {"results": rows}
+        else:
+            fields = rows[0] if rows else self._fields({})
+            fields.pop("task", None)
+        end = {"error": record.fault, "reason": record.reason, "warnings": "; ".join(record.warnings)}
+        return encodable({"key": record.key} | fields | end)
+
+    def text(self, record: Record) -> str:
+        """`line` as JSON."""
+        return json.dumps(self.line(record), ensure_ascii=False)
+
+    def _fields(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        names = dict.fromkeys([*self._names, *(name for name in result if name != "task")])
+        return {name: _typed(name, result.get(name)) for name in names}
+
+
+def line_form(journal: JournalReader) -> LineForm:
+    """That of a journal's lines."""
+    return LineForm(journal.header.settings, journal.records())
+
+
+def _typed(name: str, value: Any) -> Any:
+    if value is None:
+        return _NOTHING.get(name, "")
+    if name in ("objects", "points"):
+        return [_floats(place) for place in value]
+    return _floats(value) if name == "bbox" else value
+
+
+def _floats(place: Mapping[str, float]) -> dict[str, float]:
+    """Coordinates, whole ones too, as floats."""
+    return {name: float(at) for name, at in place.items()}

@@ -96,13 +96,13 @@ def written(folder: Path, plan: Plan, parts: list[list[Record]], suffix: str) ->
 
 
 def shape(value: Any) -> Any:
-    """The types of a value; of a list, those of its elements, if it has any."""
+    """The types of a value; of a list, that of the element which says most, if it has any."""
     if isinstance(value, Mapping):
         return {name: shape(each) for name, each in value.items()}
     if isinstance(value, list):
-        shapes = [shape(each) for each in value]
-        assert all(each == shapes[0] for each in shapes)
-        return shapes[:1]
+        shapes = sorted(map(shape, value), key=lambda each: len(str(each)))
+        assert all(same(each, shapes[-1]) for each in shapes)
+        return shapes[-1:]
     assert value is not None
     return type(value).__name__
 

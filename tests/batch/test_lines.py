@@ -112,7 +112,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return not one or not other or same(one[0], other[0])
     if isinstance(one, dict) and isinstance(other, dict):
-        return not one or not other or (list(one) == list(other) and all(same(one[n], other[n]) for n in one))
+        return not one or not other or (one.keys() == other.keys() and all(same(one[n], other[n]) for n in one))
     return one == other
 
 
@@ -124,7 +124,7 @@ def test_all_lines_of_all_parts_have_the_same_keys_and_types(run):
         lines = [line for file in files for line in json_lines(file)]
     assert len(lines) == sum(map(len, parts))
     for line in lines:
-        assert same(shape(line), shape(lines[0]))
+        assert list(line) == list(lines[0]) and same(shape(line), shape(lines[0]))
     # And so are those that are printed.
     form = LineForm(plan.description())
     printed = [json.loads(form.text(record)) for part in parts for record in part]

@@ -24,6 +24,8 @@ LAYERS = (
     {"engine", "oracle", "oracle_sampling", "functional", "weights", "answers", "jobs"},
     {"model", "skills", "prompt", "image", "platform"},
     {"config", "kernels_pallas"},
+    {"files"},
+    {"messages"},
 )
 LEVEL = {part: depth for depth, layer in enumerate(reversed(LAYERS)) for part in layer}
 # Imports inside one layer: (importer, imported).
@@ -41,6 +43,7 @@ SIDEWAYS = {
 FORBIDDEN = {
     "jaxphoton": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.config": (*HEAVY, "numpy", "PIL"),
+    "jaxphoton.files": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.image": HEAVY,
     "jaxphoton.prompt": HEAVY,
     "jaxphoton.skills": HEAVY,

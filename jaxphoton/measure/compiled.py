@@ -19,7 +19,7 @@ from jaxphoton.model.params import abstract
 from jaxphoton.skills import automaton, registry
 
 # What the programs are made from.
-SOURCES = ("jaxphoton/config.py", "jaxphoton/engine", "jaxphoton/model", "jaxphoton/skills", "kernels_pallas")
+SOURCES = ("jaxphoton/config", "jaxphoton/engine", "jaxphoton/model", "jaxphoton/skills", "kernels_pallas")
 
 
 def compiled_scratch(config: ModelConfig, dtype: str, engine: EngineConfig) -> dict[Key, int]:
@@ -55,6 +55,6 @@ def _key(config: ModelConfig, dtype: str, engine: EngineConfig) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     root = Path(str(resources.files("jaxphoton"))).parent
     for name in SOURCES:
-        for source in sorted([root / name] if name.endswith(".py") else (root / name).rglob("*.py")):
+        for source in sorted((root / name).rglob("*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:32]

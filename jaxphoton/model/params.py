@@ -132,14 +132,7 @@ def abstract(
     Args:
       float8_experts: the experts' matrices in float8_e4m3fn with row scales, not in `dtype`.
       kv_scales: with the scales of a float8 key/value cache.
-
-    Raises:
-      ValueError: the configuration asks for something that no network here has.
     """
-    if config.text.tau_attn and config.text.n_kv_heads != config.text.n_heads:
-        raise ValueError("tau attention needs text.n_kv_heads to equal text.n_heads")
-    if config.text.moe is not None and not 0 <= config.text.moe.start_layer < config.text.n_layers:
-        raise ValueError(f"text.moe.start_layer must be a layer: 0 to {config.text.n_layers - 1}")
     shape = _Shapes(dtype)
     experts = _Shapes(jnp.float8_e4m3fn if float8_experts else dtype)
     return Params(

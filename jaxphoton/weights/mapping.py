@@ -14,7 +14,6 @@ from jax.typing import DTypeLike
 
 from jaxphoton.config import ModelConfig, MoeConfig, RegionConfig, TextConfig, VisionConfig
 from jaxphoton.model.params import Params, abstract
-from jaxphoton.weights.mapped import WeightsError
 
 Index = tuple[int | slice, ...]
 Placing = jax.Device | jax.sharding.Sharding | None  # where leaves go; None is the default device
@@ -38,21 +37,14 @@ class Form:
 
 
 def abstract_tree(config: ModelConfig, dtype: DTypeLike = jnp.bfloat16, form: Form = Form()) -> Params:
-    """`abstract` of a checkpoint's form.
-
-    Raises:
-      WeightsError: no network here has such settings.
-    """
-    try:
-        return abstract(config, dtype, form.float8_experts, form.kv_scales)
-    except ValueError as error:
-        raise WeightsError(str(error)) from error
+    """`abstract` of a checkpoint's form."""
+    return abstract(config, dtype, form.float8_experts, form.kv_scales)
 
 
 def abstract_leaves(
     config: ModelConfig, dtype: DTypeLike = jnp.bfloat16, form: Form = Form()
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Dotted path -> shape and dtype, in the order of the tree's leaves; raises what `abstract_tree` raises."""
+    """Dotted path -> shape and dtype, in the order of the tree's leaves."""
     return by_path(abstract_tree(config, dtype, form))
 
 
@@ -63,11 +55,7 @@ def by_path(params: Params) -> dict[str, Any]:
 
 
 def placements(config: ModelConfig, form: Form = Form()) -> tuple[Placement, ...]:
-    """The placement of every tensor of a checkpoint of `config`; together they fill every leaf exactly.
-
-    Raises:
-      WeightsError: no network here has such settings.
-    """
+    """The placement of every tensor of a checkpoint of `config`; together they fill every leaf exactly."""
     shapes = {leaf: struct.shape for leaf, struct in abstract_leaves(config, form=form).items()}
     table = (*_vision(config.vision), *_text(config.text, form), *_region(config.region))
     filled = Counter[str]()

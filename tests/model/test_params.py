@@ -4,9 +4,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import pytest
 
-from jaxphoton.config import MoeConfig, named_config
+from jaxphoton.config import named_config
 from jaxphoton.model.params import abstract, count
 
 
@@ -51,10 +50,3 @@ def test_the_settings_decide_which_parts_there_are():
     assert all(layer.tau_w is None and layer.fc1_w is None and layer.experts for layer in shapes.text.layers)
     dense = abstract(named_config("moondream2"))
     assert dense.region.ln is None and dense.text.router_b is None and not any(x.experts for x in dense.text.layers)
-
-
-@pytest.mark.parametrize("change", [{"n_kv_heads": 8}, {"moe": MoeConfig(start_layer=24)}])
-def test_settings_that_no_network_has_are_refused(change):
-    config = named_config("moondream3")
-    with pytest.raises(ValueError, match="n_kv_heads|start_layer"):
-        abstract(dataclasses.replace(config, text=dataclasses.replace(config.text, **change)))

@@ -133,7 +133,9 @@ def mini_config() -> ModelConfig:
     text = {"dim": 16, "ff_dim": 36, "n_layers": 3, "vocab_size": 40, "max_context": 64, "n_heads": 4}
     text |= {"n_kv_heads": 2, "prefix_attn": 10}
     region = {"dim": 16, "coord_feat_dim": 8, "coord_out_dim": 32, "size_feat_dim": 10, "size_out_dim": 64}
-    return config_from_dict({"config": {"vision": vision, "text": text, "region": region | {"inner_dim": 24}}})
+    region |= {"inner_dim": 24}
+    tokenizer = {"templates": {"caption": {"normal": [1, 38, 39]}}}
+    return config_from_dict({"config": {"vision": vision, "text": text, "region": region, "tokenizer": tokenizer}})
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,8 @@ def _reduced() -> ModelConfig:
     vision = dataclasses.replace(full.vision, enc_n_layers=3, enc_ff_dim=1024, proj_out_dim=1024, proj_inner_dim=1024)
     moe = MoeConfig(num_experts=8, start_layer=1, experts_per_token=2, expert_inner_dim=1024)
     text = dataclasses.replace(full.text, dim=1024, ff_dim=2048, n_layers=7, vocab_size=8192, moe=moe)
-    return dataclasses.replace(full, vision=vision, text=text, region=dataclasses.replace(full.region, dim=1024))
+    region = dataclasses.replace(full.region, dim=1024)
+    return ModelConfig(vision=vision, text=text, region=region)
 
 
 def _load(folder: Path) -> dict:

@@ -14,7 +14,7 @@ from jaxphoton.engine.memory import whole_pages
 class EngineOptions:
     """Attributes:
     rows: sequences decoded at once.
-    depth, image_workers, image_timeout: as in `EngineConfig`.
+    depth, image_workers, image_timeout, host_masks: as in `EngineConfig`.
     deterministic: an image's result does not depend on what runs beside it.
     """
 
@@ -23,10 +23,11 @@ class EngineOptions:
     image_workers: int | None = None
     deterministic: bool = False
     image_timeout: float | None = None
+    host_masks: bool | None = None
 
     def applied(self, engine: EngineConfig, text: TextConfig) -> EngineConfig:
         """The engine's settings with these changes; what is None stays."""
-        names = ("depth", "image_workers", "image_timeout")
+        names = ("depth", "image_workers", "image_timeout", "host_masks")
         changes: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.rows is not None:
             kept = (rows for rows in engine.step_rows if rows < self.rows)

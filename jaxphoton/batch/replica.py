@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol
 
 from jaxphoton.batch.engine_options import EngineOptions
 from jaxphoton.batch.local import LocalAnswerer
+from jaxphoton.batch.progress import compiling_shown
 from jaxphoton.batch.wire import Message, error_fields, pack, pack_answer, read_job, send
 from jaxphoton.image.worker import die_with_parent, read_frame, take_streams
 from jaxphoton.jobs import Answer, Job
@@ -94,7 +95,8 @@ def load_model(settings: Message) -> tuple[Answerer, int]:
         options["background"] = tuple(options["background"])
     model = Moondream.from_pretrained(**options)
     model.engine_config = EngineOptions(**settings["engine"]).applied(model.engine_config, model.config.text)
-    model.start()
+    with compiling_shown(""):
+        model.start()
     calm_interpreter()
     return _HealthyAnswerer(model), 2 * model.engine_config.max_rows
 

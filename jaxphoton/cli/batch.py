@@ -188,7 +188,8 @@ def engine_options(args: argparse.Namespace) -> EngineOptions:
     """What the options say about the engine."""
     from jaxphoton.batch.engine_options import EngineOptions
 
-    return EngineOptions(args.rows, args.depth, args.workers, args.deterministic, args.image_timeout)
+    # No option restricts answers: two programs less to compile.
+    return EngineOptions(args.rows, args.depth, args.workers, args.deterministic, args.image_timeout, host_masks=False)
 
 
 def _greet(args: argparse.Namespace, total: int | None, done: int, finished: bool) -> None:

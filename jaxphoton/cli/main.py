@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from jaxphoton import __version__
+from jaxphoton.batch.progress import compiling_shown
 from jaxphoton.cli.base import BROKEN_PIPE, FATAL, INTERRUPTED, CommandError, CommandParser
 
 COMMANDS = (
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, modules = build_parser()
     args = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
     try:
-        return modules[args.command].run(args)
+        with compiling_shown(f"jaxphoton {args.command}: "):
+            return modules[args.command].run(args)
     except CommandError as error:
         print(f"jaxphoton {args.command}: {error}", file=sys.stderr)
         return FATAL

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable
 from collections.abc import Sequence as Many
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,9 @@ from jaxphoton.skills.automaton import TokenAutomaton
 from kernels_pallas.dispatch import Target
 
 _log = logging.getLogger(__name__)
+# For whoever waits meanwhile; the command line shows it.
+_compiling = logging.getLogger("jaxphoton.compiling")
+QUIET_S = 3.0  # programs that come from the cache are not announced one by one
 
 
 class Programs:
@@ -114,9 +118,19 @@ class Programs:
             jobs["prefix", images] = partial(self._lower, partial(programs.prefix, family), arguments, (1,))
         for images, crops in self.buckets.vision:
             jobs["vision", images, crops] = partial(self._lower_vision, images, crops)
+        names = {key: " ".join(map(str, key)) for key in jobs}
+        _compiling.info("compiling %d programs: %s", len(jobs), ", ".join(names.values()))
+        began = time.monotonic()
         with ThreadPoolExecutor() as pool:
-            done = pool.map(lambda job: job().compile(), jobs.values())
-            return dict(zip(jobs, done, strict=True))
+            under_way = {pool.submit(lambda job: job().compile(), job): key for key, job in jobs.items()}
+            done: dict[tuple, Callable] = {}
+            for future in as_completed(under_way):
+                key = under_way[future]
+                done[key] = future.result()
+                seconds = time.monotonic() - began
+                if seconds > QUIET_S:
+                    _compiling.info("compiled %s, %d of %d, after %.0f s", names[key], len(done), len(jobs), seconds)
+        return {key: done[key] for key in jobs}
 
     def _lower(self, function: Callable, arguments: tuple[Any, ...], donated: tuple[int, ...] = (1, 2)):
         """Lowers a text program; what it changes (cache, row state) is donated."""

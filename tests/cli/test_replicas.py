@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -44,5 +45,5 @@ def test_two_processes_with_the_small_model(tmp_path, capsys):
     assert len(rows) == 4 and all(row["caption"].startswith("The image shows") for row in rows)
     shown = capsys.readouterr().err
     assert "decode" in shown
-    # Said by each process, and nothing is compiled that no option can use.
-    assert all(f"replica {number}: compiling 6 programs: step 8, " in shown for number in (0, 1))
+    # By the first process that is ready; nothing is compiled that no option can use.
+    assert re.search(r"replica [01]: compiling 6 programs: step 8, prefill", shown)

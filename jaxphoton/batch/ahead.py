@@ -1,14 +1,17 @@
-"""Reading a bounded way ahead, in order."""
+"""Reading a bounded way ahead."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+# Items that may be handed on behind one that is not there yet: whoever wants their results in order has to hold those.
+WINDOW = 4096
 
 
 def read_ahead(
@@ -16,29 +19,33 @@ def read_ahead(
     read: Callable[[In], Out],
     slow: Callable[[In], bool],
     threads: int = 16,
-) -> Iterator[Out]:
-    """`read(item)` of every item, in their order; the slow ones in threads, twice as many at a time as there are
+    window: int = WINDOW,
+) -> Iterator[tuple[int, Out]]:
+    """(place, `read(item)`) of every item, each as soon as it is there: one that takes long holds up no other, until
+    `window` items have gone past it. The slow ones are read in threads, at most twice as many at a time as there are
     threads. Closing the iterator waits for those under way."""
-    waiting: deque[Future[Out]] = deque()
+    done: SimpleQueue[Future[Out]] = SimpleQueue()
+    under_way: dict[Future[Out], int] = {}  # in the order of their places
+
+    def take() -> tuple[int, Out]:
+        future = done.get()
+        return under_way.pop(future), future.result()
+
     with ThreadPoolExecutor(threads, thread_name_prefix="jaxphoton-read") as pool:
         try:
-            for item in items:
+            for place, item in enumerate(items):
+                while under_way and place - next(iter(under_way.values())) >= window:
+                    yield take()
                 if slow(item):
-                    waiting.append(pool.submit(read, item))
-                elif waiting:
-                    waiting.append(_done(read(item)))
+                    future = pool.submit(read, item)
+                    under_way[future] = place
+                    future.add_done_callback(done.put)
                 else:
-                    yield read(item)
-                while waiting and (waiting[0].done() or len(waiting) >= 2 * threads):
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                    yield place, read(item)
+                while len(under_way) >= 2 * threads or not done.empty():
+                    yield take()
+            while under_way:
+                yield take()
         finally:
-            for future in waiting:
+            for future in under_way:
                 future.cancel()
-
-
-def _done(value: Out) -> Future[Out]:
-    future: Future[Out] = Future()
-    future.set_result(value)
-    return future

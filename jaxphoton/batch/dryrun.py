@@ -10,7 +10,9 @@ from itertools import islice
 
 from PIL import Image
 
+from jaxphoton.batch.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item
+from jaxphoton.batch.sources.storage import open_regular
 from jaxphoton.config import VisionConfig
 from jaxphoton.image.crops import select_tiling
 from jaxphoton.image.errors import ImageError, diagnose
@@ -45,13 +47,12 @@ class Probe:
 def probe(items: Iterable[Item], vision: VisionConfig, max_pixels: int, most: int) -> Probe:
     """Reads the headers of the first `most` images; nothing is decoded."""
     found = Probe()
-    for item in islice(items, most):
+    for _, size in read_ahead(islice(items, most), lambda item: _size(item, max_pixels), lambda item: not item.local):
         found.probed += 1
-        try:
-            width, height = _size(item, max_pixels)
-        except ImageError as error:
-            found.reasons[error.reason] += 1
+        if isinstance(size, ImageError):
+            found.reasons[size.reason] += 1
             continue
+        width, height = size
         rows, columns = select_tiling(height, width, vision)
         found.crops[1 + rows * columns] += 1
         found.pixels += width * height
@@ -59,17 +60,19 @@ def probe(items: Iterable[Item], vision: VisionConfig, max_pixels: int, most: in
     return found
 
 
-def _size(item: Item, max_pixels: int) -> tuple[int, int]:
-    """(width, height) of the upright picture."""
-    source = item.image()
+def _size(item: Item, max_pixels: int) -> tuple[int, int] | ImageError:
+    """(width, height) of the upright picture, or why it has none."""
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        source = item.image()
+        with open_regular(source) if isinstance(source, str) else io.BytesIO(source) as file, Image.open(file) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
-    except FileNotFoundError:
-        raise ImageError(item.key, "not-found", "no such file") from None
+    except ImageError as error:
+        return error
+    except (FileNotFoundError, NotADirectoryError):
+        return ImageError(item.key, "not-found", "no such file")
     except Exception as error:  # broken files make Pillow raise nearly anything
-        raise ImageError(item.key, *diagnose(error, max_pixels)) from error
+        return ImageError(item.key, *diagnose(error, max_pixels))
     if width * height > max_pixels:
-        raise ImageError(item.key, "too-large", f"{width} x {height} pixels")
+        return ImageError(item.key, "too-large", f"{width} x {height} pixels")
     return (height, width) if turned else (width, height)

@@ -6,7 +6,6 @@ import hashlib
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import Any, Protocol
 
 from jaxphoton.batch.ahead import read_ahead
@@ -93,11 +92,10 @@ class Runner:
 
     def _jobs(self, items: Iterable[Item]) -> Iterator[Job]:
         """Jobs of those items that have to be asked about; the others' records are written here."""
-        numbers = count()
-        for entry in read_ahead(self._until_stopped(items), self._read, self._is_slow):
+        for number, entry in read_ahead(self._until_stopped(items), self._read, self._is_slow):
             if self._stopped():
                 return
-            entry = replace(entry, number=next(numbers))
+            entry = replace(entry, number=number)
             if entry.error is not None:
                 self._write(entry, _failure(entry, entry.error))
             elif self._claims(entry):
@@ -165,7 +163,7 @@ class Runner:
             height=height,
             results=results,
             ms=_milliseconds(answer.results),
-            warnings=(*answer.notes, *odd),
+            warnings=(*item.notes, *answer.notes, *odd),
             org_caption=original_caption(item),
             sha256=entry.sha256,
         )

@@ -37,12 +37,17 @@ def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], *
     from jaxphoton.batch.sources import Selection, SourceOptions, open_source, parse_shard
     from jaxphoton.batch.sources.files import Files, OneFile
     from jaxphoton.batch.sources.lists import TextList
+    from jaxphoton.batch.sources.patience import Patience
     from jaxphoton.batch.tasks import Plan
     from jaxphoton.batch.variables import CAPTION_COLUMNS
 
     try:
         plan = Plan(tasks(), settings_of(args), extension=args.extension, **texts)
-        columns = SourceOptions(args.image_column, args.key_column, CAPTION_COLUMNS, plan.columns, args.root)
+        patience = Patience(args.timeout, args.retries)
+        exclude = tuple(args.exclude)
+        columns = SourceOptions(
+            args.image_column, args.key_column, CAPTION_COLUMNS, plan.columns, args.root, exclude, patience
+        )
         source = open_source(args.input, columns)
         if plan.columns and type(source) in (Files, OneFile, TextList):
             raise CommandError(f"{{{plan.columns[0]}}} is a column, and these images have none")
@@ -85,7 +90,9 @@ def _settings(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     """What changes the results, for the header of the journal."""
     return {
         "input": [spec.rstrip("/") for spec in args.input],
-        "columns": {"image": args.image_column, "key": args.key_column, "root": args.root},
+        "columns": {"image": args.image_column, "key": args.key_column, "root": args.root}
+        # Only where it is asked for: journals from before this option go on.
+        | ({"exclude": args.exclude} if args.exclude else {}),
         **plan.description(),
         "pictures": {
             "max_pixels": args.max_pixels,
@@ -111,6 +118,8 @@ def _run(args: argparse.Namespace, plan: Plan, source: Source, selection: Select
         if first is not None:
             lines = Lines(journal, tally, progress, args.quiet, plan)
             figures, stopped = _answer(args, plan, chain([first], items), lines, journal, tally)
+    for line in selection.part(source)[0].skipped.lines():
+        _say(args, line)
     for line in tally.lines(figures) if figures else ():
         _say(args, line)
     failed = tally.failed if journal is None else journal.counts["failed"]

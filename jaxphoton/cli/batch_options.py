@@ -15,9 +15,10 @@ COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)
 
 BATCH_HELP = """\
 input:
-  An image, a folder (with its subfolders; hidden files are left out), a glob, a list of images (.txt, one a line;
-  .jsonl and .parquet with columns), webdataset shards (.tar, shards-{000..099}.tar), an address of any of these
-  (s3://, gs://, https://), or hf://datasets/USER/NAME.
+  An image, a folder (with its subfolders and links to folders; not with hidden files and thumbnails folders), a glob, a
+  list of images (.txt, one a line; .jsonl and .parquet with columns), webdataset shards (.tar, .tar.gz,
+  shards-{000..099}.tar), an address of any of these (s3://, gs://, https://), or hf://datasets/USER/NAME. What was passed
+  over is counted at the end. Of several inputs with equal names, the folders are put before the names.
 
 output:
   Without --out one JSON object a line, in the order of the images. With --out, by its suffix: .jsonl, .parquet, .json
@@ -50,10 +51,31 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which images")
     group.add_argument("--limit", type=number(int, 1), metavar="N", help="the first N images")
     group.add_argument("--shard", metavar="I/N", help="part I (from 0) of N; together the parts are the whole")
+    group.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="leave out files and folders of this name ('*_mask.png', raw), or with a / this path; may be repeated",
+    )
     group.add_argument("--dedupe", choices=["none", "sha256"], default="none", help="ask about equal files once")
     group.add_argument("--image-column", metavar="NAME", help="the column, or in a tar the extension, of the image")
     group.add_argument("--key-column", metavar="NAME", help="the column that names an entry")
     group.add_argument("--root", metavar="DIR", help="where relative paths in a list or table start from")
+    group.add_argument(
+        "--timeout",
+        type=number(float, 0, above=True),
+        default=30.0,
+        metavar="S",
+        help="seconds after which an address counts as failed (default: 30)",
+    )
+    group.add_argument(
+        "--retries",
+        type=number(int, 0),
+        default=3,
+        metavar="N",
+        help="tries again of an address whose server is overloaded or whose connection breaks (default: 3)",
+    )
     group.add_argument("--retry-failed", action="store_true", help="try the images again that failed before")
 
 

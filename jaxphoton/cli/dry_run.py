@@ -27,6 +27,8 @@ def dry_run(args: argparse.Namespace, plan: Plan, source: Source, selection: Sel
     images = found.probed if total is None else total
     more = " or more" if total is None and found.probed == _PROBED else ""
     print(f"{images:,}{more} images, of which {found.probed:,} were looked at (headers only)")
+    for line in selection.part(source)[0].skipped.lines():
+        print(f"  {line}")
     if found.crops:
         width, height = found.largest
         pixels = found.pixels / found.crops.total() / 1e6

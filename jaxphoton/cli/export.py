@@ -64,6 +64,7 @@ def _source(args):
     with JournalReader(args.journal) as reader:
         settings = reader.header.settings
     columns = settings.get("columns", {})
-    options = SourceOptions(columns.get("image"), columns.get("key"), root=columns.get("root"))
+    exclude = tuple(columns.get("exclude", ()))
+    options = SourceOptions(columns.get("image"), columns.get("key"), root=columns.get("root"), exclude=exclude)
     source = open_source(args.input or settings.get("input", []), options)
     return Selection(parse_shard(args.shard)).part(source)[0] if args.shard else source

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from jaxphoton.batch.keymap import KeyMap, digest
+from jaxphoton.batch.sources.globs import Excluded
 from jaxphoton.batch.sources.item import Item
+from jaxphoton.batch.sources.patience import PATIENCE, Patience
+from jaxphoton.batch.sources.skipped import Skipped
 
 Wanted = Callable[[str], bool]
 
@@ -34,6 +37,8 @@ class SourceOptions:
       required_columns: taken along too; a table without them is refused, an entry without them is a failure.
       root: folder or address that relative paths in `.txt`, `.jsonl` and `.parquet` start from; by default that of the
         file itself.
+      exclude: globs of files and folders to leave out, see `Excluded`.
+      patience: with addresses.
     """
 
     image_column: str | None = None
@@ -41,10 +46,26 @@ class SourceOptions:
     columns: tuple[str, ...] = ()
     required_columns: tuple[str, ...] = ()
     root: str | None = None
+    exclude: tuple[str, ...] = ()
+    patience: Patience = PATIENCE
 
     @property
     def all_columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.columns, *self.required_columns)))
+
+    def kept(self, wanted: Wanted, skipped: Skipped) -> Wanted:
+        """`wanted`, which is not even asked about keys that are excluded; they are counted."""
+        if not self.exclude:
+            return wanted
+        excluded = Excluded(self.exclude)
+
+        def kept(key: str) -> bool:
+            if excluded.key(key):
+                skipped.files["excluded"] += 1
+                return False
+            return wanted(key)
+
+        return kept
 
 
 class Source(ABC):
@@ -52,7 +73,18 @@ class Source(ABC):
 
     Nothing is read before it is asked for, and nothing but the current entries is held. An entry that cannot be
     used is an item whose `read` raises; only what concerns the whole source raises here.
+
+    Attributes:
+      place: the folder, or the container without its suffix, that the keys start from; None where they are paths.
+      skipped: what was passed over, as far as the last `items` came.
+      plain: the items are files with nothing beside them, so that one that comes again under another key is the same.
     """
+
+    place: str | None = None
+    plain = False
+
+    def __init__(self):
+        self.skipped = Skipped()
 
     @abstractmethod
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
@@ -75,6 +107,34 @@ class Source(ABC):
     def shard(self, index: int, count: int) -> Source | None:
         """Whole containers for shard `index` of `count`; None where a shard must pick single keys."""
         return None
+
+    def identify(self, note: Callable[[str, str], None]) -> None:
+        """Calls `note(key, identity)` for each item; two of one identity are the same image. Reads no image."""
+        if self.plain:
+            for item in self.items():
+                note(item.key, item.path)
+            return
+
+        def wanted(key: str) -> bool:
+            note(key, f"{id(self)}/{key}")
+            return False
+
+        for _ in self.items(wanted):
+            pass
+
+
+def count_keys(source: Source, chosen: Wanted = every) -> int:
+    """How many items there are with a chosen key; goes through all keys, and reads no image."""
+    total = 0
+
+    def wanted(key: str) -> bool:
+        nonlocal total
+        total += chosen(key)
+        return False
+
+    for _ in source.items(wanted):
+        pass
+    return total
 
 
 class Seen:

@@ -6,38 +6,48 @@ import functools
 from collections.abc import Iterator
 
 from jaxphoton.batch.errors import SourceError
-from jaxphoton.batch.sources.base import Source, Wanted, every
+from jaxphoton.batch.sources.base import Source, SourceOptions, Wanted, every
+from jaxphoton.batch.sources.folders import Walk, images_in
+from jaxphoton.batch.sources.globs import EVERYTHING, Excluded, split_glob
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES, Item, broken
-from jaxphoton.batch.sources.patterns import split_glob
-from jaxphoton.batch.sources.storage import absolute, exists, is_remote, join, read_file, suffix_of, walk
+from jaxphoton.batch.sources.patience import PATIENCE, Patience
+from jaxphoton.batch.sources.skipped import Skipped
+from jaxphoton.batch.sources.storage import absolute, exists, is_remote, join, read_file
+
+DEFAULT = SourceOptions()
 
 
-def file_item(key: str, path: str, columns: dict | None = None) -> Item:
+def file_item(key: str, path: str, columns: dict | None = None, patience: Patience = PATIENCE) -> Item:
     """The item of a file or address."""
-    return Item(key, path, functools.partial(read_file, path), local=not is_remote(path), columns=columns or {})
+    load = functools.partial(read_file, path, patience)
+    return Item(key, path, load, local=not is_remote(path), columns=columns or {})
 
 
 class OneFile(Source):
     """A single image; its key is the path as given."""
 
-    def __init__(self, path: str):
+    plain = True
+
+    def __init__(self, path: str, options: SourceOptions = DEFAULT):
+        super().__init__()
         if not is_remote(path) and not exists(path):
             raise SourceError(f"{path} does not exist")
-        self.path = path
+        self.path, self._options = path, options
 
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
-        if wanted(self.path):
-            yield file_item(self.path, absolute(self.path))
+        self.skipped = Skipped()
+        if self._options.kept(wanted, self.skipped)(self.path):
+            yield file_item(self.path, absolute(self.path), patience=self._options.patience)
 
     def count(self) -> int:
-        return 1
+        return int(not Excluded(self._options.exclude).key(self.path))
 
 
 class Files(Source):
     """The images below a folder, or those of them that match a glob; keys are paths relative to the folder (of a glob:
-    the one before its first pattern part).
+    the one before its first pattern part). See `Walk` for what is left out.
 
-    Memory: the names in one folder (and its parents) at a time.
+    Memory: as `Walk`.
 
     Args:
       spec: the folder, or with `pattern` the glob.
@@ -46,33 +56,36 @@ class Files(Source):
       SourceError: there is no such folder, or no image in it.
     """
 
-    def __init__(self, spec: str, pattern: bool = False):
-        self._spec, self._matcher, self._depth = spec, None, None
+    plain = True
+
+    def __init__(self, spec: str, options: SourceOptions = DEFAULT, pattern: bool = False):
+        super().__init__()
+        self._spec, self._typed, self._glob, self._options = spec, spec, EVERYTHING, options
         if pattern:
-            spec, self._matcher, self._depth = split_glob(spec)
-        self._root = absolute(spec).rstrip("/")
-        if next(self._names(), None) is None:
-            what = "matches" if self._matcher else "found"
-            raise SourceError(f"{self._spec}: no image {what} ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            self._typed, self._glob = split_glob(spec)
+        self._root = self.place = absolute(self._typed).rstrip("/") or "/"
+        if next(self._names(skipped := Skipped()), None) is None:
+            what = "matches" if pattern else "found"
+            raise SourceError("; ".join([f"{spec}: no image {what}", *skipped.lines()]))
 
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
-        for key, error in self._names():
+        self.skipped = Skipped()
+        for key, error in self._names(self.skipped):
             if not wanted(key):
                 continue
             path = join(self._root, key)
             if error is None:
-                yield file_item(key, path)
+                yield file_item(key, path, patience=self._options.patience)
             else:
                 yield broken(key, path, "unreadable", f"the folder cannot be read: {error.strerror}")
 
     def count(self) -> int:
-        return sum(1 for _ in self._names())
+        return sum(1 for _ in self._names(Skipped()))
 
-    def _names(self) -> Iterator[tuple[str, OSError | None]]:
-        for name, error in walk(self._root or "/", self._depth):
-            if error is not None:
-                if not name:
-                    raise SourceError(f"{self._spec}: cannot be read: {error.strerror or error}")
-                yield name, error
-            elif suffix_of(name) in IMAGE_SUFFIXES and (self._matcher is None or self._matcher.match(name)):
-                yield name, None
+    def _names(self, skipped: Skipped) -> Iterator[tuple[str, OSError | None]]:
+        typed = "" if self._typed == "." else self._typed.rstrip("/")
+        walk = Walk(self._root, self._glob, Excluded(self._options.exclude), typed, skipped)
+        for name, error in images_in(walk.files(), IMAGE_SUFFIXES, skipped):
+            if error is not None and not name:
+                raise SourceError(f"{self._spec}: cannot be read: {error.strerror or error}")
+            yield name, error

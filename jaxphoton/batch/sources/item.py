@@ -8,9 +8,13 @@ from typing import Any
 
 from jaxphoton.batch.errors import EntryError, EntryReason
 
-# What a folder is searched for. HEIC without its extra is a failure with a reason, not a file passed over in silence.
+# What a folder is searched for: all that Pillow decodes (a test compares them), and what its HEIF plugin does. A fixed
+# list, so that the images of a folder do not change with a release or a plugin. HEIC without its extra is a failure
+# with a reason, not a file passed over.
 IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
+    ".apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .gif .heic .heics .heif "
+    ".heifs .hif .icb .icns .ico .iim .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .msp .pbm .pcd .pcx "
+    ".pfm .pgm .png .pnm .ppm .psd .pxr .qoi .ras .rgb .rgba .sgi .tga .tif .tiff .vda .vst .webp .xbm .xpm".split()
 )
 
 
@@ -24,6 +28,7 @@ class Item:
       load: returns the bytes of the file, or raises; `read` is what to call.
       local: `path` is a file that any process on this machine can open.
       columns: what the source's options asked for, where the entry has it: prompts, labels, an old caption.
+      notes: what a person should know about how the image was chosen, for the warnings of its record.
     """
 
     key: str
@@ -31,6 +36,7 @@ class Item:
     load: Callable[[], bytes]
     local: bool = False
     columns: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def read(self) -> bytes:
         """The bytes of the image file. May be called from any thread, and again.

@@ -5,71 +5,114 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from jaxphoton.batch.errors import SourceError
-from jaxphoton.batch.sources.base import Seen, Source, SourceOptions, Wanted, every
+from jaxphoton.batch.sources.base import Seen, Source, SourceOptions, Wanted, count_keys, every
 from jaxphoton.batch.sources.files import file_item
 from jaxphoton.batch.sources.item import Item, broken
-from jaxphoton.batch.sources.storage import absolute, exists, is_remote, open_binary, parent
+from jaxphoton.batch.sources.patterns import stem_of
+from jaxphoton.batch.sources.remote import open_seekable
+from jaxphoton.batch.sources.skipped import Skipped
+from jaxphoton.batch.sources.storage import absolute, exists, is_remote, parent
+from jaxphoton.batch.sources.values import image_item, is_embedded, path_of
 
-IMAGE_COLUMNS = ("path", "image_path", "file_name", "image", "url", "image_url")
+IMAGE_COLUMNS = (
+    "path",
+    "image_path",
+    "file_name",
+    "image",
+    "images",
+    "img",
+    "url",
+    "image_url",
+    "image_bytes",
+    "bytes",
+)
 KEY_COLUMNS = ("key", "id")
+# Of a line; more than an image in base64 may have.
+_LINE_BYTES = 1 << 28
+_CHUNK = 1 << 20
+_SHOWN = 100
 
 
 class TextList(Source):
-    """A path or URL a line; empty lines are passed over. The key is the line; a line that comes twice is done once."""
+    """A path or URL a line; empty lines are passed over. The key is the line, of a `data:` address its number; a line
+    that comes twice is done once."""
+
+    plain = True
 
     def __init__(self, path: str, options: SourceOptions):
-        self._path = path
+        super().__init__()
+        self._path, self._options = path, options
         self._root = parent(path) if options.root is None else options.root
+        self.place = stem_of(absolute(path))
         if not is_remote(path) and not exists(path):
             raise SourceError(f"{path} does not exist")
         if next(self._lines(), None) is None:
             raise SourceError(f"{path}: the list is empty")
 
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
-        seen = Seen()
+        seen, self.skipped = Seen(), Skipped()
+        wanted = self._options.kept(wanted, self.skipped)
         for number, line in self._lines():
-            yield from self._entry(number, line, seen, wanted)
+            if line is None:
+                where = self._line(number)
+                if wanted(where):
+                    fault = f"a line of more than {_LINE_BYTES >> 20} MiB"
+                    yield broken(where, self._where(number), "bad-entry", fault)
+            else:
+                yield from self._entry(number, line, seen, wanted)
 
     def count(self) -> int | None:
-        return None if is_remote(self._path) else sum(1 for _ in self._lines())
+        return None if is_remote(self._path) else count_keys(self)
 
-    def _lines(self) -> Iterator[tuple[int, str]]:
+    def _lines(self) -> Iterator[tuple[int, str | None]]:
+        """Numbers from 1, and the lines that hold something; None for one that is too long."""
         try:
-            with open_binary(self._path) as file:
-                for number, line in enumerate(file, 1):
+            with open_seekable(self._path, self._options.patience) as file:
+                for number, line in enumerate(_bounded_lines(file), 1):
                     # A path may hold any bytes.
-                    if text := line.decode("utf-8", "surrogateescape").strip().removeprefix("\ufeff"):
+                    text = None if line is None else line.decode("utf-8", "surrogateescape")
+                    if text is None or (text := text.strip().removeprefix("\ufeff")):
                         yield number, text
         except Exception as error:  # storage libraries pass on whatever their HTTP client throws
             raise SourceError(f"{self._path}: cannot be read: {error}") from error
 
     def _entry(self, number: int, line: str, seen: Seen, wanted: Wanted) -> Iterator[Item]:
-        if seen.clash(line, line) is None and wanted(line):
-            yield file_item(line, absolute(line, self._root))
+        if is_embedded(line):
+            key = self._number(number)
+            if wanted(key):
+                yield image_item(line, key, self._where(number), self._root, self._options.patience)
+        elif seen.clash(line, line) is None and wanted(line):
+            yield file_item(line, absolute(line, self._root), patience=self._options.patience)
+
+    def _line(self, number: int) -> str:
+        return f"{posixpath.basename(self._path)} line {number}"
+
+    def _number(self, number: int) -> str:
+        return f"{posixpath.basename(stem_of(self._path))}/{number}"
+
+    def _where(self, number: int) -> str:
+        return f"{absolute(self._path)}#{number}"
 
 
 class JsonLines(TextList):
-    """A JSON object a line, with the path or URL of an image in one column.
+    """A JSON object a line, with an image in one column: a path or URL, or what `image_item` takes.
 
-    The key is that of the key column, by default "key" or "id" where there is one, else the path. A line that comes
-    twice is done once; different lines of one key are failures from the second on.
+    The key is that of the key column, by default "key" or "id" where there is one, else the path, or the number of the
+    line where there is none. A line that comes twice is done once; different lines of one key are failures from the
+    second on.
     """
 
-    def __init__(self, path: str, options: SourceOptions):
-        self._options = options
-        super().__init__(path, options)
+    plain = False
 
     def _entry(self, number: int, line: str, seen: Seen, wanted: Wanted) -> Iterator[Item]:
-        where, path = f"{posixpath.basename(self._path)} line {number}", f"{absolute(self._path)}#{number}"
+        where, path = self._line(number), self._where(number)
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("not a JSON object")
-            image = _value(row, self._options.image_column, IMAGE_COLUMNS, "image")
-            key = _value(row, self._options.key_column, KEY_COLUMNS, "key", image)
+            row = _object(line)
+            image = _image(row, self._options.image_column)
+            key = _key(row, self._options.key_column) or path_of(image) or self._number(number)
             if lacking := [name for name in self._options.required_columns if row.get(name) is None]:
                 raise ValueError(f"no column {lacking[0]!r}")
         except ValueError as error:
@@ -80,17 +123,55 @@ class JsonLines(TextList):
         if clash:
             again = f"{key} ({where})"
             if wanted(again):
-                yield broken(again, path, "duplicate-key", f"the key {key!r} was given before; add a column 'key'")
+                fault = f"the key {key[:_SHOWN]!r} was given before; add a column 'key'"
+                yield broken(again, path, "duplicate-key", fault)
         elif clash is None and wanted(key):
             columns = {name: row[name] for name in self._options.all_columns if row.get(name) is not None}
-            yield file_item(key, absolute(image, self._root), columns)
+            yield image_item(image, key, path, self._root, self._options.patience, columns)
 
 
-def _value(row: dict[str, Any], asked: str | None, usual: tuple[str, ...], what: str, default: str = "") -> str:
-    names = usual if asked is None else (asked,)
+def _object(line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    return row
+
+
+def _image(row: dict[str, Any], asked: str | None) -> Any:
+    names = IMAGE_COLUMNS if asked is None else (asked,)
     for name in names:
+        value = row.get(name)
+        if isinstance(value, (str, int, list, dict)) and not isinstance(value, bool) and value not in ("", [], {}):
+            return value
+    raise ValueError(f"no image column: none of {', '.join(names)} among {_listed(row)}")
+
+
+def _key(row: dict[str, Any], asked: str | None) -> str | None:
+    for name in KEY_COLUMNS if asked is None else (asked,):
         if isinstance(value := row.get(name), (str, int)) and value != "":
             return str(value)
-    if default and asked is None:
-        return default
-    raise ValueError(f"no {what} column: none of {', '.join(names)} among {', '.join(row) or 'no columns'}")
+    if asked is None:
+        return None
+    raise ValueError(f"no key column: none of {asked} among {_listed(row)}")
+
+
+def _listed(row: dict[str, Any]) -> str:
+    text = ", ".join(row) or "no columns"
+    return text if len(text) <= 4 * _SHOWN else text[: 4 * _SHOWN] + " ..."
+
+
+def _bounded_lines(file: IO[bytes]) -> Iterator[bytes | None]:
+    """The lines of a file; None for one that is too long to be held."""
+    parts, held = [], 0
+    while chunk := file.read(_CHUNK):  # not all of fsspec's files have a `readline` with a bound
+        *ended, rest = chunk.split(b"\n")
+        for line in ended:
+            yield None if held > _LINE_BYTES else b"".join([*parts, line])
+            parts, held = [], 0
+        held += len(rest)
+        parts = [*parts, rest] if held <= _LINE_BYTES else []
+    if held:
+        yield None if held > _LINE_BYTES else b"".join(parts)

@@ -6,19 +6,24 @@ import os
 from collections.abc import Sequence
 
 from jaxphoton.batch.errors import SourceError
+from jaxphoton.batch.sources.archive import TAR_SUFFIXES, UNREAD_SUFFIXES
 from jaxphoton.batch.sources.base import Source, SourceOptions
+from jaxphoton.batch.sources.beside import begins_like_an_image, is_beside
 from jaxphoton.batch.sources.chain import Chain
 from jaxphoton.batch.sources.files import Files, OneFile
+from jaxphoton.batch.sources.folders import Walk
+from jaxphoton.batch.sources.globs import is_glob
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
 from jaxphoton.batch.sources.lists import JsonLines, TextList
 from jaxphoton.batch.sources.parquet import Parquet
-from jaxphoton.batch.sources.patterns import containers, is_glob
-from jaxphoton.batch.sources.storage import exists, is_remote, suffix_of, walk
+from jaxphoton.batch.sources.patterns import containers
+from jaxphoton.batch.sources.skipped import Skipped
+from jaxphoton.batch.sources.storage import exists, is_remote, is_web, suffix_of
 from jaxphoton.batch.sources.tar import Tar
 
 DEFAULT = SourceOptions()
-CONTAINERS = (".tar", ".parquet", ".jsonl", ".txt")
 FORMS = "an image, a folder, a glob, .txt, .jsonl, .parquet, .tar, or an address of one of these (s3://, hf://, ...)"
+_KINDS = {".parquet": ".parquet", ".jsonl": ".jsonl", ".txt": ".txt"} | dict.fromkeys(TAR_SUFFIXES, ".tar")
 
 
 def open_source(spec: str | Sequence[str], options: SourceOptions = DEFAULT) -> Source:
@@ -36,54 +41,77 @@ def open_source(spec: str | Sequence[str], options: SourceOptions = DEFAULT) -> 
     if not isinstance(spec, str):
         return _open_several(list(dict.fromkeys(spec)), options)
     if not is_remote(spec) and os.path.isdir(spec):
-        return Files(spec)
-    suffix = suffix_of(spec)
-    if suffix in CONTAINERS:
-        return _from_containers(suffix, containers(spec), options)
+        return Files(spec, options)
+    if begins_like_an_image(spec):
+        return OneFile(spec, options)
+    if (kind := _kind(spec)) is not None:
+        return _from_containers(kind, containers(spec), options)
     if is_glob(spec) and not os.path.isfile(spec):
-        return Files(spec, pattern=True)
-    if suffix in IMAGE_SUFFIXES:
-        return OneFile(spec)
+        return Files(spec, options, pattern=True)
+    if suffix_of(spec) in IMAGE_SUFFIXES:
+        return OneFile(spec, options)
     if spec.startswith("hf://"):
         return _dataset(spec, options)
-    if not exists(spec):
+    if not exists(spec, options.patience):
         raise SourceError(f"{spec} does not exist")
-    if not is_remote(spec) or suffix or spec.startswith(("http://", "https://")):
-        raise SourceError(f"{spec}: cannot tell what this is; expected {FORMS}")
-    return Files(spec)
+    if not is_remote(spec) or suffix_of(spec) or is_web(spec):
+        _refuse(spec)
+    return Files(spec, options)
+
+
+def _kind(spec: str) -> str | None:
+    """The kind of container that a name means, by a suffix of `_KINDS`; None for other names."""
+    name = spec.partition("?")[0] if is_web(spec) else spec
+    return next((kind for suffix, kind in _KINDS.items() if name.lower().endswith(suffix)), None)
+
+
+def _refuse(spec: str) -> None:
+    if any(spec.lower().endswith(suffix) for suffix in UNREAD_SUFFIXES):
+        raise SourceError(f"{spec}: archives of this kind are not read; unpack it, or make a .tar of it")
+    if not is_remote(spec) and not os.path.isfile(spec):
+        raise SourceError(f"{spec}: a pipe or a device, not a file")
+    raise SourceError(f"{spec}: cannot tell what this is; expected {FORMS}")
 
 
 def _open_several(specs: list[str], options: SourceOptions) -> Source:
     if not specs:
         raise SourceError("no input given")
-    suffixes = {suffix_of(spec) for spec in specs}
-    if len(suffixes) == 1 and (suffix := suffixes.pop()) in CONTAINERS:
+    kinds = {_kind(spec) for spec in specs}
+    if len(kinds) == 1 and (kind := kinds.pop()) is not None and not any(map(begins_like_an_image, specs)):
         # What a shell has made of `*.tar`.
-        return _from_containers(suffix, [path for spec in specs for path in containers(spec)], options)
-    sources = [open_source(spec, options) for spec in specs]
-    return sources[0] if len(sources) == 1 else Chain(sources)
+        return _from_containers(kind, [path for spec in specs for path in containers(spec)], options)
+    sources, skipped = [], Skipped()
+    beside = set(specs)
+    for spec in specs:
+        if is_beside(spec, beside, _kind(spec) is not None):
+            skipped.files[suffix_of(spec) or "without a suffix"] += 1
+        else:
+            sources.append(open_source(spec, options))
+    if len(sources) == 1 and not skipped.lines():
+        return sources[0]
+    return Chain(sources, skipped)
 
 
-def _from_containers(suffix: str, paths: list[str], options: SourceOptions) -> Source:
-    if suffix == ".tar":
+def _from_containers(kind: str, paths: list[str], options: SourceOptions) -> Source:
+    if kind == ".tar":
         return Tar(paths, options)
-    if suffix == ".parquet":
+    if kind == ".parquet":
         return Parquet(paths, options)
-    kind = JsonLines if suffix == ".jsonl" else TextList
-    sources: list[Source] = [kind(path, options) for path in paths]
+    lists = JsonLines if kind == ".jsonl" else TextList
+    sources: list[Source] = [lists(path, options) for path in paths]
     return sources[0] if len(sources) == 1 else Chain(sources)
 
 
 def _dataset(spec: str, options: SourceOptions) -> Source:
-    if not exists(spec):
+    if not exists(spec, options.patience):
         raise SourceError(f"{spec} does not exist, or needs a login (hf auth login)")
     found: dict[str, list[str]] = {".parquet": [], ".tar": []}
-    for name, error in walk(spec):
+    for name, error in Walk(spec).files():
         if error is not None:
             raise SourceError(f"{spec}: cannot be listed: {error}")
-        if suffix_of(name) in found:
-            found[suffix_of(name)].append(f"{spec.rstrip('/')}/{name}")
-    for suffix, paths in found.items():
+        if (kind := _kind(name)) in found:
+            found[kind].append(f"{spec.rstrip('/')}/{name}")
+    for kind, paths in found.items():
         if paths:
-            return _from_containers(suffix, paths, options)
-    return Files(spec)
+            return _from_containers(kind, paths, options)
+    return Files(spec, options)

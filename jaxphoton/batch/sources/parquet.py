@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from jaxphoton.batch.errors import SourceError
-from jaxphoton.batch.sources.base import EndOfSelection, Seen, Source, SourceOptions, Wanted, every
-from jaxphoton.batch.sources.files import file_item
+from jaxphoton.batch.sources.base import EndOfSelection, Seen, SourceOptions, Wanted, count_keys, every
+from jaxphoton.batch.sources.containers import Containers
 from jaxphoton.batch.sources.item import Item, broken
-from jaxphoton.batch.sources.patterns import named
-from jaxphoton.batch.sources.storage import absolute, is_remote, open_binary, parent, seekable
+from jaxphoton.batch.sources.patience import PATIENCE, Patience
+from jaxphoton.batch.sources.remote import open_seekable
+from jaxphoton.batch.sources.skipped import Skipped
+from jaxphoton.batch.sources.storage import is_remote, parent
+from jaxphoton.batch.sources.values import image_item
 
-IMAGE_COLUMNS = ("image", "bytes", "img", "jpg", "png", "webp", "path", "image_path", "file_name", "url", "image_url")
+IMAGE_COLUMNS = (
+    "image",
+    "images",
+    "bytes",
+    "img",
+    "jpg",
+    "png",
+    "webp",
+    "path",
+    "image_path",
+    "file_name",
+    "url",
+    "image_url",
+    "image_bytes",
+)
 # Rows whose images are held at once.
 _ROWS = 16
 
 
-class Parquet(Source):
+class Parquet(Containers):
     """The rows of one or more tables. Keys are `<table>/<row number>`, or the values of the key column.
 
     A table that cannot be read is one failing item, unless it is the first. Rows that are not wanted cost nothing
@@ -30,9 +46,9 @@ class Parquet(Source):
     """
 
     def __init__(self, paths: list[str], options: SourceOptions):
-        self._parts, self._options = named(paths), options
+        super().__init__(paths, options)
         try:
-            with _open(paths[0]) as table:
+            with _open(paths[0], options.patience) as table:
                 _Columns(table.schema_arrow, options)
         except SourceError:
             raise
@@ -40,10 +56,11 @@ class Parquet(Source):
             raise SourceError(f"{paths[0]}: cannot be read as parquet: {error}") from error
 
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
-        seen = Seen()
-        for name, path in self._parts:
+        seen, self.skipped = Seen(), Skipped()
+        wanted = self._options.kept(wanted, self.skipped)
+        for name, path in self.parts:
             try:
-                with _open(path) as table:
+                with _open(path, self._options.patience) as table:
                     yield from _Rows(name, path, table, self._options, seen).items(wanted)
             except EndOfSelection:
                 raise
@@ -53,23 +70,18 @@ class Parquet(Source):
                     yield broken(name, path, reason, f"cannot be read as parquet: {error}")
 
     def count(self) -> int | None:
-        if any(is_remote(path) for _, path in self._parts):
+        if any(is_remote(path) for _, path in self.parts):
             return None
+        if self._options.exclude:
+            return count_keys(self)
         total = 0
-        for _, path in self._parts:
+        for _, path in self.parts:
             try:
-                with _open(path) as table:
+                with _open(path, self._options.patience) as table:
                     total += table.metadata.num_rows
             except Exception:
                 total += 1  # the failing item
         return total
-
-    def shard(self, index: int, count: int) -> Source | None:
-        if len(self._parts) < count:
-            return None
-        part = object.__new__(Parquet)
-        part._parts, part._options = self._parts[index::count], self._options
-        return part
 
 
 class _Columns:
@@ -97,7 +109,7 @@ class _Rows:
     def __init__(self, name: str, path: str, table: Any, options: SourceOptions, seen: Seen):
         self._name, self._path, self._table, self._seen = name, path, table, seen
         self._columns = _Columns(table.schema_arrow, options)
-        self._required = options.required_columns
+        self._required, self._patience = options.required_columns, options.patience
         self._root = parent(path) if options.root is None else options.root
 
     def items(self, wanted: Wanted) -> Iterator[Item]:
@@ -150,24 +162,16 @@ class _Rows:
         if lacking := [name for name in self._required if fields[name] is None]:
             return broken(key, where, "bad-entry", f"no value in column {lacking[0]!r}")
         carried = {name: fields[name] for name in self._columns.carried if fields[name] is not None}
-        value = fields[self._columns.image]
-        if isinstance(value, dict):
-            value = value.get("bytes") or value.get("path")
-        if isinstance(value, bytes):
-            return Item(key, where, functools.partial(bytes, value), columns=carried)
-        if isinstance(value, str) and value:
-            return file_item(key, absolute(value, self._root), carried)
-        fault = "no image in this row" if value is None else f"an image column of {type(value).__name__}"
-        return broken(key, where, "bad-entry", fault)
+        return image_item(fields[self._columns.image], key, where, self._root, self._patience, carried)
 
 
 @contextmanager
-def _open(path: str) -> Iterator[Any]:
+def _open(path: str, patience: Patience = PATIENCE) -> Iterator[Any]:
     _arrow()
     from pyarrow.parquet import ParquetFile
 
     # Buffered, or the reader takes in the images of a whole row group, which may be gigabytes.
-    with seekable(open_binary(path)) as file, ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as table:
+    with open_seekable(path, patience) as file, ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as table:
         yield table
 
 

@@ -1,4 +1,4 @@
-"""Patterns in paths: braces and globs."""
+"""Names of containers: braces and globs that stand for several, and what tells them apart."""
 
 from __future__ import annotations
 
@@ -9,35 +9,11 @@ import re
 from collections.abc import Iterator
 
 from jaxphoton.batch.errors import SourceError
+from jaxphoton.batch.sources.archive import TAR_SUFFIXES
+from jaxphoton.batch.sources.globs import is_glob
 from jaxphoton.batch.sources.storage import absolute, exists, filesystem, is_remote
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
-
-
-def is_glob(path: str) -> bool:
-    """Whether `path` has glob characters; a "?" in a web address is its query."""
-    if path.startswith(("http://", "https://")):
-        return False
-    return glob.has_magic(path)
-
-
-def split_glob(pattern: str) -> tuple[str, re.Pattern[str], int | None]:
-    """The folder before the first pattern part, what the rest of a path must match, and of how many parts that is at
-    most (None behind "**").
-
-    Raises:
-      SourceError: "**" is not a folder name of its own.
-    """
-    from fsspec.utils import glob_translate
-
-    parts = pattern.replace(os.sep, "/").split("/")
-    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    try:
-        matcher = re.compile(glob_translate("/".join(parts[first:])))
-    except ValueError as error:
-        raise SourceError(f"{pattern}: {error}") from error
-    root = "/".join(parts[:first]) or ("/" if pattern.startswith("/") else ".")
-    return root, matcher, None if "**" in parts else len(parts) - first
 
 
 def braces(pattern: str) -> Iterator[str]:
@@ -75,12 +51,41 @@ def containers(spec: str) -> list[str]:
 def named(paths: list[str]) -> list[tuple[str, str]]:
     """(name, absolute path) of each: names are paths below the folder that all have in common, without the suffix."""
     full = [absolute(path).replace(os.sep, "/") for path in paths]
-    common = posixpath.dirname(full[0])
-    while not all(path.startswith(common.rstrip("/") + "/") for path in full):
-        common = posixpath.dirname(common)
-    short = [path.removeprefix(common).lstrip("/") for path in full]
-    stems = [posixpath.splitext(name)[0] for name in short]
+    short = below_common(full)
+    stems = [stem_of(name) for name in short]
     return list(zip(stems if len(set(stems)) == len(stems) else short, full, strict=True))
+
+
+def below_common(places: list[str]) -> list[str]:
+    """What tells places apart: each below the innermost folder that all are in."""
+    rooted = [_rooted(place) for place in places]
+    common = _common(rooted)
+    return [place.removeprefix(common).lstrip("/") for place in rooted]
+
+
+def common_folder(paths: list[str]) -> str:
+    """The innermost folder that all of these files are in, as `_rooted`."""
+    return _common([_rooted(absolute(path)) for path in paths])
+
+
+def stem_of(path: str) -> str:
+    """Without the suffix, "a/b.tar" and "a/b.tar.gz" both "a/b"."""
+    suffix = max((each for each in TAR_SUFFIXES if path.lower().endswith(each)), key=len, default="")
+    return path[: -len(suffix)] if suffix else posixpath.splitext(path)[0]
+
+
+def _rooted(place: str) -> str:
+    """An absolute path without "." and "..", of an address one that begins with its scheme."""
+    if is_remote(place):
+        return "/" + place.replace("://", "/", 1).rstrip("/")
+    return posixpath.normpath("/" + place.lstrip("/"))
+
+
+def _common(rooted: list[str]) -> str:
+    common = posixpath.dirname(rooted[0])
+    while not all(place.startswith(common.rstrip("/") + "/") for place in rooted):
+        common = posixpath.dirname(common)
+    return common
 
 
 def _alternatives(inside: str, pattern: str) -> list[str]:

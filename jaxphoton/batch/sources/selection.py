@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.keymap import digest
-from jaxphoton.batch.sources.base import EndOfSelection, Source
+from jaxphoton.batch.sources.base import EndOfSelection, Source, count_keys, every
 from jaxphoton.batch.sources.item import Item
 
 
@@ -37,13 +37,13 @@ class Selection:
 
     def items(self, source: Source, done: Callable[[str], bool] = lambda key: False) -> Iterator[Item]:
         """The selected items that are not done; those done count towards the limit, but are not read."""
-        part, by_key = self.part(source)
-        index, count = self.shard
+        part, _ = self.part(source)
+        mine = self.mine(source)
         left = self.limit
 
         def wanted(key: str) -> bool:
             nonlocal left
-            if by_key and digest(key) % count != index:
+            if not mine(key):
                 return False
             if left is not None:
                 if left == 0:
@@ -57,21 +57,26 @@ class Selection:
             return
 
     def count(self, source: Source) -> int | None:
-        """How many items are selected, those done included; an estimate for shards by key, None if unknown."""
+        """How many items are selected, those done included; None if only reading everything would tell."""
         part, by_key = self.part(source)
         total = part.count()
-        if total is None:
-            return None
-        if by_key:
-            total = round(total / self.shard[1])
-        return total if self.limit is None else min(total, self.limit)
+        if total is not None and by_key:
+            total = count_keys(part, self.mine(source))
+        return total if total is None or self.limit is None else min(total, self.limit)
 
     def part(self, source: Source) -> tuple[Source, bool]:
-        """The containers of this shard, and whether it must pick keys in them too."""
+        """The containers of this shard, and whether `mine` must pick keys in them too."""
         if self.shard == (0, 1):
             return source, False
         part = source.shard(*self.shard)
         return part or source, part is None
+
+    def mine(self, source: Source) -> Callable[[str], bool]:
+        """Whether a key of the `part` of a source is this shard's: of a tar that several shards share, what belongs to
+        the others is true of no key here."""
+        _, by_key = self.part(source)
+        index, count = self.shard
+        return (lambda key: digest(key) % count == index) if by_key else every
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+import stat
 from typing import IO, Any
 
 from jaxphoton.batch.errors import SourceError
+from jaxphoton.batch.sources.patience import PATIENCE, Patience, retried
+
+# Of one image file; more is no picture.
+MAX_FILE_BYTES = 1 << 30
 
 
 def is_remote(path: str) -> bool:
@@ -17,9 +20,14 @@ def is_remote(path: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
 
 
+def is_web(path: str) -> bool:
+    """Whether `path` is an address of a web server."""
+    return path.startswith(("http://", "https://"))
+
+
 def suffix_of(path: str) -> str:
     """The last suffix in lower case, without the query of a web address."""
-    if path.startswith(("http://", "https://")):
+    if is_web(path):
         path = re.split(r"[?#]", path, maxsplit=1)[0]
     return posixpath.splitext(path.replace(os.sep, "/"))[1].lower()
 
@@ -39,8 +47,14 @@ def parent(path: str) -> str:
     return path.rpartition("/")[0] if is_remote(path) else os.path.dirname(os.path.abspath(path))
 
 
-def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec filesystem of an address, and its path there.
+def join(root: str, name: str) -> str:
+    """A path below `root`."""
+    return f"{root.rstrip('/')}/{name}"
+
+
+def filesystem(url: str, patience: Patience = PATIENCE) -> tuple[Any, str]:
+    """The fsspec filesystem of an address, and its path there. That of the web gives up where nothing arrives for the
+    time that `patience` allows.
 
     Raises:
       SourceError: the scheme is unknown, or its package is not installed.
@@ -48,36 +62,73 @@ def filesystem(url: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        return fsspec.core.url_to_fs(url)
+        if not is_web(url):
+            return fsspec.core.url_to_fs(url)
+        import aiohttp
+
+        # In all there is none: a tar may take hours.
+        limits = aiohttp.ClientTimeout(total=None, connect=patience.timeout_s, sock_read=patience.timeout_s)
+        return fsspec.core.url_to_fs(url, client_kwargs={"timeout": limits})
     except (ImportError, ValueError) as error:
         raise SourceError(f"{url}: {error}") from error
 
 
-def open_binary(path: str) -> IO[bytes]:
+def open_regular(path: str) -> IO[bytes]:
+    """Opens a file of this machine; never a pipe, which may block for ever, or a device, which may never end.
+
+    Raises:
+      OSError: there is none, or it is something else.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError("a folder, not a file")
+        if not stat.S_ISREG(mode):
+            raise OSError("not a regular file but a pipe or a device")
+        return open(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def open_binary(path: str, patience: Patience = PATIENCE) -> IO[bytes]:
     """Opens a file for reading, one on a server without ranges as a stream that cannot seek."""
     if not is_remote(path):
-        return open(path, "rb")
-    system, inner = filesystem(path)
-    return system.open(inner, "rb")
+        return open_regular(path)
+    system, inner = filesystem(path, patience)
+    return retried(lambda: system.open(inner, "rb"), patience)
 
 
-def read_file(path: str) -> bytes:
-    """The whole of a file."""
+def read_file(path: str, patience: Patience = PATIENCE) -> bytes:
+    """The whole of an image file.
+
+    Raises:
+      OSError: it cannot be read, or is larger than MAX_FILE_BYTES.
+    """
     if not is_remote(path):
-        with open(path, "rb") as file:
-            return file.read()
-    system, inner = filesystem(path)
-    return system.cat_file(inner)
+        with open_regular(path) as file:
+            return bounded(file.read(MAX_FILE_BYTES + 1))
+    from jaxphoton.batch.sources.remote import fetch
+
+    return retried(lambda: fetch(path, patience), patience)
+
+
+def bounded(data: bytes) -> bytes:
+    """`data`, if it is not longer than an image file may be."""
+    if len(data) > MAX_FILE_BYTES:
+        raise OSError(f"larger than {MAX_FILE_BYTES >> 20} MiB, which no image is")
+    return data
 
 
 def read_range(path: str, offset: int, size: int) -> bytes:
     """`size` bytes of a local file from `offset` on, fewer where it ends."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         file.seek(offset)
         return file.read(size)
 
 
-def exists(path: str) -> bool:
+def exists(path: str, patience: Patience = PATIENCE) -> bool:
     """Whether there is a file or folder.
 
     Raises:
@@ -85,82 +136,12 @@ def exists(path: str) -> bool:
     """
     if not is_remote(path):
         return os.path.exists(path)
-    system, inner = filesystem(path)
+    system, inner = filesystem(path, patience)
+    # Without `strict` the web's says of a server that is down that there is no such file.
+    options = {"strict": True} if is_web(path) else {}
     try:
-        return system.exists(inner)
+        return retried(lambda: system.exists(inner, **options), patience)
+    except FileNotFoundError:
+        return False
     except Exception as error:
         raise SourceError(f"{path}: cannot be reached: {error}") from error
-
-
-def list_folder(path: str) -> list[str]:
-    """Sorted names, those of subfolders with a "/" at the end; hidden ones are left out.
-
-    With that "/", walking in this order gives whole paths in sorted order. Links to folders are not followed.
-
-    Raises:
-      OSError: the folder cannot be read.
-    """
-    if is_remote(path):
-        system, inner = filesystem(path)
-        try:
-            infos = system.ls(inner, detail=True)
-        except OSError:
-            raise
-        except Exception as error:  # each storage library has its own
-            raise OSError(None, str(error)) from error
-        names = (_name(info) for info in infos if info["name"].rstrip("/") != inner.rstrip("/"))
-    else:
-        with os.scandir(path) as entries:
-            names = [_local_name(entry) for entry in entries]
-    return sorted(name for name in names if name and not name.startswith("."))
-
-
-def walk(root: str, depth: int | None = None) -> Iterator[tuple[str, OSError | None]]:
-    """The paths of all files below `root` of at most `depth` parts, relative to it and in sorted order; a folder that
-    cannot be read is its path with "/" at the end and the error."""
-    stack: list[Iterator[str]] = [iter([""])]
-    while stack:
-        name = next(stack[-1], None)
-        if name is None:
-            stack.pop()
-        elif name and not name.endswith("/"):
-            yield name, None
-        elif depth is None or name.count("/") < depth:
-            try:
-                stack.append(_prefixed(name, list_folder(join(root, name.rstrip("/")) if name else root)))
-            except OSError as error:
-                yield name, error
-
-
-def join(root: str, name: str) -> str:
-    """A path below `root`."""
-    return f"{root.rstrip('/')}/{name}"
-
-
-def seekable(file: IO[bytes]) -> IO[bytes]:
-    """`file`, or a copy on disk of one that only streams."""
-    if file.seekable():
-        return file
-    import shutil
-    import tempfile
-
-    copy = tempfile.TemporaryFile()
-    with file:
-        shutil.copyfileobj(file, copy, io.DEFAULT_BUFFER_SIZE * 64)
-    copy.seek(0)
-    return copy
-
-
-def _prefixed(prefix: str, names: list[str]) -> Iterator[str]:
-    return (prefix + name for name in names)
-
-
-def _local_name(entry: os.DirEntry[str]) -> str | None:
-    if entry.is_dir(follow_symlinks=False):
-        return entry.name + "/"
-    # A pipe would block whoever opens it; a link to nothing is a failure to report.
-    return entry.name if entry.is_file() or (entry.is_symlink() and not entry.is_dir()) else None
-
-
-def _name(info: dict[str, Any]) -> str:
-    return posixpath.basename(info["name"].rstrip("/")) + ("/" if info["type"] == "directory" else "")

@@ -1,0 +1,94 @@
+"""What a shell's glob brings along: images under other suffixes, and texts that lie beside images."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import posixpath
+import re
+from collections.abc import Set
+
+from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
+from jaxphoton.batch.sources.storage import absolute, is_remote, open_regular, parent, suffix_of
+
+_HEAD_BYTES = 1 << 16
+# Of files whose suffix says something else, only what no text begins with is taken for an image.
+_CERTAIN = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|II\*\0|MM\0\*|....ftyp(avi|hei|mif|msf)", re.S
+)
+_TEXTS = frozenset([".txt", ".jsonl", ".parquet", ".tar"])
+
+
+def begins_like_an_image(path: str) -> bool:
+    """Whether a file of this machine, whose suffix is none of an image, is one by its first bytes."""
+    suffix = suffix_of(path)
+    if is_remote(path) or suffix in IMAGE_SUFFIXES or not os.path.isfile(path):
+        return False
+    try:
+        with open_regular(path) as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        return False
+    return _CERTAIN.match(head) is not None or (suffix not in _TEXTS and _pillow_opens(head))
+
+
+def is_beside(spec: str, specs: Set[str], container: bool) -> bool:
+    """Whether an input is no image and no list of images, but lies beside images that are inputs too.
+
+    Args:
+      container: its suffix is that of a list or another container.
+    """
+    if is_remote(spec) or not os.path.isfile(spec) or suffix_of(spec) in IMAGE_SUFFIXES:
+        return False
+    folder = posixpath.dirname(spec)
+    if not any(posixpath.dirname(each) == folder and suffix_of(each) in IMAGE_SUFFIXES for each in specs):
+        return False
+    if not container:
+        return not begins_like_an_image(spec)
+    if suffix_of(spec) not in (".txt", ".jsonl"):
+        return False
+    stem = posixpath.splitext(spec)[0]
+    if any(stem + suffix in specs or stem + suffix.upper() in specs for suffix in IMAGE_SUFFIXES):
+        return True
+    named = _first_named(spec)
+    return named is None or named in {absolute(each) for each in specs}
+
+
+def _first_named(spec: str) -> str | None:
+    """The file or address that the first line of a list names, None if that is none."""
+    try:
+        with open_regular(spec) as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        return None
+    line = next((line for line in head.splitlines() if line.strip()), b"").decode("utf-8", "surrogateescape").strip()
+    if suffix_of(spec) == ".jsonl":
+        return _named_in_json(line, spec)
+    path = absolute(line, parent(spec))
+    return path if is_remote(path) or os.path.exists(path) else None
+
+
+def _named_in_json(line: str, spec: str) -> str | None:
+    from jaxphoton.batch.sources.lists import IMAGE_COLUMNS
+    from jaxphoton.batch.sources.values import path_of
+
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return spec  # longer than what was read, or for the list itself to refuse
+    for name in IMAGE_COLUMNS if isinstance(row, dict) else ():
+        if name in row:
+            path = path_of(row[name])
+            return spec if path is None else absolute(path, parent(spec))
+    return None
+
+
+def _pillow_opens(head: bytes) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(head)):
+            return True
+    except Exception:  # broken files make Pillow raise nearly anything
+        return False

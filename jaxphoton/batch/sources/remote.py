@@ -1,0 +1,124 @@
+"""Bytes from other machines, in bounded time and memory."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from typing import IO, Any
+
+from jaxphoton.batch.sources.patience import Patience, retried
+from jaxphoton.batch.sources.storage import MAX_FILE_BYTES, bounded, filesystem, is_web, open_binary
+
+_CHUNK = 1 << 18
+# Left free on the disk that streams are copied to.
+_SPARE_BYTES = 1 << 30
+
+
+def fetch(url: str, patience: Patience) -> bytes:
+    """An image file, in one try.
+
+    Raises:
+      TimeoutError: it took longer than `patience` allows.
+      Exception: whatever the storage's library throws.
+    """
+    from fsspec.asyn import AsyncFileSystem, sync
+
+    system, inner = filesystem(url, patience)
+    if is_web(url):
+        return sync(system.loop, _get, system, inner, patience.timeout_s)
+    if isinstance(system, AsyncFileSystem):
+        return bounded(sync(system.loop, system._cat_file, inner, timeout=patience.timeout_s))
+    return bounded(system.cat_file(inner))  # those have limits of their own, if any
+
+
+async def _get(system: Any, url: str, seconds: float) -> bytes:
+    """What fsspec's `cat_file` does, but a server that sends without end, or a byte now and then, is left."""
+    import aiohttp
+
+    session = await system.set_session()
+    # In all: a limit between two bytes would let a slow server hold a thread for ever.
+    async with session.get(system.encode_url(url), timeout=aiohttp.ClientTimeout(total=seconds)) as reply:
+        if reply.status in (404, 410):
+            raise FileNotFoundError(url)
+        reply.raise_for_status()
+        data = bytearray()
+        async for chunk in reply.content.iter_chunked(_CHUNK):
+            data += chunk
+            if len(data) > MAX_FILE_BYTES:
+                break
+    return bounded(bytes(data))
+
+
+def open_seekable(path: str, patience: Patience) -> IO[bytes]:
+    """Opens a file that can seek: one on a server without ranges as a copy on disk."""
+    file = open_binary(path, patience)
+    if not file.seekable():
+        file.close()
+        return retried(lambda: seekable(open_binary(path, patience)), patience)
+    return io.BufferedReader(_Ranges(file, patience), _CHUNK) if is_web(path) else file
+
+
+def seekable(file: IO[bytes]) -> IO[bytes]:
+    """`file`, or a copy on disk of one that only streams."""
+    if file.seekable():
+        return file
+    with file:
+        return copied(file)
+
+
+def copied(file: IO[bytes]) -> IO[bytes]:
+    """A copy on disk, at its start.
+
+    Raises:
+      OSError: the disk would be filled.
+    """
+    copy, room = tempfile.TemporaryFile(), 0
+    try:
+        while chunk := file.read(_CHUNK):
+            if room < len(chunk):
+                room = shutil.disk_usage(tempfile.gettempdir()).free - _SPARE_BYTES
+                if room < len(chunk):
+                    raise OSError(f"no room for a copy of it in {tempfile.gettempdir()}")
+                room = min(room, 1 << 28)  # others write there too
+            copy.write(chunk)
+            room -= len(chunk)
+    except BaseException:
+        copy.close()
+        raise
+    copy.seek(0)
+    return copy
+
+
+class _Ranges(io.RawIOBase):
+    """A file on a web server, whose ranges are asked for again where a connection breaks."""
+
+    def __init__(self, file: IO[bytes], patience: Patience):
+        self._file, self._patience = file, patience
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        place = self._file.tell()
+
+        def read() -> bytes:
+            self._file.seek(place)
+            return self._file.read(len(buffer))
+
+        data = retried(read, self._patience)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

@@ -37,16 +37,16 @@ def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], *
     from jaxphoton.batch.sources import Selection, SourceOptions, open_source, parse_shard
     from jaxphoton.batch.sources.files import Files, OneFile
     from jaxphoton.batch.sources.lists import TextList
-    from jaxphoton.batch.sources.patience import Patience
+    from jaxphoton.batch.sources.retry import RetryPolicy
     from jaxphoton.batch.tasks import Plan
     from jaxphoton.batch.variables import CAPTION_COLUMNS
 
     try:
         plan = Plan(tasks(), settings_of(args), extension=args.extension, **texts)
-        patience = Patience(args.timeout, args.retries)
+        retry = RetryPolicy(args.timeout, args.retries)
         exclude = tuple(args.exclude)
         columns = SourceOptions(
-            args.image_column, args.key_column, CAPTION_COLUMNS, plan.columns, args.root, exclude, patience
+            args.image_column, args.key_column, CAPTION_COLUMNS, plan.columns, args.root, exclude, retry
         )
         source = open_source(args.input, columns)
         if plan.columns and type(source) in (Files, OneFile, TextList):

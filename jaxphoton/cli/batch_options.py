@@ -15,10 +15,11 @@ COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)
 
 BATCH_HELP = """\
 input:
-  An image, a folder (with its subfolders and links to folders; not with hidden files and thumbnails folders), a glob, a
-  list of images (.txt, one a line; .jsonl and .parquet with columns), webdataset shards (.tar, .tar.gz,
-  shards-{000..099}.tar), an address of any of these (s3://, gs://, https://), or hf://datasets/USER/NAME. What was passed
-  over is counted at the end. Of several inputs with equal names, the folders are put before the names.
+  An image, a folder (with its subfolders and links to folders; without hidden files and the thumbnails of network
+  storages), a glob, a list of images (.txt, one a line; .jsonl and .parquet with columns), webdataset shards (.tar,
+  .tar.gz, shards-{000..099}.tar), an address of any of these (s3://, gs://, https://), or hf://datasets/USER/NAME.
+  What was passed over is counted at the end. Where several inputs have images of one name, the names of the folders
+  are put before all of them.
 
 output:
   Without --out one JSON object a line, in the order of the images. With --out, by its suffix: .jsonl, .parquet, .json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 
 import pytest
 from hypothesis import given
@@ -158,14 +159,46 @@ def test_an_equal_file_shares_a_failure_too(tmp_path):
 
 
 @given(st.lists(st.tuples(st.integers(), st.booleans())), st.integers(1, 4))
-def test_reading_ahead_keeps_the_order(items, threads):
-    assert list(read_ahead(items, lambda each: each, lambda each: each[1], threads)) == items
+def test_reading_ahead_tells_the_place_of_each(items, threads):
+    found = list(read_ahead(items, lambda each: each, lambda each: each[1], threads))
+    assert sorted(found) == list(enumerate(items))
+
+
+@pytest.mark.parametrize("others_slow", [True, False])
+def test_what_takes_long_holds_up_no_other(others_slow):
+    answer = threading.Event()
+
+    def read(number):
+        if number == 0:
+            assert answer.wait(60)
+        return number
+
+    ahead = read_ahead(range(100), read, lambda number: others_slow or number == 0, threads=4)
+    assert sorted(next(ahead) for _ in range(99)) == [(number, number) for number in range(1, 100)]
+    answer.set()
+    assert list(ahead) == [(0, 0)]
+
+
+def test_so_many_go_past_one_that_takes_long():
+    answer, asked = threading.Event(), []
+
+    def items():
+        for number in range(100):
+            asked.append(number)
+            yield number
+
+    ahead = read_ahead(items(), lambda number: number or answer.wait(60) - 1, lambda number: not number, window=10)
+    first = [next(ahead)[0] for _ in range(9)]
+    assert first == list(range(1, 10)) and asked == list(range(10))
+    answer.set()
+    assert next(ahead) == (0, 0)
+    ahead.close()
 
 
 def test_reading_ahead_is_bounded():
     read = []
     ahead = read_ahead(range(1000), lambda number: read.append(number) or number, lambda number: True, threads=2)
-    assert next(ahead) == 0
+    assert next(ahead)[0] in read
     assert len(read) <= 5
     ahead.close()
 

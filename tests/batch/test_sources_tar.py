@@ -66,5 +66,6 @@ def test_a_sample_that_comes_again_is_a_failure(tmp_path):
     path = tmp_path / "s.tar"
     make_tar(path, {"a.png": picture(0), "b.png": picture(1), "./a.png": picture(2)})
     items = list(open_source(str(path)).items())
-    assert [item.key for item in items[:2]] == ["s/a", "s/b"] and items[0].read() == picture(0)
-    assert items[2].key.startswith("s/a (byte") and fault(items[2]).reason == "duplicate-key"
+    found = {item.key.partition(" (byte")[0]: item for item in reversed(items)}
+    assert len(items) == 3 and found["s/a"].read() == picture(0) and found["s/b"].read() == picture(1)
+    assert [fault(item).reason for item in items if "(byte" in item.key] == ["duplicate-key"]

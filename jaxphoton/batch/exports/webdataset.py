@@ -14,9 +14,10 @@ from jaxphoton.batch.exports.options import ExportOptions, ExportReport
 from jaxphoton.batch.exports.packing import pack
 from jaxphoton.batch.exports.tar_names import Copy, check_tars, copies
 from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.sources.archive import is_sample_file, open_tar, read_member, samples, split_name
 from jaxphoton.batch.sources.base import Seen, Source
-from jaxphoton.batch.sources.storage import open_binary, seekable
-from jaxphoton.batch.sources.tar import Tar, is_sample_file, read_member, runs, split_name
+from jaxphoton.batch.sources.storage import is_remote
+from jaxphoton.batch.sources.tar import Tar
 
 
 def export_webdataset(
@@ -56,7 +57,7 @@ def export_webdataset(
 
 def _copy(journal: JournalReader, copy: Copy, options: ExportOptions, report: ExportReport) -> None:
     try:
-        file = seekable(open_binary(copy.path))
+        file = open_tar(copy.path)
     except Exception as error:  # storage libraries pass on whatever their HTTP client throws
         report.lose_key(copy.name, copy.path, f"cannot be read as tar: {error}")
         return
@@ -66,10 +67,10 @@ def _copy(journal: JournalReader, copy: Copy, options: ExportOptions, report: Ex
         file.seek(0)
         seen = Seen()
         try:
-            for sample, found in runs(file):
-                key = f"{copy.name}/{sample}"
+            for sample in samples(file, whole=not is_remote(copy.path)):
+                key, found = f"{copy.name}/{sample.name}", sample.run
                 # What is behind the end of the file goes to the error that follows.
-                if not copy.has(key) or found[-1].offset_data + found[-1].size > end:
+                if not copy.has(key) or max(member.offset_data + member.size for member in found) > end:
                     continue
                 if tar is None:
                     tar = stack.enter_context(

@@ -12,8 +12,8 @@ from typing import IO
 
 from jaxphoton.batch.keymap import KeyMap, digest
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
-from jaxphoton.batch.sources.patience import PATIENCE, Patience
 from jaxphoton.batch.sources.remote import copied, open_seekable
+from jaxphoton.batch.sources.retry import RETRY, RetryPolicy
 from jaxphoton.batch.sources.storage import MAX_FILE_BYTES
 
 # Archives by suffix; those of the second kind have to be unpacked first.
@@ -53,8 +53,10 @@ class Sample:
     def add(self, member: tarfile.TarInfo) -> None:
         self.run.append(member)
         extension = split_name(member.name)[1]
-        if counts(member):
-            (self.members if member.isreg() else self.dangling)[extension] = member
+        if is_sample_file(member):
+            self.members[extension] = member
+        elif _is_link(member) and not _is_hidden(member):
+            self.dangling[extension] = member
 
 
 def split_name(member: str) -> tuple[str, str]:
@@ -64,18 +66,18 @@ def split_name(member: str) -> tuple[str, str]:
     return (f"{folder}/{stem}" if folder else stem), extension.lower()
 
 
-def counts(member: tarfile.TarInfo) -> bool:
-    """Whether a member is part of a sample: a file, or a link, and not hidden."""
-    return (member.isreg() or _is_link(member)) and not posixpath.basename(member.name).startswith(".")
+def is_sample_file(member: tarfile.TarInfo) -> bool:
+    """Whether a member is a file of a sample: not hidden."""
+    return member.isreg() and not _is_hidden(member)
 
 
-def open_tar(path: str, patience: Patience = PATIENCE) -> IO[bytes]:
+def open_tar(path: str, retry: RetryPolicy = RETRY) -> IO[bytes]:
     """Opens a tar to be read by `samples`; one that is compressed as an unpacked copy on disk.
 
     Raises:
       OSError: it cannot be read.
     """
-    file = open_seekable(path, patience)
+    file = open_seekable(path, retry)
     head = file.read(6)
     file.seek(0)
     kind = next((kind for magic, kind in _PACKED.items() if head.startswith(magic)), None)
@@ -138,11 +140,16 @@ def read_member(file: IO[bytes], member: tarfile.TarInfo, most: int = MAX_FILE_B
         file.seek(member.offset_data)
         return file.read(member.size)
     data, place = bytearray(member.size), member.offset_data
-    for offset, size in member.sparse:  # which lie behind one another in the tar
+    pieces: list[tuple[int, int]] = member.sparse  # pyright: ignore[reportAssignmentType]
+    for offset, size in pieces:  # which lie behind one another in the tar
         file.seek(place)
         data[offset : offset + size] = file.read(size)
         place += size
     return bytes(data)
+
+
+def _is_hidden(member: tarfile.TarInfo) -> bool:
+    return posixpath.basename(member.name).startswith(".")
 
 
 def _is_link(member: tarfile.TarInfo) -> bool:
@@ -216,7 +223,7 @@ class _Reader:
                 if self._linked:
                     self._before[posixpath.normpath(member.name)] = member.offset
                     member = self._resolved(member)
-                if counts(member):
+                if (member.isreg() or _is_link(member)) and not _is_hidden(member):
                     name, extension = split_name(member.name)
                     if sample.run and (name != sample.name or extension in sample.members):
                         yield sample

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jaxphoton.batch.keymap import KeyMap, digest
 from jaxphoton.batch.sources.globs import Excluded
 from jaxphoton.batch.sources.item import Item
-from jaxphoton.batch.sources.patience import PATIENCE, Patience
+from jaxphoton.batch.sources.retry import RETRY, RetryPolicy
 from jaxphoton.batch.sources.skipped import Skipped
 
 Wanted = Callable[[str], bool]
@@ -38,7 +38,7 @@ class SourceOptions:
       root: folder or address that relative paths in `.txt`, `.jsonl` and `.parquet` start from; by default that of the
         file itself.
       exclude: globs of files and folders to leave out, see `Excluded`.
-      patience: with addresses.
+      retry: with addresses.
     """
 
     image_column: str | None = None
@@ -47,7 +47,7 @@ class SourceOptions:
     required_columns: tuple[str, ...] = ()
     root: str | None = None
     exclude: tuple[str, ...] = ()
-    patience: Patience = PATIENCE
+    retry: RetryPolicy = RETRY
 
     @property
     def all_columns(self) -> tuple[str, ...]:

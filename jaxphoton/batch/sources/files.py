@@ -10,16 +10,16 @@ from jaxphoton.batch.sources.base import Source, SourceOptions, Wanted, every
 from jaxphoton.batch.sources.folders import Walk, images_in
 from jaxphoton.batch.sources.globs import EVERYTHING, Excluded, split_glob
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES, Item, broken
-from jaxphoton.batch.sources.patience import PATIENCE, Patience
+from jaxphoton.batch.sources.retry import RETRY, RetryPolicy
 from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import absolute, exists, is_remote, join, read_file
 
 DEFAULT = SourceOptions()
 
 
-def file_item(key: str, path: str, columns: dict | None = None, patience: Patience = PATIENCE) -> Item:
+def file_item(key: str, path: str, columns: dict | None = None, retry: RetryPolicy = RETRY) -> Item:
     """The item of a file or address."""
-    load = functools.partial(read_file, path, patience)
+    load = functools.partial(read_file, path, retry)
     return Item(key, path, load, local=not is_remote(path), columns=columns or {})
 
 
@@ -37,7 +37,7 @@ class OneFile(Source):
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
         self.skipped = Skipped()
         if self._options.kept(wanted, self.skipped)(self.path):
-            yield file_item(self.path, absolute(self.path), patience=self._options.patience)
+            yield file_item(self.path, absolute(self.path), retry=self._options.retry)
 
     def count(self) -> int:
         return int(not Excluded(self._options.exclude).key(self.path))
@@ -75,7 +75,7 @@ class Files(Source):
                 continue
             path = join(self._root, key)
             if error is None:
-                yield file_item(key, path, patience=self._options.patience)
+                yield file_item(key, path, retry=self._options.retry)
             else:
                 yield broken(key, path, "unreadable", f"the folder cannot be read: {error.strerror}")
 

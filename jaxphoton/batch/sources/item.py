@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxphoton.batch.errors import EntryError, EntryReason
+from jaxphoton.batch.sources.retry import TimedOut
 
 # What a folder is searched for: all that Pillow decodes (a test compares them), and what its HEIF plugin does. A fixed
 # list, so that the images of a folder do not change with a release or a plugin. HEIC without its extra is a failure
@@ -48,6 +49,8 @@ class Item:
             data = self.load()
         except EntryError:
             raise
+        except TimedOut as error:
+            raise EntryError(self.key, "timeout", f"cannot be read: {error}") from error
         except (FileNotFoundError, NotADirectoryError):
             raise EntryError(self.key, "not-found", "no such file") from None
         except Exception as error:  # storage libraries pass on whatever their HTTP client throws

@@ -70,7 +70,7 @@ class TextList(Source):
     def _lines(self) -> Iterator[tuple[int, str | None]]:
         """Numbers from 1, and the lines that hold something; None for one that is too long."""
         try:
-            with open_seekable(self._path, self._options.patience) as file:
+            with open_seekable(self._path, self._options.retry) as file:
                 for number, line in enumerate(_bounded_lines(file), 1):
                     # A path may hold any bytes.
                     text = None if line is None else line.decode("utf-8", "surrogateescape")
@@ -83,9 +83,9 @@ class TextList(Source):
         if is_embedded(line):
             key = self._number(number)
             if wanted(key):
-                yield image_item(line, key, self._where(number), self._root, self._options.patience)
+                yield image_item(line, key, self._where(number), self._root, self._options.retry)
         elif seen.clash(line, line) is None and wanted(line):
-            yield file_item(line, absolute(line, self._root), patience=self._options.patience)
+            yield file_item(line, absolute(line, self._root), retry=self._options.retry)
 
     def _line(self, number: int) -> str:
         return f"{posixpath.basename(self._path)} line {number}"
@@ -127,7 +127,7 @@ class JsonLines(TextList):
                 yield broken(again, path, "duplicate-key", fault)
         elif clash is None and wanted(key):
             columns = {name: row[name] for name in self._options.all_columns if row.get(name) is not None}
-            yield image_item(image, key, path, self._root, self._options.patience, columns)
+            yield image_item(image, key, path, self._root, self._options.retry, columns)
 
 
 def _object(line: str) -> dict[str, Any]:

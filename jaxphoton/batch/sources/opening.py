@@ -52,7 +52,7 @@ def open_source(spec: str | Sequence[str], options: SourceOptions = DEFAULT) -> 
         return OneFile(spec, options)
     if spec.startswith("hf://"):
         return _dataset(spec, options)
-    if not exists(spec, options.patience):
+    if not exists(spec, options.retry):
         raise SourceError(f"{spec} does not exist")
     if not is_remote(spec) or suffix_of(spec) or is_web(spec):
         _refuse(spec)
@@ -103,7 +103,7 @@ def _from_containers(kind: str, paths: list[str], options: SourceOptions) -> Sou
 
 
 def _dataset(spec: str, options: SourceOptions) -> Source:
-    if not exists(spec, options.patience):
+    if not exists(spec, options.retry):
         raise SourceError(f"{spec} does not exist, or needs a login (hf auth login)")
     found: dict[str, list[str]] = {".parquet": [], ".tar": []}
     for name, error in Walk(spec).files():

@@ -10,8 +10,8 @@ from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources.base import EndOfSelection, Seen, SourceOptions, Wanted, count_keys, every
 from jaxphoton.batch.sources.containers import Containers
 from jaxphoton.batch.sources.item import Item, broken
-from jaxphoton.batch.sources.patience import PATIENCE, Patience
 from jaxphoton.batch.sources.remote import open_seekable
+from jaxphoton.batch.sources.retry import RETRY, RetryPolicy
 from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import is_remote, parent
 from jaxphoton.batch.sources.values import image_item
@@ -48,7 +48,7 @@ class Parquet(Containers):
     def __init__(self, paths: list[str], options: SourceOptions):
         super().__init__(paths, options)
         try:
-            with _open(paths[0], options.patience) as table:
+            with _open(paths[0], options.retry) as table:
                 _Columns(table.schema_arrow, options)
         except SourceError:
             raise
@@ -60,7 +60,7 @@ class Parquet(Containers):
         wanted = self._options.kept(wanted, self.skipped)
         for name, path in self.parts:
             try:
-                with _open(path, self._options.patience) as table:
+                with _open(path, self._options.retry) as table:
                     yield from _Rows(name, path, table, self._options, seen).items(wanted)
             except EndOfSelection:
                 raise
@@ -77,7 +77,7 @@ class Parquet(Containers):
         total = 0
         for _, path in self.parts:
             try:
-                with _open(path, self._options.patience) as table:
+                with _open(path, self._options.retry) as table:
                     total += table.metadata.num_rows
             except Exception:
                 total += 1  # the failing item
@@ -109,7 +109,7 @@ class _Rows:
     def __init__(self, name: str, path: str, table: Any, options: SourceOptions, seen: Seen):
         self._name, self._path, self._table, self._seen = name, path, table, seen
         self._columns = _Columns(table.schema_arrow, options)
-        self._required, self._patience = options.required_columns, options.patience
+        self._required, self._retry = options.required_columns, options.retry
         self._root = parent(path) if options.root is None else options.root
 
     def items(self, wanted: Wanted) -> Iterator[Item]:
@@ -162,16 +162,16 @@ class _Rows:
         if lacking := [name for name in self._required if fields[name] is None]:
             return broken(key, where, "bad-entry", f"no value in column {lacking[0]!r}")
         carried = {name: fields[name] for name in self._columns.carried if fields[name] is not None}
-        return image_item(fields[self._columns.image], key, where, self._root, self._patience, carried)
+        return image_item(fields[self._columns.image], key, where, self._root, self._retry, carried)
 
 
 @contextmanager
-def _open(path: str, patience: Patience = PATIENCE) -> Iterator[Any]:
+def _open(path: str, retry: RetryPolicy = RETRY) -> Iterator[Any]:
     _arrow()
     from pyarrow.parquet import ParquetFile
 
     # Buffered, or the reader takes in the images of a whole row group, which may be gigabytes.
-    with open_seekable(path, patience) as file, ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as table:
+    with open_seekable(path, retry) as file, ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as table:
         yield table
 
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from typing import IO, Any
 
-from jaxphoton.batch.sources.patience import Patience, retried
+from jaxphoton.batch.sources.retry import RetryPolicy, retried
 from jaxphoton.batch.sources.storage import MAX_FILE_BYTES, bounded, filesystem, is_web, open_binary
 
 _CHUNK = 1 << 18
@@ -15,20 +15,21 @@ _CHUNK = 1 << 18
 _SPARE_BYTES = 1 << 30
 
 
-def fetch(url: str, patience: Patience) -> bytes:
+def fetch(url: str, retry: RetryPolicy) -> bytes:
     """An image file, in one try.
 
     Raises:
-      TimeoutError: it took longer than `patience` allows.
+      TimeoutError: it took longer than `retry` allows.
       Exception: whatever the storage's library throws.
     """
     from fsspec.asyn import AsyncFileSystem, sync
 
-    system, inner = filesystem(url, patience)
+    system, inner = filesystem(url, retry)
+    wait: Any = sync
     if is_web(url):
-        return sync(system.loop, _get, system, inner, patience.timeout_s)
+        return wait(system.loop, _get, system, inner, retry.timeout_s)
     if isinstance(system, AsyncFileSystem):
-        return bounded(sync(system.loop, system._cat_file, inner, timeout=patience.timeout_s))
+        return bounded(wait(system.loop, system._cat_file, inner, timeout=retry.timeout_s))
     return bounded(system.cat_file(inner))  # those have limits of their own, if any
 
 
@@ -50,13 +51,13 @@ async def _get(system: Any, url: str, seconds: float) -> bytes:
     return bounded(bytes(data))
 
 
-def open_seekable(path: str, patience: Patience) -> IO[bytes]:
+def open_seekable(path: str, retry: RetryPolicy) -> IO[bytes]:
     """Opens a file that can seek: one on a server without ranges as a copy on disk."""
-    file = open_binary(path, patience)
+    file = open_binary(path, retry)
     if not file.seekable():
         file.close()
-        return retried(lambda: seekable(open_binary(path, patience)), patience)
-    return io.BufferedReader(_Ranges(file, patience), _CHUNK) if is_web(path) else file
+        return retried(lambda: seekable(open_binary(path, retry)), retry)
+    return io.BufferedReader(_Ranges(file, retry), _CHUNK) if is_web(path) else file
 
 
 def seekable(file: IO[bytes]) -> IO[bytes]:
@@ -93,8 +94,8 @@ def copied(file: IO[bytes]) -> IO[bytes]:
 class _Ranges(io.RawIOBase):
     """A file on a web server, whose ranges are asked for again where a connection breaks."""
 
-    def __init__(self, file: IO[bytes], patience: Patience):
-        self._file, self._patience = file, patience
+    def __init__(self, file: IO[bytes], retry: RetryPolicy):
+        self._file, self._retry = file, retry
 
     def readable(self) -> bool:
         return True
@@ -115,7 +116,7 @@ class _Ranges(io.RawIOBase):
             self._file.seek(place)
             return self._file.read(len(buffer))
 
-        data = retried(read, self._patience)
+        data = retried(read, self._retry)
         buffer[: len(data)] = data
         return len(data)
 

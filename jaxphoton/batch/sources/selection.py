@@ -38,7 +38,7 @@ class Selection:
     def items(self, source: Source, done: Callable[[str], bool] = lambda key: False) -> Iterator[Item]:
         """The selected items that are not done; those done count towards the limit, but are not read."""
         part, _ = self.part(source)
-        mine = self.mine(source)
+        mine = self._mine(source)
         left = self.limit
 
         def wanted(key: str) -> bool:
@@ -61,19 +61,18 @@ class Selection:
         part, by_key = self.part(source)
         total = part.count()
         if total is not None and by_key:
-            total = count_keys(part, self.mine(source))
+            total = count_keys(part, self._mine(source))
         return total if total is None or self.limit is None else min(total, self.limit)
 
     def part(self, source: Source) -> tuple[Source, bool]:
-        """The containers of this shard, and whether `mine` must pick keys in them too."""
+        """The containers of this shard, and whether it must pick keys in them too."""
         if self.shard == (0, 1):
             return source, False
         part = source.shard(*self.shard)
         return part or source, part is None
 
-    def mine(self, source: Source) -> Callable[[str], bool]:
-        """Whether a key of the `part` of a source is this shard's: of a tar that several shards share, what belongs to
-        the others is true of no key here."""
+    def _mine(self, source: Source) -> Callable[[str], bool]:
+        """Whether a key of the `part` of a source is this shard's."""
         _, by_key = self.part(source)
         index, count = self.shard
         return (lambda key: digest(key) % count == index) if by_key else every

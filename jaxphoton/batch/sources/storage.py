@@ -9,7 +9,7 @@ import stat
 from typing import IO, Any
 
 from jaxphoton.batch.errors import SourceError
-from jaxphoton.batch.sources.patience import PATIENCE, Patience, retried
+from jaxphoton.batch.sources.retry import RETRY, RetryPolicy, retried
 
 # Of one image file; more is no picture.
 MAX_FILE_BYTES = 1 << 30
@@ -52,9 +52,9 @@ def join(root: str, name: str) -> str:
     return f"{root.rstrip('/')}/{name}"
 
 
-def filesystem(url: str, patience: Patience = PATIENCE) -> tuple[Any, str]:
+def filesystem(url: str, retry: RetryPolicy = RETRY) -> tuple[Any, str]:
     """The fsspec filesystem of an address, and its path there. That of the web gives up where nothing arrives for the
-    time that `patience` allows.
+    time that `retry` allows.
 
     Raises:
       SourceError: the scheme is unknown, or its package is not installed.
@@ -67,7 +67,7 @@ def filesystem(url: str, patience: Patience = PATIENCE) -> tuple[Any, str]:
         import aiohttp
 
         # In all there is none: a tar may take hours.
-        limits = aiohttp.ClientTimeout(total=None, connect=patience.timeout_s, sock_read=patience.timeout_s)
+        limits = aiohttp.ClientTimeout(total=None, connect=retry.timeout_s, sock_read=retry.timeout_s)
         return fsspec.core.url_to_fs(url, client_kwargs={"timeout": limits})
     except (ImportError, ValueError) as error:
         raise SourceError(f"{url}: {error}") from error
@@ -92,15 +92,15 @@ def open_regular(path: str) -> IO[bytes]:
         raise
 
 
-def open_binary(path: str, patience: Patience = PATIENCE) -> IO[bytes]:
+def open_binary(path: str, retry: RetryPolicy = RETRY) -> IO[bytes]:
     """Opens a file for reading, one on a server without ranges as a stream that cannot seek."""
     if not is_remote(path):
         return open_regular(path)
-    system, inner = filesystem(path, patience)
-    return retried(lambda: system.open(inner, "rb"), patience)
+    system, inner = filesystem(path, retry)
+    return retried(lambda: system.open(inner, "rb"), retry)
 
 
-def read_file(path: str, patience: Patience = PATIENCE) -> bytes:
+def read_file(path: str, retry: RetryPolicy = RETRY) -> bytes:
     """The whole of an image file.
 
     Raises:
@@ -111,7 +111,7 @@ def read_file(path: str, patience: Patience = PATIENCE) -> bytes:
             return bounded(file.read(MAX_FILE_BYTES + 1))
     from jaxphoton.batch.sources.remote import fetch
 
-    return retried(lambda: fetch(path, patience), patience)
+    return retried(lambda: fetch(path, retry), retry)
 
 
 def bounded(data: bytes) -> bytes:
@@ -128,7 +128,7 @@ def read_range(path: str, offset: int, size: int) -> bytes:
         return file.read(size)
 
 
-def exists(path: str, patience: Patience = PATIENCE) -> bool:
+def exists(path: str, retry: RetryPolicy = RETRY) -> bool:
     """Whether there is a file or folder.
 
     Raises:
@@ -136,11 +136,11 @@ def exists(path: str, patience: Patience = PATIENCE) -> bool:
     """
     if not is_remote(path):
         return os.path.exists(path)
-    system, inner = filesystem(path, patience)
+    system, inner = filesystem(path, retry)
     # Without `strict` the web's says of a server that is down that there is no such file.
     options = {"strict": True} if is_web(path) else {}
     try:
-        return retried(lambda: system.exists(inner, **options), patience)
+        return retried(lambda: system.exists(inner, **options), retry)
     except FileNotFoundError:
         return False
     except Exception as error:

@@ -35,7 +35,7 @@ class Tar(Containers):
     def __init__(self, paths: list[str], options: SourceOptions):
         super().__init__(paths, options)
         try:
-            with open_tar(paths[0], options.patience) as file:
+            with open_tar(paths[0], options.retry) as file:
                 empty = next(members(file), None) is None
         except Exception as error:  # as in `items`
             raise SourceError(f"{paths[0]}: cannot be read as tar: {error}") from error
@@ -47,7 +47,7 @@ class Tar(Containers):
         wanted = self._options.kept(wanted, self.skipped)
         for name, path in self.parts:
             try:
-                with open_tar(path, self._options.patience) as file:
+                with open_tar(path, self._options.retry) as file:
                     yield from _Entries(name, path, file, self._options, self.skipped).items(wanted)
             except EndOfSelection:
                 raise

@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxphoton.batch.sources.files import file_item
 from jaxphoton.batch.sources.item import Item, broken
-from jaxphoton.batch.sources.patience import Patience
+from jaxphoton.batch.sources.retry import RetryPolicy
 from jaxphoton.batch.sources.storage import absolute, is_remote
 
 # How the files of common formats begin.
@@ -28,7 +28,7 @@ _FIELDS = ("bytes", "path", "url", "image_url", "image", "data")
 
 
 def image_item(
-    value: Any, key: str, where: str, root: str, patience: Patience, columns: Mapping[str, Any] | None = None
+    value: Any, key: str, where: str, root: str, retry: RetryPolicy, columns: Mapping[str, Any] | None = None
 ) -> Item:
     """The item of a row; one whose `read` raises if there is no image in `value`.
 
@@ -52,7 +52,7 @@ def image_item(
         if data is not None:
             item = Item(key, where, functools.partial(bytes, data))
         else:
-            item = file_item(key, absolute(str(value), root), patience=patience)
+            item = file_item(key, absolute(str(value), root), retry=retry)
     return replace(item, columns=columns or {}, notes=notes)
 
 

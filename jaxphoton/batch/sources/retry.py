@@ -21,7 +21,7 @@ _LONGEST_WAIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """With addresses.
 
     Attributes:
@@ -34,18 +34,18 @@ class Patience:
     retries: int = 3
 
 
-PATIENCE = Patience()
+RETRY = RetryPolicy()
 
 
 class TimedOut(OSError):
     """An address that did not answer in time."""
 
-    def __init__(self, patience: Patience):
-        super().__init__(f"timed out after {patience.timeout_s:g} s")
+    def __init__(self, retry: RetryPolicy):
+        super().__init__(f"timed out after {retry.timeout_s:g} s")
 
 
-def retried(read: Callable[[], T], patience: Patience) -> T:
-    """What `read` returns, tried again as `patience` says.
+def retried(read: Callable[[], T], retry: RetryPolicy) -> T:
+    """What `read` returns, tried again as `retry` says.
 
     Raises:
       TimedOut: a try took too long, which is not tried again.
@@ -55,7 +55,7 @@ def retried(read: Callable[[], T], patience: Patience) -> T:
 
     tries = tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_transient),
-        stop=tenacity.stop_after_attempt(patience.retries + 1),
+        stop=tenacity.stop_after_attempt(retry.retries + 1),
         wait=_wait,
         sleep=time.sleep,
         reraise=True,
@@ -63,7 +63,7 @@ def retried(read: Callable[[], T], patience: Patience) -> T:
     try:
         return tries(read)
     except TimeoutError as error:
-        raise TimedOut(patience) from error
+        raise TimedOut(retry) from error
     except Exception as error:
         if (status := _status(error)) is None:
             raise

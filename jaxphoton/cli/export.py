@@ -46,7 +46,7 @@ def run(args) -> int:
             return OK
         form = "failures" if args.failures else args.form or form_of(args.out)
         options = ExportOptions(existing=args.existing, extension=args.extension)
-        source = _source(args) if form == "webdataset" else None
+        source = _source(args) if form == "webdataset" else _source_if_there(args) if form == "coco" else None
         report = export(args.journal, args.out, form=form, options=options, source=source)
     except BatchError as error:
         raise CommandError(str(error)) from error
@@ -54,6 +54,16 @@ def run(args) -> int:
     unchanged = f", {report.unchanged:,} unchanged" if report.unchanged else ""
     print(f"{report.written:,} images written{unchanged}, {report.failed:,} failed")
     return SOME_FAILED if report.problem_count else OK
+
+
+def _source_if_there(args):
+    """For the ids of a COCO file, which the images may have been moved away from."""
+    from jaxphoton.batch.errors import SourceError
+
+    try:
+        return _source(args)
+    except SourceError:
+        return None
 
 
 def _source(args):

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxphoton.batch.errors import ExportError, SourceError
 from jaxphoton.batch.exports import ExportOptions, export, form_of
 from jaxphoton.batch.reading import JournalReader
-from jaxphoton.batch.record import Record
-from jaxphoton.batch.sources import open_source
+from jaxphoton.batch.record import Header, Record
+from jaxphoton.batch.sources import Item, Source, open_source
+from jaxphoton.batch.sources.base import every
+from jaxphoton.batch.tasks import Plan, parse_tasks
 from tests.batch.rig import caption, json_lines, make_folder, make_journal, make_table, make_tar, picture, read_tar
 
 FAILED = Record("bad.png", "failed", "/x/bad.png", reason="corrupt", fault="the image data is damaged")
@@ -168,13 +174,83 @@ def test_coco(tmp_path):
     assert (report.written, report.failed, report.problem_count) == (2, 1, 1)
     coco = json.loads((tmp_path / "x.json").read_bytes())
     assert coco["images"] == [
-        {"id": 1, "file_name": "e.png", "width": 5, "height": 5},
         {"id": 2, "file_name": "d/both.png", "width": 200, "height": 100},
+        {"id": 3, "file_name": "e.png", "width": 5, "height": 5},
     ]
-    assert coco["categories"] == [{"id": 1, "name": "ant"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "dog"}]
+    names = [(each["id"], each["name"]) for each in coco["categories"]]
+    assert names == [(1, "ant"), (2, "cat"), (3, "dog")]
     boxes = [(each["id"], each["image_id"], each["category_id"], each["bbox"]) for each in coco["annotations"]]
     assert boxes == [(1, 2, 2, [50.0, 0.0, 50.0, 100.0]), (2, 2, 2, [0.0, 50.0, 100.0, 50.0])]
     assert [each["area"] for each in coco["annotations"]] == [5000.0, 5000.0]
+
+
+def detected(key: str, objects: list, label: str = "cat") -> Record:
+    result = {"task": "detect", "object": label, "objects": objects, "tokens": 1, "finish_reason": "stop"}
+    return Record(key, "ok", f"/x/{key}", width=40, height=20, results=(result,))
+
+
+@settings(max_examples=20)
+@given(st.permutations([f"{n}.png" for n in range(12)]), st.sets(st.integers(0, 11)), st.integers(1, 12))
+def test_ids_in_a_coco_file_depend_on_the_keys_alone(order, broken, part):
+    failed = {f"{n}.png" for n in broken}
+    header = Header(Plan(parse_tasks("detect:cat,detect:ant", {})).description(), "m")
+
+    def ids(records, source=None):
+        with tempfile.TemporaryDirectory() as folder:
+            journal = make_journal(Path(folder) / "j", records, header)
+            export(journal, f"{folder}/x.json", source=source)
+            coco = json.loads(Path(f"{folder}/x.json").read_bytes())
+        return {each["file_name"]: each["id"] for each in coco["images"]}, coco["categories"]
+
+    records = [Record(key, "failed") if key in failed else detected(key, [BOX]) for key in order]
+    whole, categories = ids([detected(f"{n}.png", []) for n in range(12)])
+    found, same = ids(records)
+    assert found == {key: number for key, number in whole.items() if key not in failed}
+    assert (
+        same
+        == categories
+        == [
+            {"id": 1, "name": "ant", "supercategory": ""},
+            {"id": 2, "name": "cat", "supercategory": ""},
+        ]
+    )
+    # A shard has the ids of the whole, as the source says what that is.
+    source = Listed(order)
+    shard, _ = ids(records[:part], source)
+    assert shard.items() <= whole.items() and not source.read
+
+
+class Listed(Source):
+    """A source that tells its keys."""
+
+    def __init__(self, keys):
+        self.keys, self.read = keys, 0
+
+    def items(self, wanted=every):
+        for key in self.keys:
+            if wanted(key):
+                self.read += 1
+                yield Item(key, key, bytes)
+
+    def count(self):
+        return len(self.keys)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools itself
+def test_pycocotools_opens_a_coco_file(tmp_path, capsys):
+    coco = pytest.importorskip("pycocotools.coco", reason="NO PYCOCOTOOLS: COCO files are NOT opened with it")
+    journal = make_journal(tmp_path / "j", [detected("b", [BOX, OUTSIDE]), detected("a", []), detected("c", [BOX])])
+    export(journal, tmp_path / "x.json")
+    truth = coco.COCO(str(tmp_path / "x.json"))
+    truth.info()
+    assert truth.getImgIds() == [1, 2, 3] and truth.getCatIds(catNms=["cat"], supNms=[""]) == [1]
+    masks = [truth.annToMask(each) for each in truth.loadAnns(truth.getAnnIds(imgIds=2))]
+    # 40 x 20 pixels: a quarter of the width, and the lower half of the left half.
+    assert [int(mask.sum()) for mask in masks] == [200, 200] and masks[0][:, 10:20].all()
+    found = [{"image_id": 2, "category_id": 1, "bbox": [10, 0, 10, 20], "score": 0.9}]
+    results = truth.loadRes(found)
+    assert int(results.annToMask(results.anns[1]).sum()) == 200
+    capsys.readouterr()
 
 
 def test_yolo(tmp_path):
@@ -182,9 +258,26 @@ def test_yolo(tmp_path):
     report = export(make_journal(tmp_path / "j", [SEVERAL, empty, FAILED]), tmp_path / "out", form="yolo")
     assert (report.written, report.failed) == (2, 1)
     assert (tmp_path / "out" / "classes.txt").read_text().split() == ["ant", "cat", "dog"]
+    yaml = pytest.importorskip("yaml", reason="NO PYYAML: data.yaml is NOT read")
+    data = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text())
+    assert data == {"train": "images", "val": "images", "names": {0: "ant", 1: "cat", 2: "dog"}}
     lines = (tmp_path / "out" / "labels" / "d" / "both.txt").read_text().splitlines()
     assert lines == ["1 0.375000 0.500000 0.250000 1.000000", "1 0.250000 0.750000 0.500000 0.500000"]
-    assert not (tmp_path / "out" / "labels" / "e.txt").read_text().strip()
+    assert (tmp_path / "out" / "labels" / "e.txt").read_bytes() == b""
+    assert not (tmp_path / "out" / "labels" / "bad.txt").exists()
+
+
+@settings(max_examples=20)
+@given(st.text(min_size=1))
+def test_yolo_names_of_any_kind_are_yaml(name):
+    yaml = pytest.importorskip("yaml", reason="NO PYYAML: data.yaml is NOT read")
+    for label in (name, "no", "7", "~", 'a "b": \\c', "\u2028\x7f\ufeff\U0001f600"):
+        with tempfile.TemporaryDirectory() as folder:
+            journal = make_journal(Path(folder) / "j", [detected("a", [BOX], label)])
+            export(journal, folder + "/out", form="yolo")
+            data = yaml.safe_load(Path(folder, "out", "data.yaml").read_text("utf-8"))
+            assert len(Path(folder, "out", "classes.txt").read_text("utf-8").split("\n")) == 2
+        assert data["names"] == {0: label.encode("utf-8", "backslashreplace").decode()}
 
 
 @pytest.mark.parametrize("out", ["x.json", "yolo"])

@@ -22,7 +22,7 @@ class Borrowed:
 
     def __init__(self, model):
         self.answer, self.config, self._front = model.answer, model.config, model._front
-        self.engine_config = model.engine_config
+        self.engine_config, self.start = model.engine_config, model.start
 
     def __enter__(self):
         return self
@@ -113,3 +113,24 @@ def test_what_a_cut_file_still_shows_is_used_when_allowed(shapes, odd_folder, tm
     engine = shapes.engine_config
     assert main(["caption", str(cut), "--out", str(out), "--allow-truncated", "--rows", str(engine.max_rows)]) == 0
     assert json.loads(out.read_text(encoding="utf-8"))["warnings"] == "truncated file"
+
+
+def test_boxes_are_those_of_the_upright_picture(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(api.Moondream, "from_pretrained", lambda *args, **options: Borrowed(shapes))
+    upright = Image.open(EXAMPLES / "scene_07.png").convert("RGB")
+    upright = upright.resize((300, 200), Image.Resampling.BICUBIC)
+    upright.save(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.png", exif=exif)
+    for suffix in (".json", ".jsonl"):
+        out = str(tmp_path.with_suffix(suffix))
+        assert main(["detect", str(tmp_path), "--object", "object", "--out", out, "--quiet"]) == 0
+    coco = json.loads(tmp_path.with_suffix(".json").read_bytes())
+    assert [(each["width"], each["height"]) for each in coco["images"]] == [(300, 200)] * 2
+    boxes: dict[int, list] = {1: [], 2: []}
+    for each in coco["annotations"]:
+        boxes[each["image_id"]].append(each["bbox"])
+    assert boxes[1] and boxes[1] == boxes[2]
+    one, other = (json.loads(line)["objects"] for line in tmp_path.with_suffix(".jsonl").read_text().splitlines())
+    assert one == other

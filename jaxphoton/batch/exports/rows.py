@@ -67,6 +67,13 @@ def labels(record: Record) -> set[str]:
     return {result.get("object", "") for result in record.results if "objects" in result}
 
 
+def asked_objects(settings: Mapping[str, Any]) -> set[str]:
+    """The objects that a run's settings (`Plan.description`) ask boxes of, but for those that each image fills in."""
+    tasks = settings.get("tasks")
+    described = (str(task).partition(":") for task in tasks) if isinstance(tasks, list) else ()
+    return {about for kind, _, about in described if kind == "detect" and not {"{", "}"} & set(about)}
+
+
 def _each(record: Record, field: str) -> list[tuple[str, dict[str, float]]]:
     return [(result.get("object", ""), dict(each)) for result in record.results for each in result.get(field, ())]
 

@@ -43,7 +43,7 @@ def export(
     Args:
       out: a file, or the folder for "sidecar", "yolo" and copied tars. None: sidecar files beside the images.
       form: one of FORMS; by default from the suffix of `out`, and without one "sidecar".
-      source: for "webdataset": what the run has read.
+      source: what the run has read: for "webdataset", and for the ids of "coco" where it can be had.
       shard: for "webdataset": (index, count), the part of the source that the run has read.
       each_lost: called with key, path and fault of each image whose result could not be written.
 
@@ -126,11 +126,12 @@ def _write(
     if form == "webdataset":
         assert source is not None
         return export_webdataset(journal, source, out, options, report, shard)
+    if form == "coco":
+        return export_coco(journal, Path(out), report, source)
     makers = {
         "jsonl": export_jsonl,
         "failures": export_failures,
         "parquet": export_parquet,
-        "coco": export_coco,
         "yolo": export_yolo,
     }
     return makers[form](journal, Path(out), report)

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxphoton.batch.exports.atomic import write_text
+from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.coco import category_ids
 from jaxphoton.batch.exports.names import relative_path
 from jaxphoton.batch.exports.options import ExportReport, fault_of
-from jaxphoton.batch.exports.rows import boxes, detected
+from jaxphoton.batch.exports.rows import boxes, detected, encodable
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.sources.base import Seen
 
 
 def export_yolo(journal: JournalReader, out: Path, report: ExportReport) -> None:
-    """`labels/<key>.txt` with "class x y width height" a line (centre and size, 0 to 1), and `classes.txt`.
+    """`labels/<key>.txt` with "class x y width height" a line (centre and size, fractions of the upright picture),
+    `classes.txt` with a name a line, and `data.yaml` as Ultralytics reads it, for pictures in `images/`.
 
-    An image without boxes has a file without lines. Existing files are replaced.
+    An image without boxes has an empty file. Classes are numbered by name from 0. Existing files are replaced.
 
     Raises:
-      ExportError: nothing was detected in this journal.
+      ExportError: nothing was to be detected in this journal.
     """
     seen = Seen()
     classes = {name: number - 1 for name, number in category_ids(journal).items()}
-    write_text(out / "classes.txt", "\n".join(name.replace("\n", " ") for name in classes))
+    _write(out / "classes.txt", [" ".join(encodable(name).split()) for name in classes])
+    names = (f"  {number}: {_quoted(encodable(name))}" for name, number in classes.items())
+    _write(out / "data.yaml", ["train: images", "val: images", "names:", *names])
     for record in journal.records():
         report.failed += record.status == "failed"
         if not detected(record):
@@ -32,7 +35,7 @@ def export_yolo(journal: JournalReader, out: Path, report: ExportReport) -> None
         try:
             if seen.clash(str(target), record.key):
                 raise ValueError(f"{target} is already that of another image")
-            write_text(target, "\n".join(_line(classes[label], *box) for label, *box in boxes(record)))
+            _write(target, [_line(classes[label], *box) for label, *box in boxes(record)])
             report.written += 1
         except (OSError, ValueError) as error:
             report.lose(record, fault_of(error))
@@ -40,3 +43,15 @@ def export_yolo(journal: JournalReader, out: Path, report: ExportReport) -> None
 
 def _line(number: int, x_min: float, y_min: float, x_max: float, y_max: float) -> str:
     return f"{number} {(x_min + x_max) / 2:.6f} {(y_min + y_max) / 2:.6f} {x_max - x_min:.6f} {y_max - y_min:.6f}"
+
+
+def _quoted(name: str) -> str:
+    """A text in YAML. Without quotation marks "no" would be false and "7" a number."""
+    escapes = {"\\": "\\\\", '"': '\\"'}
+    shown = (escapes.get(sign, sign if sign.isprintable() else f"\\U{ord(sign):08x}") for sign in name)
+    return f'"{"".join(shown)}"'
+
+
+def _write(target: Path, lines: list[str]) -> None:
+    with replacing(target) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())

@@ -75,8 +75,9 @@ class Replica:
         self._printer = threading.Thread(target=_print, args=(printed, log), daemon=True)
         self._printer.start()
 
-    def greet(self, settings: Message) -> int:
-        """Sends the settings and waits until it is ready; the number of jobs it takes at once.
+    def greet(self, settings: Message) -> tuple[int, float]:
+        """Sends the settings and waits until it is ready: the number of jobs it takes at once, and the seconds for
+        which it compiled.
 
         Raises:
           Refused: it cannot start.
@@ -91,7 +92,7 @@ class Replica:
         while "room" not in (reply := self.receive()):
             if "refused" in reply:
                 raise Refused(error_of(reply["refused"]))
-        return reply["room"]
+        return reply["room"], reply["compiling"]
 
     def send(self, task: Task) -> None:
         send(self._jobs, task.frame, task.data)
@@ -137,6 +138,7 @@ class Lane(threading.Thread):
     Attributes:
       replica: the process; None while there is none.
       stages: seconds of the device so far, by stage, for each process there has been.
+      compiling: seconds for which the latest that is ready compiled; 0 before.
     """
 
     def __init__(
@@ -157,6 +159,7 @@ class Lane(threading.Thread):
         # A picture may be all it waits for, twice.
         self._stall = max(STALL_S, 3 * (settings["engine"].get("image_timeout") or 0))
         self.replica: Replica | None = None
+        self.compiling = 0.0
         self.stages: list[Mapping[str, float]] = []
 
     def run(self) -> None:
@@ -193,7 +196,8 @@ class Lane(threading.Thread):
         try:
             if self._board.fault:  # whoever set it may have looked before the process was there
                 return None, ""
-            hand = Hand(replica.greet(self._settings))
+            room, self.compiling = replica.greet(self._settings)
+            hand = Hand(room)
             self._board.join(hand)
             listener = threading.Thread(target=self._listen, args=(replica, hand), daemon=True)
             listener.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,20 @@ class LocalAnswerer:
     Attributes:
       stages: seconds so far: the device "encoded and prefilled" and "decoded", "waited for images" to be read and
         prepared, or "idled" while the host planned.
+      compiling: seconds that `start` took.
     """
 
     def __init__(self, model: Moondream):
         self._model = model
-        self.stages = dict.fromkeys(("waiting for images", "encode and prefill", "decode", "idle"), 0.0)
-        self._last = 0.0
+        names = ("waiting for images", "encode and prefill", "decode", "idle")
+        self.stages: dict[str, float] = dict.fromkeys(names, 0.0)
+        self.compiling = self._last = 0.0
+
+    def start(self) -> None:
+        """Compiles the programs (or finds them on disk) before any image waits for them; see `Moondream.start`."""
+        began = time.monotonic()
+        self._model.start()
+        self.compiling = time.monotonic() - began
 
     def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
         engine = self._model._front.engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import threading
@@ -18,6 +19,9 @@ LOG_S = 30.0
 class Progress:
     """Shows a tally as it grows. A context manager.
 
+    Attributes:
+      tally: the tally.
+
     Args:
       count: how many images there are, None if nobody knows; called in a thread, it may take long.
       done: of those, how many were done before.
@@ -31,8 +35,8 @@ class Progress:
         stream: TextIO | None = None,
         log_s: float = LOG_S,
     ):
-        self._tally, self._done, self._log_s = tally, done, log_s
-        self._stream = stream or sys.stderr
+        self.tally, self._done, self._log_s = tally, done, log_s
+        self._stream = stream or sys.stderr or io.StringIO()  # closed: nobody looks
         self._bar, self._total = None, None
         self._logged = time.monotonic()
         if self._stream.isatty():
@@ -47,9 +51,16 @@ class Progress:
         self._counter.join(timeout)
         return self._total
 
+    def start(self, compiling: float) -> None:
+        """The time counts from here on; see `Tally.start`."""
+        self.tally.start(compiling)
+        self._logged = time.monotonic()
+        if self._bar is not None:
+            self._bar.unpause()
+
     def update(self) -> None:
         """After each image."""
-        tally = self._tally
+        tally = self.tally
         if self._bar is not None:
             if self._bar.total != self._total:
                 self._bar.total = self._total
@@ -62,7 +73,7 @@ class Progress:
 
     def line(self) -> str:
         """Where the run is, as one line."""
-        tally, seconds = self._tally, self._tally.seconds
+        tally, seconds = self.tally, self.tally.seconds
         done, rate = self._done + tally.images, tally.images / max(seconds, 1e-9)
         share = f" of {self._total:,} ({done / max(1, self._total):.0%})" if self._total else ""
         left = f", {duration((self._total - done) / rate)} left" if self._total and rate and done < self._total else ""
@@ -94,6 +105,8 @@ class _Waiting(logging.Handler):
         self._prefix = prefix
 
     def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is None:  # closed: print would turn to stdout
+            return
         from tqdm import tqdm
 
         with tqdm.external_write_mode(file=sys.stderr):

@@ -1,9 +1,9 @@
 """One engine process: `python -m jaxphoton.batch.replica`, started and fed by `jaxphoton.batch.replicas`.
 
 Frames on stdin (see `jaxphoton.batch.wire`): first the settings, then jobs. Frames on stdout: first how many jobs it
-takes at once, or why it cannot start, then answers in the order in which they are ready; from the greeting on, signs
-of life between them. It ends when stdin does, whatever it is doing. What libraries print goes to stderr, which the run
-shows.
+takes at once and how long it compiled, or why it cannot start, then answers in the order in which they are ready; from
+the greeting on, signs of life between them. It ends when stdin does, whatever it is doing. What libraries print goes to
+stderr, which the run shows.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ BEAT_S = 2.0
 
 class Answerer(Protocol):
     """What answers jobs in a process; see `LocalAnswerer`."""
+
+    @property
+    def compiling(self) -> float: ...
 
     @property
     def stages(self) -> Mapping[Any, float]: ...
@@ -63,7 +66,7 @@ def serve(load: Callable[[Message], tuple[Answerer, int]]) -> None:
             replies.send(pack({"refused": error_fields(error)}))
             os._exit(1)
         replies.stages = answerer.stages
-        replies.send(pack({"room": room}))
+        replies.send(pack({"room": room, "compiling": answerer.compiling}))
         for answer in answerer.answer(iter(jobs.get, None)):
             replies.send(pack_answer(answer, answerer.stages))
     except (EOFError, BrokenPipeError):
@@ -95,10 +98,11 @@ def load_model(settings: Message) -> tuple[Answerer, int]:
         options["background"] = tuple(options["background"])
     model = Moondream.from_pretrained(**options)
     model.engine_config = EngineOptions(**settings["engine"]).applied(model.engine_config, model.config.text)
+    answerer = _HealthyAnswerer(model)
     with compiling_shown(""):
-        model.start()
+        answerer.start()
     calm_interpreter()
-    return _HealthyAnswerer(model), 2 * model.engine_config.max_rows
+    return answerer, 2 * model.engine_config.max_rows
 
 
 class _Replies:

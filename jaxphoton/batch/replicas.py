@@ -40,6 +40,9 @@ class Replicas:
     killed, and counts as dead. A job under which two processes died becomes an ImageError ("process-died" or
     "timeout"), the others go on. Ctrl-C reaches this process alone; when it ends, however that happens, the others end
     too.
+
+    Attributes:
+      compiling: seconds for which the first process compiled. The others find its programs, and start while it works.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Replicas:
         except BaseException:
             self.close()
             raise
+        self.compiling = max(lane.compiling for lane in self._lanes)
 
     @property
     def pids(self) -> list[int]:

@@ -11,6 +11,7 @@ from jaxphoton.batch.quality import WARNINGS
 from jaxphoton.batch.record import Record
 
 MILLION = 1_000_000
+SHORT_S = 0.1  # not worth a line
 
 
 class Tally:
@@ -18,6 +19,7 @@ class Tally:
 
     Attributes:
       images, failed, tokens: of this run.
+      compiling: seconds that were over before its time began.
       odd: images by what is odd about their texts.
       reasons: failures by reason.
     """
@@ -28,9 +30,13 @@ class Tally:
         self.reasons: Counter[str] = Counter()
         self.start()
 
-    def start(self) -> None:
-        """The time counts from here on."""
-        self._began = time.monotonic()
+    def start(self, compiling: float = 0.0) -> None:
+        """The time counts from here on: everything is loaded and compiled.
+
+        Args:
+          compiling: seconds that the latter took.
+        """
+        self._began, self.compiling = time.monotonic(), compiling
 
     def add(self, record: Record) -> None:
         self.images += 1
@@ -45,31 +51,36 @@ class Tally:
         return time.monotonic() - self._began
 
     def summary(self, stages: Mapping[str, float], price: float | None = None) -> dict[str, Any]:
-        """Figures of the run.
+        """Figures of the run, without the time in which nothing was compiled yet; rates and costs only where an image
+        was answered.
 
         Args:
           stages: seconds of the device by what it did.
           price: of an hour of the machine.
         """
         seconds, total = self.seconds, sum(stages.values())
-        rate = self.images / seconds if seconds else 0.0
         figures: dict[str, Any] = {
             "images": self.images,
             "failed": self.failed,
             "tokens": self.tokens,
+            "compiling": self.compiling,
             "seconds": seconds,
-            "images_per_s": rate,
-            "tokens_per_s": self.tokens / seconds if seconds else 0.0,
-            "stages": {name: spent / total for name, spent in stages.items()} if total else {},
         }
-        if price is not None and rate:
-            figures["cost_per_million"] = cost_per_million(rate, price)
+        if self.images > self.failed and seconds:  # else nothing was measured
+            rate = self.images / seconds
+            figures |= {"images_per_s": rate, "tokens_per_s": self.tokens / seconds}
+            if price is not None:
+                figures["cost_per_million"] = cost_per_million(rate, price)
+        figures["stages"] = {name: spent / total for name, spent in stages.items()} if total else {}
         return figures
 
     def lines(self, figures: Mapping[str, Any]) -> list[str]:
         """The summary for people."""
-        speed = f"{figures['images_per_s']:.2f} images/s, {figures['tokens_per_s']:.0f} tokens/s"
-        lines = [f"{self.images:,} images in {duration(figures['seconds'])}: {speed}"]
+        lines = [f"{self.images:,} image{'s' * (self.images != 1)} in {duration(figures['seconds'])}"]
+        if "images_per_s" in figures:
+            lines[0] += f": {figures['images_per_s']:.2f} images/s, {figures['tokens_per_s']:.0f} tokens/s"
+        if figures["compiling"] >= SHORT_S:
+            lines.append(f"compiling took {duration(figures['compiling'])} before that")
         if figures["stages"]:
             lines.append("time: " + ", ".join(f"{name} {share:.0%}" for name, share in figures["stages"].items()))
         if "cost_per_million" in figures:

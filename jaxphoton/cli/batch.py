@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaxphoton.batch.engine_options import EngineOptions
     from jaxphoton.batch.journal import Journal
     from jaxphoton.batch.local import LocalAnswerer
+    from jaxphoton.batch.progress import Progress
     from jaxphoton.batch.replicas import Replicas
     from jaxphoton.batch.sources import Item, Selection, Source
     from jaxphoton.batch.tasks import Plan, Task
@@ -117,7 +118,7 @@ def _run(args: argparse.Namespace, plan: Plan, source: Source, selection: Select
         _greet(args, progress.total(_COUNT_S), done, first is None)
         if first is not None:
             lines = Lines(journal, tally, progress, args.quiet, plan)
-            figures, stopped = _answer(args, plan, chain([first], items), lines, journal, tally)
+            figures, stopped = _answer(args, plan, chain([first], items), lines, journal, progress)
     for line in selection.part(source)[0].skipped.lines():
         _say(args, line)
     for line in tally.lines(figures) if figures else ():
@@ -143,7 +144,12 @@ def _run(args: argparse.Namespace, plan: Plan, source: Source, selection: Select
 
 
 def _answer(
-    args: argparse.Namespace, plan: Plan, items: Iterator[Item], lines: Lines, journal: Journal | None, tally: Any
+    args: argparse.Namespace,
+    plan: Plan,
+    items: Iterator[Item],
+    lines: Lines,
+    journal: Journal | None,
+    progress: Progress,
 ) -> tuple[dict[str, Any], bool]:
     """Loads the model and runs; the figures, and whether the run was stopped."""
     from jaxphoton.batch.dedupe import Dedupe
@@ -153,10 +159,10 @@ def _answer(
     before_loading(args)
     dedupe = Dedupe(journal.path) if args.dedupe == "sha256" and journal is not None else None
     with _answerer(args) as (answerer, gpus), stoppable() as stop:
-        tally.start()
+        progress.start(answerer.compiling)
         Runner(answerer, plan, lines, lambda: stop.asked, dedupe).run(items)
         price = None if args.gpu_hour_price is None else gpus * args.gpu_hour_price
-        return tally.summary(answerer.stages, price), stop.asked
+        return progress.tally.summary(answerer.stages, price), stop.asked
 
 
 @contextmanager
@@ -186,11 +192,12 @@ def _answerer(args: argparse.Namespace) -> Iterator[tuple[LocalAnswerer | Replic
     from jaxphoton.platform import calmed_interpreter  # not before: it brings jax
 
     model.engine_config = engine.applied(model.engine_config, model.config.text)
-    # The trace outermost: closing the model ends what is under way.
-    with recorded(args, model), model:
-        model.start()
-        with calmed_interpreter():
-            yield LocalAnswerer(model), 1
+    with model:
+        answerer = LocalAnswerer(model)
+        answerer.start()
+        # The trace outside of the second `with model`: closing it ends what is under way.
+        with recorded(args, model), model, calmed_interpreter():
+            yield answerer, 1
 
 
 def engine_options(args: argparse.Namespace) -> EngineOptions:

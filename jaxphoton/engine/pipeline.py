@@ -74,7 +74,7 @@ class Pipeline:
     `on_token(sequence)` is called for each committed token, `on_finish(sequence)` once for each sequence that has
     ended, both after the commit's bookkeeping. `on_event(name, launch)` sees "launch", "sample" (of a step in two),
     "commit_begin" and "commit_end" in the order in which they happen; `on_metrics` what a launch has cost, after its
-    commit. `clock` gives seconds.
+    commit and before `on_finish`. `clock` gives seconds.
     """
 
     def __init__(
@@ -185,10 +185,11 @@ class Pipeline:
         ended = [sequence for sequence, (token, finish) in rows if self._credit(sequence, token, finish, arrived)]
         self.ring.end_commit()
         self._event("commit_end", launch)
-        for sequence in ended:
-            self._on_finish(sequence)
+        # First: whoever waits for the results may look at the sums next.
         if self._on_metrics is not None:
             self._on_metrics(self._metrics(launch, slot.index, zombies, began, arrived))
+        for sequence in ended:
+            self._on_finish(sequence)
 
     def start_over(self) -> list[Sequence]:
         """After a DeviceError: drops everything in flight and all device state, and queues every live sequence again

@@ -108,7 +108,7 @@ def recording(moondream: Moondream, path: str | Path, **about: Any) -> Iterator[
         try:
             yield recorder
         finally:
-            engine.drain(PATIENCE_S)  # the last launch is told of after the last result is there
+            engine.drain(PATIENCE_S)  # steps that only ended rows ran come after the last result
             frontend.on_image = engine.on_metrics = engine.on_request = None
             file.write(json.dumps(recorder.trace(**about), separators=(",", ":")))
 

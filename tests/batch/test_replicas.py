@@ -103,7 +103,7 @@ def test_all_processes_answer_and_jobs_are_read_a_bounded_way_ahead(start):
         assert read[0] <= len(done) + 3 * 6 + 1
     check(done, numbered(read[0]))
     assert pids == set(replicas.pids) and len(pids) == 2
-    assert replicas.stages == {"decode": float(read[0])}
+    assert replicas.stages == {"decode": float(read[0])} and replicas.compiling == 12.5
 
 
 def test_a_killed_process_loses_nothing(start):

@@ -43,6 +43,71 @@ def test_the_device_s_time_is_shared_out_among_the_stages():
     assert engine.on_metrics == before.append
 
 
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    """Of the summary and of what answers; stands still unless told."""
+    clock = SimpleNamespace(now=100.0)
+    for module in ("summary", "local"):
+        monkeypatch.setattr(f"jaxphoton.batch.{module}.time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def test_compiling_is_told_apart_from_the_rates(clock):
+    def start():
+        clock.now += 90.0
+
+    answerer = LocalAnswerer(SimpleNamespace(start=start))
+    answerer.start()
+    tally = Tally()
+    clock.now += 3.0
+    tally.start(answerer.compiling)
+    for _ in range(10):
+        tally.add(Record("a", "ok", results=(TEXT,)))
+    clock.now += 5.0
+    figures = tally.summary({}, price=7.2)
+    assert (figures["compiling"], figures["seconds"], figures["images_per_s"]) == (90.0, 5.0, 2.0)
+    assert figures["tokens_per_s"] == 14.0 and figures["cost_per_million"] == pytest.approx(1000.0)
+    assert tally.lines(figures) == [
+        "10 images in 5.0 s: 2.00 images/s, 14 tokens/s",
+        "compiling took 1 min 30 s before that",
+        "a million images would cost 1,000.00",
+    ]
+
+
+@pytest.mark.parametrize("failed", [0, 1, 3])
+@pytest.mark.parametrize("seconds", [0.0, 2.0])
+def test_runs_that_answer_nothing_have_no_rates_and_no_costs(clock, failed, seconds):
+    tally = Tally()
+    tally.start(20.0)
+    for _ in range(failed):
+        tally.add(Record("b", "failed", reason="empty"))
+    clock.now += seconds
+    figures = tally.summary({"decode": 0.0}, price=3.6)
+    assert not {"images_per_s", "tokens_per_s", "cost_per_million"} & figures.keys()
+    first, compiling, *reasons = tally.lines(figures)
+    assert first == f"{failed} image{'s' * (failed != 1)} in {seconds:.1f} s"
+    assert compiling == "compiling took 20.0 s before that"
+    assert reasons == [f"failed: empty {failed}"] * (failed > 0)
+
+
+def test_a_bar_s_rate_does_not_know_of_the_compiling():
+    terminal, tally = io.StringIO(), Tally()
+    terminal.isatty = lambda: True
+    with Progress(tally, lambda: 8, 0, terminal) as progress:
+        bar = progress._bar
+        later = bar.start_t + 1000.0  # so long it compiled
+        bar._time = lambda: later
+        progress.start(1000.0)
+        assert bar.format_dict["elapsed"] == 0 and tally.compiling == 1000.0
+
+
+def test_nobody_looks_at_a_closed_stderr(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr", None)
+    with Progress(Tally(), lambda: 8, 0, log_s=0.0) as progress:
+        progress.update()
+    assert capsys.readouterr().out == ""
+
+
 def test_a_summary_has_shares_and_costs():
     tally = Tally()
     tally.add(Record("a", "ok", results=(TEXT,), warnings=("cut off at the token limit", "first of 2 frames")))

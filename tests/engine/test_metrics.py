@@ -87,6 +87,20 @@ def test_the_snapshot_sums_the_launches_up(run):
     assert (snapshot.prefixes, snapshot.pages_held) == (3, 9)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_launch_that_ends_a_request_is_told_of_before_its_result_is_there(programs, depth):
+    launches: list[LaunchMetrics] = []
+    told, generated = [], []
+    with Engine(with_engine(programs, depth=depth), on_metrics=launches.append) as engine:
+        for each in REQUESTS:
+            done = engine.submit(each).future
+            done.add_done_callback(lambda _: told.append(sum(m.rows - m.zombies for m in launches)))
+            generated.append(len(done.result(PATIENCE).tokens))
+            assert engine.drain(PATIENCE)
+            launches.clear()
+    assert told == generated
+
+
 def test_an_observer_that_raises_is_left_alone(programs, caplog):
     seen: list[LaunchMetrics] = []
 

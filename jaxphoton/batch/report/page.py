@@ -54,8 +54,8 @@ def write_report(
     Args:
       source: what the run has read: for the pictures of images that are no files on this machine.
       summary: of the run, shown as it is: name -> number or text. Known names get a label and a unit: "images_per_s",
-        "tokens_per_s", "seconds", "cost_per_million" (number in dollars, or text), and "stages", a mapping from the
-        name of a stage to its share of the time, 0 to 1.
+        "tokens_per_s", "seconds", "compiling", "cost_per_million" (number in dollars, or text), and "stages", a mapping
+        from the name of a stage to its share of the time, 0 to 1.
 
     Raises:
       ExportError: the page cannot be written.

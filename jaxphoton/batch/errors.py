@@ -9,6 +9,9 @@ from jaxphoton.image.errors import REASONS, ImageError, Reason
 EntryReason = Literal[Reason, "bad-entry", "duplicate-key"]
 ENTRY_REASONS: tuple[EntryReason, ...] = (*REASONS, *get_args(Literal["bad-entry", "duplicate-key"]))
 
+# In a list of failures: the result is in the journal, and its output could not be made.
+NOT_WRITTEN = "not-written"
+
 
 class BatchError(ValueError):
     """A fault the user can mend; the message names it. Nothing can go on before that."""

@@ -123,6 +123,8 @@ class Journal:
         self.close()
 
     def _open(self) -> int:
+        if os.path.exists(self.path) and not os.path.isfile(self.path):  # a pipe would block, a device keep nothing
+            raise JournalError(f"{self.path} is no regular file")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)

@@ -71,6 +71,13 @@ class Progress:
             self._logged = time.monotonic()
             print(self.line(), file=self._stream, flush=True)
 
+    def skip(self) -> None:
+        """An image is done without being asked about."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.initial += 1
+            self._bar.n += 1
+
     def line(self) -> str:
         """Where the run is, as one line."""
         tally, seconds = self.tally, self.tally.seconds

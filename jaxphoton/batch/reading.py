@@ -59,6 +59,17 @@ def check_signature(file: IO[bytes], path: Path) -> None:
         raise JournalError(f"{path} is not a jaxphoton journal; it is left as it is")
 
 
+def is_journal(path: str | os.PathLike) -> bool:
+    """Whether there is a file that begins as a journal does."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_SIGNATURE)) == _SIGNATURE
+    except OSError:
+        return False
+
+
 class JournalReader:
     """A journal to read; it may be growing meanwhile.
 
@@ -74,6 +85,8 @@ class JournalReader:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
+        if os.path.exists(self.path) and not os.path.isfile(self.path):  # a pipe would block
+            raise JournalError(f"{self.path} is no regular file")
         try:
             self._file = open(self.path, "rb")
         except OSError as error:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from jaxphoton.cli.base import INTERRUPTED, OK, SOME_FAILED, CommandError, settings_of
 from jaxphoton.cli.dry_run import dry_run
 from jaxphoton.cli.images import digest_model, load_model
-from jaxphoton.cli.output import Lines, check_output, journal_path, write_exports
+from jaxphoton.cli.output import STDOUT, Lines, check_output, places_of, say, write_outputs
 from jaxphoton.cli.tracing import before_loading, recorded
 
 if TYPE_CHECKING:
     from jaxphoton.batch.engine_options import EngineOptions
+    from jaxphoton.batch.existing import ExistingTexts
+    from jaxphoton.batch.exports import ExportOptions
     from jaxphoton.batch.journal import Journal
     from jaxphoton.batch.local import LocalAnswerer
+    from jaxphoton.batch.places import Places
     from jaxphoton.batch.progress import Progress
     from jaxphoton.batch.replicas import Replicas
     from jaxphoton.batch.sources import Item, Selection, Source
     from jaxphoton.batch.tasks import Plan, Task
 
+ALL = (0, 1)
 _COUNT_S = 0.5  # to know the number of images for the first line
 
 
@@ -35,6 +40,8 @@ def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], *
       texts: more fields of the `Plan`.
     """
     from jaxphoton.batch.errors import BatchError, SettingsDiffer
+    from jaxphoton.batch.existing import ExistingTexts
+    from jaxphoton.batch.exports import ExportOptions
     from jaxphoton.batch.sources import Selection, SourceOptions, open_source, parse_shard
     from jaxphoton.batch.sources.files import Files, OneFile
     from jaxphoton.batch.sources.lists import TextList
@@ -44,38 +51,61 @@ def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], *
 
     try:
         plan = Plan(tasks(), settings_of(args), extension=args.extension, **texts)
-        retry = RetryPolicy(args.timeout, args.retries)
-        exclude = tuple(args.exclude)
+        selection = Selection(parse_shard(args.shard) if args.shard else ALL, args.limit)
+        places = places_of(args, selection.shard)
+        options = ExportOptions(args.existing, extension=args.extension, image_suffix=args.image_suffix)
+        existing = ExistingTexts(places.out, places.form, options, {task.kind for task in plan.tasks})
         columns = SourceOptions(
-            args.image_column, args.key_column, CAPTION_COLUMNS, plan.columns, args.root, exclude, retry
+            args.image_column,
+            args.key_column,
+            (*CAPTION_COLUMNS, *existing.columns),
+            plan.columns,
+            args.root,
+            tuple(args.exclude),
+            RetryPolicy(args.timeout, args.retries),
         )
         source = open_source(args.input, columns)
         if plan.columns and type(source) in (Files, OneFile, TextList):
             raise CommandError(f"{{{plan.columns[0]}}} is a column, and these images have none")
-        selection = Selection(parse_shard(args.shard) if args.shard else (0, 1), args.limit)
         if args.dry_run:
             return dry_run(args, plan, source, selection)
-        check_output(args, plan)
+        check_output(args, plan, places, source)
         with ExitStack() as stack:
-            journal = _open_journal(args, plan)
+            journal = _open_journal(args, plan, places)
             if journal is not None:
                 stack.enter_context(journal)
-            return _run(args, plan, source, selection, journal)
+            return _run(_Work(args, plan, source, selection, places, options, existing), journal)
     except SettingsDiffer as error:
         raise CommandError(f"{error}. Go on with --allow-changes, or begin again with --restart") from error
     except BatchError as error:
         raise CommandError(str(error)) from error
 
 
-def _open_journal(args: argparse.Namespace, plan: Plan) -> Journal | None:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """All that a run is about."""
+
+    args: argparse.Namespace
+    plan: Plan
+    source: Source
+    selection: Selection
+    places: Places
+    options: ExportOptions
+    existing: ExistingTexts
+
+
+def _open_journal(args: argparse.Namespace, plan: Plan, places: Places) -> Journal | None:
     from jaxphoton.batch.journal import Journal
     from jaxphoton.batch.reading import JournalReader
     from jaxphoton.batch.record import Header
 
-    path = journal_path(args)
+    path = places.journal
     if path is None:
         return None
-    header = Header(_settings(args, plan), digest_model(args))
+    settings = _settings(args, plan)
+    if places.form == "webdataset" and places.one_file is not None and args.shard:
+        settings["shard"] = args.shard  # the tar of one shard would replace that of another
+    header = Header(settings, digest_model(args))
     if args.restart and path.exists():
         JournalReader(path).close()  # refuses what is not a journal
         path.unlink()
@@ -90,7 +120,7 @@ def _open_journal(args: argparse.Namespace, plan: Plan) -> Journal | None:
 def _settings(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     """What changes the results, for the header of the journal."""
     return {
-        "input": [spec.rstrip("/") for spec in args.input],
+        "input": [spec.rstrip("/") or spec for spec in args.input],
         "columns": {"image": args.image_column, "key": args.key_column, "root": args.root}
         # Only where it is asked for: journals from before this option go on.
         | ({"exclude": args.exclude} if args.exclude else {}),
@@ -106,41 +136,65 @@ def _settings(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _run(args: argparse.Namespace, plan: Plan, source: Source, selection: Selection, journal: Journal | None) -> int:
+def _run(work: _Work, journal: Journal | None) -> int:
     from jaxphoton.batch.progress import Progress
     from jaxphoton.batch.summary import Tally
 
+    args, places = work.args, work.places
     done = journal.counts.total() if journal is not None else 0
-    items = selection.items(source, journal.__contains__ if journal is not None else lambda key: False)
-    first = next(items, None)
     tally, figures, stopped = Tally(), {}, False
-    with Progress(tally, lambda: selection.count(source), done) as progress:
+    there = places.one_file is not None and os.path.exists(places.one_file)
+    with Progress(tally, lambda: work.selection.count(work.source), done) as progress:
+        items = _items(work, journal, progress)
+        first = next(items, None)
         _greet(args, progress.total(_COUNT_S), done, first is None)
         if first is not None:
-            lines = Lines(journal, tally, progress, args.quiet, plan)
-            figures, stopped = _answer(args, plan, chain([first], items), lines, journal, progress)
-    for line in selection.part(source)[0].skipped.lines():
+            json_lines = journal is None or args.out == STDOUT
+            lines = Lines(journal, tally, progress, json_lines, args.quiet, work.plan)
+            figures, stopped = _answer(args, work.plan, chain([first], items), lines, journal, progress)
+    for line in work.selection.part(work.source)[0].skipped.lines():
         _say(args, line)
     for line in tally.lines(figures) if figures else ():
         _say(args, line)
-    failed = tally.failed if journal is None else journal.counts["failed"]
+    failed, lost, kept = tally.failed, 0, work.existing.kept
     if journal is not None:
         journal.flush()
-        part = selection.part(source)[0]
-        write_exports(args, journal.path, part, failed > 0)
-        if args.report:
-            from jaxphoton.batch.report import write_report
-
-            # The page counts images and tokens itself, those of earlier runs too.
-            summary = {name: value for name, value in figures.items() if name not in ("images", "failed", "tokens")}
-            write_report(journal.path, args.report, source=part, summary=summary)
-    if failed:
+        failed = journal.counts["failed"]
+        if work.selection.shard != ALL and not there and places.one_file and os.path.exists(places.one_file):
+            raise CommandError(
+                f"{places.one_file} was made by another run meanwhile; the results are in {journal.path}"
+            )
+        report = write_outputs(args, places, work.options, work.source, figures)
+        lost, kept = report.lost, kept + report.kept
+    if kept:
+        _say(
+            args, f"{kept:,} text{'s' * (kept != 1)} that were there already are kept (--existing overwrite: replaced)"
+        )
+    if failed or lost:
         of = tally.images if journal is None else journal.counts.total()
-        _say(args, f"{failed:,} of {of:,} image{'s' * (of != 1)} failed")
+        also = f", and {lost:,} result{'s' * (lost != 1)} could not be written" if lost else ""
+        _say(args, f"{failed:,} of {of:,} image{'s' * (of != 1)} failed{also}")
     if stopped:
         _say(args, "interrupted" + ("" if journal is None else "; the same command goes on"))
         return INTERRUPTED
-    return SOME_FAILED if failed else OK
+    return SOME_FAILED if failed or lost else OK
+
+
+def _items(work: _Work, journal: Journal | None, progress: Progress) -> Iterator[Item]:
+    """What has to be asked about: not what is in the journal, and nothing whose text is kept."""
+
+    def done(key: str) -> bool:
+        if journal is not None and key in journal:
+            return True
+        if found := work.existing.has_key(key):
+            progress.skip()
+        return found
+
+    for item in work.selection.items(work.source, done):
+        if work.existing.has(item):
+            progress.skip()
+        else:
+            yield item
 
 
 def _answer(
@@ -218,4 +272,4 @@ def _greet(args: argparse.Namespace, total: int | None, done: int, finished: boo
 
 
 def _say(args: argparse.Namespace, text: str) -> None:
-    print(f"jaxphoton {args.command}: {text}", file=sys.stderr, flush=True)
+    say(args.command, text)

@@ -9,6 +9,7 @@ from pathlib import Path
 from jaxphoton.cli.base import CommandParser, add_model_options, add_sampling_options, number
 from jaxphoton.cli.tracing import add_trace_options
 
+IMAGE_SUFFIX = ("keep", "jpg")
 EXISTING = ("skip", "overwrite", "append", "prepend")
 FORMS = ("jsonl", "sidecar", "parquet", "webdataset", "coco", "yolo")
 COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
@@ -97,10 +98,18 @@ def add_export_options(group: argparse._ArgumentGroup) -> None:
         "--existing",
         choices=EXISTING,
         default="skip",
-        help="what to do with a text file, or a text in a tar, that is there already (default: skip)",
+        help="what to do with a text file, or a text in a tar, that is there already; with skip its image is not even "
+        "asked about (default: skip)",
     )
     group.add_argument(
         "--extension", default=".txt", metavar=".EXT", help="of text files: .txt, .caption, or .json (default: .txt)"
+    )
+    group.add_argument(
+        "--image-suffix",
+        choices=IMAGE_SUFFIX,
+        default="keep",
+        help="of images that are packed into a .tar: theirs, or jpg for all, for Hugging Face datasets, which reads "
+        "those of the first five only; other forms become JPEGs (default: keep)",
     )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from jaxphoton.cli.base import OK, SOME_FAILED, CommandError
 from jaxphoton.cli.batch_options import add_export_options
-from jaxphoton.cli.output import show
+from jaxphoton.cli.output import STDOUT, show
 
 DESCRIPTION = """\
 Makes an output of the journal of a run, also of one that is still going on: .jsonl, .parquet, .json (COCO boxes), .tar
@@ -26,7 +30,9 @@ def add_parser(subparsers) -> None:
         "export", help="make other outputs of a run's journal", description=DESCRIPTION, epilog=EPILOG
     )
     parser.add_argument("journal", type=Path, metavar="JOURNAL", help="of a run: OUT.journal")
-    parser.add_argument("--out", metavar="OUT", help="a file or folder (default: beside the images)")
+    parser.add_argument(
+        "--out", metavar="OUT", help="a file or folder, - for JSON lines to stdout (default: beside the images)"
+    )
     add_export_options(parser.add_argument_group("output"))
     parser.add_argument("--failures", action="store_true", help="only the images that failed, as JSON lines")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write a page to look at instead: report.html")
@@ -36,23 +42,61 @@ def add_parser(subparsers) -> None:
 
 def run(args) -> int:
     from jaxphoton.batch.errors import BatchError
-    from jaxphoton.batch.exports import ExportOptions, export, form_of
 
     try:
         if args.report:
-            from jaxphoton.batch.report import write_report
-
-            write_report(args.journal, args.report, source=_source(args))
-            return OK
-        form = "failures" if args.failures else args.form or form_of(args.out)
-        options = ExportOptions(existing=args.existing, extension=args.extension)
-        source = _source(args) if form == "webdataset" else _source_if_there(args) if form == "coco" else None
-        report = export(args.journal, args.out, form=form, options=options, source=source)
+            return _report(args)
+        if args.out == STDOUT:
+            return _print(args)
+        return _export(args, args.out)
     except BatchError as error:
         raise CommandError(str(error)) from error
+
+
+def _report(args) -> int:
+    from jaxphoton.batch.exports.atomic import keeping
+    from jaxphoton.batch.places import Places
+    from jaxphoton.batch.report import write_report
+    from jaxphoton.batch.sources import Selection
+
+    places = Places(report=args.report)
+    places.check(_read(args))
+    source = Selection(_shard(args)).part(_source(args))[0]
+    with keeping(places.others(args.report, _read(args))):
+        write_report(args.journal, args.report, source=source)
+    return OK
+
+
+def _print(args) -> int:
+    """The export to standard output, by way of a file: it is written when all of it is there."""
+    form = "failures" if args.failures else args.form or "jsonl"
+    if form not in ("jsonl", "failures"):
+        raise CommandError(f"--out {STDOUT} is standard output, which takes JSON lines and not {form}")
+    with TemporaryDirectory() as folder:
+        lines = Path(folder) / "lines.jsonl"
+        code = _export(args, str(lines), form)
+        sys.stdout.flush()
+        with lines.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+    return code
+
+
+def _export(args, out: str | None, form: str | None = None) -> int:
+    from jaxphoton.batch.exports import ExportOptions, export, form_of
+    from jaxphoton.batch.exports.atomic import keeping
+    from jaxphoton.batch.places import Places
+
+    form = form or ("failures" if args.failures else args.form or form_of(out))
+    options = ExportOptions(existing=args.existing, extension=args.extension, image_suffix=args.image_suffix)
+    source = _source(args) if form == "webdataset" else _source_if_there(args) if form == "coco" else None
+    places = Places(out=out, form=form, shard=_shard(args))
+    places.check(_read(args), source)
+    with keeping(places.others(places.one_file, _read(args))):
+        report = export(args.journal, out, form=form, options=options, source=source, shard=places.shard)
     show("export", report)
     unchanged = f", {report.unchanged:,} unchanged" if report.unchanged else ""
-    print(f"{report.written:,} images written{unchanged}, {report.failed:,} failed")
+    said = sys.stderr if args.out == STDOUT else sys.stdout
+    print(f"{report.written:,} images written{unchanged}, {report.failed:,} failed", file=said)
     return SOME_FAILED if report.problem_count else OK
 
 
@@ -66,15 +110,31 @@ def _source_if_there(args):
         return None
 
 
-def _source(args):
-    """What the run has read, from the options or the journal's header."""
+def _shard(args) -> tuple[int, int]:
+    from jaxphoton.batch.sources import parse_shard
+
+    return parse_shard(args.shard) if args.shard else (0, 1)
+
+
+def _read(args) -> list[str]:
+    """What is read: the journal, and what the run has read."""
+    return [str(args.journal), *_inputs(args)[0]]
+
+
+def _inputs(args) -> tuple[list[str], dict[str, Any]]:
+    """What the run has read, from the options or the journal's header, and its settings."""
     from jaxphoton.batch.reading import JournalReader
-    from jaxphoton.batch.sources import Selection, SourceOptions, open_source, parse_shard
 
     with JournalReader(args.journal) as reader:
         settings = reader.header.settings
+    return args.input or settings.get("input", []), dict(settings)
+
+
+def _source(args):
+    from jaxphoton.batch.sources import SourceOptions, open_source
+
+    inputs, settings = _inputs(args)
     columns = settings.get("columns", {})
     exclude = tuple(columns.get("exclude", ()))
     options = SourceOptions(columns.get("image"), columns.get("key"), root=columns.get("root"), exclude=exclude)
-    source = open_source(args.input or settings.get("input", []), options)
-    return Selection(parse_shard(args.shard)).part(source)[0] if args.shard else source
+    return open_source(inputs, options)

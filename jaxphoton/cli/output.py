@@ -3,71 +3,90 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TextIO
 
 from jaxphoton.cli.base import CommandError
 from jaxphoton.cli.readable import readable
 
 if TYPE_CHECKING:
+    from jaxphoton.batch.exports import ExportOptions, ExportReport
+    from jaxphoton.batch.exports.failures import FailureList
     from jaxphoton.batch.journal import Journal
+    from jaxphoton.batch.places import Places
     from jaxphoton.batch.progress import Progress
     from jaxphoton.batch.record import Record
     from jaxphoton.batch.sources import Source
     from jaxphoton.batch.summary import Tally
     from jaxphoton.batch.tasks import Plan
 
-
-def journal_path(args: argparse.Namespace) -> Path | None:
-    """The journal of a run; None for one that only prints."""
-    if args.journal is not None or args.out is None:
-        return args.journal
-    return Path(args.out.rstrip("/") + ".journal")
+STDOUT = "-"
 
 
-def check_output(args: argparse.Namespace, plan: Plan) -> None:
+def places_of(args: argparse.Namespace, shard: tuple[int, int]) -> Places:
+    """Where the files of a run go.
+
+    Raises:
+      CommandError, BatchError: an option names no such place.
+    """
+    from jaxphoton.batch.exports import form_of
+    from jaxphoton.batch.places import Places, journal_of
+
+    out = None if args.out == STDOUT else args.out
+    if args.out == STDOUT and args.form not in (None, "jsonl"):
+        raise CommandError(f"--out {STDOUT} is standard output, which takes JSON lines and not {args.form}")
+    form = None if out is None else args.form or form_of(out)
+    journal = args.journal
+    if journal is None and out is not None:
+        journal = journal_of(out, form or "", shard)
+    if journal is None:
+        for name in ("dedupe", "report", "retry_failed", "restart"):
+            if getattr(args, name) not in (None, False, "none"):
+                raise CommandError(f"--{name.replace('_', '-')} needs a journal: give --out or --journal")
+    return Places(journal, out, form, args.report, args.trace, shard)
+
+
+def inputs_of(args: argparse.Namespace) -> list[str]:
+    """What a run reads, as it was named."""
+    prompt = getattr(args, "prompt_file", None)
+    return [*args.input, *([] if prompt is None else [str(prompt)])]
+
+
+def check_output(args: argparse.Namespace, plan: Plan, places: Places, source: Source) -> None:
     """Finds out before the work whether its output can be made.
 
     Raises:
       CommandError, BatchError: it cannot.
     """
-    from jaxphoton.batch.exports import form_of
-
     if args.dedupe != "none" and plan.varies:
         raise CommandError("--dedupe is for images that are all asked the same: texts with variables are not")
-    if args.journal is None and args.out is None:
-        for name in ("dedupe", "report", "retry_failed", "restart"):
-            if getattr(args, name) not in (None, False, "none"):
-                raise CommandError(f"--{name.replace('_', '-')} needs a journal: give --out or --journal")
-        return
-    for name in ("out", "journal", "report"):
-        path = getattr(args, name)
-        if path is not None and not Path(path).absolute().parent.is_dir():
-            raise CommandError(f"--{name} {path}: no folder {Path(path).absolute().parent}")
-    if args.out is None:
-        return
-    form, kinds = args.form or form_of(args.out), {task.kind for task in plan.tasks}
-    if os.path.isfile(args.out) and any(os.path.exists(i) and os.path.samefile(i, args.out) for i in args.input):
-        raise CommandError(f"--out {args.out} is the input: name another place")
-    if form in ("coco", "yolo") and "detect" not in kinds:
-        raise CommandError(f"--out {args.out}: {form} is for boxes, and nothing is detected")
-    if form == "sidecar" and args.extension != ".json" and not kinds & {"caption", "query"}:
+    places.check(inputs_of(args), source)
+    kinds = {task.kind for task in plan.tasks}
+    if places.form in ("coco", "yolo") and "detect" not in kinds:
+        raise CommandError(f"--out {args.out}: {places.form} is for boxes, and nothing is detected")
+    texts = kinds & {"caption", "query"}
+    if places.form in ("sidecar", "webdataset") and args.extension != ".json" and not texts:
         raise CommandError(f"--out {args.out}: {args.extension} files are for texts: give --extension .json")
 
 
 class Lines:
     """The sink of a run: journal, tally, progress, and a line for each image.
 
-    Without a journal the lines are JSON, and in the order of the images.
+    Args:
+      json_lines: print JSON, in the order of the images; else a line to read for each, in the order in which they
+        finish, or with `quiet` none.
     """
 
-    def __init__(self, journal: Journal | None, tally: Tally, progress: Progress, quiet: bool, plan: Plan):
+    def __init__(
+        self, journal: Journal | None, tally: Tally, progress: Progress, json_lines: bool, quiet: bool, plan: Plan
+    ):
         from jaxphoton.batch.exports.lines import LineForm
 
         self._form = LineForm(plan.description())
-        self._journal, self._tally, self._progress, self._quiet = journal, tally, progress, quiet
+        self._journal, self._tally, self._progress = journal, tally, progress
+        self._json, self._quiet = json_lines, quiet
         self._early: dict[int, Record] = {}
         self._next = 0
 
@@ -75,12 +94,12 @@ class Lines:
         offset = None
         if self._journal is not None:
             offset = self._journal.write(record)
-            if not self._quiet:
-                what = readable(record.results) if record.status == "ok" else f"ERROR {record.fault}"
-                _write(sys.stdout, f"{record.key}: {what}")
-        else:
+        if self._json:
             self._early[number] = record
             self._print_due()
+        elif not self._quiet:
+            what = readable(record.results) if record.status == "ok" else f"ERROR {record.fault}"
+            _write(sys.stdout, f"{record.key}: {what}")
         self._tally.add(record)
         self._progress.update()
         return offset
@@ -91,35 +110,84 @@ class Lines:
             _write(sys.stdout, self._form.text(record))
 
 
-def write_exports(args: argparse.Namespace, journal: Path, source: Source, failed: bool) -> None:
-    """Makes the output and the list of failures of a journal.
+def write_outputs(
+    args: argparse.Namespace, places: Places, options: ExportOptions, source: Source, figures: Mapping[str, Any]
+) -> ExportReport:
+    """Makes the output, the list of failures and the page of a run.
 
     Args:
-      failed: whether some image has.
+      source: what was read.
+      figures: of the run, for the page.
+
+    Returns:
+      what came of the output.
 
     Raises:
-      BatchError: it cannot be written.
+      BatchError: it cannot be written; the list and the page are made nevertheless.
     """
-    from jaxphoton.batch.exports import ExportOptions, export
+    from jaxphoton.batch.exports import ExportReport, export
+    from jaxphoton.batch.exports.atomic import keeping
+    from jaxphoton.batch.exports.failures import FailureList
 
-    if args.out is not None:
-        options = ExportOptions(existing=args.existing, extension=args.extension)
-        show(args.command, export(journal, args.out, form=args.form, options=options, source=source))
-    base = Path(args.out or journal)
-    failures = base.with_name(f"{base.stem.partition('%')[0].rstrip('-_') or 'run'}.failures.jsonl")
-    if failed:
-        export(journal, failures, form="failures")
-        print(f"jaxphoton {args.command}: the failures are in {failures}", file=sys.stderr)
-    else:
-        failures.unlink(missing_ok=True)
+    assert places.journal is not None and places.failures is not None
+    report = ExportReport()
+    with FailureList(places.failures) as failures, ExitStack() as last:
+        last.callback(_write_page, args, places, source, figures)
+        failures.add_failed(places.journal)
+        last.callback(_write_failures, args, failures)
+        if places.out is not None:
+            with keeping(places.others(places.one_file, inputs_of(args))):
+                report = export(
+                    places.journal,
+                    places.out,
+                    form=places.form,
+                    options=options,
+                    source=source,
+                    shard=places.shard,
+                    each_lost=failures.add_lost,
+                )
+            show(args.command, report)
+    return report
 
 
-def show(command: str, report: Any) -> None:
-    """Says what could not be exported."""
+def _write_failures(args: argparse.Namespace, failures: FailureList) -> None:
+    try:
+        failures.write()
+    except OSError as error:
+        say(args.command, f"the list of failures {failures.path} cannot be written: {error.strerror or error}")
+        return
+    if failures.count:
+        say(args.command, f"the failures are in {failures.path}")
+
+
+def _write_page(args: argparse.Namespace, places: Places, source: Source, figures: Mapping[str, Any]) -> None:
+    from jaxphoton.batch.exports.atomic import keeping
+    from jaxphoton.batch.report import write_report
+    from jaxphoton.batch.sources import Selection
+
+    if places.report is None or places.journal is None:
+        return
+    # The page counts images and tokens itself, those of earlier runs too.
+    summary = {name: value for name, value in figures.items() if name not in ("images", "failed", "tokens")}
+    part = Selection(places.shard).part(source)[0]
+    with keeping(places.others(places.report, inputs_of(args))):
+        write_report(places.journal, places.report, source=part, summary=summary)
+
+
+def show(command: str, report: ExportReport) -> None:
+    """Says what could not be exported, and what else there is to say."""
     for problem in report.problems:
-        print(f"jaxphoton {command}: {problem}", file=sys.stderr)
+        say(command, problem)
     if report.problem_count > len(report.problems):
-        print(f"jaxphoton {command}: {report.problem_count:,} problems in all", file=sys.stderr)
+        say(command, f"{report.problem_count:,} problems in all")
+    for note in report.notes:
+        say(command, note)
+
+
+def say(command: str, text: str) -> None:
+    """A line for people."""
+    if sys.stderr is not None:  # closed: print would turn to stdout
+        print(f"jaxphoton {command}: {text}", file=sys.stderr, flush=True)
 
 
 def _write(file: TextIO, line: str) -> None:

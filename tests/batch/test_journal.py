@@ -172,7 +172,7 @@ def test_other_files_are_left_alone(tmp_path, content):
 def test_journals_that_cannot_be_opened(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "later").write_bytes(b'{"jaxphoton_journal": 2, "settings": {}, "model": ""}\n')
-    for path, message in ((tmp_path / "folder", "directory"), (tmp_path / "later", "format 2")):
+    for path, message in ((tmp_path / "folder", "no regular file"), (tmp_path / "later", "format 2")):
         with pytest.raises(JournalError, match=message):
             Journal(path, HEADER)
     with pytest.raises(JournalError, match="No such file"):

@@ -60,7 +60,7 @@ def test_failed_images_are_tried_again_when_told(model, folder, tmp_path):
     (folder / "bad.png").write_bytes(b"junk")
     command = ["caption", str(folder), "--out", str(tmp_path / "x.jsonl")]
     assert main(command) == 2 and main(command) == 2
-    assert (tmp_path / "x.failures.jsonl").exists()
+    assert (tmp_path / "x.jsonl.failures.jsonl").exists()
     bad = folder / "bad.png"
     bad.rename(folder / "good.png")
     (folder / "bad.png").symlink_to("b.png")

@@ -65,7 +65,7 @@ def test_caption_to_a_file(model, folder, tmp_path, capsys):
 
 def test_a_bad_image_is_a_line_and_the_rest_goes_on(model, folder, tmp_path, capsys):
     (folder / "bad.png").write_bytes(b"junk")
-    out, failures = tmp_path / "x.jsonl", tmp_path / "x.failures.jsonl"
+    out, failures = tmp_path / "x.jsonl", tmp_path / "x.jsonl.failures.jsonl"
     assert main(["caption", str(folder), "--out", str(out)]) == 2
     written = {line["key"]: line for line in lines(out.read_text(encoding="utf-8"))}
     bad = written["bad.png"]

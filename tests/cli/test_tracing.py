@@ -56,7 +56,7 @@ def test_the_flag_for_profiles_is_set_before_the_model_is_loaded(seen, folder, t
 
 def test_a_trace_without_a_folder_is_refused_before_the_model_is_loaded(seen, model, folder, tmp_path, capsys):
     assert main(["caption", str(folder / "b.png"), "--trace", str(tmp_path / "no" / "t.json")]) == 1
-    assert "--trace" in capsys.readouterr().err and model.loaded == {}
+    assert "t.json: no folder" in capsys.readouterr().err and model.loaded == {}
 
 
 @pytest.mark.parametrize("depth", [1, 2])

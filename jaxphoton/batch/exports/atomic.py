@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -70,14 +71,18 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise FileExistsError(errno.EEXIST, "it is an input or another output of the run", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft(path)
+    lock = _locked(draft)
     try:
-        with draft.open("wb") as file:
+        # Closed before it is renamed: some file systems say only then that the disk was full.
+        with os.fdopen(os.dup(lock), "wb") as file:
             yield file
         os.replace(draft, path)
     except BaseException:
         with suppress(OSError):
             draft.unlink()
         raise
+    finally:
+        os.close(lock)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -100,6 +105,23 @@ def probe(folder: Path) -> None:
         file.write(bytes(_BLOCK))  # an empty file would fit on a full disk
         file.flush()
         os.fsync(file.fileno())
+
+
+def _locked(draft: Path) -> int:
+    """A draft, open and empty. Another process that writes it is waited for: by then its draft is the file."""
+    while True:
+        lock = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), os.stat(draft)):
+                    os.ftruncate(lock, 0)
+                    return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
 
 
 def _draft(path: Path) -> Path:

@@ -20,9 +20,13 @@ def export_jsonl(journal: JournalReader, out: Path, report: ExportReport) -> Non
 
 
 def export_failures(journal: JournalReader, out: Path, report: ExportReport) -> None:
-    """A line for each image that failed: key, error, reason and path, which leads to the file whatever its name is."""
-    failed = (record for record in journal.records() if record.status == "failed")
-    _write(failed, out, report, lambda r: {"key": r.key, "error": r.fault, "reason": r.reason, "path": r.path})
+    """A line for each image that failed, see `failure`."""
+    _write((record for record in journal.records() if record.status == "failed"), out, report, failure)
+
+
+def failure(record: Record) -> dict[str, Any]:
+    """Key, error, reason and path, which leads to the file whatever its name is."""
+    return {"key": record.key, "error": record.fault, "reason": record.reason, "path": record.path}
 
 
 def _write(

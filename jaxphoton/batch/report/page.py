@@ -64,14 +64,24 @@ def write_report(
     """
     target = Path(path)
     with JournalReader(journal) as reader:
-        if target.exists() and target.samefile(reader.path):
+        if os.path.exists(target) and target.samefile(reader.path):
             raise ExportError(f"{target} is the journal itself")
+        if os.path.exists(target) and not is_page(target):
+            raise ExportError(f"{target}: this is there already and is no page; a report would replace it")
         collection = collect(reader, options)
         try:
             with replacing(target) as file:
                 return _write(file, collection, source, summary or {}, options)
         except OSError as error:
             raise ExportError(f"{target}: {error.strerror or error}") from error
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file may be replaced by a report: it is a page itself, or empty."""
+    if not os.path.isfile(path):
+        return False
+    with path.open("rb") as file:
+        return (file.read(1024).lower().lstrip() or b"<!doctype html").startswith((b"<!doctype html", b"<html"))
 
 
 def _write(

@@ -30,6 +30,7 @@ class Item:
       local: `path` is a file that any process on this machine can open.
       columns: what the source's options asked for, where the entry has it: prompts, labels, an old caption.
       notes: what a person should know about how the image was chosen, for the warnings of its record.
+      members: of a sample of a tar, its extensions.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Item:
     local: bool = False
     columns: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
 
     def read(self) -> bytes:
         """The bytes of the image file. May be called from any thread, and again.

@@ -44,7 +44,7 @@ def open_source(spec: str | Sequence[str], options: SourceOptions = DEFAULT) -> 
         return Files(spec, options)
     if begins_like_an_image(spec):
         return OneFile(spec, options)
-    if (kind := _kind(spec)) is not None:
+    if (kind := container_kind(spec)) is not None:
         return _from_containers(kind, containers(spec), options)
     if is_glob(spec) and not os.path.isfile(spec):
         return Files(spec, options, pattern=True)
@@ -59,7 +59,7 @@ def open_source(spec: str | Sequence[str], options: SourceOptions = DEFAULT) -> 
     return Files(spec, options)
 
 
-def _kind(spec: str) -> str | None:
+def container_kind(spec: str) -> str | None:
     """The kind of container that a name means, by a suffix of `_KINDS`; None for other names."""
     name = spec.partition("?")[0] if is_web(spec) else spec
     return next((kind for suffix, kind in _KINDS.items() if name.lower().endswith(suffix)), None)
@@ -76,14 +76,14 @@ def _refuse(spec: str) -> None:
 def _open_several(specs: list[str], options: SourceOptions) -> Source:
     if not specs:
         raise SourceError("no input given")
-    kinds = {_kind(spec) for spec in specs}
+    kinds = {container_kind(spec) for spec in specs}
     if len(kinds) == 1 and (kind := kinds.pop()) is not None and not any(map(begins_like_an_image, specs)):
         # What a shell has made of `*.tar`.
         return _from_containers(kind, [path for spec in specs for path in containers(spec)], options)
     sources, skipped = [], Skipped()
     beside = set(specs)
     for spec in specs:
-        if is_beside(spec, beside, _kind(spec) is not None):
+        if is_beside(spec, beside, container_kind(spec) is not None):
             skipped.files[suffix_of(spec) or "without a suffix"] += 1
         else:
             sources.append(open_source(spec, options))
@@ -109,7 +109,7 @@ def _dataset(spec: str, options: SourceOptions) -> Source:
     for name, error in Walk(spec).files():
         if error is not None:
             raise SourceError(f"{spec}: cannot be listed: {error}")
-        if (kind := _kind(name)) in found:
+        if (kind := container_kind(name)) in found:
             found[kind].append(f"{spec.rstrip('/')}/{name}")
     for kind, paths in found.items():
         if paths:

@@ -104,7 +104,8 @@ class _Entries:
                 data = read_member(self._file, image)
             except OSError as error:
                 return broken(key, where, "unreadable", f"cannot be read: {error}")
-        return Item(key, where, functools.partial(_load, self._path, image, key, data), columns=columns)
+        load = functools.partial(_load, self._path, image, key, data)
+        return Item(key, where, load, columns=columns, members=tuple(sample.members))
 
 
 def _columns(file: IO[bytes], sample: Sample, asked: tuple[str, ...]) -> dict[str, Any]:

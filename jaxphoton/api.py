@@ -123,6 +123,7 @@ class Moondream:
         Raises:
           WeightsError: the checkpoint is missing, broken or of another shape.
           ConfigError: its settings cannot be read.
+          TokenizerError: its tokenizer cannot be read, or is another model's.
           ValueError: an unknown dtype or device.
         """
         if device is not None and sharding is not None:
@@ -133,7 +134,7 @@ class Moondream:
         path = hub.resolve(path_or_id, revision, float8_experts)
         config, params = load_model(path, kind, sharding or chosen, float8_experts)
         config = dataclasses.replace(config, region=dataclasses.replace(config.region, coord_divisor=coordinates))
-        tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, config))
+        tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, config), config.text.vocab_size)
         return cls(
             params,
             config,

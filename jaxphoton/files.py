@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from jaxphoton.messages import quoted
 
+MAX_TOKENIZER_BYTES = 64 << 20  # twice the largest vocabularies known
 MAX_DIGITS = 4000  # of an integer in JSON: Python reads 4300
 
 KINDS = {
@@ -94,6 +95,8 @@ def parse_json(data: bytes) -> Any:
 
 def reason(error: OSError) -> str:
     """Why the system refused, without the path."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
     return f"cannot be read: {error.strerror or error}"
 
 

@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Iterable
 
 NAME_LENGTH = 80
+VALUE_LENGTH = 240
 NAMES_SHOWN = 20
 
 
@@ -20,8 +21,10 @@ class _Repr(reprlib.Repr):
 
 
 def quoted(value: object) -> str:
-    """`repr` of a value, cut to about `NAME_LENGTH` characters; deep or long values are not walked through."""
-    return _cut(_Repr().repr(value))
+    """`repr` of a value, cut: texts to `NAME_LENGTH` characters, others, of which not all is walked through, to
+    `VALUE_LENGTH`.
+    """
+    return _cut(_Repr().repr(value), VALUE_LENGTH)
 
 
 def escaped(name: object) -> str:
@@ -30,18 +33,23 @@ def escaped(name: object) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def short(name: object) -> str:
+    """`escaped`, cut to `NAME_LENGTH` characters."""
+    return _cut(escaped(str(name)[: NAME_LENGTH + 1]), NAME_LENGTH)
+
+
 def listed(names: Iterable[object]) -> str:
     """The first `NAMES_SHOWN` names, each cut, and the number of the others: "a, b, and 3 more"."""
     names = list(names)
     rest = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(_cut(escaped(str(name)[: 4 * NAME_LENGTH])) for name in names[:NAMES_SHOWN]) + rest
+    return ", ".join(_cut(escaped(str(name)[:VALUE_LENGTH]), VALUE_LENGTH) for name in names[:NAMES_SHOWN]) + rest
 
 
 def first_line(error: BaseException) -> str:
-    """What another library says of a fault, as one line of at most 500 characters."""
+    """What another library says of a fault: the first line, cut."""
     lines = str(error)[:5000].strip().splitlines()
-    return escaped(lines[0])[:500] if lines else type(error).__name__
+    return _cut(escaped(lines[0]), 2 * VALUE_LENGTH) if lines else type(error).__name__
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= 4 * NAME_LENGTH else f"{text[: 3 * NAME_LENGTH]}...{text[-NAME_LENGTH // 2 :]}"
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -39,13 +39,14 @@ def load_model(args: argparse.Namespace, **options: Any):
     """
     from jaxphoton.api import Moondream
     from jaxphoton.config import ConfigError
+    from jaxphoton.prompt.tokenizer import TokenizerError
     from jaxphoton.weights.load import WeightsError
 
     if args.max_pixels is not None:
         options["max_pixels"] = args.max_pixels
     try:
         return Moondream.from_pretrained(args.model, revision=args.revision, dtype=args.dtype, **options)
-    except (ConfigError, WeightsError, OSError) as error:
+    except (ConfigError, TokenizerError, WeightsError, OSError) as error:
         raise CommandError(f"model {args.model!r}: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Text <-> token ids, through any tokenizer that `transformers` can load."""
+"""Text <-> token ids, through a `tokenizer.json` or any other tokenizer that `transformers` can load."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from jaxphoton.files import MAX_TOKENIZER_BYTES, FileError, open_regular, read_bytes
+from jaxphoton.messages import escaped, first_line
+
 # The Moondream vocabularies keep these ids for BOS, skill names, coordinates and grounding.
 RESERVED_IDS = range(10)
+
+
+PANIC = "PanicException"  # of the Rust side; it is no Exception and has no module to import it from
+PROBE = "A photo of 2 cats, un café: 猫 🙂.\n"
 
 
 class TokenizerError(ValueError):
@@ -25,6 +32,8 @@ class Tokenizer:
 
     Attributes:
       vocab_size: how many tokens the tokenizer knows, added ones included.
+      last_id: the largest of their ids.
+      has_text: whether any of them is text.
     """
 
     def __init__(self, backend: Any):
@@ -41,6 +50,8 @@ class Tokenizer:
         self._text_ids = frozenset(vocabulary.values()) - self._special_ids
         names = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
         self._special_text = re.compile(names) if names else None
+        self.has_text = bool(self._text_ids)
+        self.last_id: int = max(vocabulary.values(), default=-1)
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
@@ -68,34 +79,73 @@ class Tokenizer:
         return token_id in self._text_ids
 
 
-def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
+def load_tokenizer(path: str | os.PathLike, vocab_size: int | None = None) -> Tokenizer:
     """Loads a tokenizer.
 
     Args:
       path: a `tokenizer.json`, a folder that holds one, or whatever `AutoTokenizer.from_pretrained` takes (a folder
         in another form, a name on the hub). Code that comes with a tokenizer is never run.
+      vocab_size: of the model that it is for: the number of its embeddings.
 
     Raises:
-      TokenizerError: there is nothing, or it is not a tokenizer.
+      TokenizerError: there is nothing, it is not a tokenizer, or it has tokens that the model has not.
     """
     source = Path(path)
-    file = source / "tokenizer.json" if (source / "tokenizer.json").is_file() else source
-    if file.suffix == ".json" and not file.is_file():
-        raise TokenizerError(f"{path}: no such tokenizer file")
-    with _quiet_transformers():
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    file = source / "tokenizer.json" if os.path.lexists(source / "tokenizer.json") else source
+    plain = file.suffix == ".json" or (os.path.lexists(file) and not os.path.isdir(file))
+    try:
+        tokenizer = Tokenizer(_from_file(file) if plain else _from_transformers(source))
+        # What a file says wrongly may show at the first text only.
+        tokenizer.decode(tokenizer.encode(PROBE))
+    except TokenizerError as error:
+        raise TokenizerError(f"{escaped(path)}: {error}") from None
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
+        raise TokenizerError(f"{escaped(path)}: not a tokenizer that can be loaded: {first_line(error)}") from error
+    _check_ids(path, tokenizer, vocab_size)
+    return tokenizer
 
-        try:
-            if file.is_file():
-                loaded = PreTrainedTokenizerFast(tokenizer_file=str(file))
-            else:
-                loaded = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
-        except Exception as error:  # the Rust side throws bare Exceptions
-            raise TokenizerError(f"{path}: not a tokenizer that can be loaded: {error}") from error
+
+def _from_file(file: Path) -> Any:
+    try:
+        data = read_bytes(file, MAX_TOKENIZER_BYTES)
+    except FileError as error:
+        raise TokenizerError(str(error)) from None
+    from tokenizers import Tokenizer as Backend
+
+    return Backend.from_buffer(data.removeprefix(b"\xef\xbb\xbf"))
+
+
+def _from_transformers(source: Path) -> Any:
+    """From a folder in another form, of which transformers reads what it finds, or by a name on the hub."""
+    for file in sorted(source.iterdir()) if os.path.isdir(source) else ():
+        if file.suffix in (".json", ".txt", ".model", ".jinja"):
+            try:
+                with open_regular(file) as opened:
+                    size = os.fstat(opened.fileno()).st_size
+            except FileError as error:
+                raise TokenizerError(f"{escaped(file.name)}: {error}") from None
+            if size > MAX_TOKENIZER_BYTES:
+                raise TokenizerError(f"{escaped(file.name)}: {size:,} bytes are too many for a tokenizer")
+    with _quiet_transformers():
+        from transformers import AutoTokenizer
+
+        loaded = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:
-        raise TokenizerError(f"{path}: {type(loaded).__name__} has no fast form (tokenizer.json)")
-    return Tokenizer(backend)
+        raise TokenizerError(f"{type(loaded).__name__} has no fast form (tokenizer.json)")
+    return backend
+
+
+def _check_ids(path: str | os.PathLike, tokenizer: Tokenizer, vocab_size: int | None) -> None:
+    if not tokenizer.has_text:
+        raise TokenizerError(f"{escaped(path)}: a tokenizer without tokens of text")
+    if vocab_size is not None and tokenizer.last_id >= vocab_size:
+        raise TokenizerError(
+            f"{escaped(path)}: its token {tokenizer.last_id} is beyond the model's vocabulary of {vocab_size}: the "
+            "tokenizer is another model's"
+        )
 
 
 @contextlib.contextmanager

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from jaxphoton.files import FileError, read_json
+from jaxphoton.messages import escaped, listed, quoted, short
 from jaxphoton.weights.mapped import MappedFile, TensorEntry, WeightsError
-from jaxphoton.weights.safetensors import TensorFile, unique
+from jaxphoton.weights.safetensors import TensorFile
 from jaxphoton.weights.torch_file import TorchFile
 
 __all__ = ["Checkpoint", "WeightsError", "open_checkpoint"]
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
+MAX_INDEX_BYTES = 16 << 20
+MAX_NAME = 255  # bytes of a file's name
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 
 
@@ -32,8 +36,8 @@ class Checkpoint:
         for file in files:
             for name in file.entries:
                 if name in self._homes:
-                    other = self._homes[name].path.name
-                    raise WeightsError(f"{self.path}: tensor {name!r} is in both {other} and {file.path.name}")
+                    one, two = short(self._homes[name].path.name), short(file.path.name)
+                    raise WeightsError(f"{escaped(self.path)}: tensor {quoted(name)} is in both {one} and {two}")
                 self._homes[name] = file
 
     def __iter__(self) -> Iterator[str]:
@@ -61,19 +65,21 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         not in the index, a tensor is in two files, or a file is damaged.
     """
     path = Path(path)
-    if path.is_file():
+    if not os.path.lexists(path):
+        raise WeightsError(f"{escaped(path)}: no such file or folder")
+    if not os.path.isdir(path):
         return Checkpoint(path, [_open(path)])
-    if not path.is_dir():
-        raise WeightsError(f"{path}: no such file or folder")
-    if (path / INDEX_FILE).is_file():
+    # What is not a regular file is found too, and refused by name when it is opened.
+    if os.path.lexists(path / INDEX_FILE):
         return _open_sharded(path)
-    if (path / SINGLE_FILE).is_file():
+    if os.path.lexists(path / SINGLE_FILE):
         return Checkpoint(path, [_open(path / SINGLE_FILE)])
     files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.pt"))
     if not files:
-        raise WeightsError(f"{path}: the folder holds no .safetensors and no .pt file")
+        raise WeightsError(f"{escaped(path)}: the folder holds no .safetensors and no .pt file")
     if files[0].suffix == ".pt" and len(files) > 1:
-        raise WeightsError(f"{path}: which file? The folder holds {', '.join(file.name for file in files)}")
+        names = listed(file.name for file in files)
+        raise WeightsError(f"{escaped(path)}: which file? The folder holds {names}")
     return Checkpoint(path, [_open(file) for file in files])
 
 
@@ -84,34 +90,37 @@ def _open(path: Path) -> MappedFile:
 def _open_sharded(folder: Path) -> Checkpoint:
     homes = _read_index(folder / INDEX_FILE)
     shards = sorted(set(homes.values()))
-    absent = [shard for shard in shards if not (folder / shard).is_file()]
+    absent = [shard for shard in shards if not os.path.lexists(folder / shard)]
+    where = escaped(folder)
     if absent:
-        raise WeightsError(f"{folder}: {len(absent)} of {len(shards)} shards are missing: {', '.join(absent[:20])}")
+        raise WeightsError(f"{where}: {len(absent)} of {len(shards)} shards are missing: {listed(absent)}")
     files = {shard: TensorFile(folder / shard) for shard in shards}
-    lost = [f"{name} ({shard})" for name, shard in homes.items() if name not in files[shard].entries]
+    lost = [f"{short(name)} ({shard})" for name, shard in homes.items() if name not in files[shard].entries]
     if lost:
-        raise WeightsError(f"{folder}: {len(lost)} tensors of the index are not in their shard: {', '.join(lost[:20])}")
-    stray = [f"{name} ({shard})" for shard, file in files.items() for name in file.entries if name not in homes]
+        raise WeightsError(f"{where}: {len(lost)} tensors of the index are not in their shard: {listed(lost)}")
+    stray = [f"{short(name)} ({shard})" for shard, file in files.items() for name in file.entries if name not in homes]
     if stray:
-        raise WeightsError(
-            f"{folder}: {len(stray)} tensors of the shards are not in the index: {', '.join(stray[:20])}"
-        )
+        raise WeightsError(f"{where}: {len(stray)} tensors of the shards are not in the index: {listed(stray)}")
     return Checkpoint(folder, files.values())
 
 
 def _read_index(path: Path) -> dict[str, str]:
     """Tensor name -> file name of its shard."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: cannot be read as JSON: {error}") from error
+        data = read_json(path, MAX_INDEX_BYTES)
+    except FileError as error:
+        raise WeightsError(f"{escaped(path)}: {error}") from None
     homes = data.get("weight_map") if isinstance(data, dict) else None
     if not isinstance(homes, dict) or not homes or not all(isinstance(shard, str) for shard in homes.values()):
-        raise WeightsError(f"{path}: 'weight_map' must be an object of tensor name to file name")
-    # An index comes from a download: a shard is a file of this folder, never a path to somewhere else.
+        raise WeightsError(f"{escaped(path)}: 'weight_map' must be an object of tensor name to file name")
     for shard in set(homes.values()):
-        if Path(shard).name != shard or "\\" in shard or "\0" in shard:
-            raise WeightsError(f"{path}: {shard!r} is not a plain file name")
+        if not _plain(shard):
+            raise WeightsError(f"{escaped(path)}: {quoted(shard)} is not a plain file name")
     return homes
+
+
+def _plain(name: str) -> bool:
+    """Whether it names a file of this folder: an index comes from a download, and no shard is a path elsewhere."""
+    if name in ("", ".", "..") or not name.isprintable() or "\\" in name:
+        return False
+    return Path(name).name == name and len(os.fsencode(name)) <= MAX_NAME

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from importlib import resources
 from pathlib import Path
 
 from jaxphoton.config import ModelConfig
+from jaxphoton.files import MAX_TOKENIZER_BYTES, FileError, read_json
+from jaxphoton.messages import escaped, first_line, quoted, short
 from jaxphoton.weights.checkpoint import WeightsError
 
 SHAPES = "shapes"  # the small model that comes with the package
@@ -38,12 +40,12 @@ def resolve(path_or_id: str | Path, revision: str | None = None, float8_experts:
     name = str(path_or_id)
     if name == SHAPES:
         return _packaged()
-    path = Path(path_or_id).expanduser()
-    if path.exists():
+    path = Path(os.path.expanduser(name))
+    if os.path.lexists(path):
         file = path / FLOAT8_FILE
         return file if float8_experts and file.is_file() else path
     if isinstance(path_or_id, Path) or not _HUB_ID.fullmatch(name):
-        raise WeightsError(f"{name}: no such file or folder, and not a Hugging Face id (owner/name)")
+        raise WeightsError(f"{short(name)}: no such file or folder, and not a Hugging Face id (owner/name)")
     if float8_experts and name in FLOAT8_FILE_REPOSITORIES:
         return _download(name, revision, [*SETTINGS_FILES, FLOAT8_FILE]) / FLOAT8_FILE
     return _download(name, revision, MODEL_FILES)
@@ -61,20 +63,19 @@ def resolve_tokenizer(model: str | Path, folder: str | Path, config: ModelConfig
     """
     folder = Path(folder)
     own = (folder if folder.is_dir() else folder.parent) / "tokenizer.json"
-    local = str(model) == SHAPES or Path(model).expanduser().exists()
+    local = str(model) == SHAPES or os.path.lexists(os.path.expanduser(model))
     # The ids tell: in the older tokenizer 0 is "!", and end-of-text is 50256.
     starmie = config.tokenizer.bos_id == 0 and config.text.vocab_size == STARMIE_VOCAB
     moondream = str(model).startswith(("vikhyatk/moondream2", "moondream/"))
     if not local and moondream and starmie:
         return _starmie()
-    if own.is_file() and _end_of_text(own) in (None, config.tokenizer.bos_id):
+    there = os.path.lexists(own)
+    if there and _end_of_text(own) in (None, config.tokenizer.bos_id):
         return own
     if starmie:
         return _starmie()
-    fault = (
-        f"its <|endoftext|> is not {config.tokenizer.bos_id}, as the settings say" if own.is_file() else "no such file"
-    )
-    raise WeightsError(f"{own}: {fault}; put the model's tokenizer.json there")
+    fault = f"its <|endoftext|> is not {config.tokenizer.bos_id}, as the settings say" if there else "no such file"
+    raise WeightsError(f"{escaped(own)}: {fault}; put the model's tokenizer.json there")
 
 
 def _packaged() -> Path:
@@ -94,11 +95,13 @@ def _starmie() -> Path:
 def _end_of_text(file: Path) -> int | None:
     """The id of `<|endoftext|>` in a tokenizer file, None where it has no such token."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = read_json(file, MAX_TOKENIZER_BYTES)
         added = {token["content"]: token["id"] for token in data.get("added_tokens") or ()}
         vocab = (data.get("model") or {}).get("vocab")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise WeightsError(f"{file}: not a tokenizer file: {error}") from error
+    except FileError as error:
+        raise WeightsError(f"{escaped(file)}: not a tokenizer file: {error}") from None
+    except (TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(f"{escaped(file)}: not a tokenizer file: its tokens are not in the usual form") from error
     return added.get("<|endoftext|>", vocab.get("<|endoftext|>") if isinstance(vocab, dict) else None)
 
 
@@ -108,10 +111,10 @@ def _download(repo: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the library passes on the exceptions of its HTTP client, whichever that is
-        at = f" at revision {revision!r}" if revision else ""
-        reason = (str(error).strip() or "no message").splitlines()[0]
+        at = f" at revision {quoted(revision)}" if revision else ""
+        reason = first_line(error)
         raise WeightsError(
-            f"{repo}{at}: not found locally, and the download from Hugging Face failed ({type(error).__name__}: "
+            f"{short(repo)}{at}: not found locally, and the download from Hugging Face failed ({type(error).__name__}: "
             f"{reason}). Check the name and the revision; without a network, download the repository elsewhere and "
             "pass the path of its folder; for a gated one, log in first (hf auth login)."
         ) from error

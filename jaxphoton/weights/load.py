@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxphoton.config import ModelConfig, load_config
+from jaxphoton.messages import escaped, listed, quoted, short
 from jaxphoton.model.params import Params
 from jaxphoton.weights.checkpoint import Checkpoint, WeightsError, open_checkpoint
 from jaxphoton.weights.float8 import dequantise, require_float8
@@ -23,7 +25,6 @@ from jaxphoton.weights.names import Source, canonical_names
 __all__ = ["WeightsError", "load_model", "load_params"]
 
 DTYPES = ("bfloat16", "float16", "float32")
-NAMES_SHOWN = 20
 ALIGNMENT = 64  # bytes
 
 
@@ -47,10 +48,10 @@ def load_model(
       WeightsError: the weights are missing, damaged, or those of another model, or have no float8 experts to keep.
     """
     path = Path(path)
-    if not path.exists():
-        raise WeightsError(f"{path}: no such file or folder")
-    config = load_config((path if path.is_dir() else path.parent) / "config.json")
-    if (path / "params").is_dir():
+    if not os.path.lexists(path):
+        raise WeightsError(f"{escaped(path)}: no such file or folder")
+    config = load_config((path if os.path.isdir(path) else path.parent) / "config.json")
+    if os.path.isdir(path / "params"):
         from jaxphoton.weights import orbax  # slow to import, and needed for converted checkpoints only
 
         return config, orbax.restore(path, config, dtype, sharding, float8_experts)
@@ -88,7 +89,7 @@ def _load(
         if float8_experts:
             require_float8(form)
     except WeightsError as error:
-        raise WeightsError(f"{checkpoint.path}: {error}") from None
+        raise WeightsError(f"{escaped(checkpoint.path)}: {error}") from None
     shapes = abstract_leaves(config, dtype, form)
     plan = _plan(checkpoint, placements(config, form), shapes, sources, unknown)
     leaves = {}
@@ -137,14 +138,16 @@ def _plan(
         leaf = leaves[place.leaf]
         misfit = _misfit(checkpoint.entry(source.name), placed_shape(leaf.shape, place.index), leaf.dtype, source)
         if misfit:
-            misfits.append(f"{source.name} ({misfit})")
+            misfits.append(f"{short(source.name)} ({misfit})")
         plan[place.leaf].append((place, source))
     placed = {place.name for place in table}
     unexpected = unknown + [source.name for name, source in sources.items() if name not in placed]
     faults = {"missing": missing, "unexpected": unexpected, "misshapen": misfits}
     if any(faults.values()):
         lines = [_fault(kind, list(dict.fromkeys(names))) for kind, names in faults.items() if names]
-        raise WeightsError("\n".join([f"{checkpoint.path}: the weights do not fit the model's settings", *lines]))
+        raise WeightsError(
+            "\n".join([f"{escaped(checkpoint.path)}: the weights do not fit the model's settings", *lines])
+        )
     return plan
 
 
@@ -158,7 +161,7 @@ def _misfit(entry: TensorEntry, wanted: tuple[int, ...], dtype: np.dtype, source
         wanted = (2 * wanted[0], *wanted[1:])
     found = entry.shape[::-1] if source.transposed else entry.shape
     if [n for n in found if n != 1] != [n for n in wanted if n != 1]:
-        return f"{list(entry.shape)} instead of {list(wanted[::-1] if source.transposed else wanted)}"
+        return f"{quoted(list(entry.shape))} instead of {list(wanted[::-1] if source.transposed else wanted)}"
     return ""
 
 
@@ -179,6 +182,4 @@ def _assemble(checkpoint: Checkpoint, leaf: jax.ShapeDtypeStruct, parts: list[tu
 
 
 def _fault(kind: str, names: list[str]) -> str:
-    shown = ", ".join(names[:NAMES_SHOWN])
-    rest = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"  {len(names)} {kind}: {shown}{rest}"
+    return f"  {len(names)} {kind}: {listed(names)}"

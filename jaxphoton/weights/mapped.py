@@ -11,6 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from jaxphoton.files import FileError, open_regular
+from jaxphoton.messages import escaped, first_line
+
 # NumPy refuses shapes whose non-zero extents multiply beyond this, even where another extent is zero.
 MAX_EXTENT = 2**62
 MAX_RANK = 32
@@ -54,13 +57,13 @@ class MappedFile(ABC):
     def __init__(self, path: str | Path):
         self.path = Path(path)
         try:
-            with open(self.path, "rb") as file:
+            with open_regular(self.path) as file:
                 self.entries = self._find(file)
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except WeightsError as error:
-            raise WeightsError(f"{self.path}: {error}") from None
+        except (WeightsError, FileError) as error:
+            raise WeightsError(f"{escaped(self.path)}: {error}") from None
         except (OSError, ValueError) as error:
-            raise WeightsError(f"{self.path}: cannot be read: {error}") from error
+            raise WeightsError(f"{escaped(self.path)}: cannot be read: {first_line(error)}") from error
 
     @abstractmethod
     def _find(self, file: BinaryIO) -> dict[str, TensorEntry]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from jaxphoton.messages import quoted
 from jaxphoton.weights.mapped import WeightsError
 
 _V = r"vision_encoder\.encoder\.model\.visual\."
@@ -93,7 +94,7 @@ def canonical_names(names: Iterable[str]) -> tuple[dict[str, Source], list[str]]
         transposed = training and canonical in TRANSPOSED_IN_TRAINING
         for part, half in _halves(canonical):
             if part in sources:
-                raise WeightsError(f"tensors {sources[part].name!r} and {name!r} are both {part!r}")
+                raise WeightsError(f"tensors {quoted(sources[part].name)} and {quoted(name)} are both {quoted(part)}")
             sources[part] = Source(name, transposed, half)
     return sources, unknown
 

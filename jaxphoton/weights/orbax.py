@@ -16,10 +16,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxphoton.config import ModelConfig, config_to_dict
+from jaxphoton.config.reading import MAX_BYTES
+from jaxphoton.files import FileError, read_json
+from jaxphoton.messages import escaped, first_line, listed, short
 from jaxphoton.model.params import Params
+from jaxphoton.weights.checksums import checksums, verify
 from jaxphoton.weights.float8 import EXPERT_SCALES, dequantise, require_float8
 from jaxphoton.weights.mapped import WeightsError
 from jaxphoton.weights.mapping import Form, Placing, abstract_leaves, abstract_tree, by_path
+
+CHECKSUMS = "checksums"  # in config.json, of all other files
 
 # orbax is imported where it is used: it takes long, and plain safetensors need none of it.
 
@@ -27,10 +33,10 @@ from jaxphoton.weights.mapping import Form, Placing, abstract_leaves, abstract_t
 def require_vacant(directory: str | Path) -> None:
     """Raises WeightsError unless `directory` is absent or an empty folder."""
     directory = Path(directory)
-    if directory.is_dir() and not any(directory.iterdir()):
+    if os.path.isdir(directory) and not any(directory.iterdir()):
         return
-    if directory.exists():
-        raise WeightsError(f"{directory}: exists and is not an empty folder; choose another or remove it")
+    if os.path.lexists(directory):
+        raise WeightsError(f"{escaped(directory)}: exists and is not an empty folder; choose another or remove it")
 
 
 def save(directory: str | Path, params: Params, config: ModelConfig, tokenizer_file: str | Path | None = None) -> Path:
@@ -55,11 +61,13 @@ def save(directory: str | Path, params: Params, config: ModelConfig, tokenizer_f
             checkpointer.save(scratch / "params", leaves)
         if tokenizer_file is not None:
             shutil.copyfile(tokenizer_file, scratch / "tokenizer.json")
+        written = sorted(file.relative_to(scratch).as_posix() for file in scratch.rglob("*") if file.is_file())
         stored = {**config_to_dict(config), "torch_dtype": leaves["text.wte"].dtype.name}
+        stored[CHECKSUMS] = checksums(scratch, written)
         (scratch / "config.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         scratch.rename(directory)
-    except OSError as error:
-        raise WeightsError(f"{directory}: cannot be written: {error}") from error
+    except (OSError, FileError) as error:
+        raise WeightsError(f"{escaped(directory)}: cannot be written: {first_line(error)}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return directory
@@ -77,13 +85,15 @@ def restore(
     `float8_experts` as in `load_model`.
 
     Raises:
-      WeightsError: the folder holds no readable parameters, not those of `config`, or no float8 experts to keep.
+      WeightsError: the folder holds no readable parameters, not those of `config`, or no float8 experts to keep; or a
+        file is missing or not as it was written (folders of versions that kept no checksums are not checked so).
     """
     import orbax.checkpoint as ocp
 
     folder = Path(directory).absolute() / "params"
     if not folder.is_dir():
-        raise WeightsError(f"{directory}: the folder holds no params/")
+        raise WeightsError(f"{escaped(directory)}: the folder holds no params/")
+    _verify(folder.parent)
     if not isinstance(sharding, jax.sharding.Sharding):
         sharding = jax.sharding.SingleDeviceSharding(sharding or jnp.zeros(()).device)  # type: ignore[arg-type]
     with ocp.StandardCheckpointer() as checkpointer:
@@ -99,11 +109,25 @@ def restore(
         try:
             restored = checkpointer.restore(folder, target)
         except Exception as error:  # orbax passes on whatever its storage raises
-            raise WeightsError(f"{folder}: cannot be restored: {error}") from error
+            raise WeightsError(f"{escaped(folder)}: cannot be restored: {first_line(error)}") from error
     leaves = {name: restored.pop(name) for name in shapes}
     if not float8_experts:
         form = dequantise(leaves, form, dtype)
     return jax.tree.unflatten(jax.tree.structure(abstract_tree(config, dtype, form)), leaves.values())
+
+
+def _verify(directory: Path) -> None:
+    """Compares the files with their checksums, if there are any; in any case nothing is read that is no file."""
+    try:
+        data = read_json(directory / "config.json", MAX_BYTES)
+    except FileError as error:
+        raise WeightsError(f"{escaped(directory / 'config.json')}: {error}") from None
+    for root, _, names in os.walk(directory / "params"):
+        for name in names:
+            if not os.path.isfile(os.path.join(root, name)):
+                raise WeightsError(f"{escaped(os.path.join(root, name))}: not a regular file")
+    if isinstance(data, dict) and CHECKSUMS in data:
+        verify(directory, data[CHECKSUMS])
 
 
 def _stored(checkpointer, folder: Path) -> dict[str, tuple[int, ...]]:
@@ -112,7 +136,7 @@ def _stored(checkpointer, folder: Path) -> dict[str, tuple[int, ...]]:
         metadata = checkpointer.metadata(folder).item_metadata
         return {name: tuple(leaf.shape) for name, leaf in metadata.tree.items()}
     except Exception as error:  # anything from a missing file to a changed format
-        raise WeightsError(f"{folder}: not a readable orbax checkpoint: {error}") from error
+        raise WeightsError(f"{escaped(folder)}: not a readable orbax checkpoint: {first_line(error)}") from error
 
 
 def _form(names: Iterable[str]) -> Form:
@@ -124,8 +148,8 @@ def _check_stored(folder: Path, stored: dict[str, tuple[int, ...]], shapes: dict
     wanted = {name: leaf.shape for name, leaf in shapes.items()}
     differing = sorted(name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name))
     if differing:
-        shown = ", ".join(f"{name} ({stored.get(name)} instead of {wanted.get(name)})" for name in differing[:20])
-        raise WeightsError(f"{folder}: {len(differing)} leaves do not fit the model's settings: {shown}")
+        shown = listed(f"{short(name)} ({stored.get(name)} instead of {wanted.get(name)})" for name in differing)
+        raise WeightsError(f"{escaped(folder)}: {len(differing)} leaves do not fit the model's settings: {shown}")
 
 
 def _checked_leaves(params: Params, config: ModelConfig) -> dict[str, jax.Array]:

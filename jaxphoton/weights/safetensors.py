@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from typing import Any, BinaryIO, TypeGuard
@@ -10,6 +9,8 @@ from typing import Any, BinaryIO, TypeGuard
 import ml_dtypes
 import numpy as np
 
+from jaxphoton.files import FileError, parse_json
+from jaxphoton.messages import quoted
 from jaxphoton.weights.mapped import MAX_EXTENT, MAX_RANK, MappedFile, TensorEntry, WeightsError
 
 DTYPES: dict[str, np.dtype] = {
@@ -30,7 +31,8 @@ DTYPES: dict[str, np.dtype] = {
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
 }
 
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+# The format allows 100 MB, which would take gigabytes to parse; the largest models known have a tenth of this.
+MAX_HEADER_BYTES = 16 << 20
 
 
 class TensorFile(MappedFile):
@@ -54,11 +56,9 @@ def _read_header(file: BinaryIO, file_size: int) -> dict[str, TensorEntry]:
     if 8 + length > file_size:
         raise WeightsError(f"truncated: header of {length} bytes in a file of {file_size}")
     try:
-        header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=unique)
-    except WeightsError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"header is not JSON: {error}") from None
+        header = parse_json(file.read(length))
+    except FileError as error:
+        raise WeightsError(f"header: {error}") from None
     if not isinstance(header, dict):
         raise WeightsError("header is not a JSON object")
     if not isinstance(header.pop("__metadata__", {}), dict):
@@ -69,33 +69,24 @@ def _read_header(file: BinaryIO, file_size: int) -> dict[str, TensorEntry]:
     return entries
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = dict(pairs)
-    if len(keys) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise WeightsError(f"the name {twice!r} occurs twice")
-    return keys
-
-
 def _entry(name: str, value: Any, data_start: int, file_size: int) -> TensorEntry:
-    where = f"header of tensor {name!r}"
+    where = f"header of tensor {quoted(name)}"
     if not isinstance(value, dict):
         raise WeightsError(f"{where} is not an object")
     dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise WeightsError(f"{where}: dtype {dtype!r} is not supported")
+        raise WeightsError(f"{where}: dtype {quoted(dtype)} is not supported")
     if not _naturals(shape) or len(shape) > MAX_RANK or math.prod(max(n, 1) for n in shape) * 8 > MAX_EXTENT:
-        raise WeightsError(f"{where}: shape {_short(shape)} is not valid")
+        raise WeightsError(f"{where}: shape {quoted(shape)} is not valid")
     if not _naturals(offsets) or len(offsets) != 2:
-        raise WeightsError(f"{where}: data_offsets {_short(offsets)} is not a pair of offsets")
+        raise WeightsError(f"{where}: data_offsets {quoted(offsets)} is not a pair of offsets")
     begin, end = offsets
     if begin > end or data_start + end > file_size:
-        room = file_size - data_start
-        raise WeightsError(f"{where}: bytes {begin} to {end} are not within the {room} bytes of data; truncated?")
+        span, room = f"bytes {quoted(begin)} to {quoted(end)}", file_size - data_start
+        raise WeightsError(f"{where}: {span} are not within the {room} bytes of data; truncated?")
     entry = TensorEntry(DTYPES[dtype], tuple(shape), data_start + begin)
     if entry.stop != data_start + end:
-        raise WeightsError(f"{where}: {dtype} of shape {shape} does not take {end - begin} bytes")
+        raise WeightsError(f"{where}: {dtype} of shape {quoted(shape)} does not take {quoted(end - begin)} bytes")
     return entry
 
 
@@ -105,7 +96,7 @@ def _check_layout(entries: dict[str, TensorEntry], data_start: int, file_size: i
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
         if entry.start != position:
             fault = "overlaps the tensor before it" if entry.start < position else "leaves a gap before it"
-            raise WeightsError(f"tensor {name!r} at data byte {entry.start - data_start} {fault}")
+            raise WeightsError(f"tensor {quoted(name)} at data byte {entry.start - data_start} {fault}")
         position = entry.stop
     if position != file_size:
         raise WeightsError(f"{file_size - position} trailing bytes belong to no tensor")
@@ -113,8 +104,3 @@ def _check_layout(entries: dict[str, TensorEntry], data_start: int, file_size: i
 
 def _naturals(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from jaxphoton.messages import first_line, quoted, short
 from jaxphoton.weights.mapped import MAX_EXTENT, MAX_RANK, MappedFile, TensorEntry, WeightsError
 
 STORAGES: dict[str, np.dtype] = {
@@ -46,7 +47,7 @@ OPCODES = frozenset(
     "EMPTY_DICT SETITEM SETITEMS EMPTY_LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 NONE NEWTRUE "
     "NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE".split()
 )
-MAX_PICKLE_BYTES = 100_000_000
+MAX_READ = 16 << 20  # bytes of a record but storages, and of the list of records
 
 
 class TorchFile(MappedFile):
@@ -59,14 +60,29 @@ class TorchFile(MappedFile):
 
     def _find(self, file: BinaryIO) -> dict[str, TensorEntry]:
         try:
-            with zipfile.ZipFile(file) as archive:
+            with zipfile.ZipFile(_Bounded(file)) as archive:  # type: ignore[arg-type]
                 return _Archive(archive, file).tensors()
         except WeightsError:
             raise
         except zipfile.BadZipFile as error:
-            raise WeightsError(f"not a zip archive, or a truncated one ({error})") from None
+            raise WeightsError(f"not a zip archive, or a truncated one ({first_line(error)})") from None
         except Exception as error:  # damage raises whatever the steps of the archive or the pickle run into
-            raise WeightsError(f"cannot be read as a file of torch.save: {error!r}") from None
+            fault = f"{type(error).__name__}: {first_line(error)}"
+            raise WeightsError(f"cannot be read as a file of torch.save: {fault}") from None
+
+
+class _Bounded:
+    """A file for `zipfile`, which reads what the archive says in one piece, however much that is."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size if 0 <= size <= MAX_READ else MAX_READ + 1)
+        if len(data) > MAX_READ:
+            raise WeightsError(f"more than {MAX_READ} bytes of records and their list, storages aside")
+        return data
 
 
 class _Archive:
@@ -93,31 +109,31 @@ class _Archive:
             raise WeightsError("holds no dictionary of tensors")
         for name, value in held.items():
             if not isinstance(name, str) or not isinstance(value, _Tensor):
-                raise WeightsError(f"{name!r} is not a tensor")
+                raise WeightsError(f"{quoted(name)} is not a tensor")
         return {name: value.entry for name, value in held.items()}
 
     def _bytes(self, record: str) -> bytes:
         info = self._records[record]
-        if info.file_size > MAX_PICKLE_BYTES:
-            raise WeightsError(f"{record} of {info.file_size} bytes is beyond the limit of {MAX_PICKLE_BYTES}")
+        if info.file_size > MAX_READ:
+            raise WeightsError(f"{record} of {info.file_size} bytes is beyond the limit of {MAX_READ}")
         return self._archive.read(info)
 
     def _storage(self, key: str) -> tuple[int, int]:
         """Where the storage starts in the file, and its bytes."""
         info = self._records.get(f"data/{key}")
         if info is None:
-            raise WeightsError(f"storage {key!r} is missing from the archive")
+            raise WeightsError(f"storage {quoted(key)} is missing from the archive")
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            raise WeightsError(f"storage {key!r} is compressed or encrypted")
+            raise WeightsError(f"storage {quoted(key)} is compressed or encrypted")
         # The record's own header repeats the name and may hold another extra field than the central directory.
         self._file.seek(info.header_offset)
         header = self._file.read(30)
         if header[:4] != b"PK\x03\x04" or len(header) < 30:
-            raise WeightsError(f"storage {key!r} has no header; a damaged archive")
+            raise WeightsError(f"storage {quoted(key)} has no header; a damaged archive")
         lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
         start = info.header_offset + 30 + lengths
         if start + info.file_size > self._file_size:
-            raise WeightsError(f"storage {key!r} reaches beyond the end of the file; truncated?")
+            raise WeightsError(f"storage {quoted(key)} reaches beyond the end of the file; truncated?")
         return start, info.file_size
 
 
@@ -166,9 +182,10 @@ class _Unpickler(pickle.Unpickler):
         self._locate = locate
 
     def find_class(self, module: str, name: str) -> Any:
-        allowed = GLOBALS.get(f"{module}.{name}")
+        asked = f"{module}.{name}"
+        allowed = GLOBALS.get(asked)
         if allowed is None:
-            raise WeightsError(f"the pickle asks for {module}.{name}: only tensors are read, and no code is run")
+            raise WeightsError(f"the pickle asks for {short(asked)}: only tensors are read, and no code is run")
         return allowed
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -200,11 +217,11 @@ def _view(storage: _Storage, dtype: np.dtype, offset: Any, shape: Any, strides: 
     if len(shape) != len(strides) or len(shape) > MAX_RANK or not all(type(n) is int and n >= 0 for n in extents):
         raise WeightsError("a tensor whose offset, shape and strides are not valid")
     if math.prod(max(n, 1) for n in shape) * 8 > MAX_EXTENT:
-        raise WeightsError(f"a tensor of shape {list(shape)} is too large")
+        raise WeightsError(f"a tensor of shape {quoted(list(shape))} is too large")
     plain = 0 in shape or _contiguous(shape, strides)
     entry = TensorEntry(dtype, shape, start + offset * dtype.itemsize, None if plain else strides)
     if entry.stop > start + size:
-        raise WeightsError(f"a tensor of shape {list(shape)} reaches beyond its storage of {size} bytes")
+        raise WeightsError(f"a tensor of shape {quoted(list(shape))} reaches beyond its storage of {size} bytes")
     return _Tensor(entry)
 
 

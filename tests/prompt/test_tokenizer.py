@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 
+from jaxphoton.files import MAX_TOKENIZER_BYTES
 from jaxphoton.prompt.tokenizer import Tokenizer, TokenizerError, load_tokenizer
 
 INJECTIONS = [
@@ -86,12 +89,17 @@ def test_threads_share_one_tokenizer(tokenizer):
         assert [tokenizer.decode(ids) for ids in pool.map(tokenizer.encode, texts)] == texts
 
 
+def _other_form(tokenizer_file, folder) -> None:
+    """The tokenizer as older releases of transformers wrote it."""
+    model = json.loads(tokenizer_file.read_text(encoding="utf-8"))["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    (folder / "merges.txt").write_text("\n".join(" ".join(merge) for merge in model["merges"]), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}', encoding="utf-8")
+
+
 def test_folders_in_both_forms(tokenizer, tokenizer_file, tmp_path):
     assert load_tokenizer(tokenizer_file.parent).encode("a red car") == tokenizer.encode("a red car")
-    model = json.loads(tokenizer_file.read_text(encoding="utf-8"))["model"]
-    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
-    (tmp_path / "merges.txt").write_text("\n".join(" ".join(merge) for merge in model["merges"]), encoding="utf-8")
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}', encoding="utf-8")
+    _other_form(tokenizer_file, tmp_path)
     assert load_tokenizer(tmp_path).encode("a red car") == tokenizer.encode("a red car")
 
 
@@ -108,15 +116,117 @@ def test_errors_name_the_file(tmp_path, monkeypatch):
         load_tokenizer(tmp_path / "empty")
 
 
-def test_loading_is_silent_and_leaves_the_verbosity(tokenizer_file):
+def test_loading_is_silent_and_leaves_the_verbosity(tokenizer_file, tmp_path):
+    _other_form(tokenizer_file, tmp_path)
     code = f"""
-import os
+import os, sys
 before = dict(os.environ)
 from jaxphoton.prompt.tokenizer import load_tokenizer
 load_tokenizer({str(tokenizer_file)!r})
+assert "transformers" not in sys.modules, "a tokenizer.json needs none of it"
+load_tokenizer({str(tmp_path)!r})
 assert dict(os.environ) == before
 from transformers.utils import logging
 assert logging.get_verbosity() == logging.WARNING
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
+
+
+def _changed(tokenizer_file, tmp_path, change) -> Path:
+    data = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+    change(data)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return path
+
+
+def test_tokens_beyond_the_vocabulary_of_the_model(tokenizer, tokenizer_file, tmp_path):
+    last = tokenizer.vocab_size - 1
+    assert load_tokenizer(tokenizer_file, tokenizer.vocab_size).last_id == last
+    with pytest.raises(TokenizerError, match=f"its token {last} is beyond the model's vocabulary of {last}"):
+        load_tokenizer(tokenizer_file, last)
+    token = {"id": 0, "content": "<far>", "special": True, "lstrip": False, "rstrip": False}
+    token |= {"single_word": False, "normalized": False}
+    path = _changed(tokenizer_file, tmp_path, lambda data: data["added_tokens"].append(token | {"id": last + 1}))
+    with pytest.raises(TokenizerError, match="beyond the model's vocabulary"):
+        load_tokenizer(path, last + 1)
+    path = _changed(tokenizer_file, tmp_path, lambda data: data["model"]["vocab"].update({"zz": 2**31}))
+    with pytest.raises(TokenizerError, match="its token 2147483648 is beyond"):
+        load_tokenizer(path, 51200)
+
+
+def test_a_tokenizer_without_text(tokenizer_file, tmp_path):
+    def empty(data):
+        data["model"]["vocab"], data["model"]["merges"] = {}, []
+
+    with pytest.raises(TokenizerError, match="without tokens of text"):
+        load_tokenizer(_changed(tokenizer_file, tmp_path, empty))
+
+
+VALUES = st.sampled_from([None, True, -1, 2**40, 1.5, "x" * 10**5, "\x1b[31m", [], {}, [["a", "b"]], {"type": "BPE"}])
+
+
+def _places(value, path=()):
+    """The paths of all values in JSON, of long objects and lists the first few."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in list(inner)[:12]:
+        yield from _places(one, (*path, key))
+
+
+@given(data=st.data())
+def test_any_change_of_a_file_loads_or_is_refused(tokenizer_file, tmp_path_factory, data):
+    content = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+    places = [p for p in _places(content) if p and "prefix" not in str(p)]  # a prefix of words: see the test below
+    *where, last = data.draw(st.sampled_from(places))
+    at = content
+    for key in where:
+        at = at[key]
+    at[last] = data.draw(VALUES)
+    path = tmp_path_factory.mktemp("changed") / "tokenizer.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    try:
+        loaded = load_tokenizer(path, 51200)
+    except TokenizerError as error:
+        assert str(path) in str(error) and len(str(error)) < 1000 + len(str(path))
+        assert str(error).isprintable()
+    else:
+        loaded.decode(loaded.encode("What is <|endoftext|> here?"))
+
+
+def test_a_panic_of_the_library_is_a_fault_of_the_file(tokenizer_file, monkeypatch):
+    class PanicException(BaseException):
+        """As the library's own, which is no Exception."""
+
+    def fail(self, text):
+        raise PanicException("range end index 7 out of range\nfor a slice")
+
+    monkeypatch.setattr(Tokenizer, "encode", fail)
+    with pytest.raises(TokenizerError, match=r"cannot be loaded|can be loaded: range end index 7 out of range$"):
+        load_tokenizer(tokenizer_file)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "merges.txt"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "large"])
+def test_only_regular_files_of_bounded_size_are_opened(tokenizer_file, tmp_path, name, kind):
+    _other_form(tokenizer_file, tmp_path)
+    file = tmp_path / name
+    file.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(file)  # opening one to read waits for a writer
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        with open(file, "wb") as sparse:
+            sparse.truncate(MAX_TOKENIZER_BYTES + 1)
+    with pytest.raises(TokenizerError, match="a named pipe|a folder|larger than|too many"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(TokenizerError, match="a named pipe|a folder|larger than|too many|not a tokenizer"):
+        load_tokenizer(file)
+
+
+def test_a_link_is_followed_and_a_byte_order_mark_does_no_harm(tokenizer, tokenizer_file, tmp_path):
+    (tmp_path / "blob").write_bytes(b"\xef\xbb\xbf" + tokenizer_file.read_bytes())
+    (tmp_path / "tokenizer.json").symlink_to("blob")
+    assert load_tokenizer(tmp_path).encode("a red car") == tokenizer.encode("a red car")

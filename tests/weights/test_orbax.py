@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxphoton.config import load_config
+from jaxphoton.weights import checksums as sums
 from jaxphoton.weights import orbax
 from jaxphoton.weights.load import WeightsError, load_model, load_params
+from jaxphoton.weights.mapping import Form
 
 
 @pytest.fixture
@@ -102,8 +108,97 @@ def test_damaged_checkpoints(tmp_path, source, mini_config):
         orbax.restore(source.parent, mini_config)
     shutil.rmtree(folder / "params")
     (folder / "params").mkdir()
+    with pytest.raises(WeightsError, match="params.*: no such file"):
+        orbax.restore(folder, mini_config)
+    _without_checksums(folder)
     with pytest.raises(WeightsError, match="not a readable"):
         orbax.restore(folder, mini_config)
+
+
+def _without_checksums(folder) -> None:
+    """As versions before the checksums wrote it."""
+    stored = json.loads((folder / "config.json").read_text())
+    del stored["checksums"]
+    (folder / "config.json").write_text(json.dumps(stored))
+
+
+def test_folders_without_checksums_load(tmp_path, source, mini_config):
+    params = load_params(source, mini_config)
+    folder = orbax.save(tmp_path / "out", params, mini_config)
+    _without_checksums(folder)
+    assert _bytes(load_model(folder)[1]) == _bytes(params)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory, write_file, published_tensors, mini_config):
+    """A converted checkpoint, and its files but `config.json`."""
+    place = tmp_path_factory.mktemp("converted")
+    tensors = published_tensors(mini_config, Form())
+    (place / "tokenizer.json").write_text('{"a": 1}')
+    params = load_params(write_file(place / "model.safetensors", tensors), mini_config)
+    folder = orbax.save(place / "out", params, mini_config, place / "tokenizer.json")
+    return folder, sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "config.json")
+
+
+@given(data=st.data())
+def test_a_damaged_file_is_noticed_and_named(converted, data):
+    folder, files = converted
+    file = data.draw(st.sampled_from(files))
+    whole = file.read_bytes()
+    at = data.draw(st.integers(0, len(whole) - 1))
+    damaged = data.draw(
+        st.sampled_from(
+            [
+                whole[:at],
+                whole + b"\0",
+                whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :],
+                whole[:at] + bytes(len(whole) - at) if any(whole[at:]) else whole[:at],
+                None,
+            ]
+        )
+    )
+    try:
+        file.unlink()
+        if damaged is not None:
+            file.write_bytes(damaged)
+        with pytest.raises(WeightsError, match="damaged|no such file") as caught:
+            load_model(folder)
+        assert str(file) in str(caught.value)
+    finally:
+        file.write_bytes(whole)
+
+
+def test_checksums_cover_every_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(sums, "BLOCK", 1 << 20)
+    monkeypatch.setattr(sums, "PIECE", 1 << 10)
+    data = np.random.default_rng(0).bytes((5 << 20) + 7)
+    (tmp_path / "a").write_bytes(data)
+    (tmp_path / "empty").touch()
+    recorded = json.loads(json.dumps(sums.checksums(tmp_path, ["a", "empty"])))
+    blocks = [zlib.crc32(data[start : start + (1 << 20)]) for start in range(0, len(data), 1 << 20)]
+    assert recorded == {"a": [len(data), *blocks], "empty": [0]}
+    sums.verify(tmp_path, recorded)
+    for at in range(0, len(data), 1_000_003):
+        (tmp_path / "a").write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        with pytest.raises(WeightsError, match=f"{tmp_path / 'a'}: damaged"):
+            sums.verify(tmp_path, recorded)
+
+
+@pytest.mark.parametrize("recorded", [None, [], {"a": 3}, {"a": []}, {"a": [1.0]}, {"../a": [0]}, {"/a": [0]}, 3])
+def test_damaged_checksums(tmp_path, recorded):
+    with pytest.raises(WeightsError, match="checksums in config.json are damaged"):
+        sums.verify(tmp_path, recorded)
+
+
+def test_links_are_followed_and_nothing_but_files_is_read(tmp_path, source, mini_config):
+    folder = orbax.save(tmp_path / "out", load_params(source, mini_config), mini_config)
+    largest = max((folder / "params").rglob("*"), key=lambda file: file.stat().st_size)
+    largest.rename(tmp_path / "blob")
+    largest.symlink_to(tmp_path / "blob")  # as in a cache of downloads
+    load_model(folder)
+    os.mkfifo(folder / "params" / "pipe")
+    with pytest.raises(WeightsError, match="pipe: not a regular file"):
+        load_model(folder)
 
 
 def test_faults_of_the_storage(tmp_path, source, mini_config, monkeypatch):

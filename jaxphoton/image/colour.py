@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,36 @@ ARRAY_FORMS = (
 )
 
 
-def to_rgb(image: Image.Image, rawmode: str, background: tuple[int, int, int]) -> tuple[Image.Image, list[str]]:
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a file says about its samples that the loaded picture does not.
+
+    Attributes:
+      rawmode: Pillow's name of the pixel form inside the file (`RGB;16B`), empty for a picture from memory.
+      inverted: 0 is white still.
+      unsigned: the 32-bit numbers are unsigned.
+    """
+
+    rawmode: str = ""
+    inverted: bool = False
+    unsigned: bool = False
+
+
+def to_rgb(image: Image.Image, form: Form, background: tuple[int, int, int]) -> tuple[Image.Image, list[str]]:
     """Converts a loaded picture of any mode to mode RGB.
 
     Args:
       image: a loaded picture; it is not changed.
-      rawmode: Pillow's name of the pixel form inside the file (`RGB;16B`), empty for a picture from memory.
+      form: how its samples are to be read.
       background: the colour that shows through transparent pixels.
 
     Returns:
       the RGB picture and the notes.
     """
+    rawmode = form.rawmode
     notes = ["scaled from 16 bits"] if ";16" in rawmode and not image.mode.startswith("I") else []
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        image, note = _grey_to_8_bits(image)
+        image, note = _grey_to_8_bits(image, form)
         notes.append(note)
     elif image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         notes.append(f"converted from {image.mode}")
@@ -85,10 +102,12 @@ def _with_alpha(image: Image.Image, rawmode: str) -> Image.Image:
     return image.convert("RGBA")
 
 
-def _grey_to_8_bits(image: Image.Image) -> tuple[Image.Image, str]:
+def _grey_to_8_bits(image: Image.Image, form: Form) -> tuple[Image.Image, str]:
     """Grey of 16 or 32 bits or floating point -> mode L (LA where one value is transparent)."""
     values = np.asarray(image)
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if form.unsigned:
+        values = values.view(np.uint32)
     finite = values[np.isfinite(values)] if image.mode == "F" else values
     low, high = (finite.min().item(), finite.max().item()) if finite.size else (0, 0)
     if image.mode == "F":
@@ -97,12 +116,16 @@ def _grey_to_8_bits(image: Image.Image) -> tuple[Image.Image, str]:
         grey, note = _from_unit(values), "scaled from floating point"
     elif image.mode == "F" and low >= 0 and high <= 255:
         grey, note = np.rint(values).astype(np.uint8), "rounded from floating point"
+    elif form.rawmode == "I;12":
+        grey, note = np.rint(values / 4095 * 255).astype(np.uint8), "scaled from 12 bits"
     elif low >= 0 and high <= 65535 and image.mode != "F":
         grey, note = _from_16_bits(values), "scaled from 16 bits"
     else:
         # Nothing in the file says which values mean black and white: the darkest and the brightest do.
         span = max(float(high) - float(low), np.finfo(np.float64).tiny)
         grey, note = _from_unit((values.astype(np.float64) - low) / span), f"stretched from {low:g}..{high:g}"
+    if form.inverted:
+        grey = 255 - grey
     key = image.info.get("transparency")
     if image.mode.startswith("I") and isinstance(key, int):
         alpha = np.where(values == key, 0, 255).astype(np.uint8)

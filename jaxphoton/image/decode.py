@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
@@ -13,19 +12,11 @@ import numpy as np
 from PIL import Image
 
 from jaxphoton.image.colour import ARRAY_FORMS, array_to_image
-from jaxphoton.image.errors import REASONS, ImageError, Reason, cannot_read
+from jaxphoton.image.errors import REASONS, ImageError, cannot_read
+from jaxphoton.image.formats import identify
 from jaxphoton.image.pillow import MAX_PIXELS, Rules, read_picture
 
 __all__ = ["MAX_PIXELS", "REASONS", "Decoded", "ImageError", "decode"]
-
-# What the start of a file tells about it when Pillow does not know it.
-_SIGNATURES: tuple[tuple[Reason, bytes, str], ...] = (
-    ("corrupt", rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF....WEBP|II\*\0|MM\0\*", "the image header is damaged or incomplete"),
-    ("not-an-image", rb"\s*<(!doctype html|html)", "a web page (HTML), not an image"),
-    ("not-an-image", rb"\s*(<\?xml[^>]*>)?\s*<svg", "SVG drawings are not supported"),
-    ("not-an-image", rb"....ftyp(hei|hev|mif1)", "HEIC needs the package pillow-heif, registered with Pillow"),
-    ("not-an-image", rb"%!PS", "PostScript is not supported"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +121,8 @@ def _decode_stream(stream: IO[bytes], rules: Rules) -> Decoded:
     try:
         return _decoded(stream, rules)
     except ImageError as error:
-        if error.reason == "not-an-image":
-            for reason, pattern, fault in _SIGNATURES:
-                if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
-                    raise ImageError(rules.name, reason, fault) from error
+        if error.reason == "not-an-image" and (known := identify(head)):
+            raise ImageError(rules.name, *known) from error
         raise
 
 
@@ -141,7 +130,7 @@ def _head(stream: IO[bytes]) -> tuple[bytes, IO[bytes]]:
     """The first bytes, and the file in a form that can be read from the start again."""
     if hasattr(stream, "seekable") and stream.seekable():
         stream.seek(0)
-        head = stream.read(256)
+        head = stream.read(300)
     else:
         head = stream.read()
     if not isinstance(head, bytes):

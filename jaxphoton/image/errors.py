@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, get_args
 
 from PIL import Image, UnidentifiedImageError
@@ -11,6 +12,8 @@ Reason = Literal[
     "unreadable",
     "empty",
     "not-an-image",
+    # A good file, as far as one can tell, of a kind that there is no decoder for.
+    "unsupported",
     "truncated",
     "too-large",
     "corrupt",
@@ -39,9 +42,24 @@ class ImageError(ValueError):
         return f"{self.source}: {self.fault}"
 
 
+class Refused(Exception):
+    """A fault found by code that does not know the name of the file."""
+
+    def __init__(self, reason: Reason, fault: str):
+        super().__init__(fault)
+        self.reason: Reason = reason
+        self.fault = fault
+
+
+# Pillow's words for files that it knows and cannot read.
+_NOT_SUPPORTED = re.compile(r"unsupported|not (yet )?supported|unimplemented|unknown raw mode|unrecognized", re.I)
+
+
 def diagnose(error: Exception, max_pixels: int) -> tuple[Reason, str]:
     """The reason and the fault behind whatever was thrown while a picture was read."""
     text = str(error) or type(error).__name__
+    if isinstance(error, Refused):
+        return error.reason, error.fault
     if isinstance(error, Image.DecompressionBombError):
         return "too-large", over_limit(max_pixels)
     if isinstance(error, MemoryError):
@@ -53,6 +71,8 @@ def diagnose(error: Exception, max_pixels: int) -> tuple[Reason, str]:
         return "unreadable", cannot_read(error)
     if isinstance(error, EOFError) or "truncated" in text.lower():
         return "truncated", "the file is cut short"
+    if _NOT_SUPPORTED.search(text):
+        return "unsupported", f"a kind of image that is not supported ({text})"
     return "corrupt", f"the image data is damaged ({text})"
 
 

@@ -188,7 +188,7 @@ class Lane(threading.Thread):
             raise RuntimeError(f"{task.name}: {reply['error']}")
         if "image_error" in reply:
             source, reason, fault = reply["image_error"]
-            if reason == "not-an-image" and _pillow_was_extended():
+            if reason in ("not-an-image", "unsupported") and _pillow_was_extended():
                 return self._prepare_here(task.path if task.data is None else task.data, name=task.name)
             raise ImageError(source, reason, fault)
         rows, columns = reply["tiling"]
@@ -245,5 +245,6 @@ def closed_error() -> RuntimeError:
 
 
 def _pillow_was_extended() -> bool:
-    """Whether somebody taught the Pillow of this process formats that a worker's does not have (HEIC)."""
-    return any(not factory.__module__.startswith("PIL.") for factory, _ in list(Image.OPEN.values()))
+    """Whether somebody taught the Pillow of this process formats that a worker's does not have."""
+    known = ("PIL.", "pillow_heif.")  # HEIC the workers learn themselves
+    return any(not factory.__module__.startswith(known) for factory, _ in list(Image.OPEN.values()))

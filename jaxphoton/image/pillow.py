@@ -18,18 +18,16 @@ from typing import IO, Any, cast
 import numpy as np
 from PIL import Image
 
-from jaxphoton.image.colour import to_rgb
+from jaxphoton.image import jpeg, jpeg2000, png, tiff
+from jaxphoton.image.colour import Form, to_rgb
 from jaxphoton.image.errors import ImageError, diagnose, over_limit
-from jaxphoton.image.jpeg import reduce
+from jaxphoton.image.formats import open_image
 
 # The size at which Pillow itself refuses a file by default.
 MAX_PIXELS = 178_956_970
 
-# EPS would start Ghostscript; the others are only names here, without a decoder.
-_REFUSED_FORMATS = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
-
 # Frames of these are other renderings of one picture (previews, gain maps, layers), not a sequence.
-_SINGLE_PICTURE_FORMATS = {"MPO", "PSD", "ICO", "ICNS"}
+_SINGLE_PICTURE_FORMATS = {"MPO", "PSD", "ICO", "ICNS", "HEIF"}
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
@@ -82,17 +80,16 @@ def read_picture(source: IO[bytes] | Image.Image, rules: Rules) -> Picture:
 
 
 def _read(source: IO[bytes] | Image.Image, rules: Rules) -> Picture:
-    stream = None if isinstance(source, Image.Image) else source
-    image = source if isinstance(source, Image.Image) else _open(source)
+    stream, more = (None, []) if isinstance(source, Image.Image) else _pixels_of(source, rules)
+    image = source if isinstance(source, Image.Image) else open_image(cast("IO[bytes]", stream))
     _check_size(image, rules)
-    tiles = getattr(image, "tile", None)
-    rawmode = re.search(r"\w+;\d+\w*", str(tiles[0][3])) if tiles else None
+    form = _form(image, stream)
     # Pillow turns TIFF upright on its own while loading, and forgets the tag.
     turned = _orientation(image) if image.format == "TIFF" else 1
-    whole = reduce(image, rules.needed, _orientation(image) >= 5) if stream and rules.needed else None
+    whole = jpeg.reduce(image, rules.needed, _orientation(image) >= 5) if stream and rules.needed else None
     image, notes = _load(image, stream, rules)
     _check_size(image, rules)
-    rgb, colour_notes = to_rgb(image, rawmode.group() if rawmode else "", rules.background)
+    rgb, colour_notes = to_rgb(image, form, rules.background)
     orientation = _orientation(image)
     if orientation in _TRANSPOSE:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
@@ -100,13 +97,25 @@ def _read(source: IO[bytes] | Image.Image, rules: Rules) -> Picture:
         notes.append(f"rotated by EXIF orientation {max(orientation, turned)}")
     # Counting the frames moves the reader on: only after the pixels of the first were taken.
     pixels = np.array(rgb)
-    return pixels, whole or pixels.shape[:2], [*colour_notes, *notes, *_frame_notes(image)]
+    return pixels, whole or pixels.shape[:2], [*colour_notes, *notes, *more, *_frame_notes(image)]
 
 
-def _open(stream: IO[bytes]) -> Image.Image:
-    Image.init()
+def _pixels_of(stream: IO[bytes], rules: Rules) -> tuple[IO[bytes], list[str]]:
+    """The file, without what costs time or even the picture and is not needed; and notes."""
     stream.seek(0)
-    return Image.open(stream, formats=[form for form in Image.ID if form not in _REFUSED_FORMATS])
+    if stream.read(len(png.SIGNATURE)) == png.SIGNATURE:
+        return png.without_metadata(stream, rules.allow_truncated)
+    return stream, []
+
+
+def _form(image: Image.Image, stream: IO[bytes] | None) -> Form:
+    if hasattr(image, "tag_v2") and image.format == "TIFF":
+        return tiff.adapt(image)
+    if image.format == "JPEG2000" and stream:
+        jpeg2000.check(image, stream)
+    tiles = getattr(image, "tile", None)
+    rawmode = re.search(r"\w+;\d+\w*", str(tiles[0][3])) if tiles else None
+    return Form(rawmode.group() if rawmode else "")
 
 
 def _check_size(image: Image.Image, rules: Rules) -> None:
@@ -123,12 +132,14 @@ def _load(image: Image.Image, stream: IO[bytes] | None, rules: Rules) -> tuple[I
         image.load()
         return image, []
     except Exception as error:
+        if image.format == "TIFF" and (better := tiff.explain(image, error)) is not error:
+            raise better from error
         if not rules.allow_truncated or diagnose(error, rules.max_pixels)[0] != "truncated":
             raise
-        if image.format in ("JPEG", "MPO") and stream is not None:
+        if image.format in jpeg.FORMATS and stream is not None:
             # With an end marker libjpeg fills in what is missing: a progressive file shows its coarse picture.
             stream.seek(0)
-            image = _open(io.BytesIO(stream.read() + b"\xff\xd9"))
+            image = open_image(io.BytesIO(stream.read() + b"\xff\xd9"))
         elif getattr(image, "_im", None) is not None:
             # Pillow's switch for truncated files is global. But a failed load leaves the rows it had in place,
             # and a picture without tiles counts as loaded.
@@ -141,6 +152,8 @@ def _load(image: Image.Image, stream: IO[bytes] | None, rules: Rules) -> tuple[I
 
 def _orientation(image: Image.Image) -> int:
     # The picture is worth having even where its EXIF block is broken.
+    if image.format == "HEIF":
+        return 1  # libheif turned it already, by what the container says
     with contextlib.suppress(Exception):
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     return 1

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -64,7 +65,8 @@ def odd_folder(tmp_path) -> Path:
     grey = np.asarray(scene.convert("L"), np.uint16) * np.uint16(257)
     Image.fromarray(grey).save(tmp_path / "l_deep.png")
     scene.convert("L").save(tmp_path / "m_grey.png")
-    (tmp_path / "n.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64)
+    pillow_heif.from_pillow(scene).save(tmp_path / "n.heic", quality=95)
+    (tmp_path / "n_xl.jpg").write_bytes(b"\xff\x0a" + b"\0" * 64)
     scene.convert("LA").save(tmp_path / "o_grey_alpha.png")
     (tmp_path / "p_gone.png").symlink_to(tmp_path / "nowhere.png")
     return tmp_path
@@ -75,7 +77,7 @@ REASONS = {
     "b_empty.jpg": "empty",
     "d_cut.jpg": "truncated",
     "i_huge.png": "too-large",
-    "n.heic": "not-an-image",
+    "n_xl.jpg": "unsupported",
     "p_gone.png": "not-found",
 }
 NOTES = {
@@ -92,10 +94,10 @@ def test_each_odd_file_is_captioned_or_named_with_its_fault(shapes, odd_folder, 
     out = tmp_path / "lines.jsonl"
     assert main(["caption", str(odd_folder), "--out", str(out)]) == 2
     lines = {line["key"]: line for line in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
-    assert len(lines) == 16
+    assert len(lines) == 17
     truth = lines["c_whole.png"]["caption"]
     assert truth.startswith("The image shows")
-    for same in ("e_cmyk.jpg", "f_turned.jpg", "g_alpha.png", "h_moving.gif", "j.avif", "k_moving.webp"):
+    for same in ("e_cmyk.jpg", "f_turned.jpg", "g_alpha.png", "h_moving.gif", "j.avif", "k_moving.webp", "n.heic"):
         assert lines[same]["caption"] == truth, same
     for same in ("l_deep.png", "o_grey_alpha.png"):
         assert lines[same]["caption"] == lines["m_grey.png"]["caption"], same
@@ -103,8 +105,8 @@ def test_each_odd_file_is_captioned_or_named_with_its_fault(shapes, odd_folder, 
         assert note in lines[key]["warnings"], key
     failures = [json.loads(line) for line in (tmp_path / "lines.failures.jsonl").read_text().splitlines()]
     assert {failure["key"]: failure["reason"] for failure in failures} == REASONS
-    assert "pillow-heif" in lines["n.heic"]["error"] and "HTML" in lines["a_page.jpg"]["error"]
-    assert "6 of 16 images failed" in capsys.readouterr().err
+    assert "JPEG XL" in lines["n_xl.jpg"]["error"] and "HTML" in lines["a_page.jpg"]["error"]
+    assert "6 of 17 images failed" in capsys.readouterr().err
 
 
 def test_what_a_cut_file_still_shows_is_used_when_allowed(shapes, odd_folder, tmp_path):

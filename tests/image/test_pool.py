@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -32,6 +33,7 @@ def files() -> dict[str, bytes]:
     frames = [Image.fromarray(photo(30, 40, seed)) for seed in range(3)]
     clear = PICTURE.convert("RGBA")
     clear.putalpha(77)
+    pillow_heif.from_pillow(PICTURE).save(heic := io.BytesIO(), exif=exif.tobytes())
     return {
         "png": PNG,
         "jpeg": saved(PICTURE, "JPEG", quality=80),
@@ -41,6 +43,7 @@ def files() -> dict[str, bytes]:
         "gif": saved(frames[0], "GIF", save_all=True, append_images=frames[1:]),
         "bmp": saved(PICTURE, "BMP"),
         "tiff": saved(PICTURE, "TIFF"),
+        "heic": heic.getvalue(),
         "grey16": png16(np.arange(35 * 50, dtype=np.uint16).reshape(35, 50) * 37),
         "clear": saved(clear, "PNG"),
         "palette": saved(PICTURE.quantize(), "PNG"),

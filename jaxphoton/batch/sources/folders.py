@@ -37,12 +37,12 @@ class Folder:
     Attributes:
       name: its path below the root, with "/" at the end; "" for the root.
       state: of the pattern.
-      real: where it lies below the root without links, in the same form; None for outside of the root.
+      real: where it lies when no part of its path is a link.
     """
 
     name: str
     state: State
-    real: str | None
+    real: str
 
 
 class Walk:
@@ -68,13 +68,13 @@ class Walk:
     ):
         self._root, self._glob, self._excluded, self._typed = root, glob, excluded, typed
         self._skipped = Skipped() if skipped is None else skipped
-        self._real_root = None if is_remote(root) else os.path.realpath(root)
+        self._real_root = root if is_remote(root) else os.path.realpath(root)
         self._linked = KeyMap("B")
 
     def files(self) -> Iterator[tuple[str, OSError | None]]:
         """Paths relative to the root, in sorted order; a folder that cannot be read is its path with "/" at the end
         and the error."""
-        stack: list[Iterator[tuple[str, Folder | None]]] = [iter([("", Folder("", self._glob.start, ""))])]
+        stack: list[Iterator[tuple[str, Folder | None]]] = [iter([("", Folder("", self._glob.start, self._real_root))])]
         while stack:
             name, folder = next(stack[-1], (None, None))
             if name is None:
@@ -124,23 +124,21 @@ class Walk:
     def _folder(self, parent: Folder, name: str, state: State, linked: bool) -> Folder | None:
         """A subfolder, None if it is searched under another path."""
         path = parent.name + name
-        if not linked:
-            real = None if parent.real is None else parent.real + name
-        else:
-            real = _below(self._real_root or "", os.path.realpath(self._at(path)))
-        if real != path:
-            if real is not None and self._state_of(real) == state:
+        real = os.path.realpath(self._at(path)) if linked else join(parent.real, name.rstrip("/"))
+        below = _below(self._real_root, real)
+        if below != path:
+            if below is not None and self._state_of(below) == state:
                 return None
-            identity = f"{real if real is not None else _inode(self._at(path))} {sorted(state)}"
+            identity = f"{sorted(state)} {real}"
             if identity in self._linked:
                 return None
             self._linked[identity] = 1
         return Folder(path, state, real)
 
-    def _state_of(self, real: str) -> State | None:
-        """With which a folder is searched under its own path, None if it is not."""
+    def _state_of(self, below: str) -> State | None:
+        """With which a folder below the root is searched under its own path, None if it is not."""
         state, path = self._glob.start, ""
-        for name in filter(None, real.split("/")):
+        for name in filter(None, below.split("/")):
             path += name + "/"
             if self._left_out(path, state) is not None:
                 return None
@@ -190,14 +188,6 @@ def _local(entry: os.DirEntry[str]) -> Entry:
 
 def _name(info: dict) -> str:
     return posixpath.basename(info["name"].rstrip("/")) + ("/" if info["type"] == "directory" else "")
-
-
-def _inode(path: str) -> str:
-    try:
-        status = os.stat(path)
-    except OSError:  # gone since it was listed
-        return path
-    return f"/{status.st_dev}:{status.st_ino}"
 
 
 def _below(root: str, path: str) -> str | None:

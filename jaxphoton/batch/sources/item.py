@@ -56,7 +56,9 @@ class Item:
         except (FileNotFoundError, NotADirectoryError):
             raise EntryError(self.key, "not-found", "no such file") from None
         except Exception as error:  # storage libraries pass on whatever their HTTP client throws
-            text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            # What the system says has the path in it, which everybody knows; what a library says may name the host.
+            plain = error.strerror if isinstance(error, OSError) and type(error).__module__ == "builtins" else None
+            text = plain or str(error) or type(error).__name__
             raise EntryError(self.key, "unreadable", f"cannot be read: {text}") from error
         if not data:
             raise EntryError(self.key, "empty", "the file is empty")

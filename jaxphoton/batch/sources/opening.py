@@ -45,7 +45,7 @@ def open_source(spec: str | Sequence[str], options: SourceOptions = DEFAULT) -> 
     if begins_like_an_image(spec):
         return OneFile(spec, options)
     if (kind := container_kind(spec)) is not None:
-        return _from_containers(kind, containers(spec), options)
+        return _from_containers(kind, containers(spec, options.retry), options)
     if is_glob(spec) and not os.path.isfile(spec):
         return Files(spec, options, pattern=True)
     if suffix_of(spec) in IMAGE_SUFFIXES:
@@ -79,7 +79,7 @@ def _open_several(specs: list[str], options: SourceOptions) -> Source:
     kinds = {container_kind(spec) for spec in specs}
     if len(kinds) == 1 and (kind := kinds.pop()) is not None and not any(map(begins_like_an_image, specs)):
         # What a shell has made of `*.tar`.
-        return _from_containers(kind, [path for spec in specs for path in containers(spec)], options)
+        return _from_containers(kind, [path for spec in specs for path in containers(spec, options.retry)], options)
     sources, skipped = [], Skipped()
     beside = set(specs)
     for spec in specs:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources.archive import TAR_SUFFIXES
 from jaxphoton.batch.sources.globs import is_glob
+from jaxphoton.batch.sources.retry import RETRY, RetryPolicy
 from jaxphoton.batch.sources.storage import absolute, exists, filesystem, is_remote
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -30,7 +31,7 @@ def braces(pattern: str) -> Iterator[str]:
         yield from braces(pattern[: found.start()] + middle + pattern[found.end() :])
 
 
-def containers(spec: str) -> list[str]:
+def containers(spec: str, retry: RetryPolicy = RETRY) -> list[str]:
     """The files of a pattern with braces or globs, or the one named.
 
     Raises:
@@ -41,7 +42,7 @@ def containers(spec: str) -> list[str]:
     found = [path for pattern in braces(spec) for path in (_matching(pattern) if is_glob(pattern) else [pattern])]
     if not found:
         raise SourceError(f"{spec}: nothing matches")
-    missing = [path for path in (found[:1] if is_remote(spec) else found) if not exists(path)]
+    missing = [path for path in (found[:1] if is_remote(spec) else found) if not exists(path, retry)]
     if missing:
         of = f" ({len(missing)} of {len(found)} are missing)" if len(found) > 1 else ""
         raise SourceError(f"{missing[0]} does not exist{of}")

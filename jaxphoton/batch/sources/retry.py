@@ -96,7 +96,7 @@ def _wait(state: Any) -> float:
 
     error = state.outcome.exception()
     asked = _retry_after(getattr(error, "headers", None) or getattr(getattr(error, "response", None), "headers", None))
-    grown = tenacity.wait_exponential_jitter(initial=0.5, max=_LONGEST_WAIT_S, jitter=0.5)(state)
+    grown = (tenacity.wait_exponential(multiplier=0.5) + tenacity.wait_random(0, 0.25))(state)
     return min(max(grown, asked), _LONGEST_WAIT_S)
 
 

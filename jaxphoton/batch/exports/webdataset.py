@@ -14,10 +14,11 @@ from jaxphoton.batch.exports.options import ExportOptions, ExportReport
 from jaxphoton.batch.exports.packing import pack
 from jaxphoton.batch.exports.tar_names import Copy, check_tars, copies
 from jaxphoton.batch.reading import JournalReader
-from jaxphoton.batch.sources.archive import is_sample_file, open_tar, read_member, samples, split_name
+from jaxphoton.batch.sources.archive import is_sample_file, read_member, samples, split_name
 from jaxphoton.batch.sources.base import Seen, Source
 from jaxphoton.batch.sources.storage import is_remote
 from jaxphoton.batch.sources.tar import Tar
+from jaxphoton.batch.sources.unpacking import open_tar
 
 
 def export_webdataset(

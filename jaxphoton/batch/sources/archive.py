@@ -12,14 +12,8 @@ from typing import IO
 
 from jaxphoton.batch.keymap import KeyMap, digest
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
-from jaxphoton.batch.sources.remote import copied, open_seekable
-from jaxphoton.batch.sources.retry import RETRY, RetryPolicy
 from jaxphoton.batch.sources.storage import MAX_FILE_BYTES
 
-# Archives by suffix; those of the second kind have to be unpacked first.
-TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
-UNREAD_SUFFIXES = (".tar.zst", ".tzst", ".tar.lz4", ".tar.lzma", ".tar.lz", ".tar.br", ".zip", ".7z", ".rar")
-_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\0": "lzma"}
 _LINKS = 8  # that may lead to one another
 
 
@@ -69,24 +63,6 @@ def split_name(member: str) -> tuple[str, str]:
 def is_sample_file(member: tarfile.TarInfo) -> bool:
     """Whether a member is a file of a sample: not hidden."""
     return member.isreg() and not _is_hidden(member)
-
-
-def open_tar(path: str, retry: RetryPolicy = RETRY) -> IO[bytes]:
-    """Opens a tar to be read by `samples`; one that is compressed as an unpacked copy on disk.
-
-    Raises:
-      OSError: it cannot be read.
-    """
-    file = open_seekable(path, retry)
-    head = file.read(6)
-    file.seek(0)
-    kind = next((kind for magic, kind in _PACKED.items() if head.startswith(magic)), None)
-    if kind is None:
-        return file
-    import importlib
-
-    with file, importlib.import_module(kind).open(file) as unpacked:
-        return copied(unpacked)
 
 
 def members(file: IO[bytes], start: int = 0) -> Iterator[tarfile.TarInfo]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -30,7 +29,7 @@ class Chain(Source):
         super().__init__()
         self._sources, self._given = sources, skipped or Skipped()
         self.skipped.add(self._given)
-        self._known_prefixes: list[str] | None = None
+        self._known: list[str] | None = None
 
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
         seen, files = Seen(), Seen()
@@ -80,48 +79,37 @@ class Chain(Source):
         yield from clashed
 
     def _prefixes(self) -> list[str]:
-        """What is put before the keys of each source."""
-        if self._known_prefixes is None:
-            self._known_prefixes = [""] * len(self._sources)
-            if self._clash():
-                placed = [number for number, source in enumerate(self._sources) if source.place is not None]
-                names = _names([self._sources[number] for number in placed])
-                for number, name in zip(placed, names, strict=True):
-                    self._known_prefixes[number] = f"{name}/" if name else ""
-        return self._known_prefixes
+        """What is put before the keys of each source: nothing, its place, or that and its number; the first that
+        helps."""
+        if self._known is None:
+            places = _places(self._sources)
+            numbered = [place and f"{place}{number}/" for number, place in enumerate(places, 1)]
+            tried = ([""] * len(places), places, numbered)
+            self._known = next((prefixes for prefixes in tried if not self._clash(prefixes)), places)
+        return self._known
 
-    def _clash(self) -> bool:
-        """Whether two images have the same key."""
-        if all(source.place is None for source in self._sources):
-            return False  # the paths themselves
-        seen, found = Seen(), False
-
-        def note(key: str, identity: str) -> None:
-            nonlocal found
-            found = found or bool(seen.clash(key, identity))
-
-        for source in self._sources:
+    def _clash(self, prefixes: list[str]) -> bool:
+        """Whether two images have the same key. What comes again in one source is that source's own matter."""
+        keys, images, found = Seen(), Seen(), False
+        for prefix, source in zip(prefixes, self._sources, strict=True):
             own = Seen()
 
-            def first(key: str, identity: str, own: Seen = own) -> None:
-                # What comes again in one source is that source's own matter.
-                if own.clash(key, key) is None:
-                    note(key, identity)
+            def note(key: str, identity: str, prefix: str = prefix, own: Seen = own) -> None:
+                nonlocal found
+                if images.clash(identity, identity) is None and own.clash(key, "") is None:
+                    found = keys.clash(prefix + key, identity) is not None or found
 
-            source.identify(first)
-        return found
+            source.identify(note)
+            if found:
+                return True
+        return False
 
 
-def _names(sources: list[Source]) -> list[str]:
-    """What tells sources of different places apart. Two of one place but not of one kind have their numbers too."""
-    places = [source.place or "" for source in sources]
-    names = below_common(places)
-    first: dict[str, int] = {}
-    for number, source in enumerate(sources):
-        same = first.setdefault(places[number], number)
-        if same != number and not (source.plain and sources[same].plain):
-            names[number] = posixpath.join(names[number], str(number + 1))
-    return names
+def _places(sources: list[Source]) -> list[str]:
+    """What tells the places of sources apart, with "/" at the end; "" for those without one."""
+    placed = [source.place for source in sources if source.place is not None]
+    names = iter(below_common(placed) if placed else [])
+    return ["" if source.place is None or not (name := next(names)) else f"{name}/" for source in sources]
 
 
 def _fault(key: str) -> str:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 
 from jaxphoton.batch.errors import SourceError
-from jaxphoton.batch.sources.archive import TAR_SUFFIXES, UNREAD_SUFFIXES
 from jaxphoton.batch.sources.base import Source, SourceOptions
 from jaxphoton.batch.sources.beside import begins_like_an_image, is_beside
 from jaxphoton.batch.sources.chain import Chain
@@ -20,6 +19,7 @@ from jaxphoton.batch.sources.patterns import containers
 from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import exists, is_remote, is_web, suffix_of
 from jaxphoton.batch.sources.tar import Tar
+from jaxphoton.batch.sources.unpacking import TAR_SUFFIXES, UNREAD_SUFFIXES
 
 DEFAULT = SourceOptions()
 FORMS = "an image, a folder, a glob, .txt, .jsonl, .parquet, .tar, or an address of one of these (s3://, hf://, ...)"

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 
 from jaxphoton.batch.errors import SourceError
-from jaxphoton.batch.sources.archive import TAR_SUFFIXES
 from jaxphoton.batch.sources.globs import is_glob
 from jaxphoton.batch.sources.retry import RETRY, RetryPolicy
 from jaxphoton.batch.sources.storage import absolute, exists, filesystem, is_remote
+from jaxphoton.batch.sources.unpacking import TAR_SUFFIXES
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import shutil
 import tempfile
@@ -13,6 +14,8 @@ from jaxphoton.batch.sources.storage import MAX_FILE_BYTES, bounded, filesystem,
 _CHUNK = 1 << 18
 # Left free on the disk that streams are copied to.
 _SPARE_BYTES = 1 << 30
+# Others write there too: after so many, it is looked at again.
+_LOOK_BYTES = 1 << 28
 
 
 def fetch(url: str, retry: RetryPolicy) -> bytes:
@@ -74,21 +77,31 @@ def copied(file: IO[bytes]) -> IO[bytes]:
     Raises:
       OSError: the disk would be filled.
     """
-    copy, room = tempfile.TemporaryFile(), 0
+    copy = tempfile.TemporaryFile()
     try:
-        while chunk := file.read(_CHUNK):
-            if room < len(chunk):
-                room = shutil.disk_usage(tempfile.gettempdir()).free - _SPARE_BYTES
-                if room < len(chunk):
-                    raise OSError(f"no room for a copy of it in {tempfile.gettempdir()}")
-                room = min(room, 1 << 28)  # others write there too
-            copy.write(chunk)
-            room -= len(chunk)
+        copy_into(copy, file)
     except BaseException:
         copy.close()
         raise
     copy.seek(0)
     return copy
+
+
+def copy_into(copy: IO[bytes], file: IO[bytes]) -> None:
+    """Copies the rest of a file to one on the disk of temporary files.
+
+    Raises:
+      OSError: the disk would be filled.
+    """
+    room = 0
+    while chunk := file.read(_CHUNK):
+        if room < len(chunk):
+            room = shutil.disk_usage(tempfile.gettempdir()).free - _SPARE_BYTES
+            if room < len(chunk):
+                raise OSError(errno.ENOSPC, f"no room for a copy of it in {tempfile.gettempdir()}")
+            room = min(room, _LOOK_BYTES)
+        copy.write(chunk)
+        room -= len(chunk)
 
 
 class _Ranges(io.RawIOBase):

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from jaxphoton.batch.errors import EntryError, SourceError
-from jaxphoton.batch.sources.archive import Sample, members, open_tar, read_member, samples
+from jaxphoton.batch.sources.archive import Sample, read_member, samples
 from jaxphoton.batch.sources.base import EndOfSelection, Seen, SourceOptions, Wanted, every
 from jaxphoton.batch.sources.containers import Containers
 from jaxphoton.batch.sources.item import Item, broken
 from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import is_remote, open_regular
+from jaxphoton.batch.sources.unpacking import first_member, open_tar
 
 _APART = "members of one sample are apart, and a tar elsewhere is read in passing: sort it (tar --sort=name)"
 # Of a caption or of a sample's fields.
@@ -35,8 +36,7 @@ class Tar(Containers):
     def __init__(self, paths: list[str], options: SourceOptions):
         super().__init__(paths, options)
         try:
-            with open_tar(paths[0], options.retry) as file:
-                empty = next(members(file), None) is None
+            empty = first_member(paths[0], options.retry) is None
         except Exception as error:  # as in `items`
             raise SourceError(f"{paths[0]}: cannot be read as tar: {error}") from error
         if empty:

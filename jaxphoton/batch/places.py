@@ -17,7 +17,7 @@ from jaxphoton.batch.exports.tar_names import check_tars, is_pattern
 from jaxphoton.batch.reading import is_journal
 from jaxphoton.batch.report.page import is_page
 from jaxphoton.batch.sources import Source
-from jaxphoton.batch.sources.beside import begins_like_an_image, is_beside
+from jaxphoton.batch.sources.beside import Beside, begins_like_an_image
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
 from jaxphoton.batch.sources.opening import container_kind
 from jaxphoton.batch.sources.patterns import containers
@@ -148,9 +148,10 @@ def input_files(inputs: Iterable[str]) -> Iterator[str]:
     """The files of this machine among what a run reads: lists, tables, tars and images that are named, by patterns
     too; not what is in folders and lists, and no texts beside the images, which a run may change."""
     named = set(inputs)
+    beside = Beside(named)
     for spec in sorted(named):
         kind = container_kind(spec)
-        if is_remote(spec) or is_beside(spec, named, kind is not None):
+        if is_remote(spec) or spec in beside:
             continue
         if os.path.isfile(spec):
             yield spec

@@ -27,10 +27,12 @@ def test_folder_keys_are_relative_sorted_and_without_hidden_files(folder):
     assert list(find_images([str(folder)])) == ["a.JPG", "b.png", "sub/c.webp"]
 
 
-def test_two_files_of_one_key_are_refused(folder):
-    (folder / "sub" / "b.png").write_bytes(b"")
-    with pytest.raises(CommandError, match="b.png"):
-        find_images([str(folder), str(folder / "sub")])
+def test_two_files_of_one_name_are_told_apart(folder, tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "b.png").write_bytes(b"")
+    found = find_images([str(folder), str(tmp_path / "more")])
+    assert list(found) == ["photos/a.JPG", "photos/b.png", "photos/sub/c.webp", "more/b.png"]
+    assert all(path.exists() for path in found.values())
 
 
 def test_caption_to_stdout_is_in_the_order_of_the_images(model, folder, capsys):

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import posixpath
 import re
-from collections.abc import Set
+from collections.abc import Iterable
 
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
 from jaxphoton.batch.sources.storage import absolute, is_remote, open_regular, parent, suffix_of
+from jaxphoton.batch.sources.unpacking import TAR_SUFFIXES
 
 _HEAD_BYTES = 1 << 16
 # Of files whose suffix says something else, only what no text begins with is taken for an image.
 _CERTAIN = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|II\*\0|MM\0\*|....ftyp(avi|hei|mif|msf)", re.S
 )
-_TEXTS = frozenset([".txt", ".jsonl", ".parquet", ".tar"])
+_LISTS = (".txt", ".jsonl")
+_CONTAINERS = (".parquet", *TAR_SUFFIXES)
 
 
 def begins_like_an_image(path: str) -> bool:
@@ -30,29 +33,39 @@ def begins_like_an_image(path: str) -> bool:
             head = file.read(_HEAD_BYTES)
     except OSError:
         return False
-    return _CERTAIN.match(head) is not None or (suffix not in _TEXTS and _pillow_opens(head))
+    return _CERTAIN.match(head) is not None or (
+        not path.lower().endswith((*_LISTS, *_CONTAINERS)) and _pillow_opens(head)
+    )
 
 
-def is_beside(spec: str, specs: Set[str], container: bool) -> bool:
-    """Whether an input is no image and no list of images, but lies beside images that are inputs too.
+class Beside:
+    """Knows which of several inputs are no images and no lists of images, but lie beside images that are inputs too."""
 
-    Args:
-      container: its suffix is that of a list or another container.
-    """
-    if is_remote(spec) or not os.path.isfile(spec) or suffix_of(spec) in IMAGE_SUFFIXES:
-        return False
-    folder = posixpath.dirname(spec)
-    if not any(posixpath.dirname(each) == folder and suffix_of(each) in IMAGE_SUFFIXES for each in specs):
-        return False
-    if not container:
-        return not begins_like_an_image(spec)
-    if suffix_of(spec) not in (".txt", ".jsonl"):
-        return False
-    stem = posixpath.splitext(spec)[0]
-    if any(stem + suffix in specs or stem + suffix.upper() in specs for suffix in IMAGE_SUFFIXES):
-        return True
-    named = _first_named(spec)
-    return named is None or named in {absolute(each) for each in specs}
+    def __init__(self, specs: Iterable[str]):
+        self._specs = set(specs)
+        self._folders = {posixpath.dirname(spec) for spec in self._specs if suffix_of(spec) in IMAGE_SUFFIXES}
+
+    def __contains__(self, spec: str) -> bool:
+        suffix = suffix_of(spec)
+        if suffix in IMAGE_SUFFIXES or posixpath.dirname(spec) not in self._folders:
+            return False
+        if is_remote(spec) or not os.path.isfile(spec):
+            return False
+        if suffix in _LISTS:
+            return self._is_text(spec)
+        return not spec.lower().endswith(_CONTAINERS) and not begins_like_an_image(spec)
+
+    def _is_text(self, spec: str) -> bool:
+        stem = posixpath.splitext(spec)[0]
+        ends = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
+        if any(stem + end in self._specs for end in ends) and not begins_like_an_image(spec):
+            return True
+        named = _first_named(spec)
+        return (named is None or named in self._places) and not begins_like_an_image(spec)
+
+    @functools.cached_property
+    def _places(self) -> set[str]:
+        return {absolute(spec) for spec in self._specs}
 
 
 def _first_named(spec: str) -> str | None:

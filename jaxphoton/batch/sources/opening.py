@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources.base import Source, SourceOptions
-from jaxphoton.batch.sources.beside import begins_like_an_image, is_beside
+from jaxphoton.batch.sources.beside import Beside, begins_like_an_image
 from jaxphoton.batch.sources.chain import Chain
 from jaxphoton.batch.sources.files import Files, OneFile
 from jaxphoton.batch.sources.folders import Walk
@@ -81,9 +81,9 @@ def _open_several(specs: list[str], options: SourceOptions) -> Source:
         # What a shell has made of `*.tar`.
         return _from_containers(kind, [path for spec in specs for path in containers(spec, options.retry)], options)
     sources, skipped = [], Skipped()
-    beside = set(specs)
+    beside = Beside(specs)
     for spec in specs:
-        if is_beside(spec, beside, container_kind(spec) is not None):
+        if spec in beside:
             skipped.files[suffix_of(spec) or "without a suffix"] += 1
         else:
             sources.append(open_source(spec, options))

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxphoton.batch.errors import BatchError
+from jaxphoton.image.pipe import reap
 
 # A broken driver can keep nvidia-smi waiting.
 _ASK_S = 60.0
+_END_S = 1.0
 _ENTRY = re.compile(r"\d+|GPU-.+|MIG-.+")
 
 
@@ -49,16 +51,31 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]
 
 
 def _installed_gpus() -> tuple[str, ...]:
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=_ASK_S)
-        if done.returncode == 0:
-            return _listed(done.stdout)
-    except (OSError, subprocess.TimeoutExpired):
-        pass
+    if (text := _nvidia_smi()) is not None:
+        return _listed(text)
     try:
         return tuple(str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").iterdir()))
     except OSError:
         return ()
+
+
+def _nvidia_smi() -> str | None:
+    """What `nvidia-smi -L` prints; None where it fails, or where a driver holds it, even against being killed."""
+    try:
+        process = subprocess.Popen(
+            ["nvidia-smi", "-L"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"
+        )
+    except OSError:
+        return None
+    try:
+        text, _ = process.communicate(timeout=_ASK_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        reap(process, _END_S)
+        assert process.stdout
+        process.stdout.close()
+        return None
+    return text if process.returncode == 0 else None
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import IO
 from jaxphoton.batch.board import Board, Hand, ReplicaError, Task
 from jaxphoton.batch.replica import BEAT_S, GREETING
 from jaxphoton.batch.wire import Message, error_of, pack, send, unpack_answer
-from jaxphoton.image.pipe import Patience, Pipe, TookTooLong, step_of
+from jaxphoton.image.pipe import Patience, Pipe, TookTooLong, reap, step_of
 from jaxphoton.image.worker import read_frame
 
 Log = Callable[[str], None]
@@ -113,14 +113,13 @@ class Replica:
     def stop(self) -> str:
         """Ends the process, reaps it and gives its resources back; how it ended, for messages."""
         self.kill()
-        try:
-            code = self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            return "killed, but its device does not let it go"
+        code = reap(self._process, _END_S)
         self._printer.join(_LAST_WORDS_S)
         for stream in (self._jobs, self._answers):
             with contextlib.suppress(OSError):  # what was not sent yet
                 stream.close()
+        if code is None:
+            return "killed, but its device does not let it go"
         return f"exit status {code}" if code >= 0 else f"signal {-code}, {signal.strsignal(-code)}"
 
     def _check(self) -> None:

@@ -9,12 +9,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 import numpy as np
 
-from jaxphoton.image.pipe import Patience, Pipe, step_of
+from jaxphoton.image.pipe import Patience, Pipe, reap, step_of
 from jaxphoton.image.worker import READY, Message, read_block, read_frame, write_block, write_frame
 
 # To start: a cold disk and a busy machine included.
@@ -132,11 +131,7 @@ class WorkerProcess:
     def stop(self) -> str:
         """Ends the process, reaps it and gives its resources back; how it ended, for messages."""
         self.kill()
-        try:
-            code = self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            code = None
-            threading.Thread(target=self._process.wait, name="jaxphoton-reaper", daemon=True).start()
+        code = reap(self._process, END_S)
         for stream in (self._tasks, self._replies):
             with contextlib.suppress(OSError):  # what was not sent yet
                 stream.close()

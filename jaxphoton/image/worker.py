@@ -9,6 +9,7 @@ Only the standard library is imported before the protocol has left stdout; jax n
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -117,9 +118,10 @@ def take_streams() -> tuple[IO[bytes], IO[bytes]]:
 def die_with_parent() -> None:
     """The end of the parent ends this process even while it is stopped and cannot look at its stdin (Linux alone)."""
     if sys.platform == "linux":
-        import ctypes
+        with contextlib.suppress(ImportError, OSError, AttributeError):  # a Python built without it
+            import ctypes
 
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _listen(tasks: IO[bytes], queue: SimpleQueue[Message]) -> None:

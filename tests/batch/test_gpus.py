@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
 
 import pytest
 
 from jaxphoton.batch import gpus
 from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.gpus import replica_gpus, visible_gpus
+from tests.image.pools import exists, until
 
 PLAIN = "GPU 0: NVIDIA A (UUID: GPU-11)\nGPU 1: NVIDIA A (UUID: GPU-22)\n"
 SPLIT = """\
@@ -70,6 +73,23 @@ def test_without_nvidia_smi_the_driver_is_asked(lists, tmp_path, monkeypatch):
     for name in ("0000:01:00.0", "0000:02:00.0"):
         (driver / name).mkdir(parents=True)
     assert visible_gpus({}) == ("0", "1")
+
+
+def test_an_nvidia_smi_that_hangs_and_cannot_be_killed(lists, tmp_path, monkeypatch):
+    """As one whose driver does not answer."""
+    lists(PLAIN)
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nkill -STOP $$\n")
+    monkeypatch.setattr(gpus, "Path", lambda _: tmp_path / "no driver")
+    monkeypatch.setattr(gpus, "_ASK_S", 1.0)
+    monkeypatch.setattr(gpus, "_END_S", 0.05)
+    with monkeypatch.context() as driver:
+        driver.setattr(subprocess.Popen, "kill", lambda self: None)
+        assert visible_gpus({}) == ()
+    pid = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "it runs"))
+    assert exists(pid)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not exists(pid), "it is reaped when the driver lets it go")
 
 
 def test_replicas_get_a_gpu_each():

@@ -86,6 +86,20 @@ def test_processes_that_stop_before_they_greet(monkeypatch):
             pass
 
 
+def test_a_process_that_a_driver_holds_is_left_to_its_fate(monkeypatch):
+    monkeypatch.setattr(lane, "_END_S", 0.05)
+    monkeypatch.setattr(lane, "_LAST_WORDS_S", 0.05)
+    images, kill = numbered(10), os.killpg
+    with started(1) as (replicas, lines):
+        (stopped,) = replicas.pids
+        os.kill(stopped, signal.SIGSTOP)
+        monkeypatch.setattr(os, "killpg", lambda pid, number: None if pid == stopped else kill(pid, number))
+        check(list(replicas.answer(jobs(images))), images, "")
+        assert exists(stopped) and stopped not in replicas.pids
+        os.kill(stopped, signal.SIGKILL)
+        until(lambda: not exists(stopped), "it is reaped when the driver lets it go")
+
+
 @pytest.fixture
 def fake(tmp_path):
     """A fake process with a closed stderr, spoken to by hand; it loads until tmp_path / "gate" is there."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from jaxphoton.batch.errors import BatchError
-from jaxphoton.batch.kinds import ASKED, FIELDS, KINDS, Kind, description
+from jaxphoton.batch.kinds import ASKED, FIELDS, KINDS, LENGTHS, Kind, description
 from jaxphoton.batch.sources.item import Item
-from jaxphoton.batch.variables import OWN, fill, variables
+from jaxphoton.batch.variables import OWN, fill, is_variable, variables
 from jaxphoton.jobs import Ask
+from jaxphoton.messages import listed
 
+_SHOWN = 100  # characters of a name in a message
 _TEXT_SETTINGS = ("temperature", "top_p", "max_tokens", "seed")
 
 
@@ -23,7 +25,7 @@ class Task:
     Attributes:
       kind: one of KINDS.
       text: the question or the object, of a caption the prompt that takes the place of the model's own; may have
-        variables (see `variables.fill`).
+        variables and doubled braces (see `variables.fill`).
       length: of a caption without a prompt.
       reasoning: of a query: whether the model thinks first; None leaves it to the model.
     """
@@ -33,11 +35,11 @@ class Task:
     length: str = "normal"
     reasoning: bool | None = None
 
-    def ask(self, item: Item, extension: str) -> tuple[str, dict[str, Any]]:
-        """Task and arguments for the model."""
+    def ask(self, item: Item, extension: str, known: Collection[str] | None) -> tuple[str, dict[str, Any]]:
+        """Task and arguments for the model; `extension` and `known` as in `variables.fill`."""
         if self.kind == "caption" and not self.text:
             return "caption", {"length": self.length}
-        text = fill(self.text, item, extension)
+        text = fill(self.text, item, extension, known)
         if self.kind == "caption":
             return "query", {"question": text, "reasoning": False}
         if self.kind == "query":
@@ -66,6 +68,7 @@ class Plan:
       captions: of every image, from consecutive seeds.
       prefix, suffix: put around every caption; may have variables.
       extension: of text files beside the images, for the variable `{caption}`.
+      known: columns of the images, see `over`; None: every name that is no variable of its own is a column's.
 
     Raises:
       BatchError: several captions of an image would all be the same.
@@ -77,6 +80,7 @@ class Plan:
     prefix: str = ""
     suffix: str = ""
     extension: str = ".txt"
+    known: frozenset[str] | None = None
 
     def __post_init__(self):
         if self.captions > 1 and not self.settings.get("temperature"):
@@ -85,13 +89,38 @@ class Plan:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the texts need."""
-        texts = (*(task.text for task in self.tasks), self.prefix, self.suffix)
-        return tuple(dict.fromkeys(name for text in texts for name in variables(text) if name not in OWN))
+        return tuple(name for name in self._variables if name not in OWN)
 
     @property
     def varies(self) -> bool:
         """Whether images are asked different things."""
-        return any(variables(text) for text in (*(task.text for task in self.tasks), self.prefix, self.suffix))
+        return bool(self._variables)
+
+    @property
+    def plain_words(self) -> tuple[str, ...]:
+        """What stands in braces like a variable, and is none."""
+        return tuple(name for name in self._names if not is_variable(name, self.known))
+
+    @property
+    def _variables(self) -> tuple[str, ...]:
+        return tuple(name for name in self._names if is_variable(name, self.known))
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        texts = (*(task.text for task in self.tasks), self.prefix, self.suffix)
+        return tuple(dict.fromkeys(name for text in texts for name in variables(text)))
+
+    def over(self, columns: Collection[str]) -> Plan:
+        """The same for images with these columns. Where there are none, braces around another name are text.
+
+        Raises:
+          BatchError: there are some, but not one that a text needs.
+        """
+        if columns and (lacking := [name for name in self.columns if name not in columns]):
+            there = listed(dict.fromkeys([*OWN, *columns]))
+            word = f"{{{lacking[0][:_SHOWN]}}}"
+            raise BatchError(f"{word} is no variable here: there are {there}; for the text itself write {{{word}}}")
+        return replace(self, known=frozenset(columns))
 
     def asks(self, item: Item) -> tuple[Ask, ...]:
         """What to ask about an image.
@@ -99,8 +128,9 @@ class Plan:
         Raises:
           EntryError: it has not what a text needs.
         """
+        self._around(item)  # lest it turn out when the image is done
         return tuple(
-            Ask(*task.ask(item, self.extension), settings)
+            Ask(*task.ask(item, self.extension, self.known), settings)
             for task in self.tasks
             for settings in self._settings_of(task)
         )
@@ -111,7 +141,7 @@ class Plan:
         rows = [task.result(ask, result) for task, ask, result in zip(tasks, asks, results, strict=True)]
         for row in rows if self.prefix or self.suffix else ():
             if "caption" in row:
-                before, after = (fill(text, item, self.extension) for text in (self.prefix, self.suffix))
+                before, after = self._around(item)
                 row["caption"] = before + row["caption"].strip() + after
         return tuple(rows)
 
@@ -120,6 +150,11 @@ class Plan:
         asked = [description(task.kind, task.text, task.length, task.reasoning) for task in self.tasks]
         changed = {"captions_per_image": self.captions, "prefix": self.prefix, "suffix": self.suffix}
         return {"tasks": asked, "generation": dict(self.settings)} | changed
+
+    def _around(self, item: Item) -> tuple[str, str]:
+        """Prefix and suffix of an image's captions."""
+        before, after = (fill(text, item, self.extension, self.known) for text in (self.prefix, self.suffix))
+        return before, after
 
     def _settings_of(self, task: Task) -> list[dict[str, Any]]:
         region = task.kind in ("detect", "point")
@@ -150,7 +185,9 @@ def parse_tasks(text: str, default: Mapping[str, Task]) -> tuple[Task, ...]:
         if not about.strip():
             tasks.append(default[kind])
         elif kind == "caption":
-            tasks.append(Task("caption", length=about))
+            if about.strip() not in LENGTHS:
+                raise BatchError(f"task {part!r}: the length of a caption is one of {', '.join(LENGTHS)}")
+            tasks.append(Task("caption", length=about.strip()))
         else:
-            tasks.append(Task(cast(Kind, kind), about))
+            tasks.append(Task(cast(Kind, kind), about.strip()))
     return tuple(tasks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from jaxphoton.batch.errors import EntryError
@@ -14,30 +15,31 @@ from jaxphoton.batch.sources.item import Item
 CAPTION_COLUMNS = ("caption", "txt")
 # Filled in from the image itself; every other variable is a column.
 OWN = ("name", "dir", "caption")
+_SHOWN = 100
+_LARGEST = 1 << 20  # of a text beside an image
 
-_VARIABLE = re.compile(r"\{([A-Za-z_]\w*)\}")
+_MARK = re.compile(r"\{\{|\}\}|\{([A-Za-z_]\w*)\}")
 
 
 def variables(text: str) -> tuple[str, ...]:
     """The variables of a text, each once."""
-    return tuple(dict.fromkeys(_VARIABLE.findall(text)))
+    return tuple(dict.fromkeys(name for _, name in _pieces(text) if name))
 
 
-def fill(text: str, item: Item, extension: str = ".txt") -> str:
+def fill(text: str, item: Item, extension: str = ".txt", known: Collection[str] | None = None) -> str:
     """The text for one image: `{name}` is its file name without suffix, `{dir}` the folder it is in, `{caption}` the
-    caption it came with, `{...}` the value of a column. Other braces stay.
+    caption it came with, `{...}` the value of a column. `{{` and the `}}` that belongs to it become single braces, and
+    what they enclose is still filled in. Other braces stay.
 
     Args:
       extension: of the text file beside a local image that `{caption}` falls back to; without one it is empty.
+      known: columns; braces around any other name are text. None: every name is a column's.
 
     Raises:
       EntryError: the image has no such column.
     """
-    if "{" not in text:
-        return text
 
-    def value(found: re.Match[str]) -> str:
-        name = found[1]
+    def value(name: str) -> str:
         if name == "caption":
             return original_caption(item) or _beside(item, extension)
         if name in item.columns:
@@ -46,9 +48,31 @@ def fill(text: str, item: Item, extension: str = ".txt") -> str:
             return posixpath.splitext(posixpath.basename(item.key))[0]
         if name == "dir":
             return posixpath.basename(posixpath.dirname(item.path.partition("#")[0]))
-        raise EntryError(item.key, "bad-entry", f"no column {name!r}, which {text!r} needs")
+        raise EntryError(item.key, "bad-entry", f"no column {name!r}, which {text[:_SHOWN]!r} needs")
 
-    return _VARIABLE.sub(value, text)
+    return "".join(value(name) if name and is_variable(name, known) else piece for piece, name in _pieces(text))
+
+
+def is_variable(name: str, known: Collection[str] | None) -> bool:
+    """Whether `{name}` stands for something; `known` as in `fill`."""
+    return known is None or name in OWN or name in known
+
+
+def _pieces(text: str) -> list[tuple[str, str]]:
+    """(what stands there, its name if it may be a variable), the doubled braces made single ones."""
+    pieces: list[tuple[str, str]] = []
+    opened: list[int] = []  # places of `{{` that have no `}}` yet
+    end = 0
+    for found in _MARK.finditer(text):
+        pieces.append((text[end : found.start()], ""))
+        end, mark = found.end(), found[0]
+        if mark == "{{":
+            opened.append(len(pieces))
+        elif mark == "}}" and opened:
+            pieces[opened.pop()] = "{", ""
+            mark = "}"
+        pieces.append((mark, found[1] or ""))
+    return [*pieces, (text[end:], "")]
 
 
 def original_caption(item: Item) -> str:
@@ -57,9 +81,11 @@ def original_caption(item: Item) -> str:
 
 
 def _beside(item: Item, extension: str) -> str:
-    if not item.local:
-        return ""
+    path = Path(with_extension(item.path, extension))
     try:
-        return Path(with_extension(item.path, extension)).read_text(encoding="utf-8").strip()
+        if not item.local or not path.is_file():  # a pipe would block
+            return ""
+        with path.open("rb") as file:
+            return file.read(_LARGEST).decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError):
         return ""

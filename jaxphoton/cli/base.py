@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import stat
 import sys
 from typing import NoReturn
 
@@ -11,6 +13,8 @@ from absl import flags
 from absl.flags import argparse_flags
 
 OK, FATAL, SOME_FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+
+_LARGEST_TEXT = 1 << 20
 
 
 class CommandError(Exception):
@@ -26,7 +30,7 @@ class CommandParser(argparse_flags.ArgumentParser):
     def __init__(self, *, flagfile: bool = True, **kwargs):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         # A registry of its own: absl's global one holds flags of every imported library.
-        registry = flags.FlagValues() if flagfile else None
+        registry = _FlagFiles() if flagfile else None
         super().__init__(inherited_absl_flags=registry, allow_abbrev=False, add_help=False, **kwargs)
         self.add_argument("-h", "--help", action="help", help="show this help and exit")
         if flagfile:
@@ -43,6 +47,69 @@ class CommandParser(argparse_flags.ArgumentParser):
         """Exits with 1: argparse's 2 means here that some images failed."""
         self.print_usage(sys.stderr)
         self.exit(FATAL, f"{self.prog}: {message}\n")
+
+
+class _FlagFiles(flags.FlagValues):
+    """Reads the files of `--flagfile` as all text files of the command line are read."""
+
+    def _get_flag_file_lines(self, filename: str, parsed_file_stack: list[str] | None = None) -> list[str]:
+        opened = [] if parsed_file_stack is None else parsed_file_stack
+        if filename in opened:
+            raise flags.Error(f"--flagfile {filename}: it names itself")
+        try:
+            text = read_text(filename, "--flagfile")
+        except CommandError as error:
+            raise flags.Error(str(error)) from error
+        found: list[str] = []
+        for line in map(str.strip, text.split("\n")):
+            if line.startswith(("--flagfile=", "-flagfile=")):
+                inner = os.path.expanduser(line.partition("=")[2].strip())
+                found += self._get_flag_file_lines(inner, [*opened, filename])
+            elif line and not line.startswith(("#", "//")):
+                found.append(line)
+        return found
+
+
+def read_text(path: str | os.PathLike, option: str) -> str:
+    """The file that an option names: UTF-8, with or without a byte order mark; all ends of lines become "\\n".
+
+    Raises:
+      CommandError: it is not such a file, cannot be read, or is larger than 1 MiB; the message names the option.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block, a device never end
+            raise CommandError(f"{option} {path}: not a regular file")
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST_TEXT + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise CommandError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > _LARGEST_TEXT:
+        raise CommandError(f"{option} {path}: larger than 1 MiB")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # UTF-16 of plain letters decodes, with a NUL behind each
+        raise CommandError(f"{option} {path}: not UTF-8 text")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def plain(text: str) -> str:
+    """An argparse type: a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("not UTF-8 text") from None
+    return text
+
+
+def asked(text: str) -> str:
+    """An argparse type: a text in which there is something to see."""
+    from jaxphoton.batch.quality import blank
+
+    if blank(text):
+        raise argparse.ArgumentTypeError("must not be empty")
+    return plain(text)
 
 
 def number(kind: type, low: float, high: float = math.inf, *, above: bool = False):

@@ -43,11 +43,10 @@ def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], *
     from jaxphoton.batch.existing import ExistingTexts
     from jaxphoton.batch.exports import ExportOptions
     from jaxphoton.batch.sources import Selection, SourceOptions, open_source, parse_shard
-    from jaxphoton.batch.sources.files import Files, OneFile
-    from jaxphoton.batch.sources.lists import TextList
     from jaxphoton.batch.sources.retry import RetryPolicy
     from jaxphoton.batch.tasks import Plan
     from jaxphoton.batch.variables import CAPTION_COLUMNS
+    from jaxphoton.messages import listed
 
     try:
         plan = Plan(tasks(), settings_of(args), extension=args.extension, **texts)
@@ -65,8 +64,10 @@ def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], *
             RetryPolicy(args.timeout, args.retries),
         )
         source = open_source(args.input, columns)
-        if plan.columns and type(source) in (Files, OneFile, TextList):
-            raise CommandError(f"{{{plan.columns[0]}}} is a column, and these images have none")
+        if plan.columns:
+            plan = plan.over(source.columns(plan.columns))
+            if plan.plain_words:
+                _say(args, f"no variables, so left as they are: {listed(f'{{{word}}}' for word in plan.plain_words)}")
         if args.dry_run:
             return dry_run(args, plan, source, selection)
         check_output(args, plan, places, source)

@@ -6,7 +6,15 @@ import argparse
 import re
 from pathlib import Path
 
-from jaxphoton.cli.base import CommandParser, add_model_options, add_sampling_options, number
+from jaxphoton.cli.base import (
+    CommandError,
+    CommandParser,
+    add_model_options,
+    add_sampling_options,
+    asked,
+    number,
+    read_text,
+)
 from jaxphoton.cli.tracing import add_trace_options
 
 IMAGE_SUFFIX = ("keep", "jpg")
@@ -176,6 +184,11 @@ def text_of(text: str | None, file: Path | None) -> str | None:
     """A prompt given as it is, or in a file.
 
     Raises:
-      OSError: the file cannot be read.
+      CommandError: the file cannot be read, or there is nothing in it.
     """
-    return file.read_text(encoding="utf-8").strip() if file is not None else text
+    if file is None:
+        return text
+    try:
+        return asked(read_text(file, "--prompt-file").strip())
+    except argparse.ArgumentTypeError as error:
+        raise CommandError(f"--prompt-file {file}: {error}") from error

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxphoton.cli.base import CommandError, number
+from jaxphoton.cli.base import asked, number, plain
 from jaxphoton.cli.batch_options import BATCH_HELP, add_batch_options, text_of
 
 EPILOG = f"""\
 {BATCH_HELP}
 texts:
-  --prompt, --prefix and --suffix may have variables: {{name}} (the file name without suffix), {{dir}} (its folder),
-  {{caption}} (the caption that came with the image), and the name of any column of a list, table or tar.
+  --prompt, --prefix, --suffix and the texts of --tasks may have variables: {{name}} (the file name without suffix),
+  {{dir}} (its folder), {{caption}} (the caption that came with the image), and the name of any column of a list, table
+  or tar. Braces around anything else stay; {{{{name}}}} is the text {{name}}.
 
 examples:
   jaxphoton caption photos/ --out captions.jsonl
@@ -34,15 +35,16 @@ def add_parser(subparsers) -> None:
     group = parser.add_argument_group("what to ask")
     group.add_argument("--length", choices=lengths, default="normal", help="how much to say (default: normal)")
     prompt = group.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt", metavar="TEXT", help="ask for the caption in these words")
+    prompt.add_argument("--prompt", type=asked, metavar="TEXT", help="ask for the caption in these words")
     prompt.add_argument("--prompt-file", type=Path, metavar="FILE", help="the same, from a file")
-    group.add_argument("--prefix", default="", metavar="TEXT", help="put before every caption")
-    group.add_argument("--suffix", default="", metavar="TEXT", help="put behind every caption")
+    group.add_argument("--prefix", type=plain, default="", metavar="TEXT", help="put before every caption")
+    group.add_argument("--suffix", type=plain, default="", metavar="TEXT", help="put behind every caption")
     group.add_argument(
         "--captions-per-image", type=number(int, 1), default=1, metavar="N", help="needs a --temperature (default: 1)"
     )
     group.add_argument(
         "--tasks",
+        type=asked,
         metavar="LIST",
         help='ask several things of one encoding: "caption,query:Is it day?,detect:car"',
     )
@@ -53,14 +55,11 @@ def run(args) -> int:
     from jaxphoton.batch.tasks import Task, parse_tasks
     from jaxphoton.cli.batch import run_batch
 
-    try:
-        prompt = text_of(args.prompt, args.prompt_file)
-    except OSError as error:
-        raise CommandError(f"--prompt-file {args.prompt_file}: {error.strerror}") from error
+    prompt = text_of(args.prompt, args.prompt_file)
     caption = Task("caption", text=prompt or "", length=args.length)
     return run_batch(
         args,
-        lambda: parse_tasks(args.tasks, {"caption": caption}) if args.tasks else (caption,),
+        lambda: parse_tasks(args.tasks, {"caption": caption}) if args.tasks is not None else (caption,),
         captions=args.captions_per_image,
         prefix=args.prefix,
         suffix=args.suffix,

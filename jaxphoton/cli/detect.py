@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from jaxphoton.cli.base import asked
 from jaxphoton.cli.batch_options import BATCH_HELP, add_batch_options
 
 EPILOG = f"""\
 {BATCH_HELP}
   "objects" is a list of {{x_min, y_min, x_max, y_max}}, as fractions of the width and height.
   The object may have variables: {{name}}, {{dir}}, {{caption}}, and the name of any column of a list, table or tar.
+  Braces around anything else stay; {{{{name}}}} is the text {{name}}.
 
 examples:
   jaxphoton detect street.png --object car
@@ -24,7 +26,7 @@ def add_parser(subparsers) -> None:
         epilog=EPILOG,
     )
     group = parser.add_argument_group("what to ask")
-    group.add_argument("--object", required=True, metavar="TEXT", help="what to find")
+    group.add_argument("--object", type=asked, required=True, metavar="TEXT", help="what to find")
     add_batch_options(parser, objects=True)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 
+from jaxphoton.cli.base import asked
 from jaxphoton.cli.batch_options import BATCH_HELP, add_batch_options
 
 EPILOG = f"""\
 {BATCH_HELP}
   The question may have variables: {{name}}, {{dir}}, {{caption}}, and the name of any column of a list, table or tar.
+  Braces around anything else stay; {{{{name}}}} is the text {{name}}.
 
 examples:
   jaxphoton query cat.jpg --question "What colour is the cat?"
@@ -25,7 +27,7 @@ def add_parser(subparsers) -> None:
         epilog=EPILOG,
     )
     group = parser.add_argument_group("what to ask")
-    group.add_argument("--question", required=True, metavar="TEXT", help="what to ask about every image")
+    group.add_argument("--question", type=asked, required=True, metavar="TEXT", help="what to ask about every image")
     group.add_argument(
         "--reasoning",
         action=argparse.BooleanOptionalAction,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxphoton.cli.base import asked
 from jaxphoton.cli.batch_options import BATCH_HELP, add_batch_options
 
 EPILOG = f"""\
@@ -9,6 +10,7 @@ EPILOG = f"""\
   "bbox" is {{x_min, y_min, x_max, y_max}} as fractions of the width and height, "path" an SVG path in it, as
   fractions of the box. "parse_error" says why there is no box or no whole path.
   The object may have variables: {{name}}, {{dir}}, {{caption}}, and the name of any column of a list, table or tar.
+  Braces around anything else stay; {{{{name}}}} is the text {{name}}.
 
 Moondream 3 can do this; Moondream 2 and the small model inside the package cannot.
 
@@ -26,7 +28,7 @@ def add_parser(subparsers) -> None:
         epilog=EPILOG,
     )
     group = parser.add_argument_group("what to ask")
-    group.add_argument("--object", required=True, metavar="TEXT", help="what to outline")
+    group.add_argument("--object", type=asked, required=True, metavar="TEXT", help="what to outline")
     add_batch_options(parser)
 
 

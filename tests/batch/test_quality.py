@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.batch.quality import FLAGS, WARNINGS, flags, repeats
+from jaxphoton.batch.quality import FLAGS, WARNINGS, blank, flags, repeats
 
 REPEATING = (
     "no no no no",
@@ -18,6 +18,32 @@ REPEATING = (
     "aaaaaaaaaaaa",
     "一只猫一只猫一只猫",
     "long before it starts, it goes: la la la la",
+    "a cat a cat a cat",
+    "A cat. A cat. A cat. A cat.",
+    "gate 1, gate 1, gate 1, gate 1",
+    "0 0 0 0 0 0 0 0 0 0",
+    "1, 1, 1, 1, 1, 1, 1, 1",
+    "0" * 100,
+    "3.14141414141414141414141414141414141414141414141414",
+    "!" * 8,
+    "." * 100,
+    "_" * 80,
+    "-=-" * 40,
+    "!\n" * 30,
+    "\ufffd" * 40,
+    "\U0001f408" * 20,
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467" * 20,
+    "\u0301" * 50,
+    "A cat on a mat" + "!" * 300,
+    "A cat on a mat " + "1 2 " * 300,
+    "\u200b!\u200b" * 30,
+    "ha\u200bhaha" * 6,
+    "猫" * 30,
+    "。" * 30,
+    "这是一只可爱的小猫咪。" * 3,
+    "แมวน่ารัก" * 3,
+    "बिल्ली बैठी है, बिल्ली बैठी है, बिल्ली बैठी है",
+    "고양이가 앉아 있다. " * 3,
 )
 NOT_REPEATING = (
     "",
@@ -25,12 +51,37 @@ NOT_REPEATING = (
     "no no no",
     "a red car, a blue car, a green car, a white car, a black car",
     "very, very tall; a dog and a dog",
-    "0 0 0 0 0 0 0 0 0 0",
     "..................... ---- ---- ---- ----",
     "| | | | | |",
     "word1 word2 word3 word4 word5 word6",
     "10000000000000 grams",
     "一只猫和一只狗和一只鸟",
+    "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12",
+    "gate 1, gate 2, gate 3, gate 4, gate 5, gate 6, gate 7, gate 8, gate 9",
+    "Player 1 scores, player 2 scores, player 3 scores, player 4 scores",
+    "x = 1, y = 1, z = 1",
+    "- milk\n- bread\n- eggs\n- tea\n- rice\n- beans\n- salt\n- oil\n- soap",
+    "| a | b |\n|---|---|\n| yes | no |\n| yes | no |\n| no | yes |",
+    "+" + "------+" * 9 + "\n| name | size | cost | tax | sum | date | by | to | at |",
+    "Chapter 1 ........................................ 5\nChapter 2 ........................................ 17",
+    "Name: ____________________ Date: ____________________",
+    "again and again and again",
+    "bye bye, ha ha ha!",
+    "GOAL!!!!!!!!",
+    "Rated \u2605\u2605\u2605\u2605\u2605",
+    "So funny \U0001f602\U0001f602\U0001f602\U0001f602\U0001f602",
+    "The serial number is 0000000000000001.",
+    "00000000",
+    "0.3333333333333333",
+    "#ffffff",
+    "१ २ ३ ४ ५",
+    "का की के को कि",
+    "3 x 3 x 3",
+    "10 cm by 10 cm by 10 cm",
+    "ドキドキ",
+    "caf\ufffd",
+    "1234-5678-1234-5678",
+    "https://a.example/b/c/b/c",
 )
 
 
@@ -56,6 +107,62 @@ def test_three_in_a_row_are_found_anywhere(unit, around):
 @given(DISTINCT)
 def test_two_in_a_row_are_not_enough(unit):
     assert not repeats(" ".join(unit * 2))
+
+
+UNITS = st.one_of(
+    st.text("!?.,;:_-=*#~^%&@$|/\\\\<>()[]{}\"'\ufffd\u2026\u3002\uff01\U0001f408\u2605", min_size=1, max_size=8),
+    st.lists(st.integers(0, 99), min_size=1, max_size=4).map(lambda found: " ".join(map(str, found)) + " "),
+    st.text("0123456789", min_size=1, max_size=4),
+    st.text("猫犬鳥魚花", min_size=1, max_size=8),
+    st.text("abcdefghij", min_size=1, max_size=8),
+    DISTINCT.map(lambda words: " ".join(words) + ", "),
+)
+UNSEEN = st.text(
+    "\u200b\u200c\u200d\u2060\ufeff\u00ad\u2800\u3164\ufe0f\x00\x1f\x7f \n\t\u3000\u2028\U000e0041", max_size=60
+)
+
+
+@given(UNITS, st.text("\u200b\u200c\u2060\ufeff\u00ad\u3164", max_size=3))
+def test_a_text_that_is_nothing_but_a_loop_repeats_itself(unit, unseen):
+    assert repeats(unseen.join([unit] * 60))
+    assert flags([{"task": "caption", "caption": unit * 60}]) == ("repeated",)
+
+
+@given(UNSEEN)
+def test_a_text_in_which_nothing_can_be_seen_is_empty(text):
+    assert flags([{"task": "query", "answer": text}]) == ("empty",)
+    assert blank(text) and not blank(text + "a")
+
+
+WORDS = st.lists(st.text("abcdefghijklmnopqrstuvwxyzäöü", min_size=1, max_size=9), min_size=2, max_size=40, unique=True)
+
+
+@given(WORDS, st.sampled_from([" ", ", ", ". ", "\n- ", " | ", "; ", "!\n", "... ", " (1) "]))
+def test_honest_lists_and_sentences_do_not_repeat_themselves(words, between):
+    assert not repeats(between.join(word for word in words if len(set(word)) > 1 or len(word) < 4))
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=60, unique=True), st.sampled_from([", ", " ", "\n", "; "]))
+def test_numbers_that_differ_do_not_repeat(numbers, between):
+    assert not repeats(between.join(map(str, numbers)))
+    assert not repeats(between.join(f"row {number}" for number in numbers))
+
+
+@given(st.integers(2, 6), st.integers(2, 6), st.data())
+def test_tables_do_not_repeat(columns, rows, data):
+    cells = data.draw(
+        st.lists(
+            st.text("abcdefgh0123456789", min_size=1, max_size=6),
+            min_size=columns * rows,
+            max_size=columns * rows,
+            unique=True,
+        )
+    )
+    border = "+" + "--------+" * columns
+    lines = [border]
+    for row in range(rows):
+        lines += ["|" + "|".join(f"{cell:^8}" for cell in cells[row * columns : (row + 1) * columns]) + "|", border]
+    assert not repeats("\n".join(lines))
 
 
 def test_flags():

@@ -122,11 +122,6 @@ def test_columns_are_variables_and_an_entry_without_one_fails_alone(model, folde
         assert {record.org_caption for record in reader.records()} == {"old", ""}
 
 
-def test_a_variable_that_no_image_can_have_is_fatal(model, folder, capsys):
-    assert main(["caption", str(folder), "--prompt", "What is {nmae}?"]) == 1
-    assert "nmae" in capsys.readouterr().err
-
-
 def test_equal_files_are_asked_about_once(model, folder, tmp_path):
     root = make_folder(tmp_path / "many", ["x.png", "y.png", "z.png"])
     for name in ("x2.png", "x3.png", "sub/x4.png"):

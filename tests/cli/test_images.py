@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from jaxphoton.batch.reading import JournalReader
-from jaxphoton.cli.base import CommandError
 from jaxphoton.cli.images import find_images
 from jaxphoton.cli.main import main
 from jaxphoton.engine.memory import whole_pages

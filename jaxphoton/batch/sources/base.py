@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from jaxphoton.batch.keymap import KeyMap, digest
@@ -13,6 +13,10 @@ from jaxphoton.batch.sources.retry import RETRY, RetryPolicy
 from jaxphoton.batch.sources.skipped import Skipped
 
 Wanted = Callable[[str], bool]
+
+
+# Entries that are looked at to find the names of columns.
+LOOKED_AT = 100
 
 
 class EndOfSelection(Exception):
@@ -103,6 +107,14 @@ class Source(ABC):
         It reads names, line ends or footers and no image: for a long folder listing, call it from a thread.
         """
         return None
+
+    def columns(self, needed: Collection[str]) -> tuple[str, ...]:
+        """Names of columns, as far as the first few entries show them; () where entries have none.
+
+        Args:
+          needed: once these are found, no further entry is looked at.
+        """
+        return ()
 
     def shard(self, index: int, count: int) -> Source | None:
         """Whole containers for shard `index` of `count`; None where a shard must pick single keys."""

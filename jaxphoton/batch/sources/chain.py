@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from jaxphoton.batch.sources.base import Seen, Source, Wanted, count_keys, every
@@ -42,6 +42,9 @@ class Chain(Source):
             else:
                 yield from self._entries(source, prefix, seen, wanted)
             self.skipped.add(source.skipped)
+
+    def columns(self, needed: Collection[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for source in self._sources for name in source.columns(needed)))
 
     def count(self) -> int | None:
         return None if any(source.count() is None for source in self._sources) else count_keys(self)

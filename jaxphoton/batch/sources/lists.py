@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import IO, Any
 
 from jaxphoton.batch.errors import SourceError
-from jaxphoton.batch.sources.base import Seen, Source, SourceOptions, Wanted, count_keys, every
+from jaxphoton.batch.sources.base import LOOKED_AT, Seen, Source, SourceOptions, Wanted, count_keys, every
 from jaxphoton.batch.sources.files import file_item
 from jaxphoton.batch.sources.item import Item, broken
 from jaxphoton.batch.sources.patterns import stem_of
@@ -106,6 +108,15 @@ class JsonLines(TextList):
     """
 
     plain = False
+
+    def columns(self, needed: Collection[str]) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for _, line in islice(self._lines(), LOOKED_AT):
+            with suppress(ValueError):
+                found |= dict.fromkeys(_object(line or ""))
+            if found.keys() >= set(needed):
+                break
+        return tuple(found)
 
     def _entry(self, number: int, line: str, seen: Seen, wanted: Wanted) -> Iterator[Item]:
         where, path = self._line(number), self._where(number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,6 +49,7 @@ class Parquet(Containers):
         super().__init__(paths, options)
         try:
             with _open(paths[0], options.retry) as table:
+                self._names = tuple(table.schema_arrow.names)
                 _Columns(table.schema_arrow, options)
         except SourceError:
             raise
@@ -68,6 +69,9 @@ class Parquet(Containers):
                 if wanted(name):
                     reason = "corrupt" if isinstance(error, (_arrow().ArrowException, ValueError)) else "unreadable"
                     yield broken(name, path, reason, f"cannot be read as parquet: {error}")
+
+    def columns(self, needed: Collection[str]) -> tuple[str, ...]:
+        return self._names
 
     def count(self) -> int | None:
         if any(is_remote(path) for _, path in self.parts):

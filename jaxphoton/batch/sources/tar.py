@@ -6,12 +6,14 @@ import functools
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import IO, Any
 
 from jaxphoton.batch.errors import EntryError, SourceError
 from jaxphoton.batch.sources.archive import Sample, read_member, samples
-from jaxphoton.batch.sources.base import EndOfSelection, Seen, SourceOptions, Wanted, every
+from jaxphoton.batch.sources.base import LOOKED_AT, EndOfSelection, Seen, SourceOptions, Wanted, every
 from jaxphoton.batch.sources.containers import Containers
 from jaxphoton.batch.sources.item import Item, broken
 from jaxphoton.batch.sources.skipped import Skipped
@@ -41,6 +43,19 @@ class Tar(Containers):
             raise SourceError(f"{paths[0]}: cannot be read as tar: {error}") from error
         if empty:
             raise SourceError(f"{paths[0]}: the tar is empty")
+
+    def columns(self, needed: Collection[str]) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        name, path = self.parts[0]
+        # What is damaged is said when its turn comes.
+        with suppress(Exception), open_tar(path, self._options.retry) as file:
+            for sample in islice(samples(file, whole=False), LOOKED_AT):
+                found |= dict.fromkeys(sample.members)
+                if "json" in sample.members and not found.keys() >= set(needed):
+                    found |= dict.fromkeys(json_object(read_member(file, sample.members["json"], _TEXT_BYTES)))
+                if found.keys() >= set(needed):
+                    break
+        return tuple(found)
 
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
         self.skipped = Skipped()

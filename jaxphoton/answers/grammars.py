@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from jaxphoton.answers.choices import choices_grammar, read_choices
+from jaxphoton.answers.finite import without_endless
+from jaxphoton.answers.normal import Normal
+from jaxphoton.answers.schema import SchemaError, schema_text
+from jaxphoton.answers.verdict import Verdict
+from jaxphoton.answers.writer import Spelling, Written
 from jaxphoton.config import TokenizerConfig
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.skills.automaton import pack_bits
 from jaxphoton.skills.constraint import Constraint, MakeConstraint
 
 CHECKED = 16  # restrictions kept: a run asks the same of every image
+# How a document is written. Free white space is what a model that has lost its way would never leave; without \\u every
+# text has one spelling, so that equal keys are equal bytes.
+AS_WRITTEN: Any = {"whitespace_flexible": False, "json_allowed_escapes": 'nrbtf\\"'}
 FAULT_LENGTH = 400  # characters of llguidance's messages, which can quote a whole grammar
 
 
@@ -23,14 +31,17 @@ class AnswerGrammars:
     """Compiles restrictions for one tokenizer.
 
     Raises:
-      ImportError: llguidance is not installed.
+      ImportError: llguidance or jsonschema is not installed.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, config: TokenizerConfig):
         try:
+            import jsonschema  # noqa: F401
             from llguidance import LLTokenizer
         except ImportError as error:
-            raise ImportError("schema and choices need llguidance: pip install 'jaxphoton[grammar]'") from error
+            raise ImportError(
+                "schema and choices need llguidance and jsonschema: pip install 'jaxphoton[grammar]'"
+            ) from error
         self._config = config
         self._compiled = lru_cache(CHECKED)(self._compile)
         self._tokenizer = LLTokenizer(_unspeakable(tokenizer), n_vocab=vocab_size, eos_token=config.eos_id)
@@ -47,26 +58,66 @@ class AnswerGrammars:
         Raises:
           TypeError, ValueError: a restriction that cannot be used, with its fault.
         """
-        matcher = self._compiled(*_hashable(restriction))
+        begin = self._compiled(*_hashable(restriction))
 
         def make() -> Constraint:
-            answer = _Matched(matcher.deep_copy(), self._text)
+            answer = begin()
             return _AfterReasoning(answer, self._config.answer_id, self._going_on) if reasoning else answer
 
         return make
 
-    def _compile(self, kind: str, value: Any) -> Any:
+    def _compile(self, kind: str, value: Any) -> MakeConstraint:
         from llguidance import LLMatcher
 
         if kind == "choices":
-            grammar = LLMatcher.grammar_from_lark(choices_grammar(value))
-        else:
-            # One way to write a document: free white space is what a model that has lost its way would never leave.
-            grammar = LLMatcher.grammar_from_json_schema(value, overrides={"whitespace_flexible": False})
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
+            matcher = self._matcher(kind, LLMatcher.grammar_from_lark(choices_grammar(value)))
+            return lambda: _Matched(matcher.deep_copy(), self._text)
+        root = json.loads(value)
+        try:
+            return self._compile_schema(root)
+        except RecursionError:
+            raise SchemaError("its references are nested too deep") from None
+
+    def _compile_schema(self, root: Any) -> MakeConstraint:
+        normal, verdict = Normal(root), Verdict(root)
+        try:
+            matcher = self._schema_matcher(normal.schema)
+        except ValueError:
+            # If it works open, the error is not the schema's.
+            self._schema_matcher(Normal(root, closed=False).schema)
+            raise SchemaError(
+                "no answer is valid without keys that are not declared; say additionalProperties"
+            ) from None
+        if normal.one_of:
+            # Whether branches exclude one another is seen before they are closed: a branch that says less than its
+            # answers show would hold those of the other too.
+            self._schema_matcher(Normal(root, closed=False).schema)
+        matched = partial(_Matched, text=self._text)
+        return lambda: Written(
+            matched(matcher.deep_copy()), self._spelling, self._config.eos_id, normal.free_keys, verdict
+        )
+
+    def _schema_matcher(self, schema: Any) -> Any:
+        from llguidance import LLMatcher
+
+        schema = without_endless(schema)
+        if schema is False:
+            raise SchemaError("no answer can be valid, or none would ever end")
+        schema = {} if schema is True else schema
+        return self._matcher("schema", LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=AS_WRITTEN))
+
+    def _matcher(self, kind: str, grammar: str) -> Any:
+        from llguidance import LLMatcher, LLParserLimits
+
+        limits = LLParserLimits(verbose_errors=False)
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         if matcher.is_error():
             raise ValueError(f"setting {kind} cannot be used: {matcher.get_error()[:FAULT_LENGTH]}")
         return matcher
+
+    @cached_property
+    def _spelling(self) -> Spelling:
+        return Spelling([self._tokenizer.decode_bytes([index]) for index in range(self._tokenizer.vocab_size)])
 
 
 def _unspeakable(tokenizer: Tokenizer) -> str:
@@ -92,11 +143,7 @@ def _unspeakable(tokenizer: Tokenizer) -> str:
 
 def _hashable(restriction: Mapping[str, Any]) -> tuple[str, Any]:
     ((kind, value),) = restriction.items()
-    if kind == "choices":
-        return kind, read_choices(value)
-    if not isinstance(value, Mapping):
-        raise TypeError(f"setting schema must be a JSON schema as a mapping, not {type(value).__name__}")
-    return kind, json.dumps(value)
+    return kind, read_choices(value) if kind == "choices" else schema_text(value)
 
 
 class _Matched:

@@ -11,13 +11,17 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from jaxphoton.batch.errors import ExportError, JournalError
 from jaxphoton.batch.record import Header, Record
 from jaxphoton.batch.report import ReportOptions, write_report
 from jaxphoton.batch.report.entries import link
+from jaxphoton.batch.report.outlines import outline
 from jaxphoton.batch.sources import open_source
+from jaxphoton.skills.segment import ARITY
 from tests.batch.rig import HEADER, caption, make_folder, make_journal, make_tar, picture
 
 HOSTILE = (
@@ -127,7 +131,8 @@ def test_boxes_and_points(tmp_path):
         {"task": "detect", "object": "cat", "objects": [inside, outside, broken, 7]},
         {"task": "detect", "object": "dog", "objects": []},
         {"task": "point", "object": "cat", "points": [{"x": 0.5, "y": 0.123456}, {"x": float("inf"), "y": 0}]},
-        {"task": "segment", "object": "cat", "path": "M 0 0", "bbox": inside},
+        {"task": "segment", "object": "cat", "path": "M 0 0 1 0.5 z", "bbox": inside},
+        {"task": "segment", "object": "cat", "path": "", "bbox": None, "parse_error": "no box"},
     )
     page = report(tmp_path, [Record("k", "ok", results=results, ms={"read": float("nan"), "decode": 2.5})])
     entry = page.entries["k"]
@@ -136,9 +141,51 @@ def test_boxes_and_points(tmp_path):
         [],
         None,
         [[0.25, 0, 0.5, 1]],
+        [],
     ]
-    assert [result["points"] for result in entry["results"]] == [None, None, [[0.5, 0.1235]], None]
+    assert [result["points"] for result in entry["results"]] == [None, None, [[0.5, 0.1235]], None, None]
+    drawn = [["M", 0, 0], ["L", 1, 0.5], ["z"]]
+    assert [result["outline"] for result in entry["results"]] == [None, None, None, drawn, None]
+    assert page.data["objects"] == [["cat", 7]]
     assert entry["ms"] == 2.5 and page.data["ms"] == [["decode", 2.5]]
+
+
+@pytest.mark.parametrize(
+    ("path", "drawn"),
+    [
+        ("M 0 0 L 0.5 1 Z", [["M", 0, 0], ["L", 0.5, 1], ["Z"]]),
+        ("m0,0-.5.25h1e-1V2", [["m", 0, 0], ["l", -0.5, 0.25], ["h", 0.1], ["V", 2]]),
+        ("M 0 0 C 0 0 1 1 1 0 S 1 1 0 1", [["M", 0, 0], ["C", 0, 0, 1, 1, 1, 0], ["S", 1, 1, 0, 1]]),
+        ("M 0 0 A 0.5 0.25 30 0 1 1 1", [["M", 0, 0], ["A", 0.5, 0.25, 30, 0, 1, 1, 1]]),
+        # Up to the first fault.
+        ("M 0 0 L 1 1 L 1", [["M", 0, 0], ["L", 1, 1]]),
+        ("M 0 0 L 1 1 X 3", [["M", 0, 0], ["L", 1, 1]]),
+        ('M 0 0 L 1 1"/><script>alert(1)</script>', [["M", 0, 0], ["L", 1, 1]]),
+        ("M 0 0 L 1 1 L 1e99 0", [["M", 0, 0], ["L", 1, 1]]),
+        ("M 0 0 A 1 1 0 2 1 1 1", None),
+        ("L 1 1", None),
+        ("M 0 0 Z", None),
+        ("1 2 3", None),
+        ("M NaN Infinity L 1 1", None),
+        ("M 0 0 Z 1 1", None),
+        ("", None),
+        (None, None),
+        (["M"], None),
+        ("url(javascript:alert(1))", None),
+    ],
+)
+def test_outlines_are_commands_and_numbers(path, drawn):
+    assert outline(path) == drawn
+
+
+@given(st.text('MmLlHhVvCcSsQqTtAaZzeEXx0123456789.,+- \n<"', max_size=80))
+def test_whatever_a_path_holds_its_outline_can_be_drawn(text):
+    for command, *numbers in outline(text) or ():
+        assert len(numbers) == ARITY[command] and all(abs(number) <= 360 for number in numbers)
+
+
+def test_a_long_path_is_cut():
+    assert len(outline("M 0 0" + " L 1 1" * 100_000) or ()) == 10_000
 
 
 def test_flags_and_notes(tmp_path):

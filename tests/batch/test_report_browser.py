@@ -30,6 +30,7 @@ SWITCHES = (
     "window-size=1200,900",
 )
 ALERT = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
+RIGHT = {"x_min": 0.5, "y_min": 0.0, "x_max": 1.0, "y_max": 1.0}
 ODD = {
     "cut.png": ("A very long story about a red fox that", "length", ()),
     "empty.png": ("", "stop", ()),
@@ -64,6 +65,12 @@ def records(folder):
         {"task": "point", "object": "eye", "points": [{"x": 0.25, "y": 0.5}]},
     )
     yield Record("boxes.png", "ok", path=str(folder / "image.png"), results=found)
+    # A triangle over the left half of the box, which is the right half of the picture.
+    shape = {"task": "segment", "object": "kite", "path": "M 0 0 L 0.5 0.5 0 1 Z", "bbox": RIGHT}
+    yield Record("outline.png", "ok", path=str(folder / "image.png"), results=(shape,))
+    broken = shape | {"path": 'M 0 0 L 1 1"/><image href="https://example.org/x" onload="document.title=1"/>'}
+    unknown = shape | {"path": "", "parse_error": "no path"}
+    yield Record("outlines.png", "ok", path=str(folder / "image.png"), results=(broken, unknown))
     yield Record("gone.png", "failed", path="/nowhere/gone.png", reason="not-found", fault="no such file")
     yield Record("bad.png", "failed", reason="corrupt", fault="damaged <b>data</b>")
 
@@ -117,17 +124,17 @@ def view(browser, address):
     browser.get(address)
     yield View(browser)
     assert browser.get_log("browser") == []  # no error, and nothing the policy refused
-    assert browser.title == "jaxphoton: 109 images"
+    assert browser.title == "jaxphoton: 111 images"
 
 
 def test_cards_come_as_they_are_needed(view):
-    assert view.count() == "109 images"
+    assert view.count() == "111 images"
     assert view.keys()[:2] == ["img0.png", "img1.png"]
-    assert len(view.keys()) < 109
+    assert len(view.keys()) < 111
     for _ in range(4):
         view.run("window.scrollTo(0, document.body.scrollHeight)")
         view.driver.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
-    assert len(view.keys()) == 109
+    assert len(view.keys()) == 111
 
 
 @pytest.mark.parametrize(
@@ -144,10 +151,10 @@ def test_cards_come_as_they_are_needed(view):
 def test_filters(view, name, keys):
     view.filter(name)
     assert view.keys() == keys
-    assert view.count() == f"{len(keys)} of 109 images"
+    assert view.count() == f"{len(keys)} of 111 images"
     assert view.one(f"[data-filter={name}]").get_attribute("aria-pressed") == "true"
     view.filter("all")
-    assert view.count() == "109 images"
+    assert view.count() == "111 images"
 
 
 def test_the_shortest_come_with_the_shortest_first(view):
@@ -198,9 +205,9 @@ def test_rows_of_the_overview_select(view):
     assert view.keys() == ["bad.png"] and "reason: corrupt" in view.one("#detail").text
     assert view.one(".fault").text == "damaged <b>data</b>"
     view.one("#detail button").click()
-    assert view.count() == "109 images"
+    assert view.count() == "111 images"
     view.run("arguments[0].click()", view.one("[data-kind=opening][data-value='plain text w0']"))
-    assert view.count() == "100 of 109 images"
+    assert view.count() == "100 of 111 images"
     view.run("arguments[0].click()", view.one("[data-kind=object][data-value=eye]"))
     assert view.keys() == ["boxes.png"]
 
@@ -222,12 +229,35 @@ def test_boxes_and_points_lie_on_the_picture(view):
     assert not view.one(".point").is_displayed()
 
 
+def test_outlines_lie_on_the_picture(view):
+    view.one("#search").send_keys("outline.png")
+    image, shape = view.one(".picture img").rect, view.one(".picture .outline").rect
+    width, height = image["width"], image["width"] / 2
+    top = image["y"] + (image["height"] - height) / 2
+    assert (shape["x"], shape["y"]) == pytest.approx((image["x"] + width / 2, top), abs=4)
+    assert (shape["width"], shape["height"]) == pytest.approx((width / 4, height), abs=8)
+    assert not view.driver.find_elements("css selector", ".picture rect")
+    assert view.one(".found").text == "kite 1 outline"
+    fill = view.run("return getComputedStyle(document.querySelector('.picture .outline')).fill")
+    assert fill != "none"
+    view.one("#boxes").click()
+    assert not view.one(".outline").is_displayed()
+
+
+def test_an_outline_is_numbers_and_without_one_there_is_the_box(view):
+    view.one("#search").send_keys("outlines.png")
+    paths = view.run("return [...document.querySelectorAll('.picture path')].map((each) => each.getAttribute('d'))")
+    assert paths == ["M0 0 L1 1"] * 2  # and what makes it stand out
+    assert len(view.driver.find_elements("css selector", ".picture rect.box")) == 1
+    assert view.run("return document.querySelectorAll('.card svg image').length") == 0
+
+
 def test_keys(view):
     view.press("/")
     webdriver.ActionChains(view.driver).send_keys("img7").perform()
-    assert view.count() == "11 of 109 images"
+    assert view.count() == "11 of 111 images"
     view.press("\ue00c")  # Escape
-    assert view.count() == "109 images"
+    assert view.count() == "111 images"
     focused = "return document.activeElement.closest('.card')?.dataset.key"
     for key, at in (("j", "img0.png"), ("j", "img1.png"), ("k", "img0.png")):
         view.press(key)

@@ -84,7 +84,7 @@ class Counts:
         for each in {kind(note) for note in notes(record)}:
             self.notes.add(each)
         for result in record.results:
-            found = len(result.get("objects", ())) + len(result.get("points", ())) + ("bbox" in result)
+            found = len(result.get("objects", ())) + len(result.get("points", ())) + bool(result.get("bbox"))
             if found:
                 self.objects.add(str(result.get("object", "")), found)
         for text in texts(record.results):

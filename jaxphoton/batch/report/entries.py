@@ -12,9 +12,11 @@ from urllib.parse import quote
 from jaxphoton.batch.quality import FLAGS, text_of
 from jaxphoton.batch.report.collect import Collection, Picked, notes
 from jaxphoton.batch.report.counting import kind, opening
+from jaxphoton.batch.report.outlines import outline
 from jaxphoton.batch.report.thumbnails import Thumbnail
 
 _ROWS = 15  # of the most frequent reasons, notes, objects and openings
+_CORNERS = ("x_min", "y_min", "x_max", "y_max")
 
 
 def entry(picked: Picked, collection: Collection, picture: Thumbnail) -> dict[str, Any]:
@@ -85,15 +87,17 @@ def overview(collection: Collection, summary: Mapping[str, Any]) -> dict[str, An
 
 def _result(result: Mapping[str, Any]) -> dict[str, Any]:
     text = text_of(result)
-    boxes = result.get("objects", [result["bbox"]] if "bbox" in result else None)
+    boxes = _places(result.get("objects", [result["bbox"]] if "bbox" in result else None), _CORNERS)
     return {
         "task": str(result["task"]),
         "asked": str(result.get("question") or result.get("object") or result.get("prompt") or ""),
         "length": str(result.get("length") or ""),
         "text": text,
         "opening": None if text is None else opening(text),
-        "boxes": _places(boxes, ("x_min", "y_min", "x_max", "y_max")),
+        "boxes": boxes,
         "points": _places(result.get("points"), ("x", "y")),
+        # In fractions of the only box.
+        "outline": outline(result.get("path")) if boxes else None,
     }
 
 

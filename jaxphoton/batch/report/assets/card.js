@@ -10,13 +10,27 @@ function colour(name) {
   return objects.get(name);
 }
 
+// Numbers only, which the box scales to the picture.
+function outlined(result, width, height, tip) {
+  const [left, top, right, bottom] = result.boxes[0];
+  const scale = `scale(${(right - left) * width} ${(bottom - top) * height})`;
+  const path = {
+    d: result.outline.map(([command, ...numbers]) => command + numbers.map(Number).join(" ")).join(" "),
+    transform: `translate(${left * width} ${top * height}) ${scale}`,
+    "data-object": result.asked,
+  };
+  const shape = { ...path, class: "box outline", stroke: colour(result.asked), fill: colour(result.asked) };
+  return [draw("path", { ...path, class: "halo" }), draw("path", shape, tip())];
+}
+
 function overlay(entry) {
   const [width, height] = entry.thumbnail;
   const radius = Math.max(width, height) * 0.022;
   const shapes = [];
   for (const result of entry.results) {
     const tip = () => draw("title", {}, result.asked);
-    for (const [left, top, right, bottom] of result.boxes || []) {
+    if (result.outline) shapes.push(...outlined(result, width, height, tip));
+    for (const [left, top, right, bottom] of result.outline ? [] : result.boxes || []) {
       const at = { x: left * width, y: top * height, width: (right - left) * width, height: (bottom - top) * height };
       const box = { ...at, class: "box", stroke: colour(result.asked), "data-object": result.asked };
       shapes.push(draw("rect", { ...at, class: "halo", "data-object": result.asked }), draw("rect", box, tip()));
@@ -70,7 +84,7 @@ function prose(text) {
 
 function located(result) {
   const found = places(result);
-  const noun = result.boxes ? "box" : "point";
+  const noun = result.outline ? "outline" : result.boxes ? "box" : "point";
   const count = found ? `${number(found)} ${noun}${found === 1 ? "" : noun === "box" ? "es" : "s"}` : "none found";
   const dot = make("i", { class: result.boxes ? "dot square" : "dot" });
   dot.style.background = colour(result.asked);
@@ -96,7 +110,7 @@ function copied(entry) {
   const found = texts(entry);
   if (found.length) return found.join("\n\n");
   if (entry.status === "failed") return `${entry.key}: ${entry.fault}`;
-  return JSON.stringify(entry.results.map(({ asked, boxes, points }) => ({ object: asked, boxes, points })));
+  return JSON.stringify(entry.results.map(({ asked, boxes, points, outline }) => ({ object: asked, boxes, points, outline })));
 }
 
 async function copy(text) {

@@ -110,7 +110,7 @@ function toolbar() {
 function legend() {
   const chip = { class: "chip", "aria-pressed": "true", title: "Show or hide" };
   const all = { ...chip, id: "boxes", onclick: () => showBoxes(!state.boxes) };
-  find("legend").append(make("button", all, "Boxes and points"));
+  find("legend").append(make("button", all, "Shapes"));
   for (const [name] of data.objects) {
     const dot = make("i", { class: "dot" });
     dot.style.background = colour(name);

@@ -114,7 +114,7 @@ function panels() {
     const begin = (name) => `${name} …`;
     if (rows.length) list.push(panel("How texts begin", "", ranking("opening", rows, data.lengths.texts, begin)));
   }
-  if (data.objects.length) list.push(panel("Boxes and points", "", ranking("object", data.objects, 0)));
+  if (data.objects.length) list.push(panel("Boxes, points, outlines", "", ranking("object", data.objects, 0)));
   if (data.notes.length) {
     list.push(panel("Notes", "what was done to pictures", ranking("note", data.notes, data.images)));
   }

@@ -1,0 +1,103 @@
+"""Which images a command means: what is passed over is said, keys stay from run to run, a dry run counts as the run."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from jaxphoton.batch.reading import JournalReader
+from jaxphoton.cli.main import main
+from tests.batch.rig import json_lines, make_folder, make_journal, make_tar, picture
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def printed(capsys) -> dict[str, dict]:
+    return {(row := json.loads(line))["key"]: row for line in capsys.readouterr().out.splitlines()}
+
+
+def test_what_was_passed_over_is_said_once(model, here, capsys):
+    make_folder(here / "p", ["a.jfif", "b.png", "@eaDir/b.png/T.jpg", ".x.png"])
+    for name in ("a.txt", "c.mov", "d.mov"):
+        (here / "p" / name).write_text("no image")
+    assert main(["caption", "p"]) == 0
+    captured = capsys.readouterr()
+    assert [json.loads(line)["key"] for line in captured.out.splitlines()] == ["a.jfif", "b.png"]
+    assert captured.err.count("4 files passed over: 2 .mov, 1 .txt, 1 hidden") == 1
+    assert captured.err.count("1 folder left out: 1 @eaDir") == 1
+    assert main(["caption", "p", "--exclude", "*.jfif", "--exclude", "nothing", "--out", "x.jsonl"]) == 0
+    assert "1 excluded" in capsys.readouterr().err and [row["key"] for row in json_lines(here / "x.jsonl")] == ["b.png"]
+
+
+def test_a_note_about_the_choice_of_an_image_is_a_warning_of_its_record(model, here, capsys):
+    make_folder(here, ["a.png", "b.png"])
+    (here / "l.jsonl").write_text(json.dumps({"id": 1, "images": ["a.png", "b.png"]}) + "\n")
+    assert main(["caption", "l.jsonl", "--out", "x.jsonl"]) == 0
+    with JournalReader(here / "x.jsonl.journal") as reader:
+        (record,) = reader.records()
+    assert record.key == "1" and "first of 2 images" in record.warnings and record.path.endswith("a.png")
+
+
+def test_no_base64_in_journal_messages_or_outputs(model, here, capsys):
+    text = base64.b64encode(picture(1) + bytes(30_000)).decode()
+    rows = [{"image": f"data:image/png;base64,{text}"}, {"image": text}, {"image": "?" + text}]
+    (here / "l.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["caption", "l.jsonl", "--out", "x.jsonl"]) == 2
+    captured = capsys.readouterr()
+    files = [path.read_text() for path in here.glob("x.*")]
+    assert len(files) == 3 and all(text[:50] not in part for part in (*files, captured.out, captured.err))
+    assert "neither a path nor an image" in "".join(files)
+
+
+def test_inputs_side_by_side_go_on_where_they_were(model, here):
+    make_folder(here, ["train/1.png", "val/1.png"])
+    command = ["caption", "train", "val", "--out", "x.jsonl"]
+    assert main([*command, "--limit", "1"]) == 0 and main(command) == 0 and main(command) == 0
+    assert sorted(row["key"] for row in json_lines(here / "x.jsonl")) == ["train/1.png", "val/1.png"]
+    assert [name for name, *_ in model.calls] == ["1.png", "1.png"]
+
+
+def test_a_journal_from_before_keys_had_folders_goes_on(model, here):
+    from jaxphoton.batch.record import Record
+
+    make_folder(here, ["train/a.png", "val/b.png", "val/c.png"])
+    command = ["caption", "train", "val", "--out", "x.jsonl"]
+    assert main([*command, "--limit", "1"]) == 0
+    with JournalReader(here / "x.jsonl.journal") as reader:
+        header, keys = reader.header, [record.key for record in reader.records()]
+    assert keys == ["a.png"] and "exclude" not in header.settings["columns"]
+    (here / "x.jsonl.journal").unlink()
+    make_journal(here / "x.jsonl.journal", [Record("a.png", "ok"), Record("b.png", "ok")], header)
+    model.calls.clear()
+    assert main(command) == 0
+    assert [name for name, *_ in model.calls] == ["c.png"]
+
+
+@pytest.mark.parametrize("extra", [[], ["--shard", "1/3"], ["--limit", "4"], ["--exclude", "*3*"]])
+@pytest.mark.parametrize("specs", [["p"], ["p", "q"], ["p/*.png"], ["l.txt"], ["s.tar"], ["l.jsonl", "q"]])
+def test_a_dry_run_counts_what_a_run_does(model, here, capsys, specs, extra):
+    make_folder(here, [f"{folder}/{n}.png" for folder in "pq" for n in range(12)])
+    (here / "p" / "notes.md").write_text("")
+    (here / "l.txt").write_text("\n".join(["p/1.png", "p/2.png", "p/1.png", "", "gone.png", "p/3.png"] * 2))
+    rows = [{"image": "p/1.png"}, {"image": "p/2.png"}, {"image": "p/2.png"}, {"text": 1}, {"image": "p/3.png"}]
+    (here / "l.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    make_tar(here / "s.tar", {f"{n}.png": picture(n) for n in range(30)} | {"x.txt": b""})
+    main(["caption", *specs, *extra])
+    images = len(capsys.readouterr().out.splitlines())
+    assert main(["caption", *specs, *extra, "--dry-run", "--model", "moondream2"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"{images} images, of which {images} were looked at") and images
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon"])
+def test_limits_of_patience_are_checked(model, here, capsys, value):
+    make_folder(here, ["a.png"])
+    with pytest.raises(SystemExit):
+        main(["caption", "a.png", "--timeout", value])
+    assert "--timeout" in capsys.readouterr().err

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import IO
 
 from PIL import Image
 
@@ -14,10 +17,13 @@ from jaxphoton.batch.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item
 from jaxphoton.batch.sources.storage import open_regular
 from jaxphoton.config import VisionConfig
+from jaxphoton.image import png
 from jaxphoton.image.crops import select_tiling
 from jaxphoton.image.errors import ImageError, diagnose
+from jaxphoton.image.formats import identify, open_image
 
 _ORIENTATION_TAG = 0x0112
+_HEAD_BYTES = 300
 
 
 @dataclass(slots=True)
@@ -61,18 +67,44 @@ def probe(items: Iterable[Item], vision: VisionConfig, max_pixels: int, most: in
 
 
 def _size(item: Item, max_pixels: int) -> tuple[int, int] | ImageError:
-    """(width, height) of the upright picture, or why it has none."""
+    """(width, height) of the upright picture, or why it has none: as decoding would find, as far as headers tell."""
     try:
         source = item.image()
-        with open_regular(source) if isinstance(source, str) else io.BytesIO(source) as file, Image.open(file) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION_TAG, 1) in (5, 6, 7, 8)
+        with open_regular(source) if isinstance(source, str) else io.BytesIO(source) as file:
+            head = file.read(_HEAD_BYTES)
+            if not head:
+                return ImageError(item.key, "empty", "the file is empty")
+            with _open(file, head) as image:
+                width, height = image.size
+                turned = image.format != "HEIF" and _orientation(image) in (5, 6, 7, 8)
     except ImageError as error:
         return error
     except (FileNotFoundError, NotADirectoryError):
         return ImageError(item.key, "not-found", "no such file")
     except Exception as error:  # broken files make Pillow raise nearly anything
-        return ImageError(item.key, *diagnose(error, max_pixels))
+        reason, fault = diagnose(error, max_pixels)
+        if reason == "not-an-image":
+            reason, fault = identify(head) or (reason, fault)
+        return ImageError(item.key, reason, fault)
     if width * height > max_pixels:
         return ImageError(item.key, "too-large", f"{width} x {height} pixels")
     return (height, width) if turned else (width, height)
+
+
+def _open(file: IO[bytes], head: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about sizes and odd metadata; limits are looked at here
+        try:
+            return open_image(file)
+        except Exception:
+            if not head.startswith(png.SIGNATURE):
+                raise
+            # It may be its metadata, which decoding leaves out; that reads the whole file.
+            file.seek(0)
+            return open_image(png.without_metadata(file, False)[0])
+
+
+def _orientation(image: Image.Image) -> int:
+    with contextlib.suppress(Exception):  # as in decoding, a broken EXIF block costs no picture
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    return 1

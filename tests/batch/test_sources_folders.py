@@ -15,7 +15,8 @@ from PIL import Image
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources import IMAGE_SUFFIXES, Selection, SourceOptions, open_source
 from jaxphoton.batch.sources.globs import Glob
-from jaxphoton.image.pillow import _REFUSED_FORMATS
+from jaxphoton.image.errors import ImageError
+from jaxphoton.image.formats import _REFUSED_FORMATS
 from tests.batch.rig import fault, keys, make_folder, make_tar, picture
 
 
@@ -86,6 +87,8 @@ def test_a_pipe_in_place_of_a_file_is_refused_at_once(tmp_path, suffix):
     if suffix == ".png":
         (item,) = open_source(str(path)).items()
         assert "not a regular file" in fault(item).fault
+        with pytest.raises(ImageError, match="not a regular file"):
+            item.image()
     else:
         with pytest.raises(SourceError, match=r"pipe|not a regular file"):
             open_source(str(path))
@@ -99,6 +102,8 @@ def test_an_endless_file_is_refused_at_once(tmp_path):
     (tmp_path / "l.txt").write_text("/dev/zero\n")
     (item,) = open_source(str(tmp_path / "l.txt")).items()
     assert "not a regular file" in fault(item).fault
+    with pytest.raises(ImageError, match="not a regular file"):
+        item.image()
 
 
 def test_linked_folders_are_searched(tmp_path):

@@ -95,6 +95,33 @@ def test_a_dry_run_counts_what_a_run_does(model, here, capsys, specs, extra):
     assert text.startswith(f"{images} images, of which {images} were looked at") and images
 
 
+def test_a_dry_run_names_the_reasons_that_decoding_would(model, here, capsys):
+    from PIL import Image, PngImagePlugin
+
+    from jaxphoton.image.decode import ImageError, decode
+
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("workflow", "x" * (3 << 20), zip=True)
+    (here / "p").mkdir()
+    Image.new("RGB", (8, 6)).save(here / "p" / "texts.png", pnginfo=texts)
+    files = {"empty.png": b"", "page.jpg": b"<html>", "raw.png": b"II*\0\x10\0\0\0CR\x02\0", "half.gif": b"GIF89a"}
+    files |= {"video.png": b"\0\0\0\x18ftypmp42" + bytes(40), "drawing.png": b"<svg xmlns='x'/>", "ok.png": picture()}
+    for name, data in files.items():
+        (here / "p" / name).write_bytes(data)
+    (here / "p" / "link.png").symlink_to("gone")
+    expected = []
+    for path in sorted((here / "p").iterdir()):
+        try:
+            decode(path)
+        except ImageError as error:
+            expected.append(error.reason)
+    assert len(expected) == 7
+    assert main(["caption", "p", "--dry-run", "--model", "moondream2"]) == 0
+    text = capsys.readouterr().out
+    listed = text.partition("cannot be used: ")[2].splitlines()[0].split(", ")
+    assert sorted(listed) == sorted(f"{reason} {expected.count(reason)}" for reason in set(expected))
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "soon"])
 def test_limits_of_patience_are_checked(model, here, capsys, value):
     make_folder(here, ["a.png"])

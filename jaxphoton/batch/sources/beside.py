@@ -98,10 +98,10 @@ def _named_in_json(line: str, spec: str) -> str | None:
 
 
 def _pillow_opens(head: bytes) -> bool:
-    from PIL import Image
+    from jaxphoton.image.formats import open_image  # which brings numpy
 
     try:
-        with Image.open(io.BytesIO(head)):
+        with open_image(io.BytesIO(head)):
             return True
     except Exception:  # broken files make Pillow raise nearly anything
         return False

@@ -17,10 +17,17 @@ from jaxphoton.batch.sources.storage import absolute, exists, is_remote, join, r
 DEFAULT = SourceOptions()
 
 
-def file_item(key: str, path: str, columns: dict | None = None, retry: RetryPolicy = RETRY) -> Item:
-    """The item of a file or address."""
+def file_item(
+    key: str, path: str, columns: dict | None = None, retry: RetryPolicy = RETRY, listed: bool = True
+) -> Item:
+    """The item of a file or address.
+
+    Args:
+      listed: it was not found in a folder, but somebody has named it.
+    """
     load = functools.partial(read_file, path, retry)
-    return Item(key, path, load, local=not is_remote(path), columns=columns or {})
+    local = not is_remote(path)
+    return Item(key, path, load, local=local, listed=local and listed, columns=columns or {})
 
 
 class OneFile(Source):
@@ -75,7 +82,7 @@ class Files(Source):
                 continue
             path = join(self._root, key)
             if error is None:
-                yield file_item(key, path, retry=self._options.retry)
+                yield file_item(key, path, retry=self._options.retry, listed=False)
             else:
                 yield broken(key, path, "unreadable", f"the folder cannot be read: {error.strerror}")
 

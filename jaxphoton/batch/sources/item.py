@@ -8,13 +8,14 @@ from typing import Any
 
 from jaxphoton.batch.errors import EntryError, EntryReason
 from jaxphoton.batch.sources.retry import TimedOut
+from jaxphoton.batch.sources.storage import is_special
 
 # What a folder is searched for: all that Pillow decodes (a test compares them), and what its HEIF plugin does. A fixed
 # list, so that the images of a folder do not change with a release or a plugin. HEIC without its extra is a failure
 # with a reason, not a file passed over.
 IMAGE_SUFFIXES = frozenset(
     ".apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .gif .heic .heics .heif "
-    ".heifs .hif .icb .icns .ico .iim .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .msp .pbm .pcd .pcx "
+    ".heifs .hif .icb .icns .ico .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .msp .pbm .pcd .pcx "
     ".pfm .pgm .png .pnm .ppm .psd .pxr .qoi .ras .rgb .rgba .sgi .tga .tif .tiff .vda .vst .webp .xbm .xpm".split()
 )
 
@@ -28,6 +29,7 @@ class Item:
       path: where it is, for people and for exports: an absolute path, an address, or `<container>#<entry>`.
       load: returns the bytes of the file, or raises; `read` is what to call.
       local: `path` is a file that any process on this machine can open.
+      listed: somebody has named this file, and nobody has looked yet whether it is one.
       columns: what the source's options asked for, where the entry has it: prompts, labels, an old caption.
       notes: what a person should know about how the image was chosen, for the warnings of its record.
       members: of a sample of a tar, its extensions.
@@ -37,6 +39,7 @@ class Item:
     path: str
     load: Callable[[], bytes]
     local: bool = False
+    listed: bool = False
     columns: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
@@ -66,6 +69,8 @@ class Item:
 
     def image(self) -> str | bytes:
         """What `decode` and `ImagePool.submit` take: the path of a local file, else the bytes; raises as `read`."""
+        if self.listed and is_special(self.path):
+            raise EntryError(self.key, "unreadable", "cannot be read: not a regular file but a pipe or a device")
         return self.path if self.local else self.read()
 
 

@@ -92,6 +92,15 @@ def open_regular(path: str) -> IO[bytes]:
         raise
 
 
+def is_special(path: str) -> bool:
+    """Whether `path` is there and is a pipe or a device, which a decoder would wait for or read without end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
 def open_binary(path: str, retry: RetryPolicy = RETRY) -> IO[bytes]:
     """Opens a file for reading, one on a server without ranges as a stream that cannot seek."""
     if not is_remote(path):

@@ -45,7 +45,8 @@ class ExistingTexts:
 
     def has_key(self, key: str) -> bool:
         """Whether the image of a key has a text, by what is in the output; counts it."""
-        found = self._by_key and has_text(self._out / relative_path(key, self._extension))
+        # A folder that cannot be read is a key too, with "/" at its end.
+        found = self._by_key and not key.endswith("/") and has_text(self._out / relative_path(key, self._extension))
         self.kept += found
         return found
 

@@ -36,9 +36,9 @@ def journal_of(out: str, form: str, shard: tuple[int, int] = ALL) -> Path:
     """
     if not out or "\0" in out:
         raise ExportError(f"{out!r} names no file and no folder")
-    # Not always realpath: the journal of a link stays beside the link. But what ".." is, only the links before it say.
-    dotted = {".", ".."} & set(out.rstrip("/").split("/")[-1:]) or ".." in out.split("/")
-    path = Path(os.path.realpath(out) if dotted else os.path.abspath(out))
+    folder, name = os.path.split(out.rstrip("/"))
+    # The journal of a link stays beside the link; but what ".." is, only the links before it say.
+    path = Path(os.path.realpath(out)) if name in ("", ".", "..") else Path(os.path.realpath(folder), name)
     name = path.name
     if shard != ALL and (in_folder(out, form) or (form == "webdataset" and is_pattern(out))):
         name += f".{shard[0]}-of-{shard[1]}"
@@ -86,15 +86,15 @@ class Places:
         found = (self.one_file, self.journal, self.failures, self.report, self.trace)
         return [path for path in found if path is not None]
 
-    def others(self, path: Path | None, inputs: Iterable[str]) -> list[str | os.PathLike]:
-        """What must stay as it is while `path` is written, or with None the files of an output that is several."""
-        return [*(file for file in self.files() if file != path), *input_files(inputs)]
+    def others(self, path: Path | None) -> list[Path]:
+        """The files that must stay as they are while `path` is written, or with None an output that is several."""
+        return [file for file in self.files() if file != path]
 
-    def check(self, inputs: Iterable[str], source: Source | None = None) -> None:
+    def check(self, read: Iterable[str], source: Source | None = None) -> None:
         """Finds out whether all of them can be made.
 
         Args:
-          inputs: what the run reads, as it was named, and other files that it reads.
+          read: files that the run reads, as `input_files` finds them.
           source: the images.
 
         Raises:
@@ -105,11 +105,11 @@ class Places:
         files, several = self.files(), self._check_out(source)
         if self.report is not None and os.path.exists(self.report) and not is_page(self.report):
             raise ExportError(f"{self.report}: this is there already and is no page; a report would replace it")
-        read = Kept(input_files(inputs))
+        inputs = Kept(read)
         for number, path in enumerate([*files, *several]):
             if is_journal(path) and path != self.journal:
                 raise ExportError(f"{path} is the journal of a run: name another place")
-            if path in read:
+            if path in inputs:
                 raise ExportError(f"{path} is the input: name another place")
             if path in Kept(files[:number]):
                 raise ExportError(f"{path} would be two things at once: name another place for one of them")
@@ -164,7 +164,7 @@ def _check_file(path: Path) -> None:
     if path.name == "-":
         raise ExportError(f"{path} is standard output; this has to be a file")
     try:
-        os.lstat(path)
+        os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError) as error:  # a name too long, links in a circle, a NUL

@@ -104,12 +104,15 @@ def _open_journal(args: argparse.Namespace, plan: Plan, places: Places) -> Journ
     if path is None:
         return None
     settings = _settings(args, plan)
-    if places.form == "webdataset" and places.one_file is not None and args.shard:
-        settings["shard"] = args.shard  # the tar of one shard would replace that of another
+    if places.form == "webdataset" and places.one_file is not None and places.shard != ALL:
+        settings["shard"] = "/".join(map(str, places.shard))  # the tar of one shard would replace that of another
     header = Header(settings, digest_model(args))
     if args.restart and path.exists():
         JournalReader(path).close()  # refuses what is not a journal
-        path.unlink()
+        try:
+            path.unlink()
+        except OSError as error:
+            raise CommandError(f"{path}: cannot be removed: {error.strerror}") from error
     journal = Journal(path, header, allow_changes=args.allow_changes, retry_failed=args.retry_failed)
     if journal.torn:
         _say(args, f"{path}: a torn last line was cut off; its image is done again")

@@ -62,7 +62,7 @@ def _report(args) -> int:
     places = Places(report=args.report)
     places.check(_read(args))
     source = Selection(_shard(args)).part(_source(args))[0]
-    with keeping(places.others(args.report, _read(args))):
+    with keeping([*places.others(args.report), *_read(args)]):
         write_report(args.journal, args.report, source=source)
     return OK
 
@@ -91,7 +91,7 @@ def _export(args, out: str | None, form: str | None = None) -> int:
     source = _source(args) if form == "webdataset" else _source_if_there(args) if form == "coco" else None
     places = Places(out=out, form=form, shard=_shard(args))
     places.check(_read(args), source)
-    with keeping(places.others(places.one_file, _read(args))):
+    with keeping([*places.others(places.one_file), *_read(args)]):
         report = export(args.journal, out, form=form, options=options, source=source, shard=places.shard)
     show("export", report)
     unchanged = f", {report.unchanged:,} unchanged" if report.unchanged else ""
@@ -117,8 +117,14 @@ def _shard(args) -> tuple[int, int]:
 
 
 def _read(args) -> list[str]:
-    """What is read: the journal, and what the run has read."""
-    return [str(args.journal), *_inputs(args)[0]]
+    """The journal, and files that the run has read."""
+    from jaxphoton.batch.errors import SourceError
+    from jaxphoton.batch.places import input_files
+
+    try:
+        return [str(args.journal), *input_files(_inputs(args)[0])]
+    except SourceError:  # they are gone
+        return [str(args.journal)]
 
 
 def _inputs(args) -> tuple[list[str], dict[str, Any]]:

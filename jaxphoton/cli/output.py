@@ -48,10 +48,12 @@ def places_of(args: argparse.Namespace, shard: tuple[int, int]) -> Places:
     return Places(journal, out, form, args.report, args.trace, shard)
 
 
-def inputs_of(args: argparse.Namespace) -> list[str]:
-    """What a run reads, as it was named."""
+def files_read(args: argparse.Namespace) -> list[str]:
+    """The files that a run reads, of those that were named."""
+    from jaxphoton.batch.places import input_files
+
     prompt = getattr(args, "prompt_file", None)
-    return [*args.input, *([] if prompt is None else [str(prompt)])]
+    return [*input_files(args.input), *([] if prompt is None else [str(prompt)])]
 
 
 def check_output(args: argparse.Namespace, plan: Plan, places: Places, source: Source) -> None:
@@ -62,7 +64,7 @@ def check_output(args: argparse.Namespace, plan: Plan, places: Places, source: S
     """
     if args.dedupe != "none" and plan.varies:
         raise CommandError("--dedupe is for images that are all asked the same: texts with variables are not")
-    places.check(inputs_of(args), source)
+    places.check(files_read(args), source)
     kinds = {task.kind for task in plan.tasks}
     if places.form in ("coco", "yolo") and "detect" not in kinds:
         raise CommandError(f"--out {args.out}: {places.form} is for boxes, and nothing is detected")
@@ -136,7 +138,7 @@ def write_outputs(
         failures.add_failed(places.journal)
         last.callback(_write_failures, args, failures)
         if places.out is not None:
-            with keeping(places.others(places.one_file, inputs_of(args))):
+            with keeping([*places.others(places.one_file), *files_read(args)]):
                 report = export(
                     places.journal,
                     places.out,
@@ -170,7 +172,7 @@ def _write_page(args: argparse.Namespace, places: Places, source: Source, figure
     # The page counts images and tokens itself, those of earlier runs too.
     summary = {name: value for name, value in figures.items() if name not in ("images", "failed", "tokens")}
     part = Selection(places.shard).part(source)[0]
-    with keeping(places.others(places.report, inputs_of(args))):
+    with keeping([*places.others(places.report), *files_read(args)]):
         write_report(places.journal, places.report, source=part, summary=summary)
 
 

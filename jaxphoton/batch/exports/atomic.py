@@ -97,8 +97,9 @@ def probe(folder: Path) -> None:
     Raises:
       OSError: they cannot: no right to, a read-only or a full disk.
     """
-    while not folder.is_dir():
-        if os.path.lexists(folder) or folder == folder.parent:
+    while not os.path.isdir(folder):
+        with suppress(FileNotFoundError):
+            os.stat(folder)  # a name too long, links in a circle
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
         folder = folder.parent
     with tempfile.TemporaryFile(dir=folder, prefix=".jaxphoton-") as file:

@@ -18,7 +18,7 @@ from jaxphoton.batch.exports.members import add_member, member_of
 from jaxphoton.batch.exports.names import relative_path
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport
 from jaxphoton.batch.exports.tar_names import is_pattern, packs, tars_in_folder
-from jaxphoton.batch.keymap import digest
+from jaxphoton.batch.keymap import KeyMap, digest
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.sources.base import Seen, Source
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
@@ -36,12 +36,18 @@ def pack(
     options: ExportOptions,
     report: ExportReport,
     shard: tuple[int, int],
+    met: KeyMap,
 ) -> None:
-    """Writes a sample for each image of the source's part that has a result. See `export_webdataset`."""
+    """Writes a sample for each image of the source's part that has a result. See `export_webdataset`.
+
+    Args:
+      met: is given the keys of these images.
+    """
     names, suffixes = Seen(), Counter()
     size = options.shard_size if tars_in_folder(out) or is_pattern(out) else None
     with _Tars(packs(out, shard), size) as tars:
         for item in Selection(shard).items(source, lambda key: key not in journal):
+            met[item.key] = 1
             record = journal.get(item.key)
             if record is None or record.status == "failed":
                 report.failed += 1

@@ -103,7 +103,7 @@ def check_out(out: str | os.PathLike, form: str) -> None:
     if is_remote(text):
         raise ExportError(f"{text}: outputs are files of this machine, not addresses")
     if in_folder(out, form):
-        if os.path.lexists(out) and not os.path.isdir(out):
+        if os.path.lexists(text.rstrip("/") or "/") and not os.path.isdir(out):
             raise ExportError(f"{text} is no folder, and {form} needs one")
     elif is_folder(out):
         raise ExportError(f"{text} is a folder, and {form} needs a file")

@@ -38,9 +38,14 @@ class Copy:
     shard: tuple[int, int]
 
     def has(self, key: str) -> bool:
-        """Whether a sample is one of this copy. It must say what `Selection` says."""
-        index, count = self.shard
-        return count == 1 or digest(key) % count == index
+        """Whether a sample is one of this copy."""
+        return in_shard(key, self.shard)
+
+
+def in_shard(key: str, shard: tuple[int, int]) -> bool:
+    """Whether a key falls to this part of a source that is cut by keys. It must say what `Selection` says."""
+    index, count = shard
+    return digest(key) % count == index
 
 
 def tars_in_folder(out: str | os.PathLike) -> bool:

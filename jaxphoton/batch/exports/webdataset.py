@@ -12,10 +12,13 @@ from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.members import add_member, member_of
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport
 from jaxphoton.batch.exports.packing import pack
-from jaxphoton.batch.exports.tar_names import Copy, check_tars, copies
+from jaxphoton.batch.exports.tar_names import Copy, check_tars, copies, in_shard
+from jaxphoton.batch.keymap import KeyMap
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.sources.archive import is_sample_file, read_member, samples, split_name
 from jaxphoton.batch.sources.base import Seen, Source
+from jaxphoton.batch.sources.containers import Containers
+from jaxphoton.batch.sources.selection import Selection
 from jaxphoton.batch.sources.storage import is_remote
 from jaxphoton.batch.sources.tar import Tar
 from jaxphoton.batch.sources.unpacking import open_tar
@@ -46,17 +49,31 @@ def export_webdataset(
       ExportError: an output would replace an input.
     """
     check_tars(source, out, shard)
+    met = KeyMap("B")
     if not isinstance(source, Tar):
-        pack(journal, source, out, options, report, shard)
-        return
-    for copy in copies(source, out, shard):
-        try:
-            _copy(journal, copy, options, report)
-        except OSError as error:
-            raise ExportError(f"{copy.target}: {error.strerror or error}") from error
+        pack(journal, source, out, options, report, shard, met)
+    else:
+        for copy in copies(source, out, shard):
+            try:
+                _copy(journal, copy, options, report, met)
+            except OSError as error:
+                raise ExportError(f"{copy.target}: {error.strerror or error}") from error
+    _lose_the_rest(journal, source, shard, report, met)
 
 
-def _copy(journal: JournalReader, copy: Copy, options: ExportOptions, report: ExportReport) -> None:
+def _lose_the_rest(
+    journal: JournalReader, source: Source, shard: tuple[int, int], report: ExportReport, met: KeyMap
+) -> None:
+    """Images that the source has no more: their results have no place to go to."""
+    part, by_key = Selection(shard).part(source)
+    names = tuple(f"{name}/" for name, _ in part.parts) if isinstance(part, Containers) and shard != (0, 1) else ("",)
+    for record in journal.records():
+        mine = record.key.startswith(names) and (not by_key or in_shard(record.key, shard))
+        if record.status == "ok" and mine and record.key not in met:
+            report.lose(record, "the input has no such image any more")
+
+
+def _copy(journal: JournalReader, copy: Copy, options: ExportOptions, report: ExportReport, met: KeyMap) -> None:
     try:
         file = open_tar(copy.path)
     except Exception as error:  # storage libraries pass on whatever their HTTP client throws
@@ -78,6 +95,7 @@ def _copy(journal: JournalReader, copy: Copy, options: ExportOptions, report: Ex
                         tarfile.open(fileobj=stack.enter_context(replacing(copy.target)), mode="w")
                     )
                 again = seen.clash(key, str(found[0].offset)) is not None
+                met[key] = 1
                 _copy_sample(file, tar, found, None if again else key, journal, options, report)
         except tarfile.TarError as error:
             report.lose_key(copy.name, copy.path, f"cannot be read as tar: {error}; copied up to there")
@@ -102,7 +120,7 @@ def _copy_sample(
     text = member_of(record, old and read_member(file, old), options, report)
     for member in found:
         if member is not old or text is None:
-            tar.addfile(member, _body(file, member))
+            _add_copy(tar, file, member)
         if text is not None and member is own[-1]:
             name = old.name if old else _member_name(own[0], options.extension)
             add_member(tar, name, text, own[0].mtime)
@@ -113,8 +131,11 @@ def _member_name(first: tarfile.TarInfo, extension: str) -> str:
     return f"{folder}{slash}{base.partition('.')[0]}{extension}"
 
 
-def _body(file: IO[bytes], member: tarfile.TarInfo) -> IO[bytes] | None:
+def _add_copy(tar: tarfile.TarFile, file: IO[bytes], member: tarfile.TarInfo) -> None:
     if not member.isreg():
-        return None
-    file.seek(member.offset_data)
-    return file
+        tar.addfile(member)
+    elif member.sparse is None:
+        file.seek(member.offset_data)
+        tar.addfile(member, file)
+    else:  # tarfile reads the map of holes, and writes none
+        add_member(tar, member.name, read_member(file, member), member.mtime)

@@ -80,8 +80,11 @@ def is_page(path: Path) -> bool:
     """Whether a file may be replaced by a report: it is a page itself, or empty."""
     if not os.path.isfile(path):
         return False
-    with path.open("rb") as file:
-        return (file.read(1024).lower().lstrip() or b"<!doctype html").startswith((b"<!doctype html", b"<html"))
+    try:
+        with path.open("rb") as file:
+            return (file.read(1024).lower().lstrip() or b"<html").startswith((b"<!doctype html", b"<html"))
+    except OSError:
+        return False
 
 
 def _write(

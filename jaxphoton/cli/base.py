@@ -12,6 +12,8 @@ from typing import NoReturn
 from absl import flags
 from absl.flags import argparse_flags
 
+from jaxphoton.skills.settings import MAX_SEED, MAX_TEMPERATURE
+
 OK, FATAL, SOME_FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
 _LARGEST_TEXT = 1 << 20
@@ -115,14 +117,18 @@ def asked(text: str) -> str:
 def number(kind: type, low: float, high: float = math.inf, *, above: bool = False):
     """An argparse type: an int or float from `low` (or, with `above`, greater than it) to `high`."""
 
+    limits = f"{'above' if above else 'at least'} {low}" + (f", at most {high}" if high < math.inf else "")
+
     def parse(text: str):
+        given = text if len(text) < 50 else f"{text[:40]}..."
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-        if not math.isfinite(value) or value > high or not (low < value if above else low <= value):
-            limits = f"{'above' if above else 'at least'} {low}" + (f", at most {high}" if high < math.inf else "")
-            raise argparse.ArgumentTypeError(f"{text} must be {limits}")
+            wanted = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"{given!r} is not a {wanted} {limits}") from None
+        # Infinity is no number either, but a range without end holds it.
+        if value == math.inf or not (low < value if above else low <= value) or value > high:
+            raise argparse.ArgumentTypeError(f"{given} must be {limits}")
         return value
 
     return parse
@@ -165,7 +171,7 @@ def add_sampling_options(parser: argparse.ArgumentParser, *, objects: bool = Fal
     group = parser.add_argument_group("generation (greedy unless --temperature is given: the same output every run)")
     group.add_argument(
         "--temperature",
-        type=number(float, 0),
+        type=number(float, 0, MAX_TEMPERATURE),
         default=0.0,
         metavar="T",
         help="0 is greedy: always the likeliest token (default: 0)",
@@ -179,7 +185,7 @@ def add_sampling_options(parser: argparse.ArgumentParser, *, objects: bool = Fal
     budget = "enough for --max-objects" if objects else 768
     group.add_argument("--max-tokens", type=number(int, 1), metavar="N", help=f"at most N tokens (default: {budget})")
     group.add_argument(
-        "--seed", type=number(int, 0, 2**32 - 1), metavar="N", help="makes sampling with a temperature repeatable"
+        "--seed", type=number(int, 0, MAX_SEED), metavar="N", help="makes sampling with a temperature repeatable"
     )
     if objects:
         group.add_argument("--max-objects", type=number(int, 1), metavar="N", help="find at most N (default: 50)")

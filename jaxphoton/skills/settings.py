@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 MAX_SEED = 2**32 - 1
 # Every id is as likely as any other long before; beyond 1e38 its inverse would be 0, and 0 times -inf is NaN.
@@ -49,32 +51,42 @@ class Settings:
         known = [f.name for f in dataclasses.fields(cls)]
         unknown = sorted(str(name) for name in settings if name not in (*known, "adapter"))
         if unknown:
-            raise ValueError(f"unknown settings {', '.join(unknown)}; allowed are {', '.join(known)}")
+            named = ", ".join(name[:40] for name in unknown[:5]) + ("..." if len(unknown) > 5 else "")
+            raise ValueError(f"unknown settings {named}; allowed are {', '.join(known)}")
         given = {name: value for name, value in settings.items() if value is not None and name != "adapter"}
         return dataclasses.replace(defaults, **given)
 
     def __post_init__(self):
-        _number("temperature", self.temperature, float)
-        _number("top_p", self.top_p, float)
-        _number("max_tokens", self.max_tokens, int)
-        _number("max_objects", self.max_objects, int)
-        _check(
-            0 <= self.temperature <= MAX_TEMPERATURE, "temperature", self.temperature, f"from 0 to {MAX_TEMPERATURE}"
-        )
-        _check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1")
-        _check(self.max_tokens >= 1, "max_tokens", self.max_tokens, "1 or more")
-        _check(self.max_objects >= 1, "max_objects", self.max_objects, "1 or more")
-        if self.seed is not None:
-            _number("seed", self.seed, int)
-            _check(0 <= self.seed <= MAX_SEED, "seed", self.seed, f"between 0 and {MAX_SEED}")
+        # Plain numbers, whatever kind they came as.
+        for name, (kind, low, high, allowed) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None or name != "seed":
+                object.__setattr__(self, name, _in_range(name, value, kind, low, high, allowed))
 
 
-def _number(name: str, value: Any, kind: type) -> None:
-    wanted = numbers.Integral if kind is int else numbers.Real
-    if isinstance(value, bool) or not isinstance(value, wanted):
-        raise TypeError(f"setting {name} must be {'an integer' if kind is int else 'a number'}, got {value!r}")
+# By setting: its kind, the least and the most, and how the range is called.
+RANGES = {
+    "temperature": (float, 0, MAX_TEMPERATURE, f"a number from 0 to {MAX_TEMPERATURE}"),
+    "top_p": (float, 0, 1, "a number above 0 and at most 1"),
+    "max_tokens": (int, 1, math.inf, "an integer, 1 or more"),
+    "max_objects": (int, 1, math.inf, "an integer, 1 or more"),
+    "seed": (int, 0, MAX_SEED, f"an integer from 0 to {MAX_SEED}"),
+}
 
 
-def _check(condition: bool, name: str, value: Any, allowed: str) -> None:
-    if not condition:
-        raise ValueError(f"setting {name} must be {allowed}, got {value!r}")
+def _in_range(name: str, value: Any, kind: type, low: float, high: float, allowed: str) -> Any:
+    fault = f"setting {name} must be {allowed}, got "
+    is_kind = isinstance(value, numbers.Integral if kind is int else numbers.Real)
+    if isinstance(value, bool) or not is_kind:
+        raise TypeError(fault + shown(value))
+    if not low <= value <= high or (name == "top_p" and value == 0):  # NaN is in no range
+        raise ValueError(fault + shown(value))
+    return kind(cast(Any, value))
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return f"{type(value).__name__} of {value.bit_length():,} bits"

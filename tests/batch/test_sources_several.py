@@ -160,3 +160,15 @@ def test_inputs_that_vanish_or_do_not_exist_are_named(here):
     shutil.rmtree(here / "train")
     with pytest.raises(SourceError):
         keys(source)
+
+
+def test_counting_beside_a_run_does_not_count_what_is_passed_over_twice(here):
+    make_folder(here, ["a/1.png", "a/2.png", "b/1.png"])
+    for name in ("a/x.txt", "b/y.txt"):
+        (here / name).write_text("")
+    source = open_source(["a", "b"])
+    seen = []
+    for item in source.items():
+        seen.append(item.key)
+        assert source.count() == 3
+    assert len(seen) == 3 and source.skipped.lines() == ["2 files passed over: 2 .txt"]

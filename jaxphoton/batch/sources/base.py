@@ -80,7 +80,7 @@ class Source(ABC):
 
     Attributes:
       place: the folder, or the container without its suffix, that the keys start from; None where they are paths.
-      skipped: what was passed over, as far as the last `items` came.
+      skipped: what was passed over by `items` that have come to their end; another thread may be counting meanwhile.
       plain: the items are files with nothing beside them, so that one that comes again under another key is the same.
     """
 

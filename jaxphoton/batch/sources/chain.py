@@ -34,14 +34,15 @@ class Chain(Source):
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
         seen, files = Seen(), Seen()
         prefixes = self._prefixes()
-        self.skipped = Skipped()
-        self.skipped.add(self._given)
+        skipped = Skipped()
+        skipped.add(self._given)
         for prefix, source in zip(prefixes, self._sources, strict=True):
             if source.plain:
                 yield from self._files(source, prefix, seen, files, wanted)
             else:
                 yield from self._entries(source, prefix, seen, wanted)
-            self.skipped.add(source.skipped)
+            skipped.add(source.skipped)
+        self.skipped = skipped
 
     def columns(self, needed: Collection[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for source in self._sources for name in source.columns(needed)))

@@ -42,9 +42,10 @@ class OneFile(Source):
         self.path, self._options = path, options
 
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
-        self.skipped = Skipped()
-        if self._options.kept(wanted, self.skipped)(self.path):
+        skipped = Skipped()
+        if self._options.kept(wanted, skipped)(self.path):
             yield file_item(self.path, absolute(self.path), retry=self._options.retry)
+        self.skipped = skipped
 
     def count(self) -> int:
         return int(not Excluded(self._options.exclude).key(self.path))
@@ -76,8 +77,8 @@ class Files(Source):
             raise SourceError("; ".join([f"{spec}: no image {what}", *skipped.lines()]))
 
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
-        self.skipped = Skipped()
-        for key, error in self._names(self.skipped):
+        skipped = Skipped()
+        for key, error in self._names(skipped):
             if not wanted(key):
                 continue
             path = join(self._root, key)
@@ -85,6 +86,7 @@ class Files(Source):
                 yield file_item(key, path, retry=self._options.retry, listed=False)
             else:
                 yield broken(key, path, "unreadable", f"the folder cannot be read: {error.strerror}")
+        self.skipped = skipped
 
     def count(self) -> int:
         return sum(1 for _ in self._names(Skipped()))

@@ -55,8 +55,8 @@ class TextList(Source):
             raise SourceError(f"{path}: the list is empty")
 
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
-        seen, self.skipped = Seen(), Skipped()
-        wanted = self._options.kept(wanted, self.skipped)
+        seen, skipped = Seen(), Skipped()
+        wanted = self._options.kept(wanted, skipped)
         for number, line in self._lines():
             if line is None:
                 where = self._line(number)
@@ -65,6 +65,7 @@ class TextList(Source):
                     yield broken(where, self._where(number), "bad-entry", fault)
             else:
                 yield from self._entry(number, line, seen, wanted)
+        self.skipped = skipped
 
     def count(self) -> int | None:
         return None if is_remote(self._path) else count_keys(self)

@@ -57,8 +57,8 @@ class Parquet(Containers):
             raise SourceError(f"{paths[0]}: cannot be read as parquet: {error}") from error
 
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
-        seen, self.skipped = Seen(), Skipped()
-        wanted = self._options.kept(wanted, self.skipped)
+        seen, skipped = Seen(), Skipped()
+        wanted = self._options.kept(wanted, skipped)
         for name, path in self.parts:
             try:
                 with _open(path, self._options.retry) as table:
@@ -69,6 +69,7 @@ class Parquet(Containers):
                 if wanted(name):
                     reason = "corrupt" if isinstance(error, (_arrow().ArrowException, ValueError)) else "unreadable"
                     yield broken(name, path, reason, f"cannot be read as parquet: {error}")
+        self.skipped = skipped
 
     def columns(self, needed: Collection[str]) -> tuple[str, ...]:
         return self._names

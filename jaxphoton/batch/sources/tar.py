@@ -58,18 +58,19 @@ class Tar(Containers):
         return tuple(found)
 
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
-        self.skipped = Skipped()
-        wanted = self._options.kept(wanted, self.skipped)
+        skipped = Skipped()
+        wanted = self._options.kept(wanted, skipped)
         for name, path in self.parts:
             try:
                 with open_tar(path, self._options.retry) as file:
-                    yield from _Entries(name, path, file, self._options, self.skipped).items(wanted)
+                    yield from _Entries(name, path, file, self._options, skipped).items(wanted)
             except EndOfSelection:
                 raise
             except Exception as error:  # storage libraries pass on whatever their HTTP client throws
                 if wanted(name):
                     reason = "corrupt" if isinstance(error, tarfile.TarError) else "unreadable"
                     yield broken(name, path, reason, f"cannot be read as tar: {error}")
+        self.skipped = skipped
 
 
 class _Entries:

@@ -33,8 +33,11 @@ def open_regular(path: str | Path) -> BinaryIO:
       FileError: there is none, it may not be read, or it is something else.
     """
     try:
-        _require_regular(os.stat(path).st_mode)  # before opening: some devices act when they are opened
+        # Before opening: some devices act when they are opened.
+        _require_regular(os.stat(path).st_mode)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileError:
+        raise
     except OSError as error:
         raise FileError(reason(error)) from error
     except ValueError as error:  # a null character in the path

@@ -12,7 +12,8 @@ def add_parser(subparsers) -> None:
         "convert",
         help="convert a checkpoint to a folder that loads faster",
         description="Reads a model (a file, a folder, or a Hugging Face id) and writes settings, tokenizer and weights "
-        "to the folder DST, which must not exist or be empty.",
+        "to the folder DST, which must not exist or be empty. Its config.json holds checksums of the other files; a "
+        "file that is damaged later is named when the folder is loaded.",
     )
     parser.add_argument("src", metavar="SRC", help="safetensors or .pt file, model folder, or Hugging Face id")
     parser.add_argument("dst", metavar="DST", help="folder to write")
@@ -27,11 +28,12 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Converts; 0 when written, 1 with a message on standard error otherwise."""
     from jaxphoton.config import ConfigError
+    from jaxphoton.prompt.tokenizer import TokenizerError
     from jaxphoton.weights.checkpoint import WeightsError
 
     try:
         print(_convert(args.src, args.dst, args.dtype, args.float8_experts, args.revision))
-    except (ConfigError, WeightsError) as error:
+    except (ConfigError, TokenizerError, WeightsError, OSError) as error:
         print(f"jaxphoton convert: {error}", file=sys.stderr)
         return 1
     return 0
@@ -42,6 +44,7 @@ def _convert(src: str, dst: str, dtype: str, float8_experts: bool, revision: str
 
     from jaxphoton.config import load_config
     from jaxphoton.model.params import count
+    from jaxphoton.prompt.tokenizer import load_tokenizer
     from jaxphoton.weights import hub, load, orbax
 
     # What can fail without reading a weight comes first.
@@ -49,6 +52,7 @@ def _convert(src: str, dst: str, dtype: str, float8_experts: bool, revision: str
     source = hub.resolve(src, revision, float8_experts)
     config = load_config((source if source.is_dir() else source.parent) / "config.json")
     tokenizer = hub.resolve_tokenizer(src, source, config)
+    load_tokenizer(tokenizer, config.text.vocab_size)
     # On the host: a conversion needs no accelerator, and the model may not fit one.
     config, params = load.load_model(source, dtype, jax.devices("cpu")[0], float8_experts)
     folder = orbax.save(dst, params, config, tokenizer)

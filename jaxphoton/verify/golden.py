@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,12 @@ from typing import Any
 import numpy as np
 
 from jaxphoton.config import VisionConfig
+from jaxphoton.files import FileError, read_json
 from jaxphoton.image.crops import Crops, select_tiling
+from jaxphoton.messages import escaped, quoted
 from jaxphoton.weights.checkpoint import Checkpoint, open_checkpoint
+
+MAX_FACTS_BYTES = 16 << 20
 
 
 class GoldenError(ValueError):
@@ -84,7 +87,7 @@ def open_golden(directory: Path, weights: Path | None = None) -> list[GoldenMode
     """The models of a golden directory; `weights` replaces the place of the checkpoints.
 
     Raises:
-      GoldenError: no such directory, or it holds no model.
+      GoldenError: no such directory, or it holds no model, or one whose `cases.json` is not in the usual form.
     """
     if not (directory / "images.safetensors").is_file():
         raise GoldenError(f"{directory}: no golden directory (images.safetensors is missing)")
@@ -98,6 +101,20 @@ def open_golden(directory: Path, weights: Path | None = None) -> list[GoldenMode
 def _models(directory: Path, images: Checkpoint, weights: Path | None) -> Iterator[GoldenModel]:
     for folder in sorted(directory.iterdir()):
         if (folder / "cases.safetensors").is_file() and (folder / "cases.json").is_file():
-            facts = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+            facts = _facts(folder / "cases.json")
             arrays = open_checkpoint(folder / "cases.safetensors")
             yield GoldenModel(folder.name, weights or folder, arrays, facts, images)
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    try:
+        facts = read_json(file, MAX_FACTS_BYTES)
+    except FileError as error:
+        raise GoldenError(f"{escaped(file)}: {error}") from None
+    cases = facts.get("cases", {}) if isinstance(facts, dict) else None
+    if not isinstance(cases, dict):
+        raise GoldenError(f"{escaped(file)}: must be an object with an object of cases, not {quoted(facts)}")
+    wrong = next((name for name, case in cases.items() if not isinstance(case, dict)), None)
+    if wrong is not None:
+        raise GoldenError(f"{escaped(file)}: the case {quoted(wrong)} must be an object, not {quoted(cases[wrong])}")
+    return facts

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -88,12 +89,14 @@ def restore(
       WeightsError: the folder holds no readable parameters, not those of `config`, or no float8 experts to keep; or a
         file is missing or not as it was written (folders of versions that kept no checksums are not checked so).
     """
-    import orbax.checkpoint as ocp
-
     folder = Path(directory).absolute() / "params"
     if not folder.is_dir():
         raise WeightsError(f"{escaped(directory)}: the folder holds no params/")
-    _verify(folder.parent)
+    with ThreadPoolExecutor(1) as pool:
+        intact = pool.submit(_verify, folder.parent)
+        import orbax.checkpoint as ocp  # takes about as long as the checksums of some gigabytes
+
+        intact.result()
     if not isinstance(sharding, jax.sharding.Sharding):
         sharding = jax.sharding.SingleDeviceSharding(sharding or jnp.zeros(()).device)  # type: ignore[arg-type]
     with ocp.StandardCheckpointer() as checkpointer:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 
 from jaxphoton.config import ModelConfig, MoeConfig, config_from_dict
 from jaxphoton.weights.mapping import Form, abstract_leaves, placed_shape, placements
@@ -145,6 +146,13 @@ def moe_config(mini_config: ModelConfig) -> ModelConfig:
     text = dataclasses.replace(mini_config.text, n_kv_heads=4, tau_attn=True, rope_theta=1.5e6, moe=moe)
     region = dataclasses.replace(mini_config.region, decoder_arch="linear", use_ln=True)
     return dataclasses.replace(mini_config, text=text, region=region)
+
+
+@pytest.fixture(scope="session")
+def mini_tokenizer() -> str:
+    """A `tokenizer.json` within the vocabulary of `mini_config`."""
+    words = {"<|endoftext|>": 0} | {chr(ord("a") + i): 10 + i for i in range(26)}
+    return tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="a")).to_str()
 
 
 def published_tensors(config: ModelConfig, form: Form) -> dict[str, np.ndarray]:

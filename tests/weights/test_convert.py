@@ -16,11 +16,11 @@ from jaxphoton.weights.load import load_model
 
 
 @pytest.fixture
-def source(tmp_path, write_file, mini_config, mini_tensors):
+def source(tmp_path, write_file, mini_config, mini_tensors, mini_tokenizer):
     folder = tmp_path / "source"
     write_file(folder / "model.safetensors", mini_tensors)
     (folder / "config.json").write_text(json.dumps(config_to_dict(mini_config)))
-    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer.json").write_text(mini_tokenizer)
     return folder
 
 
@@ -31,14 +31,14 @@ def _run(*arguments) -> int:
     return args.run(args)
 
 
-def test_convert(tmp_path, source, capsys):
+def test_convert(tmp_path, source, mini_tokenizer, capsys):
     out = tmp_path / "out"
     assert _run(source, out) == 0
     printed = capsys.readouterr().out
     config, params = load_model(out)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     assert printed.startswith(f"{out}: ") and "parameters as bfloat16" in printed and f"{held:,} bytes" in printed
-    assert (out / "tokenizer.json").read_text() == "{}"
+    assert (out / "tokenizer.json").read_text() == mini_tokenizer
     original, wanted = load_model(source)
     assert config == original
     assert params.text.wte.dtype == jnp.bfloat16
@@ -48,11 +48,11 @@ def test_convert(tmp_path, source, capsys):
     assert load_model(tmp_path / "again", jnp.float32)[1].text.wte.dtype == jnp.float32
 
 
-def test_convert_with_float8_experts(tmp_path, write_torch, moe_config, float8_tensors, training_style):
+def test_convert_with_float8_experts(tmp_path, write_torch, moe_config, float8_tensors, training_style, mini_tokenizer):
     folder = tmp_path / "source"
     write_torch(folder / "model_fp8.pt", training_style(float8_tensors))
     (folder / "config.json").write_text(json.dumps(config_to_dict(moe_config)))
-    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer.json").write_text(mini_tokenizer)
     assert _run(folder, tmp_path / "kept", "--float8-experts") == 0
     assert _run(folder, tmp_path / "plain") == 0
     kept = load_model(tmp_path / "kept", float8_experts=True)[1]
@@ -68,9 +68,22 @@ def test_faults_are_one_message(tmp_path, source, capsys):
     assert "absent: no such file or folder" in capsys.readouterr().err
     assert _run(source, source) == 1
     assert "not an empty folder" in capsys.readouterr().err
+    tokenizer = (source / "tokenizer.json").read_text()
+    (source / "tokenizer.json").write_text(tokenizer.replace("35", "40"))
+    assert _run(source, tmp_path / "out") == 1
+    assert "its token 40 is beyond the model's vocabulary of 40" in capsys.readouterr().err
+    (source / "tokenizer.json").write_text("{}")
+    assert _run(source, tmp_path / "out") == 1
+    assert "tokenizer.json: not a tokenizer" in capsys.readouterr().err
+    (source / "tokenizer.json").write_text(tokenizer)
+    assert _run(source, tmp_path / ("x" * 300)) == 1
+    assert "File name too long" in capsys.readouterr().err
     (source / "model.safetensors").write_bytes(b"nothing")
     assert _run(source, tmp_path / "out") == 1
     assert "too short" in capsys.readouterr().err
+    (source / "config.json").write_text('{"config": {"text": {"n_layers": 100000000000}}}')
+    assert _run(source, tmp_path / "out") == 1
+    assert "text.n_layers must be an integer from 1 to 1024" in capsys.readouterr().err
     (source / "config.json").unlink()
     assert _run(source, tmp_path / "out") == 1
     assert "config.json" in capsys.readouterr().err

@@ -78,6 +78,27 @@ def test_shards_together_are_the_whole(model, folder, tmp_path):
     assert len(keys) == len(set(keys)) == 33
 
 
+def test_an_image_has_one_id_in_the_coco_files_of_all_shards_and_rows(model, folder, tmp_path):
+    make_folder(folder, [f"{n}.png" for n in range(12)])
+    (folder / "bad.png").write_bytes(b"junk")
+
+    def ids(name, *options):
+        main(["detect", str(folder), "--object", "fish", "--out", str(tmp_path / name), *options])
+        coco = json.loads((tmp_path / name).read_bytes())
+        assert coco["categories"] == [{"id": 1, "name": "fish", "supercategory": ""}]
+        return {each["file_name"]: each["id"] for each in coco["images"]}
+
+    whole = ids("whole.json")
+    keys = sorted([*whole, "bad.png"])
+    assert len(whole) == 15 and whole == {key: keys.index(key) + 1 for key in whole}
+    shards = [ids(f"{index}.json", "--shard", f"{index}/3", "--rows", "1") for index in range(3)]
+    assert sorted(key for shard in shards for key in shard) == sorted(whole)
+    assert all(shard.items() <= whole.items() for shard in shards)
+    assert ids("few.json", "--limit", "3").items() <= whole.items()
+    assert main(["export", f"{tmp_path / '1.json'}.journal", "--out", str(tmp_path / "later.json")]) == 0
+    assert json.loads((tmp_path / "later.json").read_bytes()) == json.loads((tmp_path / "1.json").read_bytes())
+
+
 def test_several_tasks_are_one_job(model, folder, tmp_path):
     out = tmp_path / "x.jsonl"
     tasks = "caption:short,query:Is it day, or night?,detect:red car,caption"

@@ -18,12 +18,16 @@ def read_ahead(
     items: Iterable[In],
     read: Callable[[In], Out],
     slow: Callable[[In], bool],
-    threads: int = 16,
+    threads: int = 48,
     window: int = WINDOW,
 ) -> Iterator[tuple[int, Out]]:
     """(place, `read(item)`) of every item, each as soon as it is there: one that takes long holds up no other, until
-    `window` items have gone past it. The slow ones are read in threads, at most twice as many at a time as there are
-    threads. Closing the iterator waits for those under way."""
+    `window` items have gone past it. The slow ones are read in threads, and as many of them are held at most. Closing
+    the iterator waits for those under way.
+
+    Args:
+      threads: so many that do not answer stop all reading until they are given up.
+    """
     done: SimpleQueue[Future[Out]] = SimpleQueue()
     under_way: dict[Future[Out], int] = {}  # in the order of their places
 
@@ -42,7 +46,7 @@ def read_ahead(
                     future.add_done_callback(done.put)
                 else:
                     yield place, read(item)
-                while len(under_way) >= 2 * threads or not done.empty():
+                while len(under_way) >= threads or not done.empty():
                     yield take()
             while under_way:
                 yield take()

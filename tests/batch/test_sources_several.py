@@ -94,6 +94,12 @@ def test_different_questions_about_one_image_are_not_one_image(here):
     assert keys(open_source(["l1.jsonl", "l2.jsonl"])) == ["1", "2"]
 
 
+def test_an_input_that_is_no_name_is_not_repeated_at_length(here):
+    with pytest.raises(SourceError, match="does not exist") as caught:
+        open_source("data:image/png;base64," + "A" * 50_000)
+    assert len(str(caught.value)) < 2000
+
+
 def test_addresses_and_folders_side_by_side_end(here):
     make_folder(here, ["a/1.png"])
     source = open_source(["a", "https://host/1.png", "https://host/b/1.png"])

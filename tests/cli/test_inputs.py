@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 
 import pytest
 
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.cli.main import main
 from tests.batch.rig import json_lines, make_folder, make_journal, make_tar, picture
+from tests.batch.site import Site, send
 
 
 @pytest.fixture
@@ -120,6 +122,37 @@ def test_a_dry_run_names_the_reasons_that_decoding_would(model, here, capsys):
     text = capsys.readouterr().out
     listed = text.partition("cannot be used: ")[2].splitlines()[0].split(", ")
     assert sorted(listed) == sorted(f"{reason} {expected.count(reason)}" for reason in set(expected))
+
+
+@pytest.mark.parametrize("out", [True, False])
+def test_addresses_that_hang_hold_up_no_other_and_time_out(model, here, capsys, out):
+    pytest.importorskip("aiohttp")
+
+    def answer(site, handler, path, number):
+        if "hang" in path:
+            # Until all others were asked for: were they held up, none would be.
+            done.wait(60)
+            site.over.wait(60)
+        else:
+            if len(site.tries) == 12:
+                done.set()
+            send(handler, picture())
+
+    done = threading.Event()
+    with Site(answer) as site:
+        names = [f"{site.url}/{'hang' if n in (0, 5) else 'ok'}{n}.png" for n in range(12)]
+        (here / "l.txt").write_text("\n".join(names))
+        command = ["caption", "l.txt", "--timeout", "2", *(["--out", "x.jsonl"] if out else [])]
+        assert main(command) == 2
+    captured = capsys.readouterr()
+    if out:
+        rows = {row["key"]: row for row in json_lines(here / "x.jsonl")}
+        assert list(rows) != names and sorted(rows) == sorted(names)
+    else:
+        rows = {(row := json.loads(line))["key"]: row for line in captured.out.splitlines()}
+        assert list(rows) == names
+    assert [n for n, name in enumerate(names) if "timed out after 2 s" in json.dumps(rows[name])] == [0, 5]
+    assert done.is_set()
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon"])

@@ -25,17 +25,15 @@ _CONTAINERS = (".parquet", *TAR_SUFFIXES)
 
 def begins_like_an_image(path: str) -> bool:
     """Whether a file of this machine, whose suffix is none of an image, is one by its first bytes."""
-    suffix = suffix_of(path)
-    if is_remote(path) or suffix in IMAGE_SUFFIXES or not os.path.isfile(path):
+    if is_remote(path) or suffix_of(path) in IMAGE_SUFFIXES or not os.path.isfile(path):
         return False
+    known = path.lower().endswith((*_LISTS, *_CONTAINERS))
     try:
         with open_regular(path) as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(64 if known else _HEAD_BYTES)
     except OSError:
         return False
-    return _CERTAIN.match(head) is not None or (
-        not path.lower().endswith((*_LISTS, *_CONTAINERS)) and _pillow_opens(head)
-    )
+    return _CERTAIN.match(head) is not None or (not known and _pillow_opens(head))
 
 
 class Beside:

@@ -8,7 +8,7 @@ import numbers
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 MAX_SEED = 2**32 - 1
 # Every id is as likely as any other long before; beyond 1e38 its inverse would be 0, and 0 times -inf is NaN.
@@ -76,12 +76,15 @@ RANGES = {
 
 def _in_range(name: str, value: Any, kind: type, low: float, high: float, allowed: str) -> Any:
     fault = f"setting {name} must be {allowed}, got "
-    is_kind = isinstance(value, numbers.Integral if kind is int else numbers.Real)
-    if isinstance(value, bool) or not is_kind:
+    if not _is(value, kind):
         raise TypeError(fault + shown(value))
     if not low <= value <= high or (name == "top_p" and value == 0):  # NaN is in no range
         raise ValueError(fault + shown(value))
-    return kind(cast(Any, value))
+    return kind(value)
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
 
 
 def shown(value: Any) -> str:

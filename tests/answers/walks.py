@@ -26,11 +26,11 @@ def walk(
     """
     chance, ids = random.Random(seed), []
     hurry = chance.choice((0.1, 0.4, 0.8))
-    closing = np.isin(np.arange(vocab_size), [EOS, *closing])
+    ending = np.isin(np.arange(vocab_size), [EOS, *closing])
     while len(ids) < limit:
         allowed = unpack_bits(constraint.mask(), vocab_size)
         assert allowed.any()
-        wanted = allowed & closing
+        wanted = allowed & ending
         among = wanted if wanted.any() and (chance.random() < hurry or len(ids) > limit // 2) else allowed
         token = int(chance.choice(np.flatnonzero(among)))
         if token == EOS:

@@ -79,6 +79,12 @@ def test_a_model_that_sees_answers_within_its_choices(shapes):
     assert next(batch).result == answer
 
 
+@pytest.mark.parametrize("restriction", [{"schema": PERSON}, {"choices": ["There are many of them"]}], ids=str)
+def test_an_answer_that_was_cut_is_said_to_be_unfinished(noise, restriction):
+    settings = {"temperature": 0, "max_tokens": 3, **restriction}
+    assert noise.query(question="Who?", settings=settings).finish_reason == "length"
+
+
 def test_a_restricted_stream_is_the_same_text(noise):
     settings = {"temperature": 0, "schema": SCHEMAS[1]}
     whole = noise.query(question="Colours?", settings=settings)

@@ -171,9 +171,8 @@ def _run(work: _Work, journal: Journal | None) -> int:
         report = write_outputs(args, places, work.options, work.source, figures)
         lost, kept = report.lost, kept + report.kept
     if kept:
-        _say(
-            args, f"{kept:,} text{'s' * (kept != 1)} that were there already are kept (--existing overwrite: replaced)"
-        )
+        were = "texts that were" if kept > 1 else "text that was"
+        _say(args, f"kept {kept:,} {were} there already (--existing overwrite, append or prepend changes them)")
     if failed or lost:
         of = tally.images if journal is None else journal.counts.total()
         also = f", and {lost:,} result{'s' * (lost != 1)} could not be written" if lost else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from typing import Any
 
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport, merge
 from jaxphoton.batch.exports.rows import recaption
@@ -20,6 +21,7 @@ ANSWERS = {
     "point": "points",
     "segment": "segments",
 }
+_EMPTY = (None, "", 0, [])
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes, mtime: float = 0) -> None:
@@ -67,17 +69,23 @@ def _new(record: Record) -> str:
 
 
 def _json(record: Record, old: bytes, options: ExportOptions) -> str | None:
-    """The fields of `recaption` beside those that are there. Empty ones too: `datasets` takes the fields of all samples
-    from those of the first five."""
-    ours, theirs = recaption(record), json_object(old)
+    """The fields of `recaption` beside those that are there."""
+    ours, theirs = _fields(record), json_object(old)
     if options.existing == "skip" and not theirs and old.strip() not in (b"", b"{}"):
         return None  # something else than an object
     new = ours | theirs
     answered = {ANSWERS[result["task"]] for result in record.results if result["task"] in ANSWERS}
     for name, value in ours.items():
-        empty = theirs.get(name) in (None, "", [])
+        empty = theirs.get(name) in _EMPTY
         # How a sample names itself stays its own.
         replaced = options.existing == "overwrite" and name not in ("key", "url")
-        if empty or (replaced and (name in answered or value not in (None, []))):
+        if empty or (replaced and (name in answered or value not in _EMPTY)):
             new[name] = value
     return None if new == theirs else json.dumps(new, ensure_ascii=False)
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    """Every field in every sample, and of one type: `datasets` takes both from the first five. So nothing is null, and
+    the warnings are one text; only a list without elements has to stay one."""
+    fields = recaption(record) | {"warnings": "; ".join(record.warnings)}
+    return {n: (0 if n in ("width", "height") else "") if value is None else value for n, value in fields.items()}

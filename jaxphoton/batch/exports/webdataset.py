@@ -88,7 +88,7 @@ def _copy(journal: JournalReader, copy: Copy, options: ExportOptions, report: Ex
             for sample in samples(file, whole=not is_remote(copy.path)):
                 key, found = f"{copy.name}/{sample.name}", sample.run
                 # What is behind the end of the file goes to the error that follows.
-                if not copy.has(key) or max(member.offset_data + member.size for member in found) > end:
+                if not copy.has(key) or max(map(_end, found)) > end:
                     continue
                 if tar is None:
                     tar = stack.enter_context(
@@ -129,6 +129,12 @@ def _copy_sample(
 def _member_name(first: tarfile.TarInfo, extension: str) -> str:
     folder, slash, base = first.name.rpartition("/")
     return f"{folder}{slash}{base.partition('.')[0]}{extension}"
+
+
+def _end(member: tarfile.TarInfo) -> int:
+    """Where what a member holds ends in the tar."""
+    pieces: list[tuple[int, int]] | None = member.sparse  # pyright: ignore[reportAssignmentType]
+    return member.offset_data + (member.size if pieces is None else sum(size for _, size in pieces))
 
 
 def _add_copy(tar: tarfile.TarFile, file: IO[bytes], member: tarfile.TarInfo) -> None:

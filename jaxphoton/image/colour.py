@@ -21,11 +21,13 @@ class Form:
       rawmode: Pillow's name of the pixel form inside the file (`RGB;16B`), empty for a picture from memory.
       inverted: 0 is white still.
       unsigned: the 32-bit numbers are unsigned.
+      signed: the 16-bit numbers are signed, and what is black and white is not known.
     """
 
     rawmode: str = ""
     inverted: bool = False
     unsigned: bool = False
+    signed: bool = False
 
 
 def to_rgb(image: Image.Image, form: Form, background: tuple[int, int, int]) -> tuple[Image.Image, list[str]]:
@@ -40,7 +42,8 @@ def to_rgb(image: Image.Image, form: Form, background: tuple[int, int, int]) -> 
       the RGB picture and the notes.
     """
     rawmode = form.rawmode
-    notes = ["scaled from 16 bits"] if ";16" in rawmode and not image.mode.startswith("I") else []
+    deep = ";16" in rawmode and not rawmode.startswith("BGR") and not image.mode.startswith("I")
+    notes = ["scaled from 16 bits"] if deep else []
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         image, note = _grey_to_8_bits(image, form)
         notes.append(note)
@@ -108,6 +111,8 @@ def _grey_to_8_bits(image: Image.Image, form: Form) -> tuple[Image.Image, str]:
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if form.unsigned:
         values = values.view(np.uint32)
+    if form.signed:
+        values = values.view(np.int16)
     finite = values[np.isfinite(values)] if image.mode == "F" else values
     low, high = (finite.min().item(), finite.max().item()) if finite.size else (0, 0)
     if image.mode == "F":
@@ -118,7 +123,7 @@ def _grey_to_8_bits(image: Image.Image, form: Form) -> tuple[Image.Image, str]:
         grey, note = np.rint(values).astype(np.uint8), "rounded from floating point"
     elif form.rawmode == "I;12":
         grey, note = np.rint(values / 4095 * 255).astype(np.uint8), "scaled from 12 bits"
-    elif low >= 0 and high <= 65535 and image.mode != "F":
+    elif low >= 0 and high <= 65535 and image.mode != "F" and not form.signed:
         grey, note = _from_16_bits(values), "scaled from 16 bits"
     else:
         # Nothing in the file says which values mean black and white: the darkest and the brightest do.

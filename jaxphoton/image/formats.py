@@ -27,6 +27,7 @@ _UNSUPPORTED: tuple[tuple[bytes, str], ...] = (
         rb"(II\*\0|MM\0\*)....CR\x02|....ftypcrx|FUJIFILMCCD-RAW|II(RO|RS|U\0)|MMOR|FOVb|\0MRM|II\x1a\0\0\0HEAP",
         "camera raw files are not supported",
     ),
+    (rb"P7\n|PF\s", "PAM and PFM in colour are not supported"),
     (rb"v/1\x01|#\?RADIANCE|#\?RGBE", "images of high dynamic range (OpenEXR, Radiance) are not supported"),
     (rb"8BPS\0\x02", "large Photoshop files (PSB) are not supported"),
     (rb"8BPS\0\x01", "this kind of Photoshop file is not supported"),

@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 import numpy as np
 from PIL import Image
 
-from jaxphoton.image import jpeg, jpeg2000, png, tiff
+from jaxphoton.image import fits, jpeg, jpeg2000, png, tiff
 from jaxphoton.image.colour import Form, to_rgb
 from jaxphoton.image.errors import ImageError, diagnose, over_limit
 from jaxphoton.image.formats import open_image
@@ -113,6 +113,8 @@ def _form(image: Image.Image, stream: IO[bytes] | None) -> Form:
         return tiff.adapt(image)
     if image.format == "JPEG2000" and stream:
         jpeg2000.check(image, stream)
+    if image.format == "FITS" and stream:
+        return fits.adapt(image, stream)
     tiles = getattr(image, "tile", None)
     rawmode = re.search(r"\w+;\d+\w*", str(tiles[0][3])) if tiles else None
     return Form(rawmode.group() if rawmode else "")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import functools
 import io
+import lzma
+import struct
 from typing import IO, Any
 
-from PIL import Image, ImagePalette
+from PIL import Image, ImagePalette, features
 
 from jaxphoton.image.colour import Form
 from jaxphoton.image.errors import Refused
@@ -93,9 +95,8 @@ def adapt(image: Any) -> Form:
     if photometric == _SEPARATED and tags.get(_INK_SET, 1) != 1:
         raise refused()
     if photometric == _YCBCR and tags.get(_COMPRESSION, 1) not in (6, 7):
-        # Colours at half the size, the default, need packed data, and all samples of a pixel side by side.
-        halved = tuple(tags.get(_SUBSAMPLING, (2, 2))) != (1, 1)
-        if halved + planes + (not packed) > 1:
+        # Unpacked it would be right from Pillow 13 on, and without subsampling, which is not the default.
+        if not packed or (planes and tuple(tags.get(_SUBSAMPLING, (2, 2))) != (1, 1)):
             raise refused()
     if planes and image.mode in ("LA", "La", "PA"):
         raise refused()
@@ -181,10 +182,26 @@ def _describe(tags: Any) -> str:
 
 @functools.cache
 def _has_codec(name: str) -> bool:
-    if name == "raw" or name.startswith(("tiff_sgi", "tiff_raw", "tiff_jpeg", "tiff_thunder", "group", "tiff_ccitt")):
-        return True  # not by writing, at least
+    """Whether the libtiff of this Pillow unpacks Zstandard, LZMA or WebP, which not every one was built with.
+
+    Told by reading a picture of one pixel: writing one crashes where the codec is missing (Pillow 11.3).
+    """
+    if name == "zstd":
+        number, samples, packed = 50000, 1, b"(\xb5/\xfd \x01\t\0\0\0"
+    elif name == "lzma":
+        number, samples, packed = 34925, 1, lzma.compress(b"\0")
+    elif name == "webp" and features.check("webp"):
+        number, samples, file = 50001, 3, io.BytesIO()
+        Image.new("RGB", (1, 1)).save(file, "WEBP", lossless=True)
+        packed = file.getvalue()
+    else:
+        return name != "webp"
+    photometric = 2 if samples == 3 else 1
+    tags = {256: 1, 257: 1, 258: 8, 259: number, 262: photometric, 273: 200, 277: samples, 278: 1, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
     try:
-        Image.new("L", (1, 1)).save(io.BytesIO(), "TIFF", compression=name)
+        Image.open(io.BytesIO(directory.ljust(200, b"\0") + packed)).load()
     except Exception:
         return False
     return True

@@ -170,6 +170,8 @@ def encoded(name: str) -> bytes:
         "PDF": lambda: b"%PDF-1.7\n" + bytes(100),
         "OpenEXR": lambda: b"v/1\1\2\0\0\0" + bytes(100),
         "DICOM": lambda: bytes(128) + b"DICM" + bytes(100),
+        "PAM": lambda: b"P7\nWIDTH 4\nHEIGHT 1\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n" + bytes(12),
+        "PFM": lambda: b"PF\n1 1\n-1.0\n" + bytes(12),
         "MNG": lambda: b"\x8aMNG\r\n\x1a\n" + bytes(100),
         "compression": lambda: bmp(compression=4),
         "SVG": lambda: b"<!-- made by -->\n<svg xmlns='http://www.w3.org/2000/svg'/>",
@@ -179,7 +181,7 @@ def encoded(name: str) -> bytes:
 NAMES = (
     "12-bit JPEG|12-bit JPEG |16-bit lossless JPEG|JPEG-LS|JPEG XL|JPEG XL |JPEG XR|16-bit JPEG 2000|12-bit JPEG 2000|"
     "9-bit JPEG 2000|JPEG with 2 colour components|hierarchical JPEG|arithmetic-coded lossless|camera raw|camera raw |"
-    "camera raw  |PSB|Photoshop|PDF|OpenEXR|DICOM|MNG|compression|SVG"
+    "camera raw  |PSB|Photoshop|PDF|OpenEXR|DICOM|PAM|PFM|MNG|compression|SVG"
 ).split("|")
 
 
@@ -220,6 +222,26 @@ def test_damaged_jpegs_are_not_called_unsupported():
 
 
 # Every suffix that Pillow knows
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32, -32, -64])
+@pytest.mark.parametrize("zero", [None, 32768])
+def test_fits_of_every_depth(bits, zero):
+    low, high = {8: (0, 255), 16: (-32768, 32767), 32: (-(2**31), 2**31 - 1)}.get(bits, (0, 1))
+    kind = np.dtype({8: "u1", 16: ">i2", 32: ">i4", -32: ">f4", -64: ">f8"}[bits])
+    values = np.linspace(low, high, 256).astype(kind).reshape(4, 64)
+    cards = {"SIMPLE": "T", "BITPIX": bits, "NAXIS": 2, "NAXIS1": 64, "NAXIS2": 4, **({"BZERO": zero} if zero else {})}
+    head = "".join(f"{name:<8}= {value:>20}".ljust(80) for name, value in cards.items()) + "END"
+    data = head.encode().ljust(2880) + values[::-1].tobytes().ljust(2880, b"\0")
+    pixels = decode(data).pixels[..., 0].astype(int)
+    assert np.abs(pixels.ravel() - np.linspace(0, 255, 256)).max() <= 1
+
+
+def test_bmp_of_16_bits_a_pixel_was_not_scaled_from_16_bits_a_sample():
+    head = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 0, 4, 0, 0, 0, 0)
+    decoded = decode(b"BM" + struct.pack("<IHHI", 58, 0, 0, 54) + head + struct.pack("<HH", 0x7FFF, 0))
+    assert decoded.pixels.tolist() == [[[255] * 3, [0] * 3]] and decoded.notes == ()
+
 
 PICTURES = "BMP DIB GIF PNG JPEG JPEG2000 TIFF WEBP AVIF ICO ICNS PPM TGA DDS PCX SGI QOI MSP XBM SPIDER".split()
 

@@ -52,7 +52,9 @@ class Refused(Exception):
 
 
 # Pillow's words for files that it knows and cannot read.
-_NOT_SUPPORTED = re.compile(r"unsupported|not (yet )?supported|unimplemented|unknown raw mode|unrecognized", re.I)
+_NOT_SUPPORTED = re.compile(
+    r"unsupported|not (yet )?supported|unimplemented|unknown raw mode|unrecognized image mode", re.I
+)
 
 
 def diagnose(error: Exception, max_pixels: int) -> tuple[Reason, str]:

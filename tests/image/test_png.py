@@ -148,6 +148,16 @@ def test_files_optimised_for_ios_are_named():
     assert error.reason == "unsupported" and "iOS" in error.fault
 
 
+@pytest.mark.parametrize("allow", [False, True])
+def test_broken_pixels_are_damage(allow):
+    for place in (2, 40, 400):
+        start = WHOLE.index(b"IDAT")
+        length = int.from_bytes(WHOLE[start - 4 : start], "big")
+        body = bytearray(WHOLE[start + 4 : start + 4 + length])
+        body[place] ^= 255
+        assert fault(HEAD + chunk(b"IDAT", bytes(body)) + WHOLE[-12:], allow_truncated=allow).reason == "corrupt"
+
+
 # What stays
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import io
 import json
+import tarfile
 import threading
 
 import pytest
 
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.cli.main import main
-from tests.batch.rig import json_lines, make_folder, make_journal, make_tar, picture
+from tests.batch.rig import json_lines, make_folder, make_journal, make_tar, picture, read_tar
 from tests.batch.site import Site, send
 
 
@@ -161,3 +164,23 @@ def test_limits_of_patience_are_checked(model, here, capsys, value):
     with pytest.raises(SystemExit):
         main(["caption", "a.png", "--timeout", value])
     assert "--timeout" in capsys.readouterr().err
+
+
+def test_a_tar_of_any_kind_comes_back_whole(model, here):
+    members = {"1.png": picture(1), "2.png": picture(2), "1.txt": b"old one", "2.txt": b"old two"}
+    one = make_tar(here / "one.tar", members).read_bytes()
+    with tarfile.open(here / "two.tar", "w") as tar:
+        for name, link in (("3.png", ""), ("4.png", "3.png")):
+            info = tarfile.TarInfo(name)
+            if link:
+                info.type, info.linkname = tarfile.LNKTYPE, link
+            info.size = 0 if link else len(picture(3))
+            tar.addfile(info, None if link else io.BytesIO(picture(3)))
+    (here / "j.tar").write_bytes(one + (here / "two.tar").read_bytes())
+    (here / "p.tgz").write_bytes(gzip.compress(one))
+    command = ["caption", "j.tar", "p.tgz", "--out", "out/", "--form", "webdataset", "--existing", "overwrite"]
+    assert main([*command, "--suffix", " (was: {caption})"]) == 0
+    joined, packed = read_tar(here / "out" / "j.tar"), read_tar(here / "out" / "p.tar")
+    assert list(joined) == ["1.png", "1.txt", "2.png", "2.txt", "3.png", "3.txt", "4.png", "4.txt"]
+    assert list(packed) == ["1.png", "1.txt", "2.png", "2.txt"]
+    assert joined["4.png"] == picture(3) and joined["1.txt"].strip().endswith(b"(was: old one)")

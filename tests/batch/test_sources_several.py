@@ -138,6 +138,11 @@ def test_a_list_beside_an_image_is_a_list_where_it_names_others(here):
     (here / "l.txt").write_text("b/1.png\nhttps://host/x.png\n")
     (here / "l.jsonl").write_text(json.dumps({"id": 1, "image": "b/1.png"}) + "\n")
     assert keys(open_source(["a.png", "l.txt"])) == ["a.png", "b/1.png", "https://host/x.png"]
+    for first in ("gone.png", "", "# mine", "a.png", "https://host/0"):
+        (here / "m.txt").write_text(f"{first}\nb/1.png\n")
+        assert "b/1.png" in keys(open_source(["a.png", "m.txt"])), first
+    (here / "n.txt").write_text("gone.png\n")
+    assert keys(open_source(["a.png", "n.txt"])) == ["a.png", "gone.png"]
     assert keys(open_source(["a.png", "l.jsonl"])) == ["a.png", "1"]
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
 from jaxphoton.batch.sources.storage import absolute, is_remote, open_regular, parent, suffix_of
@@ -58,26 +58,29 @@ class Beside:
         ends = (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
         if any(stem + end in self._specs for end in ends) and not begins_like_an_image(spec):
             return True
-        named = _first_named(spec)
-        return (named is None or named in self._places) and not begins_like_an_image(spec)
+        return all(named in self._places for named in _named_in(spec)) and not begins_like_an_image(spec)
 
     @functools.cached_property
     def _places(self) -> set[str]:
         return {absolute(spec) for spec in self._specs}
 
 
-def _first_named(spec: str) -> str | None:
-    """The file or address that the first line of a list names, None if that is none."""
+def _named_in(spec: str) -> Iterator[str]:
+    """The files and addresses that the first lines of a list name; nothing for a text that is no list."""
     try:
         with open_regular(spec) as file:
             head = file.read(_HEAD_BYTES)
     except OSError:
-        return None
-    line = next((line for line in head.splitlines() if line.strip()), b"").decode("utf-8", "surrogateescape").strip()
-    if suffix_of(spec) == ".jsonl":
-        return _named_in_json(line, spec)
+        return
+    named = _named_in_json if suffix_of(spec) == ".jsonl" else _named_in_text
+    for line in head.splitlines():
+        if (text := line.decode("utf-8", "surrogateescape").strip()) and (path := named(text, spec)) is not None:
+            yield path
+
+
+def _named_in_text(line: str, spec: str) -> str | None:
     path = absolute(line, parent(spec))
-    return path if is_remote(path) or os.path.exists(path) else None
+    return path if is_remote(path) or suffix_of(path) in IMAGE_SUFFIXES or os.path.isfile(path) else None
 
 
 def _named_in_json(line: str, spec: str) -> str | None:
@@ -86,8 +89,11 @@ def _named_in_json(line: str, spec: str) -> str | None:
 
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError):
-        return spec  # longer than what was read, or for the list itself to refuse
+    except RecursionError:
+        return None
+    except ValueError:
+        # Cut off where reading the head ended, and long: an image in it.
+        return spec if len(line) > _HEAD_BYTES // 2 else None
     for name in IMAGE_COLUMNS if isinstance(row, dict) else ():
         if name in row:
             path = path_of(row[name])

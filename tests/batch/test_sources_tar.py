@@ -14,6 +14,7 @@ from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources import SourceOptions, open_source
 from jaxphoton.batch.sources.archive import samples
 from jaxphoton.batch.sources.unpacking import open_tar
+from jaxphoton.image.errors import ImageError
 from tests.batch.rig import fault, keys, make_tar, picture
 
 
@@ -244,6 +245,38 @@ def test_other_archives_are_refused_with_advice(tmp_path, name):
     (tmp_path / "s.tar").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(1000))
     with pytest.raises(SourceError, match=r"cannot be read as tar: .*zstd"):
         open_source(str(tmp_path / "s.tar"))
+
+
+def test_a_tar_that_leads_back_ends(tmp_path, monkeypatch):
+    path = make_tar(tmp_path / "s.tar", {"1.png": picture(1), "2.png": picture(2)})
+    forward = tarfile.TarFile.next
+
+    def back(tar):
+        member = forward(tar)
+        if member is not None and member.name == "2.png":
+            tar.offset = 0
+        return member
+
+    monkeypatch.setattr(tarfile.TarFile, "next", back)
+    items = list(open_source(str(path)).items())
+    assert [item.key for item in items] == ["s/1", "s"] and fault(items[1]).reason == "corrupt"
+
+
+@given(st.integers(0, 5 * 1024), st.binary(min_size=1, max_size=600), st.booleans())
+def test_whatever_is_in_a_tar_is_items_or_one_fault(tmp_path_factory, place, junk, cut):
+    root = tmp_path_factory.mktemp("j")
+    path = with_links(root / "l.tar", [("1.png", picture()), ("2.png", "hard:1.png"), ("3.png", "soft:2.png")])
+    data = path.read_bytes()
+    path.write_bytes(data[:place] if cut else data[:place] + junk + data[place + len(junk) :])
+    try:
+        source = open_source(str(path))
+    except SourceError:
+        return
+    for item in source.items():
+        try:
+            item.read()
+        except ImageError as error:
+            assert len(str(error)) < 1000
 
 
 def test_samples_without_an_image_are_counted(tmp_path):

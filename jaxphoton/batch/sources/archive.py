@@ -76,7 +76,12 @@ def members(file: IO[bytes], start: int = 0) -> Iterator[tarfile.TarInfo]:
         file.seek(place)
         # Of an archive that does not begin the file, tarfile takes a damaged header for the end.
         with tarfile.TarFile(fileobj=file) as tar:
+            before = place - 1
             while member := tar.next():
+                # A size below zero would lead back, and round for ever.
+                if tar.offset <= before or member.size < 0:
+                    raise tarfile.ReadError(f"damaged at byte {member.offset}")
+                before = tar.offset
                 tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  # or it keeps them all
                 yield member
             ended = tar.offset

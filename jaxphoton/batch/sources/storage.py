@@ -130,13 +130,6 @@ def bounded(data: bytes) -> bytes:
     return data
 
 
-def read_range(path: str, offset: int, size: int) -> bytes:
-    """`size` bytes of a local file from `offset` on, fewer where it ends."""
-    with open_regular(path) as file:
-        file.seek(offset)
-        return file.read(size)
-
-
 def exists(path: str, retry: RetryPolicy = RETRY) -> bool:
     """Whether there is a file or folder.
 

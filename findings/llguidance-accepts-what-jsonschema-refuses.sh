@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # llguidance 1.9.1 compiles these schemas without a word and then allows texts that jsonschema 4.26.0 refuses, or
-# that is no finite number. All of it in its strict mode, which refuses keywords that it does not know by name.
+# that hold no finite number. All of it in its strict mode, which refuses keywords that it does not know by name.
 #   * a declared property in another spelling ("\u0061" for "a") counts as an additional one, so its type is free;
 #   * keys may repeat, which also meets minProperties;
 #   * 1e999, which Python reads as infinity; a const beyond 2^53 becomes its rounded neighbour;

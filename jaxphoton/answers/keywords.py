@@ -35,12 +35,12 @@ _UNWRITABLE = re.compile("[\x00-\x07\x0b\x0e-\x1f\x7f]")
 
 
 def check_keywords(schema: dict[str, Any], path: Path) -> None:
-    """Raises SchemaError for a keyword that is not supported."""
+    """Raises SchemaError for a keyword that is not supported; `id` is that of draft 4, and says nothing later."""
     for keyword in REFUSED:
         # "is": 0 and 1 are no bools.
         if keyword in schema and schema[keyword] is not IDLE.get(keyword):
             raise SchemaError(f"{keyword} is not supported", path)
-    for keyword in ("$id", "$schema"):
+    for keyword in ("$id", "$schema", "id"):
         if path and keyword in schema:
             raise SchemaError(f"{keyword} is supported at the root only", path)
 

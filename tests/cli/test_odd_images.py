@@ -103,7 +103,7 @@ def test_each_odd_file_is_captioned_or_named_with_its_fault(shapes, odd_folder, 
         assert lines[same]["caption"] == lines["m_grey.png"]["caption"], same
     for key, note in NOTES.items():
         assert note in lines[key]["warnings"], key
-    failures = [json.loads(line) for line in (tmp_path / "lines.failures.jsonl").read_text().splitlines()]
+    failures = [json.loads(line) for line in (tmp_path / "lines.jsonl.failures.jsonl").read_text().splitlines()]
     assert {failure["key"]: failure["reason"] for failure in failures} == REASONS
     assert "JPEG XL" in lines["n_xl.jpg"]["error"] and "HTML" in lines["a_page.jpg"]["error"]
     assert "6 of 17 images failed" in capsys.readouterr().err

@@ -5,26 +5,24 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from jaxphoton.cli.answering import answering
 from jaxphoton.cli.base import INTERRUPTED, OK, SOME_FAILED, CommandError, settings_of
 from jaxphoton.cli.dry_run import dry_run
-from jaxphoton.cli.images import digest_model, load_model
+from jaxphoton.cli.images import digest_model
 from jaxphoton.cli.output import STDOUT, Lines, check_output, places_of, say, write_outputs
-from jaxphoton.cli.tracing import before_loading, recorded
+from jaxphoton.cli.tracing import before_loading
 
 if TYPE_CHECKING:
-    from jaxphoton.batch.engine_options import EngineOptions
     from jaxphoton.batch.existing import ExistingTexts
     from jaxphoton.batch.exports import ExportOptions
     from jaxphoton.batch.journal import Journal
-    from jaxphoton.batch.local import LocalAnswerer
     from jaxphoton.batch.places import Places
     from jaxphoton.batch.progress import Progress
-    from jaxphoton.batch.replicas import Replicas
     from jaxphoton.batch.sources import Item, Selection, Source
     from jaxphoton.batch.tasks import Plan, Task
 
@@ -215,54 +213,11 @@ def _answer(
 
     before_loading(args)
     dedupe = Dedupe(journal.path) if args.dedupe == "sha256" and journal is not None else None
-    with _answerer(args) as (answerer, gpus), stoppable() as stop:
+    with answering(args) as (answerer, gpus), stoppable() as stop:
         progress.start(answerer.compiling)
         Runner(answerer, plan, lines, lambda: stop.asked, dedupe).run(items)
         price = None if args.gpu_hour_price is None else gpus * args.gpu_hour_price
         return progress.tally.summary(answerer.stages, price), stop.asked
-
-
-@contextmanager
-def _answerer(args: argparse.Namespace) -> Iterator[tuple[LocalAnswerer | Replicas, int]]:
-    """What answers, here or in several processes, and how many."""
-    from jaxphoton.batch.gpus import replica_gpus
-    from jaxphoton.batch.local import LocalAnswerer
-    from jaxphoton.batch.replicas import Replicas
-
-    engine = engine_options(args)
-    pictures = {
-        "background": args.alpha_background,
-        "allow_truncated": args.allow_truncated,
-        "fast_decode": args.fast_decode,
-    }
-    gpus = (None,) if args.replicas == 1 else replica_gpus(args.replicas)
-    if len(gpus) > 1:
-        if args.trace or args.jax_profile:
-            raise CommandError("--trace and --jax-profile look into one process: give --replicas 1")
-        options = {"path_or_id": args.model, "revision": args.revision, "dtype": args.dtype, **pictures}
-        if args.max_pixels is not None:
-            options["max_pixels"] = args.max_pixels
-        with Replicas(gpus, options, engine, log=lambda line: _say(args, line)) as replicas:
-            yield replicas, len(gpus)
-        return
-    model = load_model(args, **pictures)
-    from jaxphoton.platform import calmed_interpreter  # not before: it brings jax
-
-    model.engine_config = engine.applied(model.engine_config, model.config.text)
-    with model:
-        answerer = LocalAnswerer(model)
-        answerer.start()
-        # The trace outside of the second `with model`: closing it ends what is under way.
-        with recorded(args, model), model, calmed_interpreter():
-            yield answerer, 1
-
-
-def engine_options(args: argparse.Namespace) -> EngineOptions:
-    """What the options say about the engine."""
-    from jaxphoton.batch.engine_options import EngineOptions
-
-    # No option restricts answers: two programs less to compile.
-    return EngineOptions(args.rows, args.depth, args.workers, args.deterministic, args.image_timeout, host_masks=False)
 
 
 def _greet(args: argparse.Namespace, total: int | None, done: int, finished: bool) -> None:

@@ -31,11 +31,13 @@ input:
   are put before all of them.
 
 output:
-  Without --out one JSON object a line, in the order of the images. With --out, by its suffix: .jsonl, .parquet, .json
-  (COCO boxes), .tar or a pattern like out-%05d.tar (webdataset, other members passed through), or a folder (a text
-  file an image). While it runs, everything goes to the journal OUT.journal, from which OUT is made at the end.
+  Without --out, or with -, one JSON object a line, in the order of the images. With --out, by its suffix: .jsonl,
+  .parquet, .json (COCO boxes), .tar, a pattern like out-%05d.tar (webdataset: a tar for each that was read, with its
+  other members; other images are packed), or a folder (a text file an image; any name with a / at its end).
+  While it runs, everything goes to the journal OUT.journal, from which OUT is made at the end. Shards may share a
+  folder or a pattern, and have journals of their own; a file is for one shard.
   Give the same command again to go on after an interruption: what the journal has is not done again.
-  Images that fail are listed in NAME.failures.jsonl beside OUT, the others go on, and the exit code is 2.
+  Images that fail are listed in OUT.failures.jsonl, the others go on, and the exit code is 2.
   Ctrl-C finishes what is under way; a second one stops at once, and loses no finished image either.
 """
 

@@ -46,10 +46,8 @@ def test_packed_images_of_several_forms_under_one_suffix(tmp_path):
     rows = load(path, tmp_path)
     assert notes == [] and len(rows) == 9
     assert all(row["jpg"].size == (8, 6) and row["txt"].startswith("a picture: ") for row in rows)
-    with tarfile.open(path) as tar:
-        forms = {
-            member.name: Image.open(tar.extractfile(member)).format for member in tar if member.name.endswith("jpg")
-        }
+    images = {name: data for name, data in read_tar(path).items() if name.endswith(".jpg")}
+    forms = {name: Image.open(io.BytesIO(data)).format for name, data in images.items()}
     assert set(forms.values()) == {"JPEG"} and len(forms) == 9
     assert read_tar(path)["b.jpg"] == picture(50, "JPEG")  # a JPEG as it is
     assert rows[0]["jpg"].convert("RGB").getpixel((3, 3)) == pytest.approx((0, 0, 40), abs=3)

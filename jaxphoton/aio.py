@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
 from jaxphoton.api import Moondream, SpatialRefs
 from jaxphoton.engine.engine import Submission
-from jaxphoton.engine.errors import DeadlineExceeded, EngineError
+from jaxphoton.engine.errors import DeadlineExceeded, QueueFull
 from jaxphoton.frontend import Frontend, make_settings
 from jaxphoton.results import EncodedImage, Result
 from jaxphoton.skills.base import Generation, Skill, Token
@@ -22,6 +22,12 @@ from jaxphoton.skills.settings import Settings
 
 Given = Mapping[str, Any] | None
 Refs = SpatialRefs | None
+
+# Only for more pictures at once than this are the image workers started: starting one takes as long as decoding seven
+# photos of 640x480.
+ENOUGH_FOR_WORKERS = 16
+
+LATE = "the deadline passed before the request was ready"
 
 
 class Urgency(TypedDict, total=False):
@@ -37,17 +43,19 @@ class Urgency(TypedDict, total=False):
 class AsyncMoondream:
     """The asyncio face of a `Moondream`: the same arguments and `Urgency`, the same results; the loop never blocks.
 
+    Images are decoded in threads, or in the image workers once so many come at once that starting these pays.
     Cancelling the task that waits ends the request in the engine too. Any event loop will do, also several one after
     the other. An asynchronous context manager; leaving it closes the model. Besides what `Moondream` raises, requests
     raise:
       DeadlineExceeded: `timeout` seconds have passed.
-      QueueFull: too many requests wait; try again when some have finished.
-      EngineError: the model was closed under the request, or the engine has failed.
-      RuntimeError: the model has been closed.
+      QueueFull: too many requests wait; try again when some have finished. Those of a list wait themselves.
+      ModelClosed: the model was closed, before the request or under it.
+      EngineError: the engine cannot start, or has failed; what the three above are, too.
     """
 
     def __init__(self, model: Moondream):
         self.model = model
+        self._preparing = 0  # images now; counted on the loop
 
     @classmethod
     async def from_pretrained(cls, path_or_id: str = "shapes", **options: Any) -> AsyncMoondream:
@@ -62,13 +70,14 @@ class AsyncMoondream:
         self, image: Any, length: str = "normal", settings: Given = None, **urgency: Unpack[Urgency]
     ) -> Any:
         """Describes an image: {"caption": text}; see `Moondream.caption`."""
-        return await _Plan.of(self.model, lambda m: m._caption(length), settings, **urgency).ask(image)
+        return await _Plan.of(self, lambda m: m._caption(length), settings, **urgency).ask(image)
 
     def stream_caption(
         self, image: Any, length: str = "normal", settings: Given = None, **urgency: Unpack[Urgency]
     ) -> TextStream:
-        """A caption in pieces. Its timeout begins now, its work when the first piece is asked for."""
-        return TextStream(_Plan.of(self.model, lambda m: m._caption(length), settings, **urgency), image)
+        """A caption in pieces. Its timeout begins now, its work when the first piece is asked for (that of
+        `Moondream.caption` begins at once); closed or dropped at any time, read or unread, it is given up."""
+        return TextStream(_Plan.of(self, lambda m: m._caption(length), settings, **urgency), image)
 
     async def query(
         self,
@@ -81,7 +90,7 @@ class AsyncMoondream:
     ) -> Any:
         """Answers a question about an image, or without one: {"answer": text}; see `Moondream.query`."""
         skill = _query(image, question, reasoning, spatial_refs, settings)
-        return await _Plan.of(self.model, skill, settings, **urgency).ask(image)
+        return await _Plan.of(self, skill, settings, **urgency).ask(image)
 
     def stream_query(
         self,
@@ -94,29 +103,29 @@ class AsyncMoondream:
     ) -> TextStream:
         """An answer in pieces, as `stream_caption`; its `result` has the reasoning from the first piece on."""
         skill = _query(image, question, reasoning, spatial_refs, settings)
-        return TextStream(_Plan.of(self.model, skill, settings, **urgency), image)
+        return TextStream(_Plan.of(self, skill, settings, **urgency), image)
 
     async def detect(self, image: Any, object: str, settings: Given = None, **urgency: Unpack[Urgency]) -> Any:
         """Boxes; see `Moondream.detect`."""
-        return await _Plan.of(self.model, lambda m: m._detect(object), settings, **urgency).ask(image)
+        return await _Plan.of(self, lambda m: m._detect(object), settings, **urgency).ask(image)
 
     async def point(
         self, image: Any, object: str, spatial_refs: Refs = None, settings: Given = None, **urgency: Unpack[Urgency]
     ) -> Any:
         """Points; see `Moondream.point`."""
-        return await _Plan.of(self.model, lambda m: m._point(object, spatial_refs), settings, **urgency).ask(image)
+        return await _Plan.of(self, lambda m: m._point(object, spatial_refs), settings, **urgency).ask(image)
 
     async def segment(
         self, image: Any, object: str, spatial_refs: Refs = None, settings: Given = None, **urgency: Unpack[Urgency]
     ) -> Any:
         """An outline; see `Moondream.segment`."""
-        return await _Plan.of(self.model, lambda m: m._segment(object, spatial_refs), settings, **urgency).ask(image)
+        return await _Plan.of(self, lambda m: m._segment(object, spatial_refs), settings, **urgency).ask(image)
 
     def stream_segment(
         self, image: Any, object: str, spatial_refs: Refs = None, settings: Given = None, **urgency: Unpack[Urgency]
     ) -> AsyncGenerator[dict[str, Any], None]:
         """An outline in the events of `Moondream.segment`; closing the generator ends the request."""
-        return _events(_Plan.of(self.model, lambda m: m._segment(object, spatial_refs), settings, **urgency), image)
+        return _events(_Plan.of(self, lambda m: m._segment(object, spatial_refs), settings, **urgency), image)
 
     async def aclose(self) -> None:
         """Ends the engine; requests under way raise EngineError. May be called again."""
@@ -194,23 +203,25 @@ async def _events(plan: _Plan, image: Any) -> AsyncGenerator[dict[str, Any], Non
 class _Plan:
     """What is to be asked, and how urgently."""
 
-    model: Moondream
+    owner: AsyncMoondream
     skill: Callable[[Moondream], Skill]
     given: Given
     deadline: float | None
     priority: int
 
     @classmethod
-    def of(cls, model: Moondream, skill: Any, given: Given, timeout: float | None = None, priority: int = 0) -> _Plan:
+    def of(
+        cls, owner: AsyncMoondream, skill: Any, given: Given, timeout: float | None = None, priority: int = 0
+    ) -> _Plan:
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be at least 0 seconds, got {timeout}")
-        return cls(model, skill, given, None if timeout is None else time.monotonic() + timeout, priority)
+        return cls(owner, skill, given, None if timeout is None else time.monotonic() + timeout, priority)
 
     async def ask(self, image: Any) -> Result | list[Result]:
         """One result, or for a list of images a list of them."""
         if not isinstance(image, (list, tuple)):
             return await self._one(image)
-        room = asyncio.Semaphore(2 * self.model.engine_config.max_rows)
+        room = _Room(len(image), self.owner.model.engine_config.batch_requests)
         tasks = [asyncio.create_task(self._one(each, room)) for each in image]
         try:
             return await asyncio.gather(*tasks)
@@ -219,35 +230,78 @@ class _Plan:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _one(self, image: Any, room: asyncio.Semaphore | None = None) -> Result:
-        async with room or nullcontext(), self.run(image, streamed=False) as (run, submission):
+    async def _one(self, image: Any, room: _Room | None = None) -> Result:
+        async with room.under_way if room else nullcontext(), self.run(image, False, room) as (run, submission):
             await run.next()
             return run.front.result(run.skill, run.settings, run.generation, submission.metrics)
 
     @asynccontextmanager
-    async def run(self, image: Any, streamed: bool) -> AsyncIterator[tuple[_Run, Submission]]:
+    async def run(
+        self, image: Any, streamed: bool, room: _Room | None = None
+    ) -> AsyncIterator[tuple[_Run, Submission]]:
         """Submits the request; gives it up on leaving, unless it has ended."""
+        front, skill, settings, encoded = await self._prepared(image, room)
+        run = _Run(front, skill, settings)
+
+        def submit(wait: bool = False) -> Submission:
+            put = run.put if streamed else None
+            run.submission = front.submit(skill, encoded, settings, put, self.deadline, self.priority, wait)
+            if run.left:  # before it could be told which request to give up
+                front.engine.cancel(run.submission)
+            return run.submission
+
+        try:
+            submission = await self._submitted(submit, skill, room)
+            submission.future.add_done_callback(run.put)
+            yield run, submission
+        finally:
+            run.leave()
+
+    async def _prepared(self, image: Any, room: _Room | None) -> tuple[Frontend, Skill, Settings, EncodedImage | None]:
         limit = asyncio.timeout(None if self.deadline is None else max(0.0, self.deadline - time.monotonic()))
+        self.owner._preparing += image is not None
+        many = max(self.owner._preparing, room.images if room else 0) > ENOUGH_FOR_WORKERS
         try:
             async with limit:
-                front, skill, settings, encoded = await asyncio.to_thread(self._prepare, image)
+                prepared = await asyncio.to_thread(self._prepare, image, many)
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise DeadlineExceeded("the deadline passed before the request was ready") from None
-        run = _Run(front, skill, settings)
-        submission = front.submit(skill, encoded, settings, run.put if streamed else None, self.deadline, self.priority)
-        submission.future.add_done_callback(run.put)
-        try:
-            yield run, submission
+            raise DeadlineExceeded(LATE) from None
         finally:
-            if not submission.future.done():
-                front.engine.cancel(submission)
+            self.owner._preparing -= image is not None
+        if self.deadline is not None and time.monotonic() >= self.deadline:  # it may end before the limit is looked at
+            raise DeadlineExceeded(LATE)
+        return prepared
 
-    def _prepare(self, image: Any) -> tuple[Frontend, Skill, Settings, EncodedImage | None]:
+    def _prepare(self, image: Any, many: bool) -> tuple[Frontend, Skill, Settings, EncodedImage | None]:
         """All that takes long; in a thread of its own."""
-        front, skill = self.model._front, self.skill(self.model)
-        return front, skill, make_settings(skill, self.given), None if image is None else front.encode(image)
+        front, skill = self.owner.model._front, self.skill(self.owner.model)
+        settings = make_settings(skill, self.given)
+        return front, skill, settings, None if image is None else front.encode_beside(image, many)
+
+    async def _submitted(self, submit: Callable[..., Submission], skill: Skill, room: _Room | None) -> Submission:
+        """Submits on the loop what takes no time, and in a thread what does: making a constraint, and waiting for room
+        in the engine, as a list does."""
+        if isinstance(skill, Query) and skill.constraint is not None:
+            if room is None:
+                return await asyncio.to_thread(submit)
+        else:
+            try:
+                return submit()
+            except QueueFull:
+                if room is None:
+                    raise
+        async with room.turn:
+            return await asyncio.to_thread(submit, True)
+
+
+class _Room:
+    """What a list of `images` images may take: so many requests under way, and one thread that waits for the engine."""
+
+    def __init__(self, images: int, requests: int):
+        self.images = images
+        self.under_way, self.turn = asyncio.Semaphore(requests), asyncio.Lock()
 
 
 class _Run:
@@ -256,6 +310,14 @@ class _Run:
     def __init__(self, front: Frontend, skill: Skill, settings: Settings):
         self.front, self.skill, self.settings = front, skill, settings
         self._loop, self._items = asyncio.get_running_loop(), asyncio.Queue()
+        self.submission: Submission | None = None
+        self.left = False
+
+    def leave(self) -> None:
+        """Gives the request up, unless it has ended; one that is still being submitted, as soon as it is."""
+        self.left = True
+        if self.submission is not None and not self.submission.future.done():
+            self.front.engine.cancel(self.submission)
 
     def put(self, item: Token | Future[Generation], finish: FinishReason | None = None) -> None:
         """A token, or at the end the future."""
@@ -267,7 +329,4 @@ class _Run:
         item, finish = await self._items.get()
         if isinstance(item, Token):
             return item, finish
-        try:
-            self.generation: Generation = item.result()
-        except CancelledError:  # not by the task that waits here
-            raise EngineError("the request was cancelled: the model was closed") from None
+        self.generation: Generation = item.result()

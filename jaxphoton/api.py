@@ -17,7 +17,7 @@ from jaxphoton.answers import AnswerGrammars, take_restriction
 from jaxphoton.config import EngineConfig, ModelConfig
 from jaxphoton.engine.device import Programs
 from jaxphoton.engine.engine import Engine
-from jaxphoton.engine.errors import EngineStartError, ModelClosed, forget_frames
+from jaxphoton.engine.errors import EngineStartError, ModelClosed, fault_of, forget_frames
 from jaxphoton.frontend import Frontend
 from jaxphoton.image.decode import MAX_PIXELS
 from jaxphoton.jobs import Answer, Job
@@ -36,6 +36,8 @@ from jaxphoton.weights import hub
 from jaxphoton.weights.load import load_model
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+SPLIT = "a sharding must keep every parameter whole on each device (replicated): the programs do not split the work"
 
 SpatialRefs = Sequence[Sequence[float]]
 
@@ -69,6 +71,8 @@ class Moondream:
         allow_truncated: bool = False,
         fast_decode: bool = False,
     ):
+        if not all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params)):
+            raise ValueError(SPLIT)
         self._params: Params | None = params
         self.config, self.tokenizer = config, tokenizer
         device = next(iter(params.text.wte.devices()))
@@ -110,7 +114,7 @@ class Moondream:
           revision: branch, tag or commit of a Hugging Face id.
           dtype: "float32" or "bfloat16"; by default bfloat16, on a CPU float32.
           device: "cpu", "gpu", "cuda:1" or a jax.Device.
-          sharding: where parameters go instead of one device.
+          sharding: of all parameters, instead of one device; it must keep them whole on every device.
           engine: how requests are run together; None for what fits the device.
           float8_experts: keep the experts of a float8 checkpoint as they are stored, at half the bytes.
           coordinates: "bins" (a coordinate is bin / bins) or "bins-1" (bin / (bins - 1), Photon's convention).
@@ -124,15 +128,22 @@ class Moondream:
           WeightsError: the checkpoint is missing, broken or of another shape.
           ConfigError: its settings cannot be read.
           TokenizerError: its tokenizer cannot be read, or is another model's.
-          ValueError: an unknown dtype or device.
+          ValueError: an unknown dtype or device, or a sharding that splits parameters.
+          EngineStartError: the device cannot hold them.
         """
         if device is not None and sharding is not None:
             raise ValueError("give device or sharding, not both")
+        if sharding is not None and not sharding.is_fully_replicated:
+            raise ValueError(f"{SPLIT}; got {sharding}")
         platform.use_compilation_cache()
         chosen = platform.find_device(device)
         kind = platform.default_dtype(chosen) if dtype is None else _dtype(dtype)
         path = hub.resolve(path_or_id, revision, float8_experts)
-        config, params = load_model(path, kind, sharding or chosen, float8_experts)
+        try:
+            config, params = load_model(path, kind, sharding or chosen, float8_experts)
+        except jax.errors.JaxRuntimeError as error:
+            forget_frames(error)
+            raise EngineStartError(f"the parameters cannot be put on the device: {fault_of(error)}") from error
         config = dataclasses.replace(config, region=dataclasses.replace(config.region, coord_divisor=coordinates))
         tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, config), config.text.vocab_size)
         return cls(
@@ -380,7 +391,7 @@ class Moondream:
             return Engine(Programs(self.params, self.config, tables, self._engine_config))
         except Exception as error:
             forget_frames(error)
-            raise EngineStartError(f"the engine cannot start: {platform.fault_of(error)}") from error
+            raise EngineStartError(f"the engine cannot start: {fault_of(error)}") from error
 
 
 def _dtype(dtype: str | DTypeLike) -> DTypeLike:

@@ -7,10 +7,11 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxphoton.answers import take_restriction
 from jaxphoton.config import ModelConfig
@@ -30,6 +31,7 @@ from jaxphoton.skills.query import Query
 from jaxphoton.skills.segment import Outline, Segment
 from jaxphoton.skills.settings import MAX_SEED, Settings
 
+T = TypeVar("T")
 Steps = Iterator[tuple[Token, FinishReason | None]]
 
 
@@ -62,6 +64,7 @@ class Frontend:
         self._config, self._tokenizer, self._rules = config, tokenizer, image_rules
         self._lock = threading.Lock()
         self._pool: ImagePool | None = None
+        self._desks: weakref.WeakSet[Desk] = weakref.WeakSet()
         self._closed = False
         # A forgotten model must not leave a thread that talks to the device while Python exits.
         weakref.finalize(self, engine.shutdown, wait=False)
@@ -79,7 +82,8 @@ class Frontend:
         if stream_key is not None:
             return self._stream(skill, image, settings, stream_key)
         submission = self.submit(skill, image, settings)
-        return self.result(skill, settings, submission.future.result(), submission.metrics)
+        with self._given_up_on_leaving(submission):
+            return self.result(skill, settings, submission.future.result(), submission.metrics)
 
     def encode(self, image: Any) -> EncodedImage:
         """Decodes and crops here and now; an EncodedImage passes through."""
@@ -89,23 +93,44 @@ class Frontend:
             return image
         return self._encoded(prepare(image, self._config.vision, **self._rules))
 
-    def batch(self, skill: Skill, images: Iterable[Any], given: Mapping[str, Any] | None) -> Iterator[BatchItem]:
-        """Yields items as they finish; at most twice the engine's rows are under way.
+    def encode_beside(self, image: Any, many: bool) -> EncodedImage:
+        """The same for a thread beside others: in the image workers where they run, and where there are many images,
+        for which they are started."""
+        with self._lock:
+            running = self._pool is not None
+        pool = self._worker_pool() if (running or many) and not isinstance(image, EncodedImage) else None
+        if pool is None:
+            return self.encode(image)
+        try:
+            return self._encoded(pool.submit(image).result())
+        except RuntimeError as error:
+            if self._closed:
+                raise ModelClosed from error
+            raise
 
-        Images are read in a thread of their own, and prepared ahead of the engine in worker processes.
+    def batch(self, skill: Skill, images: Iterable[Any], given: Mapping[str, Any] | None) -> Iterator[BatchItem]:
+        """Yields items as they finish; at most `EngineConfig.batch_requests` are under way.
+
+        Images are read in a thread of their own, and prepared ahead of the engine in worker processes. Other batches
+        and single requests may run beside it: where the engine's queue is full, this waits.
+
+        Raises (while it is read):
+          ModelClosed: the model was closed; what had finished before has been yielded.
         """
         make_settings(skill, given)
         return self._batch(skill, images, given, self._worker_pool())
 
     def answer(self, jobs: Iterable[Job], skill_of: Callable[[Ask], Skill]) -> Iterator[Answer]:
         """Answers jobs as they finish, as `batch` does."""
-        return self._desk(jobs, skill_of, self._worker_pool()).answers()
+        return self._answers(jobs, skill_of, self._worker_pool())
 
     def close(self) -> None:
         """Ends what is under way with ModelClosed, and stops the engine and the image workers. May be called again."""
         with self._lock:
             self._closed = True
-            pool = self._pool
+            pool, desks = self._pool, list(self._desks)
+        for desk in desks:
+            desk.stop(ModelClosed())
         self.engine.shutdown(wait=False)
         if pool is not None:
             pool.close()
@@ -122,9 +147,11 @@ class Frontend:
                 self._pool = ImagePool(self._config.vision, workers, timeout=config.image_timeout, **self._rules)
             return self._pool
 
-    def _desk(self, jobs: Iterable[Job], skill_of: Callable[[Ask], Skill], pool: ImagePool | None) -> Desk[_Asked]:
-        most = 2 * self.engine.config.max_rows
-        return Desk(
+    def _answers(
+        self, jobs: Iterable[Job], skill_of: Callable[[Ask], Skill], pool: ImagePool | None
+    ) -> Generator[Answer, None, None]:
+        most = self.engine.config.batch_requests
+        desk = Desk(
             jobs,
             lambda job: self._prepare_later(job, pool),
             lambda job, picture: self._ask(job, picture, skill_of),
@@ -133,18 +160,29 @@ class Frontend:
             room=most,
             most=most,
         )
+        with self._lock:
+            if self._closed:
+                raise ModelClosed
+            self._desks.add(desk)
+        with closing(desk.answers()) as answers:
+            for answer in answers:
+                # Of a model that was closed all parts end, each in its own words.
+                if self._closed and isinstance(answer.error, RuntimeError):
+                    raise ModelClosed from answer.error
+                yield answer
 
     def _batch(
         self, skill: Skill, images: Iterable[Any], given: Mapping[str, Any] | None, pool: ImagePool | None
-    ) -> Iterator[BatchItem]:
+    ) -> Generator[BatchItem, None, None]:
         ask = (Ask(skill.name, settings=given),)
         pairs = (
             item if isinstance(item, tuple) and len(item) == 2 else (position, item)
             for position, item in enumerate(images)
         )
         jobs = (Job(key, image, ask) for key, image in pairs)
-        for answer in self._desk(jobs, lambda _: skill, pool).answers():
-            yield BatchItem(answer.key, answer.results[0] if answer.results else None, answer.error)
+        with closing(self._answers(jobs, lambda _: skill, pool)) as answers:
+            for answer in answers:
+                yield BatchItem(answer.key, answer.results[0] if answer.results else None, answer.error)
 
     def _prepare_later(self, job: Job, pool: ImagePool | None) -> Future[Any]:
         """A future of a Prepared or an EncodedImage."""
@@ -164,8 +202,8 @@ class Frontend:
             for ask in job.asks:
                 skill = skill_of(ask)
                 settings = make_settings(skill, ask.settings)
-                asked.append(_Asked(skill, settings, self.submit(skill, image, settings)))
-        except Exception:
+                asked.append(_Asked(skill, settings, self.submit(skill, image, settings, wait=True)))
+        except BaseException:  # an interrupt too: it may have to wait
             for each in asked:
                 self.engine.cancel(each.submission)
             raise
@@ -191,11 +229,12 @@ class Frontend:
     def _many(self, skill: Skill, images: Iterable[Any], given: Mapping[str, Any] | None) -> list[Result]:
         results: dict[Hashable, Result] = {}
         # Pairs, so that an image that is itself a tuple keeps its position as key.
-        for position, result, error in self._batch(skill, enumerate(images), given, None):
-            if error is not None:
-                raise error
-            assert result is not None
-            results[position] = result
+        with closing(self._batch(skill, enumerate(images), given, None)) as items:
+            for position, result, error in items:
+                if error is not None:
+                    raise error
+                assert result is not None
+                results[position] = result
         return [results[position] for position in range(len(results))]
 
     def submit(
@@ -206,6 +245,7 @@ class Frontend:
         on_token: OnToken | None = None,
         deadline: float | None = None,
         priority: int = 0,
+        wait: bool = False,
     ) -> Submission:
         """Hands a request to the engine; see `Engine.submit` and `Request`.
 
@@ -220,7 +260,7 @@ class Frontend:
         request = Request(
             skill.prompt, skill.grammar, settings, ready, constraint, deadline=deadline, priority=priority
         )
-        return self.engine.submit(request, on_token)
+        return self.engine.submit(request, on_token, wait)
 
     def result(
         self, skill: Skill, settings: Settings, generation: Generation, metrics: RequestMetrics | None = None
@@ -236,17 +276,25 @@ class Frontend:
         settings = make_settings(skill, given)
         if isinstance(image, (list, tuple)):
             raise ValueError("stream=True takes one image")
-        return self._events(skill, settings, *self._submit_stream(skill, image, settings))
+        return _begun(self._events(skill, settings, *self._submit_stream(skill, image, settings)))
 
-    def _events(self, skill: Segment, settings: Settings, submission: Submission, steps: Steps) -> Iterator[dict]:
+    def _events(
+        self, skill: Segment, settings: Settings, submission: Submission, steps: Steps
+    ) -> Generator[dict, None, None]:
         outline = self.outline()
-        try:
+        with self._given_up_on_leaving(submission):
+            yield {}  # see `_begun`
             for token, finish in steps:
                 if finish != "stop":
                     yield from outline.push(token)
             yield self.completed(skill, settings, submission.future.result(), submission.metrics)
+
+    @contextmanager
+    def _given_up_on_leaving(self, submission: Submission) -> Iterator[None]:
+        """Who stops reading, or is interrupted while it waits, gives the rest of a request up."""
+        try:
+            yield
         finally:
-            # A reader that stops early gives the rest up.
             if not submission.future.done():
                 self.engine.cancel(submission)
 
@@ -271,9 +319,15 @@ class Frontend:
         submission, steps = self._submit_stream(skill, image, settings)
         result = Result()
         result.seed = settings.seed or 0
+        # Not the result itself: it holds the pieces, and whoever drops both must not wait for the garbage collection.
+        pieces = _begun(self._pieces(submission, steps, weakref.ref(result)))
         if isinstance(skill, Query) and skill.reasoning:
-            result.update(self._reasoning(skill, steps))
-        result[key] = self._pieces(submission, steps, result)
+            try:
+                result.update(self._reasoning(skill, submission, steps))
+            except BaseException:
+                pieces.close()
+                raise
+        result[key] = pieces
         return result
 
     def detokenizer(self) -> Detokenizer:
@@ -283,7 +337,7 @@ class Frontend:
         """The reasoning of an answer that has not begun yet."""
         return skill.parse(Generation(tuple(tokens), finish or "length"), self._tokenizer.decode)
 
-    def _reasoning(self, skill: Query, steps: Steps) -> dict[str, Any]:
+    def _reasoning(self, skill: Query, submission: Submission, steps: Steps) -> dict[str, Any]:
         """Takes the steps of the reasoning, up to the id that opens the answer."""
         thought: list[Token] = []
         finish: FinishReason | None = None
@@ -291,22 +345,29 @@ class Frontend:
             thought.append(token)
             if finish is not None or skill.answer_start(thought) <= len(thought):
                 break
+        else:
+            submission.future.result()  # raises what has ended it
         return self.thought(skill, thought, finish)
 
-    def _pieces(self, submission: Submission, steps: Steps, result: Result) -> Iterator[str]:
+    def _pieces(self, submission: Submission, steps: Steps, result: weakref.ref[Result]) -> Generator[str, None, None]:
         detokenizer = self.detokenizer()
-        try:
+        with self._given_up_on_leaving(submission):
+            yield ""  # see `_begun`
             for token, finish in steps:
                 # The stop id is not text.
                 if finish != "stop" and (piece := detokenizer.push(token.id)):
                     yield piece
             if rest := detokenizer.finish():
                 yield rest
-            result.close(submission.future.result(), submission.metrics)
-        finally:
-            # A reader that stops early gives the rest up.
-            if not submission.future.done():
-                self.engine.cancel(submission)
+            generation = submission.future.result()
+            if (kept := result()) is not None:
+                kept.close(generation, submission.metrics)
+
+
+def _begun(pieces: Generator[T, None, None]) -> Generator[T, None, None]:
+    """A generator taken to its first, empty piece: from here on it cleans up even if it is dropped unread."""
+    next(pieces)
+    return pieces
 
 
 def make_settings(skill: Skill, given: Mapping[str, Any] | None) -> Settings:

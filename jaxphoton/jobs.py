@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,12 +46,26 @@ class Job:
       image: whatever `Moondream` takes.
       asks: at least one.
       name: of the image in errors; by default its path.
+
+    Raises:
+      ValueError: there is no ask.
+      TypeError: what is among the asks is no Ask.
     """
 
     key: Hashable
     image: Any
     asks: tuple[Ask, ...]
     name: str | None = None
+
+    def __post_init__(self):
+        if isinstance(self.asks, Ask):
+            raise TypeError("asks must be a tuple of Ask, even if it is one")
+        object.__setattr__(self, "asks", tuple(self.asks))
+        if not self.asks:
+            raise ValueError("a job needs at least one ask")
+        for ask in self.asks:
+            if not isinstance(ask, Ask):
+                raise TypeError(f"asks must be a tuple of Ask, not of {type(ask).__name__}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,8 +128,9 @@ class Desk(Generic[Request]):
         self._ready: deque[_Work] = deque()
         self._in_engine = 0
         self._left = False
+        self._stopped: Exception | None = None
 
-    def answers(self) -> Iterator[Answer]:
+    def answers(self) -> Generator[Answer, None, None]:
         """Answers in the order in which they finish; then raises what reading the jobs has raised.
 
         Leaving early gives up what is under way.
@@ -125,6 +140,8 @@ class Desk(Generic[Request]):
         try:
             while not ended or self._under_way:
                 work, event = self._events.get()
+                if self._stopped is not None:
+                    raise self._stopped
                 if work is None:
                     ended, fault = True, event
                 elif event is work.picture:
@@ -142,6 +159,11 @@ class Desk(Generic[Request]):
                 raise fault
         finally:
             self._leave()
+
+    def stop(self, fault: Exception) -> None:
+        """Ends `answers` with this exception, also where it waits for jobs; from any thread."""
+        self._stopped = fault
+        self._events.put((None, fault))
 
     def _has_room(self, work: _Work) -> bool:
         return not self._in_engine or self._in_engine + len(work.job.asks) <= self._most

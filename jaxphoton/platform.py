@@ -22,22 +22,35 @@ SWITCH_INTERVAL_S = 5e-4
 Device = Any  # a jax.Device, which type checkers take for a variable
 
 
+class NoDeviceError(ValueError):
+    """The device asked for is not there."""
+
+
 def find_device(device: str | Device | None) -> Device:
     """The device meant by a name ("cpu", "gpu", "cuda:1"), a jax.Device, or None for jax's default.
 
     Raises:
-      ValueError: there is no such device; the message names those there are.
+      NoDeviceError: there is no such device; the message names those there are.
     """
-    if device is None:
-        return jax.devices()[0]
-    if not isinstance(device, str):
+    if device is not None and not isinstance(device, str):
         return device
+    try:
+        devices = jax.devices()
+    except Exception as error:  # what it raises depends on what is missing
+        wanted = f" (JAX_PLATFORMS={os.environ['JAX_PLATFORMS']})" if os.environ.get("JAX_PLATFORMS") else ""
+        reason = next(iter(str(error).splitlines()), "") or "its plugin is missing or does not start"
+        raise NoDeviceError(f"jax finds no device{wanted}: {reason}") from error
+    if device is None:
+        return devices[0]
     kind, _, index = device.partition(":")
     try:
-        return jax.devices(kind)[int(index or 0)]
+        place = int(index or 0)
+        if place < 0:
+            raise IndexError
+        return jax.devices(kind)[place]
     except (RuntimeError, ValueError, IndexError):
-        found = ", ".join(str(d) for d in jax.devices())
-        raise ValueError(f"no device {device!r}; there are: {found}") from None
+        found = ", ".join(str(d) for d in devices)
+        raise NoDeviceError(f"no device {device!r}; there are: {found}") from None
 
 
 def default_dtype(device: Device) -> DTypeLike:
@@ -79,15 +92,6 @@ def calmed_interpreter() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def fault_of(error: Exception, most: int = 400) -> str:
-    """What is wrong, in one line: a compiler's message may go on for pages. Surprises are named by their type."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    line = line if len(line) <= most else f"{line[:most]}..."
-    if line and isinstance(error, (ValueError, RuntimeError, OSError)):
-        return line
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def use_compilation_cache() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxphoton import AsyncMoondream, DeadlineExceeded, EngineError, ImageError, Moondream, QueueFull
+from jaxphoton import AsyncMoondream, DeadlineExceeded, ImageError, ModelClosed, Moondream, QueueFull
 
 PATIENCE = 60.0  # seconds after which a test fails; none waits so long
 EXAMPLES = Path(__file__).parents[1] / "examples" / "shapes"
@@ -46,7 +46,7 @@ class Halt:
         self._submit, self._open, self._reached = engine.submit, threading.Event(), threading.Event()
         monkeypatch.setattr(engine, "submit", self._halted)
 
-    def _halted(self, request, on_token=None):
+    def _halted(self, request, on_token=None, wait=False):
         heard = []
 
         def listen(token, finish) -> None:
@@ -57,7 +57,7 @@ class Halt:
                 self._reached.set()
                 assert self._open.wait(PATIENCE)
 
-        self.submissions.append(self._submit(request, listen))
+        self.submissions.append(self._submit(request, listen, wait))
         return self.submissions[-1]
 
     async def reached(self) -> None:
@@ -175,14 +175,14 @@ def test_cancelling_the_task_ends_the_request(model, halt):
 
 def test_cancelling_while_the_image_is_prepared_submits_nothing(model, halt, monkeypatch):
     started, go_on = threading.Event(), threading.Event()
-    encode = model.model._front.encode
+    encode = model.model._front.encode_beside
 
-    def slow(image):
+    def slow(image, many):
         started.set()
         assert go_on.wait(PATIENCE)
-        return encode(image)
+        return encode(image, many)
 
-    monkeypatch.setattr(model.model._front, "encode", slow)
+    monkeypatch.setattr(model.model._front, "encode_beside", slow)
 
     async def main():
         task = asyncio.create_task(model.caption(PICTURE))
@@ -251,9 +251,36 @@ def test_passing_the_deadline_ends_the_request(model, halt, monkeypatch):
     assert not halt.submissions[1].sequence.tokens
 
 
-def test_the_deadline_counts_the_preparation_too(model, halt):
-    with pytest.raises(DeadlineExceeded, match="before the request was ready"):
-        run(model.caption(PICTURE, timeout=0.0))
+@pytest.mark.parametrize("first", ["the limit", "the picture"])
+def test_the_deadline_counts_the_preparation_too(model, halt, monkeypatch, first):
+    """Whichever of the two the loop sees first."""
+    ready = threading.Event()
+
+    class Never:
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *_):
+            return None
+
+    def slow(image, many):
+        assert ready.wait(PATIENCE)
+        raise AssertionError("nobody waits for this picture")
+
+    if first == "the limit":
+        monkeypatch.setattr(model.model._front, "encode_beside", slow)
+    else:
+        monkeypatch.setattr(asyncio, "timeout", lambda _: Never())
+    image = PICTURES[1]
+
+    async def main():
+        try:
+            with pytest.raises(DeadlineExceeded, match="before the request was ready"):
+                await model.caption(image, timeout=0.0)
+        finally:
+            ready.set()
+
+    asyncio.run(main())
     assert not halt.submissions
     for wrong in (-1.0, math.nan):
         with pytest.raises(ValueError, match="timeout must be at least 0"):
@@ -337,10 +364,92 @@ def test_closing_ends_what_is_under_way_and_refuses_what_comes_later(own, monkey
             halt._open.set()
             await closing
             for task in tasks:
-                with pytest.raises(EngineError, match="the model was closed"):
+                with pytest.raises(ModelClosed):
                     await task
         for call in (own.caption(PICTURE), anext(own.stream_caption(PICTURE)), own.encode_image(PICTURE)):
-            with pytest.raises(RuntimeError, match="closed"):
+            with pytest.raises(ModelClosed):
                 await call
 
     run(main())
+
+
+def test_a_list_longer_than_the_queue_waits(own, shapes):
+    """One request may wait; a list asks as many as the engine takes, also beside others."""
+
+    async def main():
+        return await asyncio.gather(*(own.caption(PICTURES[:3] * 9, settings=GREEDY) for _ in range(2)))
+
+    truth = [shapes.caption(path, settings=GREEDY) for path in PICTURES[:3]] * 9
+    assert run(main()) == [truth, truth]
+
+
+def test_a_constraint_is_made_beside_the_loop(model, shapes, monkeypatch):
+    """Making one may take long: the thread of the loop never does it, whatever asks."""
+    makers, loops = [], []
+    compile_ = shapes._answer_grammars.compile
+
+    def watched(*arguments):
+        make = compile_(*arguments)
+        makers.append(threading.get_ident())
+
+        def made():
+            makers.append(threading.get_ident())
+            return make()
+
+        return made
+
+    monkeypatch.setattr(shapes._answer_grammars, "compile", watched)
+    settings = {**GREEDY, "choices": ["none", "a few", "many"]}
+
+    async def main():
+        loops.append(threading.get_ident())
+        one = await model.query(PICTURE, QUESTION, settings=settings)
+        many = await model.query(PICTURES[:2], QUESTION, settings=settings)
+        return one, many, "".join(await collect(model.stream_query(PICTURE, QUESTION, settings=settings)))
+
+    one, many, text = run(main())
+    assert one["answer"] == many[0]["answer"] == text in settings["choices"]
+    assert len(makers) == 8 and not set(makers) & set(loops)
+
+
+def test_cancelling_while_the_constraint_is_made_gives_the_request_up(model, halt, shapes, monkeypatch):
+    making, go_on, given_up = threading.Event(), threading.Event(), threading.Event()
+    cancel, settings = halt.engine.cancel, {**GREEDY, "choices": ["none of all those", "many of all those"]}
+    monkeypatch.setattr(halt.engine, "cancel", lambda submission: (cancel(submission), given_up.set()))
+    compile_ = shapes._answer_grammars.compile
+
+    def slow(*arguments):
+        make = compile_(*arguments)
+
+        def made():
+            making.set()
+            assert go_on.wait(PATIENCE)
+            return make()
+
+        return made
+
+    monkeypatch.setattr(shapes._answer_grammars, "compile", slow)
+
+    async def main():
+        task = asyncio.create_task(model.query(PICTURE, QUESTION, settings=settings))
+        assert await asyncio.to_thread(making.wait, PATIENCE)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+        assert await asyncio.to_thread(given_up.wait, PATIENCE)
+        halt._open.set()
+
+    run(main())
+    assert halt.engine.drain(PATIENCE) and halt.submissions[0].future.cancelled()
+
+
+def test_image_workers_are_started_for_many_pictures_at_once_only(own, monkeypatch):
+    front, asked = own.model._front, []
+    worker_pool = front._worker_pool
+    monkeypatch.setattr(front, "_worker_pool", lambda: asked.append(1) or worker_pool())
+    pictures = [PICTURES[i % 3] for i in range(40)]
+    few = run(own.caption(pictures[:4], settings=GREEDY))
+    assert front._pool is None and not asked
+    many = run(own.caption(pictures, settings=GREEDY))
+    assert asked and front._pool is not None and many[:4] == few

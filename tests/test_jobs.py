@@ -172,3 +172,47 @@ def test_leaving_early_gives_up_what_is_under_way_and_closes_the_jobs():
     answers.close()
     assert closed.wait(S)
     assert rig.read <= 2 + 2 * ROOM
+
+
+@pytest.mark.parametrize(
+    ("asks", "error", "fault"),
+    [
+        ((), ValueError, "at least one ask"),
+        ([], ValueError, "at least one ask"),
+        (iter(()), ValueError, "at least one ask"),
+        (Ask("caption"), TypeError, "a tuple of Ask, even if it is one"),
+        (("caption",), TypeError, "a tuple of Ask, not of str"),
+    ],
+)
+def test_a_job_that_asks_nothing_is_refused_where_it_is_made(asks, error, fault):
+    with pytest.raises(error, match=fault):
+        Job(0, "0.png", asks)
+
+
+def test_a_wrong_job_ends_the_jobs_and_not_the_answers():
+    rig, answers = Rig(), []
+
+    def jobs():
+        yield from rig.jobs([1, 2])
+        yield Job(2, "2.png", ())
+
+    with pytest.raises(ValueError, match="at least one ask"):
+        list(_collect(rig, rig.desk(jobs()), answers))
+    assert sorted(answers) == [0, 1]
+
+
+def test_a_desk_that_is_stopped_raises_although_its_jobs_never_end():
+    rig, waiting, go_on = Rig(), threading.Event(), threading.Event()
+
+    def jobs():
+        yield from rig.jobs([1])
+        waiting.set()
+        go_on.wait(S)
+
+    desk = rig.desk(jobs())
+    answers = _collect(rig, desk, [])
+    assert next(answers).key == 0 and waiting.wait(S)
+    desk.stop(LookupError("stopped"))
+    with pytest.raises(LookupError, match="stopped"):
+        next(answers)
+    go_on.set()

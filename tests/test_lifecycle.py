@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxphoton import Moondream
-from jaxphoton.config import EngineConfig
+import jaxphoton
+from jaxphoton import (
+    Ask,
+    AsyncMoondream,
+    EngineConfig,
+    EngineError,
+    EngineStartError,
+    Job,
+    ModelClosed,
+    Moondream,
+)
+from jaxphoton.engine import device, programs
+from jaxphoton.engine.engine import Engine
+from jaxphoton.frontend import Frontend
+from tests.engine.gate import Gate
+from tests.engine.tiny import with_engine
 
 PATIENCE = 60.0
 ENGINE = EngineConfig(
@@ -53,3 +71,255 @@ def test_three_dropped_models_leave_nothing_on_the_device(before):
         del model
         engine._thread.join(PATIENCE)
         assert not engine._thread.is_alive() and live_bytes() == before
+
+
+def test_a_closed_async_model_leaves_nothing_on_the_device(before):
+    async def main():
+        async with await AsyncMoondream.from_pretrained("shapes", engine=ENGINE) as model:
+            assert (await model.caption(PICTURE))["caption"] and live_bytes() > before
+        assert live_bytes() == before
+        with pytest.raises(ModelClosed):
+            await model.caption(PICTURE)
+        with pytest.raises(ModelClosed):
+            _ = model.model.params
+
+    asyncio.run(main())
+
+
+def test_a_library_freezes_nobody_s_heap(before):
+    frozen = gc.get_freeze_count()
+    with load() as model:
+        model.start()
+    assert gc.get_freeze_count() == frozen
+
+
+def test_an_engine_that_stops_compiling_half_way_leaves_nothing_and_may_try_again(before, monkeypatch):
+    lowered = []
+
+    def broken(*_):
+        lowered.append(1)
+        raise RuntimeError("UNIMPLEMENTED: no such thing\nand pages more")
+
+    with load() as model:
+        parameters = live_bytes()
+        monkeypatch.setattr(programs, "prefill", broken)
+        for _ in range(2):
+            with pytest.raises(
+                EngineStartError, match="^the engine cannot start: UNIMPLEMENTED: no such thing$"
+            ) as kept:
+                model.caption(PICTURE)
+            assert live_bytes() == parameters
+        assert isinstance(kept.value, EngineError) and "pages" not in str(kept.value) and lowered
+        monkeypatch.undo()
+        assert model.caption(PICTURE)["caption"]
+    assert live_bytes() == before
+    del kept
+
+
+def test_a_device_too_small_is_an_error_that_is_documented(shapes, monkeypatch):
+    monkeypatch.setattr(device, "memory_of", lambda _: (2 << 20, 1 << 20))
+    with Moondream(shapes.params, shapes.config, shapes.tokenizer) as model:
+        with pytest.raises(EngineStartError, match="the device's memory is too small: 1.80 MiB may be used"):
+            model.start()
+
+
+# What is under way when a model is closed, interrupted or left
+
+
+@pytest.fixture
+def own(shapes):
+    """A model of the test's own, on programs that are compiled already; two requests may wait."""
+    with sharing(shapes) as model:
+        yield model
+
+
+def sharing(shapes: Moondream) -> Moondream:
+    model = Moondream(shapes.params, shapes.config, shapes.tokenizer, engine=shapes.engine_config)
+    engine = Engine(with_engine(shapes._front.engine.programs, max_waiting=2, image_workers=1))
+    model._frontend = Frontend(engine, shapes.config, shapes.tokenizer, {})
+    return model
+
+
+@pytest.fixture
+def gate(own, monkeypatch):
+    """Holds the engine at the first token of whatever is asked next."""
+    gate, engine = Gate(), own._front.engine
+    submit = engine.submit
+    heard = []
+
+    def held(request, on_token=None, wait=False):
+        def listen(token, finish):
+            if on_token is not None:
+                on_token(token, finish)
+            heard or heard.append(gate(token, finish))
+
+        return submit(request, listen, wait)
+
+    monkeypatch.setattr(engine, "submit", held)
+    yield gate
+    gate.open()
+
+
+def drained(model: Moondream):
+    engine = model._front.engine
+    assert engine.drain(PATIENCE)
+    return engine.metrics().outcomes
+
+
+CALLS = {
+    "call": lambda m: m.caption(PICTURE),
+    "list": lambda m: m.caption([PICTURE, PICTURE]),
+    "batch": lambda m: list(m.caption_batch(PICTURE for _ in range(100))),
+    "batch of files": lambda m: list(m.caption_batch("examples/shapes/scene_05.png" for _ in range(100))),
+    "stream": lambda m: "".join(m.caption(PICTURE, stream=True)["caption"]),
+    "reasoning": lambda m: m.query(PICTURE, "Why?", reasoning=True, stream=True),
+    "many at once": lambda m: ThreadPoolExecutor(20).map(m.caption, [PICTURE] * 10).__next__(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_closing_under_a_call_raises_one_error(own, gate, call):
+    engine = own._front.engine
+    with ThreadPoolExecutor(3) as pool:
+        called = pool.submit(CALLS[call], own)
+        gate.reached()
+        closing = [pool.submit(own.close), pool.submit(own.close)]
+        with engine._wake:
+            assert engine._wake.wait_for(lambda: engine._closing, PATIENCE)
+        gate.open()
+        assert all(each.result(PATIENCE) is None for each in closing)
+        with pytest.raises(ModelClosed, match="the model was closed"):
+            called.result(PATIENCE)
+    own.close()
+    with pytest.raises(ModelClosed):
+        own.caption(PICTURE)
+    with pytest.raises(ModelClosed):
+        own.start()
+    with pytest.raises(ModelClosed):
+        _ = engine.programs
+
+
+def test_closing_ends_a_batch_that_waits_for_its_images(own):
+    asked, go_on = threading.Event(), threading.Event()
+
+    def images():
+        yield PICTURE
+        asked.set()
+        go_on.wait(PATIENCE)
+
+    batch = own.caption_batch(images())
+    assert next(batch).error is None
+    with ThreadPoolExecutor(1) as pool:
+        rest = pool.submit(list, batch)
+        assert asked.wait(PATIENCE)
+        own.close()
+        with pytest.raises(ModelClosed):
+            rest.result(PATIENCE)
+    go_on.set()
+
+
+def test_what_is_being_read_keeps_a_model_that_was_dropped(shapes):
+    assert all(item.result for item in sharing(shapes).caption_batch([PICTURE] * 5))
+    assert "".join(sharing(shapes).caption(PICTURE, stream=True)["caption"])
+
+
+@pytest.mark.parametrize("reads", [0, 1])
+@pytest.mark.parametrize("keeps", ["the result", "the pieces"])
+def test_a_stream_that_is_dropped_is_given_up(own, gate, reads, keeps):
+    stream = own.caption(PICTURE, stream=True)
+    if keeps == "the pieces":
+        stream = stream["caption"]
+    gate.reached()
+    if reads:
+        next(stream if keeps == "the pieces" else stream["caption"])
+    gc.disable()  # nothing waits for it
+    try:
+        del stream
+    finally:
+        gc.enable()
+    gate.open()
+    outcomes = drained(own)
+    assert (outcomes.cancelled, outcomes.finished) == (1, 0)
+
+
+@pytest.mark.parametrize("call", ["call", "list", "stream", "reasoning"])
+def test_an_interrupt_gives_up_what_it_interrupts(own, gate, monkeypatch, call):
+    def interrupt(*_):
+        gate.reached()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        if call == "list":  # with one picture in the engine, when the other is ready
+            patched.setattr("jaxphoton.jobs.Desk._has_room", lambda desk, work: not desk._in_engine or interrupt())
+        else:
+            patched.setattr(Future, "result", interrupt)
+            patched.setattr("jaxphoton.results.TokenStream.__iter__", lambda stream: iter(interrupt, None))
+        with pytest.raises(KeyboardInterrupt) as kept:  # with all frames
+            CALLS[call](own)
+    gate.open()
+    outcomes = drained(own)
+    assert (outcomes.cancelled, outcomes.finished) == (1, 0)
+    del kept
+
+
+def test_the_engine_s_settings_can_be_set_until_it_starts(shapes):
+    with Moondream(shapes.params, shapes.config, shapes.tokenizer) as model:
+        model.engine_config = ENGINE
+        assert model.engine_config is ENGINE
+        with pytest.raises(TypeError, match="must be an EngineConfig, not dict"):
+            model.engine_config = {"max_rows": 3}
+    with pytest.raises(ModelClosed):
+        model.engine_config = ENGINE
+    with pytest.raises(RuntimeError, match="before the first request only"):
+        shapes.engine_config = ENGINE
+    assert shapes.engine_config is shapes._front.engine.config
+
+
+def test_a_sharding_that_splits_parameters_is_refused():
+    split = NamedSharding(jax.make_mesh((1,), ("x",)), PartitionSpec())
+    with Moondream.from_pretrained("shapes", sharding=split) as model:
+        assert model.params.text.wte.sharding == split
+
+    class Split(NamedSharding):
+        is_fully_replicated = False  # as over two devices
+
+    with pytest.raises(ValueError, match="must keep every parameter whole on each device"):
+        Moondream.from_pretrained("shapes", sharding=Split(jax.make_mesh((1,), ("x",)), PartitionSpec("x")))
+
+
+# The engine's queue: two may wait behind eight rows, and batches wait for their turn
+
+
+def test_a_batch_larger_than_the_queue_waits(own):
+    pictures = [np.full((30, 40 + i, 3), 5 * i, np.uint8) for i in range(40)]
+    items = list(own.caption_batch(pictures, settings={"temperature": 0}))
+    assert sorted(item.key for item in items) == list(range(40)) and all(item.result for item in items)
+    assert len(own.caption(pictures[:20], settings={"temperature": 0})) == 20
+    assert drained(own).finished == 60
+
+
+def test_a_job_larger_than_the_queue_waits_for_itself(own):
+    asks = tuple(Ask("caption", settings={"temperature": 1.0, "seed": i}) for i in range(50))
+    (answer,) = own.answer([Job("all", PICTURE, asks)])
+    assert answer.error is None and [result.seed for result in answer.results] == list(range(50))
+
+
+def test_two_batches_and_single_requests_share_the_queue(own):
+    def batch(_):
+        return [item.error for item in own.caption_batch([PICTURE] * 25)]
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(batch, range(3))) == 3 * [25 * [None]]
+
+
+@pytest.mark.parametrize("rows", [1, 8, 2000])
+@pytest.mark.parametrize("waiting", [0, 2, 1024])
+def test_no_batch_asks_more_than_the_engine_takes(rows, waiting):
+    engine = EngineConfig(max_rows=rows, step_rows=(max(2, rows),), max_waiting=waiting)
+    assert rows <= engine.batch_requests <= engine.most_requests == rows + waiting
+
+
+def test_what_the_documents_import_can_be_imported():
+    for name in jaxphoton.__all__:
+        assert getattr(jaxphoton, name) is not None
+    assert {"EngineConfig", "Result", "Job", "Ask", "Answer", "ModelClosed"} <= set(jaxphoton.__all__)

@@ -44,3 +44,16 @@ def test_the_pure_functions_agree_with_the_engine(in_root, capsys):
     parts = (gradient.vision.patch_w, gradient.text.layers[0].qkv_w, gradient.text.lm_head_w)
     assert all(np.abs(part).max() > 0 for part in parts)
     assert "log p" in capsys.readouterr().out
+
+
+def test_every_test_that_the_documents_name_is_there():
+    files = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    everything, checked = "\n".join(files.values()), 0
+    rows = (ROOT / "docs" / "photon-behaviours.md").read_text(encoding="utf-8").splitlines()
+    for name in (name for row in rows if row.count("|") == 3 for name in re.findall("`([^`]+)`", row.split("|")[2])):
+        if re.fullmatch(r"(tests/)?test_\w+(\.py)?", name):
+            assert Path(name).stem in files, name
+        elif re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", name):
+            assert f"def test_{name}(" in everything, name
+            checked += 1
+    assert checked > 80

@@ -1,4 +1,6 @@
-"""Captioning at scale: images in, one journal, every other output made from the journal. Host only; never imports jax.
+"""Captioning at scale: images in, one journal, every other output made from the journal.
+
+Host only: importing it never imports jax. `local` and `replica` are given a model, or load one when they run.
 
 Sources (`jaxphoton.batch.sources`)
     source = open_source("shards/{000..099}.tar", SourceOptions(columns=("question",)))
@@ -35,6 +37,8 @@ Runs (`jaxphoton.batch.runner`, `tasks`, `local`)
   `sink(number, record)` takes each record, for instance to `journal.write`. An `Answerer` is whatever turns
   `jaxphoton.jobs.Job`s into `Answer`s in any order, reading them as it needs them: memory stays the same however many
   there are. An image that cannot be read or answered is a record; what every image would fail of ends the run.
+  `LocalAnswerer` has a model in this process; `jaxphoton.batch.replicas.Replicas` has several engine processes, one a
+  GPU: `replica` is what such a process runs, `lane` and `board` start and feed them, `wire` is what is said between.
   With `Dedupe` equal files are asked about once. The journal of a finished run and what is resumed need no model.
 
 All faults that end a run are `BatchError`s with a message for the user; those of one image are `ImageError`s, their

@@ -77,7 +77,7 @@ def serve(load: Callable[[Message], tuple[Answerer, int]]) -> None:
 
 
 def load_model(settings: Message) -> tuple[Answerer, int]:
-    """A compiled `Moondream`, and twice its rows.
+    """A compiled `Moondream`, and the jobs that it takes at once.
 
     Args:
       settings: "options" of `Moondream.from_pretrained`, fields of EngineOptions as "engine", and "gpu": whether the
@@ -102,7 +102,7 @@ def load_model(settings: Message) -> tuple[Answerer, int]:
     with compiling_shown(""):
         answerer.start()
     calm_interpreter()
-    return answerer, 2 * model.engine_config.max_rows
+    return answerer, model.engine_config.batch_requests
 
 
 class _Replies:

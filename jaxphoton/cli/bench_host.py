@@ -32,6 +32,7 @@ def run(args) -> int:
     from jaxphoton import platform
     from jaxphoton.measure.host_bench import busy_thread, measure_host
 
+    platform.find_device(None)
     with platform.calmed_interpreter(), busy_thread() if args.busy else nullcontext():
         if args.switch_interval is not None:
             sys.setswitchinterval(args.switch_interval)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from jaxphoton import __version__
 from jaxphoton.batch.progress import compiling_shown
 from jaxphoton.cli.base import BROKEN_PIPE, FATAL, INTERRUPTED, CommandError, CommandParser
+from jaxphoton.engine.errors import EngineError, fault_of
 
 COMMANDS = (
     "caption",
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with compiling_shown(f"jaxphoton {args.command}: "):
             return modules[args.command].run(args)
-    except CommandError as error:
+    except (CommandError, EngineError) as error:
         print(f"jaxphoton {args.command}: {error}", file=sys.stderr)
         return FATAL
     except KeyboardInterrupt:
@@ -70,6 +71,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has gone; without this, Python complains once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except Exception as error:
+        if not isinstance(error, tuple(_device_faults())):
+            raise
+        print(f"jaxphoton {args.command}: {fault_of(error)}", file=sys.stderr)
+        return FATAL
+
+
+def _device_faults() -> Iterator[type[Exception]]:
+    """What a device that is missing, too small or broken makes jax and our programs raise; imports none of them."""
+    yield MemoryError
+    for module, name in (
+        ("jaxphoton.platform", "NoDeviceError"),
+        ("jaxphoton.engine.memory", "DeviceMemoryError"),
+        ("kernels_pallas.dispatch", "KernelUnavailable"),
+        ("jax.errors", "JaxRuntimeError"),
+    ):
+        if module in sys.modules:
+            yield getattr(sys.modules[module], name)
 
 
 def _use_utf8() -> None:

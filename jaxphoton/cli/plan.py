@@ -140,14 +140,13 @@ def _planner(args: argparse.Namespace, config: Any):
 
     if not args.compile:
         return Planner(config, args.dtype, kv_dtype=args.kv_dtype)
-    import jax
-
     from jaxphoton.measure.compiled import compiled_scratch
+    from jaxphoton.platform import find_device
 
     def scratch(engine):
         return compiled_scratch(config, args.dtype, engine)
 
-    source = f"compiled for {jax.devices()[0].device_kind}"
+    source = f"compiled for {find_device(None).device_kind}"
     return Planner(config, args.dtype, scratch, source, args.kv_dtype)
 
 

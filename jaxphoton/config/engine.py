@@ -24,7 +24,7 @@ class EngineConfig:
       prefill_rows: batch sizes of a prefill.
       prefill_lengths: chunk lengths of a prefill.
       vision: (images, crops) that one vision launch takes; None for buckets fit for the model.
-      max_waiting: requests that may wait; more are refused.
+      max_waiting: requests that may wait; more are refused (batches and lists of images wait themselves).
       image_workers: processes that decode and crop the images of a batch; None for half the cores (at most 8), 0 for
         the calling thread.
       image_timeout: seconds that such a process may be at one image; then another tries, once.
@@ -56,11 +56,27 @@ class EngineConfig:
     kernels: str = "auto"
     kv_dtype: str = "model"
 
+    @property
+    def most_requests(self) -> int:
+        """Requests in the engine at once, of everybody, waiting and running; more are refused, or wait (batches)."""
+        return self.max_rows + self.max_waiting
+
+    @property
+    def batch_requests(self) -> int:
+        """Requests that one batch keeps in the engine: while the rows run, the next are ready.
+
+        It bounds all that a batch has under way. So many images, too, have been read and not answered; those of them
+        that are being prepared are further bounded by what the image workers hold. Only a single image that is asked
+        more than this has all its requests in the engine, as far as `most_requests` lets them in.
+        """
+        return min(2 * self.max_rows, self.most_requests)
+
     def __post_init__(self):
         require(self.depth in (1, 2), "depth must be 1 (blocking) or 2 (pipelined)")
         require(self.max_rows >= 1, "max_rows must be at least 1")
         require(max(self.step_rows) >= self.max_rows, "the largest of step_rows must hold max_rows")
         require(min(self.step_rows) >= 2, "step_rows must be at least 2: a single row rounds differently")
+        require(self.max_waiting >= 0, "max_waiting must be at least 0")
         require(self.page_size >= 1, "page_size must be at least 1")
         require(self.kv_pages is None or self.kv_pages >= 2, "kv_pages must be at least 2: page 0 is nobody's")
         require(self.image_timeout > 0, "image_timeout must be above 0")

@@ -10,6 +10,7 @@ from collections.abc import Sequence as Many
 
 import numpy as np
 
+from jaxphoton.engine.errors import RequestFault
 from jaxphoton.engine.layout import Output, Prefill, Row, float_bits, uint_bits
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.skills.automaton import TokenAutomaton
@@ -39,8 +40,17 @@ class ControlPacker:
         self._made_from: list[tuple[list[int] | None, int]] = [(None, 0)] * rows
 
     def step(self, sequences: Many[Sequence], batch: int) -> np.ndarray:
-        """int32 [batch, Row + table]."""
-        rows = [self._line_of(sequence) for sequence in sequences]
+        """int32 [batch, Row + table].
+
+        Raises:
+          RequestFault: one of them cannot be packed (as in `prefill` and `prefix`).
+        """
+        rows = list[int]()
+        for sequence in sequences:
+            try:
+                rows.append(self._line_of(sequence))
+            except Exception as error:
+                raise RequestFault(sequence) from error
         control = self._lines[rows + [self.rows] * (batch - len(rows))]
         launched = np.array([sequence.launched for sequence in sequences], np.int32)
         prompts = np.array([sequence.prompt_length for sequence in sequences], np.int32)
@@ -70,22 +80,24 @@ class ControlPacker:
         control[:, Row.ROW] = self.rows
         control[:, start_of_mask:start_of_extra] = self.masks(sequences, batch, masks).view(np.int32)
         for line, sequence in zip(control, sequences, strict=False):
-            ids, kinds, values = prefill_inputs(sequence, bos)
-            start = max(0, len(ids) - (chunks - chunk) * length)
-            stop = max(0, len(ids) - (chunks - chunk - 1) * length)
-            if stop == start:
-                continue
-            position = sequence.prefix_length + start
-            line[:start_of_mask] = self._lines[self._line_of(sequence)]
-            line[Row.POSITION], line[Row.INDEX] = position, len(sequence.tokens)
-            extra = line[start_of_extra:]
-            state, objects = replay(automaton, automaton.start[sequence.request.grammar], sequence.tokens)
-            extra[Prefill.COUNT] = stop - start
-            extra[Prefill.SAMPLE] = chunk == chunks - 1
-            extra[Prefill.STATE], extra[Prefill.OBJECTS] = state, objects
-            fed = extra[len(Prefill) :].reshape(4, length)[:, : stop - start]
-            fed[0], fed[1] = ids[start:stop], kinds[start:stop]
-            fed[2:] = values[start:stop].T.view(np.int32)
+            try:
+                ids, kinds, values = prefill_inputs(sequence, bos)
+                start = max(0, len(ids) - (chunks - chunk) * length)
+                stop = max(0, len(ids) - (chunks - chunk - 1) * length)
+                if stop == start:
+                    continue
+                line[:start_of_mask] = self._lines[self._line_of(sequence)]
+                line[Row.POSITION], line[Row.INDEX] = sequence.prefix_length + start, len(sequence.tokens)
+                extra = line[start_of_extra:]
+                state, objects = replay(automaton, automaton.start[sequence.request.grammar], sequence.tokens)
+                extra[Prefill.COUNT] = stop - start
+                extra[Prefill.SAMPLE] = chunk == chunks - 1
+                extra[Prefill.STATE], extra[Prefill.OBJECTS] = state, objects
+                fed = extra[len(Prefill) :].reshape(4, length)[:, : stop - start]
+                fed[0], fed[1] = ids[start:stop], kinds[start:stop]
+                fed[2:] = values[start:stop].T.view(np.int32)
+            except Exception as error:
+                raise RequestFault(sequence) from error
         return control
 
     def masks(self, sequences: Many[Sequence], batch: int, masks: Masks) -> np.ndarray:
@@ -100,7 +112,10 @@ class ControlPacker:
         """Page numbers of the image prefixes, int32 [batch, pages]; zeros (the trash page) for padding."""
         control = np.zeros((batch, pages), np.int32)
         for line, sequence in zip(control, images, strict=False):
-            line[:] = sequence.prefix_pages
+            try:
+                line[:] = sequence.prefix_pages
+            except Exception as error:
+                raise RequestFault(sequence) from error
         return control
 
     def _line_of(self, sequence: Sequence) -> int:
@@ -124,6 +139,18 @@ class ControlPacker:
             line[len(Row) : len(Row) + len(table)] = table
             line[len(Row) + len(table) :] = 0
         return row
+
+
+def checked_mask(mask: np.ndarray, words: int) -> np.ndarray:
+    """A constraint's mask, uint32 [words].
+
+    Raises:
+      ValueError: it is of another shape or dtype.
+    """
+    mask = np.asarray(mask)
+    if mask.shape != (words,) or mask.dtype != np.uint32:
+        raise ValueError(f"a mask must be uint32 [{words}], not {mask.dtype} {list(mask.shape)}")
+    return mask
 
 
 def prefill_inputs(sequence: Sequence, bos: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from jaxphoton.config import EngineConfig, ModelConfig
 from jaxphoton.engine import programs
 from jaxphoton.engine.buckets import make_buckets
 from jaxphoton.engine.control import ControlPacker, Masks
+from jaxphoton.engine.errors import RequestFault
 from jaxphoton.engine.layout import Prefill, Row, table_width
 from jaxphoton.engine.memory import MemoryPlan, size_pool
 from jaxphoton.engine.programs import Family
@@ -26,6 +27,7 @@ from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
 from jaxphoton.engine.scratch import Key, compiled, estimate, program_keys
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.engine.state import FLOAT8, Kernels, PagedCache, RowState
+from jaxphoton.image.crops import Crops
 from jaxphoton.image.pooling import pooling_matrices
 from jaxphoton.model import vision
 from jaxphoton.model.attention import Attention, attend, cudnn_attend
@@ -126,6 +128,8 @@ class Programs:
             done: dict[tuple, Callable] = {}
             for future in as_completed(under_way):
                 key = under_way[future]
+                if future.exception() is not None:
+                    pool.shutdown(wait=False, cancel_futures=True)  # each may take a minute
                 done[key] = future.result()
                 seconds = time.monotonic() - began
                 if seconds > QUIET_S:
@@ -170,22 +174,29 @@ class Device:
         self._cache, self._rows = programs.fresh_state()
 
     def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, jax.Array]:
-        """Enqueues vision, prefixes and prompts of a plan; returns (control of the last chunk, output)."""
+        """Enqueues vision, prefixes and prompts of a plan; returns (control of the last chunk, output).
+
+        Raises:
+          RequestFault: one of its requests cannot be packed; nothing has been enqueued.
+        """
         programs = self._programs
-        if plan.images:
-            self._prefix(plan.images)
         ids = max(s.prefill_length - s.prefix_length for s in plan.sequences)
         batch, length = _smallest(programs.buckets.prefill, lambda b: (b[0] >= len(plan.sequences), b[1] >= ids))
         chunks = -(-ids // length)
         bos = programs.config.tokenizer.bos_id
+        # Everything is packed before anything is launched: what one request spoils, the others must not share.
+        prefix = self._pack_prefix(plan.images) if plan.images else None
+        controls = [
+            self._control.prefill(plan.sequences, chunk, chunks, batch, length, programs.automaton, bos, plan.masks)
+            for chunk in range(chunks)
+        ]
+        if prefix is not None:
+            self._run_prefix(*prefix)
         run = programs["prefill", batch, length]
-        for chunk in range(chunks):
-            control = self._control.prefill(
-                plan.sequences, chunk, chunks, batch, length, programs.automaton, bos, plan.masks
-            )
+        for control in controls:
             self._cache, self._rows, output = run(programs.text_params, self._cache, self._rows, control)
         output.copy_to_host_async()
-        return control, output
+        return controls[-1], output
 
     def step(self, plan: StepPlan) -> tuple[np.ndarray, jax.Array]:
         """Enqueues a decode step; returns (control, output)."""
@@ -229,15 +240,24 @@ class Device:
         """Lets go of the state and the programs; nothing can be run any more."""
         del self._cache, self._rows, self._programs
 
-    def _prefix(self, sequences: Many[Sequence]) -> None:
+    def _pack_prefix(self, sequences: Many[Sequence]) -> tuple[tuple[int, int], tuple[np.ndarray, ...], np.ndarray]:
+        """The bucket (images, crops) of some image prefixes, their packed crops and their pages."""
         programs = self._programs
-        inputs = [s.request.image for s in sequences]
-        total = sum(len(image.crops.pixels) for image in inputs if image)
-        images, crops = next(b for b in programs.buckets.vision if b[0] >= len(sequences) and b[1] >= total)
-        packed = pack_crops([image.crops for image in inputs if image], crops, programs.config)
-        embeddings = programs["vision", images, crops](programs.params.vision, *packed)
-        pages = self._control.prefix(sequences, images, programs.prefix_pages)
-        self._cache = programs["prefix", images](programs.text_params, self._cache, embeddings, pages)
+        pictures = [(s, s.request.image.crops) for s in sequences if s.request.image is not None]
+        total = sum(len(picture.pixels) for _, picture in pictures)
+        bucket = next(b for b in programs.buckets.vision if b[0] >= len(sequences) and b[1] >= total)
+        packed, start = empty_crops(bucket[1], programs.config), 0
+        for index, (sequence, picture) in enumerate(pictures):
+            try:
+                start = add_crops(packed, start, index, picture, programs.config)
+            except Exception as error:
+                raise RequestFault(sequence) from error
+        return bucket, packed, self._control.prefix(sequences, bucket[0], programs.prefix_pages)
+
+    def _run_prefix(self, bucket: tuple[int, int], packed: tuple[np.ndarray, ...], pages: np.ndarray) -> None:
+        programs = self._programs
+        embeddings = programs["vision", *bucket](programs.params.vision, *packed)
+        self._cache = programs["prefix", bucket[0]](programs.text_params, self._cache, embeddings, pages)
 
 
 def memory_of(device: Any) -> tuple[int | None, int]:
@@ -246,22 +266,40 @@ def memory_of(device: Any) -> tuple[int | None, int]:
     return stats.get("bytes_limit"), stats.get("bytes_in_use", 0)
 
 
-def pack_crops(pictures: list, crops: int, config: ModelConfig) -> tuple[np.ndarray, ...]:
+def pack_crops(pictures: list[Crops], crops: int, config: ModelConfig) -> tuple[np.ndarray, ...]:
     """Pixels, pooling rows and columns, and owner of the crops of several pictures, padded to `crops`."""
+    packed, start = empty_crops(crops, config), 0
+    for index, picture in enumerate(pictures):
+        start = add_crops(packed, start, index, picture, config)
+    return packed
+
+
+def empty_crops(crops: int, config: ModelConfig) -> tuple[np.ndarray, ...]:
+    """What `pack_crops` returns, of no picture."""
     size, grid = config.vision.crop_size, config.vision.grid
     pixels = np.zeros((crops, size, size, 3), np.uint8)
-    rows = np.zeros((crops, grid, grid), np.float32)
-    columns = np.zeros((crops, grid, grid), np.float32)
-    owner = np.full(crops, -1, np.int32)
-    start = 0
-    for index, picture in enumerate(pictures):
-        stop = start + len(picture.pixels)
-        pixels[start:stop] = picture.pixels
-        rows[start:stop], columns[start:stop] = pooling_matrices(picture.tiling, config.vision)
-        owner[start:stop] = 2 * index + 1
-        owner[start] = 2 * index
-        start = stop
-    return pixels, rows, columns, owner
+    rows, columns = (np.zeros((crops, grid, grid), np.float32) for _ in range(2))
+    return pixels, rows, columns, np.full(crops, -1, np.int32)
+
+
+def add_crops(packed: tuple[np.ndarray, ...], start: int, index: int, picture: Crops, config: ModelConfig) -> int:
+    """Adds the crops of picture number `index` behind `start` others; returns how many there are now.
+
+    Raises:
+      ValueError: they are not uint8 crops of this model, one and those of the tiling.
+    """
+    pixels, rows, columns, owner = packed
+    shape = (1 + picture.tiling[0] * picture.tiling[1], *pixels.shape[1:])
+    # Checked because NumPy would stretch or cast what nearly fits.
+    if picture.pixels.shape != shape or picture.pixels.dtype != np.uint8:
+        found = f"{picture.pixels.dtype} {list(picture.pixels.shape)}"
+        raise ValueError(f"crops of the tiling {picture.tiling} must be uint8 {list(shape)}, not {found}")
+    stop = start + len(picture.pixels)
+    pixels[start:stop] = picture.pixels
+    rows[start:stop], columns[start:stop] = pooling_matrices(picture.tiling, config.vision)
+    owner[start:stop] = 2 * index + 1
+    owner[start] = 2 * index
+    return stop
 
 
 def _smallest(buckets: tuple[tuple[int, int], ...], fits: Callable[[tuple[int, int]], tuple[bool, bool]]):

@@ -86,6 +86,7 @@ class Engine:
             on_event,
             self._count,
             clock,
+            programs.mask_words,
         )
         self.on_metrics = on_metrics
         self.on_request: Callable[[Submission], None] | None = None
@@ -117,19 +118,21 @@ class Engine:
     def config(self) -> EngineConfig:
         return self._config
 
-    def submit(self, request: Request, on_token: OnToken | None = None) -> Submission:
+    def submit(self, request: Request, on_token: OnToken | None = None, wait: bool = False) -> Submission:
         """Queues a request; from any thread.
 
         Args:
           request: what to generate.
           on_token: called on the engine's thread for every committed token; must return quickly. What it raises
             ends this request with that exception.
+          wait: until the request can be taken, instead of raising QueueFull.
 
         Raises:
           ValueError: the request could never run (too long, too large), or its deadline is no number. What making
             its constraint raises is raised as it is.
           TypeError: its priority is not an int.
           QueueFull: too many requests wait.
+          DeadlineExceeded: the deadline passed before this could be queued.
           ModelClosed: the engine was shut down.
           EngineError: it has failed.
         """
@@ -148,19 +151,22 @@ class Engine:
         submission = Submission(sequence, on_token)
         sequence.submitted_at = self._clock()
         with self._wake:
+            # Not the engine's own thread: it would wait for itself.
+            if wait and threading.current_thread() is not self._thread:
+                self._wait_for_room(request.deadline)
             self._refuse_if_closed()
-            if self._pending >= self._config.max_waiting + self._config.max_rows:
+            if self._is_full:
                 raise QueueFull(f"{self._pending} requests are waiting or running; no more are taken")
             self._pending += 1
             self._commands.append(lambda: self._add(submission))
-            self._wake.notify()
+            self._wake.notify_all()
         return submission
 
     def cancel(self, submission: Submission) -> None:
         """Gives a request up; its future is cancelled unless it has a result already. From any thread."""
         with self._wake:
             self._commands.append(lambda: self._cancel(submission))
-            self._wake.notify()
+            self._wake.notify_all()
 
     def drain(self, timeout: float | None = None) -> bool:
         """Waits until nothing is left to do, zombies included; False if `timeout` seconds were not enough."""
@@ -191,7 +197,7 @@ class Engine:
             self._closing = True
             if not wait:
                 self._commands.append(self._close_all)
-            self._wake.notify()
+            self._wake.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -200,6 +206,15 @@ class Engine:
 
     def __exit__(self, kind, *_) -> None:
         self.shutdown(wait=kind is None)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._pending >= self._config.most_requests
+
+    def _wait_for_room(self, deadline: float | None) -> None:
+        timeout = None if deadline is None else min(max(0.0, deadline - self._clock()), threading.TIMEOUT_MAX)
+        if not self._wake.wait_for(lambda: not self._is_full or self._closing or self._failure, timeout):
+            raise DeadlineExceeded("the deadline passed before the request was queued")
 
     def _refuse_if_closed(self) -> None:
         if self._failure is not None:
@@ -339,6 +354,7 @@ class Engine:
             self._failure = error
             self._resting = True
             commands, self._commands = self._commands, deque()
+            self._wake.notify_all()
         for command in commands:
             with suppress(Exception):  # whatever broke the loop may have broken the scheduler
                 command()

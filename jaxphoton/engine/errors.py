@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from types import FrameType
+from typing import Any
 
 CLOSED = "the model was closed"
 
@@ -30,6 +32,28 @@ class DeadlineExceeded(EngineError):
     """The request's deadline passed before it had ended."""
 
 
+class RequestFault(Exception):
+    """What one request brings cannot be packed for the device; `__cause__` says why. Its neighbours are not concerned,
+    and nothing has been launched.
+
+    Attributes:
+      sequence: the request.
+    """
+
+    def __init__(self, sequence: Any):
+        super().__init__(sequence)
+        self.sequence = sequence
+
+
+def fault_of(error: Exception, most: int = 400) -> str:
+    """What is wrong, in one line: a compiler's message may go on for pages. Surprises are named by their type."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    line = line if len(line) <= most else f"{line[:most]}..."
+    if line and isinstance(error, (ValueError, RuntimeError, OSError)):
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
 def forget_frames(error: BaseException) -> None:
     """Clears the locals of the frames that an error and its causes came through.
 
@@ -42,5 +66,16 @@ def forget_frames(error: BaseException) -> None:
         each = todo.pop()
         if each is not None and id(each) not in seen:
             seen.add(id(each))
-            traceback.clear_frames(each.__traceback__)
+            for frame, _ in traceback.walk_tb(each.__traceback__):
+                _forget(frame)
             todo += [each.__cause__, each.__context__]
+
+
+def _forget(frame: FrameType | None) -> None:
+    """Clears a frame and those that called it, which jax takes out of tracebacks, up to one that still runs."""
+    while frame is not None:
+        try:
+            frame.clear()
+        except RuntimeError:
+            return
+        frame = frame.f_back

@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from jaxphoton.engine import layout
-from jaxphoton.engine.control import Masks, TokenReader
-from jaxphoton.engine.errors import forget_frames
+from jaxphoton.engine.control import Masks, TokenReader, checked_mask
+from jaxphoton.engine.errors import RequestFault, forget_frames
 from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.engine.scheduler import Drain, PrefillPlan, Scheduler, StepPlan
 from jaxphoton.engine.sequence import Sequence
@@ -74,7 +74,8 @@ class Pipeline:
     `on_token(sequence)` is called for each committed token, `on_finish(sequence)` once for each sequence that has
     ended, both after the commit's bookkeeping. `on_event(name, launch)` sees "launch", "sample" (of a step in two),
     "commit_begin" and "commit_end" in the order in which they happen; `on_metrics` what a launch has cost, after its
-    commit and before `on_finish`. `clock` gives seconds.
+    commit and before `on_finish`. `clock` gives seconds. Constraints must give masks of `mask_words` words, if that is
+    given.
     """
 
     def __init__(
@@ -88,10 +89,11 @@ class Pipeline:
         on_event: Callable[[str, Launch], None] | None = None,
         on_metrics: Callable[[LaunchMetrics], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        mask_words: int | None = None,
     ):
         self.device, self.scheduler, self.ring = device, scheduler, SlotRing[Launch](depth)
         self._reader, self._on_finish, self._on_token, self._on_event = reader, on_finish, on_token, on_event
-        self._on_metrics, self._clock = on_metrics, clock
+        self._on_metrics, self._clock, self._mask_words = on_metrics, clock, mask_words
         self._launches = 0
 
     @property
@@ -119,13 +121,18 @@ class Pipeline:
         slot, began = self.ring.free_slot(), self._clock()
         if slot is None:
             return None, False
-        plan = self.scheduler.plan(self.ring.in_flight)
-        if plan is None or isinstance(plan, Drain):
-            return None, plan is not None
-        planned = self._clock()
-        failures: Failures = []
-        with _device_errors("a launch"):
-            control, output, unsampled = self._enqueue(plan, failures)
+        while True:
+            plan = self.scheduler.plan(self.ring.in_flight)
+            if plan is None or isinstance(plan, Drain):
+                return None, plan is not None
+            planned = self._clock()
+            failures: Failures = []
+            try:
+                with _device_errors("a launch"):
+                    control, output, unsampled = self._enqueue(plan, failures)
+                break
+            except RequestFault as fault:  # planned again without it
+                self._turn_away(plan, fault)
         # Only now: positions in the control array count the tokens launched before this one, and a launch that
         # raised leaves nothing to undo.
         for sequence in plan.sequences:
@@ -144,7 +151,7 @@ class Pipeline:
     def _enqueue(self, plan: PrefillPlan | StepPlan, failures: Failures) -> tuple[np.ndarray, Any, bool]:
         """Enqueues a plan: (control, output or what `sample` takes, whether `sample` is still to come)."""
         if isinstance(plan, PrefillPlan):
-            masks = _masks(plan.sequences, failures)
+            masks = self._masks(plan.sequences, failures)
             return *self.device.prefill(dataclasses.replace(plan, masks=masks)), False
         if any(sequence.constraint is not None for sequence in plan.sequences):
             return *self.device.forward(plan), True
@@ -155,7 +162,7 @@ class Pipeline:
         assert isinstance(launch.plan, StepPlan)
         launch.sampled = self._clock()
         failures: Failures = []
-        masks = _masks(launch.owners, failures)
+        masks = self._masks(launch.owners, failures)
         with _device_errors("sampling"):
             slot.output = self.device.sample(launch.plan, slot.output, masks)
         launch.unsampled = False
@@ -163,8 +170,15 @@ class Pipeline:
         self._event("sample", launch)
         self._give_up(failures)
 
+    def _turn_away(self, plan: PrefillPlan | StepPlan, fault: RequestFault) -> None:
+        """Ends the request that could not be packed; the others of its plan are as they were before it."""
+        if isinstance(plan, PrefillPlan):
+            self.scheduler.take_back(plan)
+        cause = fault.__cause__
+        self._give_up([(fault.sequence, cause if isinstance(cause, Exception) else fault)])
+
     def _give_up(self, failures: Failures) -> None:
-        """Ends requests whose constraint raised; the launch under way still refers to them."""
+        """Ends requests by their own fault; a launch under way may still refer to them."""
         for sequence, error in failures:
             sequence.error = error
             self.scheduler.finalize(sequence)
@@ -225,6 +239,19 @@ class Pipeline:
             self._on_token(sequence)
         return sequence.finalized
 
+    def _masks(self, sequences: tuple[Sequence, ...], failures: Failures) -> dict[Sequence, np.ndarray]:
+        """What the host allows next; what a constraint raises goes to `failures`, and its row samples freely once
+        more."""
+        masks = {}
+        for sequence in sequences:
+            if sequence.constraint is not None and not sequence.finalized:
+                try:
+                    mask = sequence.constraint.mask()
+                    masks[sequence] = mask if self._mask_words is None else checked_mask(mask, self._mask_words)
+                except Exception as error:
+                    failures.append((sequence, error))
+        return masks
+
     def _metrics(self, launch: Launch, slot: int, zombies: int, began: float, arrived: float) -> LaunchMetrics:
         return LaunchMetrics(
             number=launch.number,
@@ -251,18 +278,8 @@ class Pipeline:
 def _device_errors(what: str) -> Iterator[None]:
     try:
         yield
+    except RequestFault:
+        raise
     except Exception as error:
         forget_frames(error)  # they hold the state that is about to be replaced: a pool does not fit twice
         raise DeviceError(f"{what} failed: {error}") from error
-
-
-def _masks(sequences: tuple[Sequence, ...], failures: Failures) -> dict[Sequence, np.ndarray]:
-    """What the host allows next; what a constraint raises goes to `failures`, and its row samples freely once more."""
-    masks = {}
-    for sequence in sequences:
-        if sequence.constraint is not None and not sequence.finalized:
-            try:
-                masks[sequence] = sequence.constraint.mask()
-            except Exception as error:
-                failures.append((sequence, error))
-    return masks

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from jaxphoton.engine.pages import PageAllocator
 
-PrefixKey = Hashable  # (digest of the pixels, adapter or None)
+PrefixKey = Hashable  # the digest of the pixels, with the request's number where prefixes are not shared
 
 
 @dataclass(slots=True)

@@ -187,6 +187,19 @@ class Scheduler:
             return None
         return image.key if self.limits.share_prefixes else (image.key, sequence.request.number)
 
+    def take_back(self, plan: PrefillPlan) -> None:
+        """Undoes the admission of a plan of which nothing was launched: its sequences wait again."""
+        for sequence in plan.sequences:
+            self.running.remove(sequence)
+            self._release(sequence)
+            if sequence.launched_at is None:
+                sequence.cached_tokens = 0
+            self.add(sequence)
+        for sequence in plan.images:
+            # Nobody else has these: they were entered for this launch, which was to fill them.
+            if (key := self._key(sequence)) in self.prefixes:
+                self.prefixes.discard(key)
+
     # Decoding
 
     def _plan_step(self, in_flight: int) -> Plan | None:

@@ -1,1 +1,1 @@
-"""Measurements that a user can repeat: what the host costs, and later what the device does."""
+"""Measurements that a user can repeat: what the host costs and what the device does."""

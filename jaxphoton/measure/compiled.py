@@ -36,7 +36,7 @@ def compiled_scratch(config: ModelConfig, dtype: str, engine: EngineConfig) -> d
         return {tuple(key): size for key, size in json.loads(file.read_text(encoding="utf-8"))}
     platform.use_compilation_cache()
     tables = automaton.build(registry.grammars(config.tokenizer), config.text.vocab_size)
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here = jax.sharding.SingleDeviceSharding(platform.find_device(None))
     shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), abstract(config, dtype))
     programs = Programs(shapes, config, tables, engine)
     scratch = {key: compiled(programs[key]) for key in program_keys(programs.buckets, engine.host_masks)}
@@ -50,7 +50,7 @@ def compiled_scratch(config: ModelConfig, dtype: str, engine: EngineConfig) -> d
 
 def _key(config: ModelConfig, dtype: str, engine: EngineConfig) -> str:
     """Of everything that the programs depend on."""
-    machine = [jax.__version__, jax.devices()[0].device_kind]
+    machine = [jax.__version__, platform.find_device(None).device_kind]
     settings = [config_to_dict(config), dataclasses.asdict(engine), dtype, *machine]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     root = Path(str(resources.files("jaxphoton"))).parent

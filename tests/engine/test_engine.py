@@ -11,6 +11,7 @@ import pytest
 from jaxphoton.engine.engine import Engine, Submission
 from jaxphoton.engine.errors import EngineError, ModelClosed, QueueFull
 from jaxphoton.skills.base import Generation
+from tests.engine.gate import Gate
 from tests.engine.judge import Judge
 from tests.engine.rig import check_clean
 from tests.engine.tiny import pictures, request, with_engine
@@ -30,23 +31,6 @@ def within(call: Callable[[], object]) -> object:
 
     threading.Thread(target=run, daemon=True).start()
     return future.result(PATIENCE)
-
-
-class Gate:
-    """An `on_token` that holds the engine's thread at the first token until it is opened."""
-
-    def __init__(self):
-        self._reached, self._open = threading.Event(), threading.Event()
-
-    def __call__(self, token, finish) -> None:
-        self._reached.set()
-        assert self._open.wait(PATIENCE)
-
-    def reached(self) -> None:
-        assert self._reached.wait(PATIENCE)
-
-    def open(self) -> None:
-        self._open.set()
 
 
 @pytest.fixture(params=[1, 2], ids=["depth 1", "depth 2"])

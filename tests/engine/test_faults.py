@@ -1,14 +1,22 @@
-"""A device error costs a recomputation, not a request; two under the same request end it, and only it."""
+"""A device error costs a recomputation, not a request; two under the same request end it, and only it. What the host
+cannot make of a request costs that request alone."""
 
 from __future__ import annotations
 
+import dataclasses
+import weakref
+
+import numpy as np
 import pytest
 
 from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.errors import EngineError
+from jaxphoton.engine.request import ImageInput
+from jaxphoton.image.crops import Crops
+from tests.engine.gate import Gate
 from tests.engine.judge import Judge
 from tests.engine.rig import check_clean
-from tests.engine.tiny import request, with_engine
+from tests.engine.tiny import CONFIG, pictures, request, with_engine
 
 PATIENCE = 60.0
 
@@ -78,3 +86,89 @@ def test_cancelling_between_failures_leaves_nothing_behind(engine, monkeypatch):
         engine.cancel(submission)
     assert engine.drain(PATIENCE)
     assert all(submission.future.done() for submission in submissions)
+
+
+class WrongMask:
+    """A constraint of another vocabulary: its masks have the wrong width, from token number `after` on."""
+
+    def __init__(self, after: int):
+        self.left = after
+
+    def mask(self):
+        words = -(-CONFIG.text.vocab_size // 32)
+        return np.full(words if self.left else 1, 0xFFFFFFFF, np.uint32)  # NumPy would stretch a single word
+
+    def accept(self, token):
+        self.left -= 1
+
+
+def bad_crops(kind: str) -> ImageInput:
+    good = pictures()[0].crops
+    pixels = {
+        "size": np.zeros((2, 5, 5, 3), np.uint8),
+        "stretched": np.zeros((2, 1, 1, 3), np.uint8),
+        "dtype": good.pixels.astype(np.float32),
+        "tiling": good.pixels,
+    }[kind]
+    return ImageInput(kind.encode(), Crops(pixels, (1, 2) if kind == "tiling" else good.tiling))
+
+
+@pytest.mark.parametrize("kind", ["mask at once", "mask later", "size", "stretched", "dtype", "tiling"])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_what_the_host_cannot_pack_is_the_fault_of_its_request_alone(engine, oracle, caplog, kind, place):
+    if kind.startswith("mask"):
+        after = 0 if kind == "mask at once" else 2
+        wrong = dataclasses.replace(request("text", 5, 0, max_tokens=10), constraint=lambda: WrongMask(after))
+    else:
+        wrong = dataclasses.replace(request("text", 5), image=bad_crops(kind))
+    asked = [*REQUESTS[:place], wrong, *REQUESTS[place:]]
+    gate = Gate()
+    first = engine.submit(request(max_tokens=60, temperature=0.0), gate)
+    gate.reached()  # so that all the others are admitted together
+    submissions = [engine.submit(each) for each in asked]
+    gate.open()
+    with pytest.raises(ValueError, match="mask must be uint32" if kind.startswith("mask") else "must be uint8"):
+        submissions.pop(place).future.result(PATIENCE)
+    judge = Judge(oracle)
+    for submission in (first, *submissions):
+        generation = submission.future.result(PATIENCE)
+        judge.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
+    assert not judge.near_ties and "starting over" not in caplog.text
+    assert engine.metrics().set_back == 0
+
+
+def test_a_picture_whose_crops_fail_leaves_no_prefix_behind(engine, oracle):
+    """Two requests about a picture of one key, of which the first brings crops that cannot be packed."""
+    wrong = dataclasses.replace(REQUESTS[0], image=dataclasses.replace(bad_crops("size"), key=pictures()[0].key))
+    gate = Gate()
+    engine.submit(request(max_tokens=20, temperature=0.0), gate)
+    gate.reached()
+    failing, good = engine.submit(wrong), engine.submit(REQUESTS[0])
+    gate.open()
+    with pytest.raises(ValueError, match="must be uint8"):
+        failing.future.result(PATIENCE)
+    generation, judge = good.future.result(PATIENCE), Judge(oracle)
+    judge.compare(REQUESTS[0], list(generation.tokens), generation.finish_reason)
+    assert good.metrics.cached_tokens == 0 and not judge.near_ties
+
+
+def test_after_a_device_error_nothing_holds_the_lost_state(engine, monkeypatch):
+    """The pool is made again: what the error's frames had of the old one would not fit beside it."""
+    device, held = engine.pipeline.device, []
+
+    def step(plan):
+        cache = device._cache  # a local of a frame that the error comes through
+        held.append(weakref.ref(cache.k))
+        raise RuntimeError("INTERNAL: injected")
+
+    original = device.reset
+
+    def reset():
+        device._cache = device._rows = None
+        assert held[-1]() is None
+        monkeypatch.undo()
+        original()
+
+    monkeypatch.setattr(device, "step", step)
+    monkeypatch.setattr(device, "reset", reset)
+    assert engine.submit(REQUESTS[0]).future.result(PATIENCE).tokens and held

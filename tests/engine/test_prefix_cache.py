@@ -53,10 +53,11 @@ def test_releasing_more_often_than_acquiring_is_refused(pool):
             pool.cache.release(key)
 
 
-def test_keys_are_the_pixels_and_the_adapter(pool):
-    pool.insert(("pixels", None))
-    assert pool.cache.acquire(("pixels", "adapter")) is None
-    assert pool.cache.acquire(("other pixels", None)) is None
+def test_keys_are_the_pixels(pool):
+    pages = pool.insert(b"pixels")
+    assert pool.cache.acquire(b"other pixels") is None
+    assert pool.cache.acquire((b"pixels", 7)) is None  # of request 7 alone
+    assert pool.cache.acquire(b"pixels") == pages
 
 
 def test_a_prefix_without_users_stays_until_its_room_is_needed(pool):

@@ -1,0 +1,24 @@
+"""A way to hold an engine still."""
+
+from __future__ import annotations
+
+import threading
+
+PATIENCE = 60.0  # seconds after which a test fails; none waits so long
+
+
+class Gate:
+    """An `on_token` that holds the engine's thread at the first token until it is opened."""
+
+    def __init__(self):
+        self._reached, self._open = threading.Event(), threading.Event()
+
+    def __call__(self, token, finish) -> None:
+        self._reached.set()
+        assert self._open.wait(PATIENCE)
+
+    def reached(self) -> None:
+        assert self._reached.wait(PATIENCE)
+
+    def open(self) -> None:
+        self._open.set()

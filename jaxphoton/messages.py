@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 NAME_LENGTH = 80
 VALUE_LENGTH = 240
+PATH_LENGTH = 1000
 NAMES_SHOWN = 20
 
 
@@ -28,8 +29,8 @@ def quoted(value: object) -> str:
 
 
 def escaped(name: object) -> str:
-    """A name or a path with its unprintable characters escaped, for use without quotes. Never cut."""
-    text = str(name)
+    """A path, or a name, with its unprintable characters escaped, for use without quotes; cut beyond `PATH_LENGTH`."""
+    text = _cut(str(name), PATH_LENGTH)
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

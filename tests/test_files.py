@@ -112,6 +112,7 @@ def test_values_are_cut_where_they_are_long():
         deep = deep[0]
     assert short("x" * 81) == "x" * 77 + "..." and short("x" * 80) == "x" * 80
     assert escaped("a b/ü") == "a b/ü" and escaped("a\x1b\n\udc80") == r"a\x1b\n\udc80"
+    assert escaped("/" + "a" * 900) == "/" + "a" * 900 and len(escaped("a" * 10**6)) == 1000
     assert listed(["a", "b\n"]) == r"a, b\n"
     assert listed(map(str, range(30))).endswith("19, and 10 more")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxphoton.cli.base import CommandError
+from jaxphoton.messages import quoted
 
 
 def find_images(paths: list[str]) -> dict[str, Path]:
@@ -47,20 +48,24 @@ def load_model(args: argparse.Namespace, **options: Any):
     try:
         return Moondream.from_pretrained(args.model, revision=args.revision, dtype=args.dtype, **options)
     except (ConfigError, TokenizerError, WeightsError, OSError) as error:
-        raise CommandError(f"model {args.model!r}: {error}") from error
+        raise CommandError(f"model {quoted(args.model)}: {error}") from error
 
 
 def digest_model(args: argparse.Namespace) -> str:
     """A digest of the model that `--model` names, which is downloaded if it has to be.
 
     Raises:
-      CommandError: there is no such model.
+      CommandError: there is no such model, or its settings or the headers of its weights are damaged.
     """
     from jaxphoton.batch.digest import model_digest
+    from jaxphoton.config import ConfigError
     from jaxphoton.weights import hub
     from jaxphoton.weights.checkpoint import WeightsError
 
     try:
-        return model_digest(hub.resolve(args.model, args.revision))
-    except (WeightsError, OSError) as error:
-        raise CommandError(f"model {args.model!r}: {error}") from error
+        path = hub.resolve(args.model, args.revision)
+        # Before a journal keeps the digest of a model that cannot be loaded, or all files of another folder are read.
+        hub.check(path)
+        return model_digest(path)
+    except (ConfigError, WeightsError, OSError) as error:
+        raise CommandError(f"model {quoted(args.model)}: {error}") from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from jaxphoton.config import ModelConfig, load_config, named_config
+from jaxphoton.messages import quoted
 from jaxphoton.weights import hub
 
 FAMILIES = ("moondream2", "moondream-0.5b", "moondream3")
@@ -18,9 +20,9 @@ def settings_of(name: str) -> ModelConfig:
     """
     if name in FAMILIES:
         return named_config(name)
-    path = hub.resolve(name) if name == hub.SHAPES else Path(name).expanduser()
-    if not path.exists():
+    path = hub.resolve(name) if name == hub.SHAPES else Path(os.path.expanduser(name))
+    if not os.path.lexists(path):
         raise ValueError(
-            f"no model {name!r}; give one of {', '.join(FAMILIES)}, {hub.SHAPES}, or a checkpoint's folder"
+            f"no model {quoted(name)}; give one of {', '.join(FAMILIES)}, {hub.SHAPES}, or a checkpoint's folder"
         )
-    return load_config((path if path.is_dir() else path.parent) / "config.json")
+    return load_config((path if os.path.isdir(path) else path.parent) / "config.json")

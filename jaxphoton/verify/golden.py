@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,12 +90,12 @@ def open_golden(directory: Path, weights: Path | None = None) -> list[GoldenMode
     Raises:
       GoldenError: no such directory, or it holds no model, or one whose `cases.json` is not in the usual form.
     """
-    if not (directory / "images.safetensors").is_file():
-        raise GoldenError(f"{directory}: no golden directory (images.safetensors is missing)")
+    if not os.path.isfile(directory / "images.safetensors"):
+        raise GoldenError(f"{escaped(directory)}: no golden directory (images.safetensors is missing)")
     images = open_checkpoint(directory / "images.safetensors")
     models = list(_models(directory, images, weights))
     if not models:
-        raise GoldenError(f"{directory}: no model folder with cases.json and cases.safetensors")
+        raise GoldenError(f"{escaped(directory)}: no model folder with cases.json and cases.safetensors")
     return models
 
 

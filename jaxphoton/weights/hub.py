@@ -7,10 +7,10 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from jaxphoton.config import ModelConfig
+from jaxphoton.config import ModelConfig, load_config
 from jaxphoton.files import MAX_TOKENIZER_BYTES, FileError, read_json
 from jaxphoton.messages import escaped, first_line, quoted, short
-from jaxphoton.weights.checkpoint import WeightsError
+from jaxphoton.weights.checkpoint import WeightsError, open_checkpoint
 
 SHAPES = "shapes"  # the small model that comes with the package
 STARMIE = "moondream/starmie-v1"  # the tokenizer of Moondream since 2025; the one beside published weights is stale
@@ -49,6 +49,18 @@ def resolve(path_or_id: str | Path, revision: str | None = None, float8_experts:
     if float8_experts and name in FLOAT8_FILE_REPOSITORIES:
         return _download(name, revision, [*SETTINGS_FILES, FLOAT8_FILE]) / FLOAT8_FILE
     return _download(name, revision, MODEL_FILES)
+
+
+def check(path: Path) -> None:
+    """Reads the settings of a local model and the headers of its weights: what shows most damage in no time.
+
+    Raises:
+      ConfigError: the settings are missing or wrong.
+      WeightsError: the weights are missing or damaged.
+    """
+    load_config((path if os.path.isdir(path) else path.parent) / "config.json")
+    if not os.path.isdir(path / "params"):
+        open_checkpoint(path)
 
 
 def resolve_tokenizer(model: str | Path, folder: str | Path, config: ModelConfig) -> Path:

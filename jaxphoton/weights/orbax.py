@@ -34,6 +34,8 @@ CHECKSUMS = "checksums"  # in config.json, of all other files
 def require_vacant(directory: str | Path) -> None:
     """Raises WeightsError unless `directory` is absent or an empty folder."""
     directory = Path(directory)
+    if "\0" in str(directory):
+        raise WeightsError(f"{escaped(directory)}: not a path")
     if os.path.isdir(directory) and not any(directory.iterdir()):
         return
     if os.path.lexists(directory):

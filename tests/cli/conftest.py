@@ -88,6 +88,7 @@ def model(monkeypatch) -> FakeModel:
         setattr(module, attribute, value)
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr("jaxphoton.weights.hub.resolve", lambda name, revision=None: _folder(name))
+    monkeypatch.setattr("jaxphoton.weights.hub.check", lambda path: None)
     monkeypatch.setattr("jaxphoton.batch.digest.model_digest", lambda path: f"digest of {path}")
     return fake
 

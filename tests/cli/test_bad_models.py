@@ -78,7 +78,7 @@ def shapes(tmp_path) -> Path:
 def _refused(capsys, message: str, *arguments: object) -> None:
     assert main([str(argument) for argument in arguments]) == 1
     told = capsys.readouterr().err.splitlines()
-    assert told[-1].startswith(f"jaxphoton {arguments[0]}: ") and len(told[-1]) < 1000
+    assert told[-1].startswith(f"jaxphoton {arguments[0]}: ") and len(told[-1]) < 2000
     assert not any("Traceback" in line for line in told)
     assert re.search(message, told[-1])
 
@@ -98,6 +98,28 @@ def test_plan_and_dry_run(shapes, tmp_path, capsys, fault):
     damage(shapes)
     _refused(capsys, message, "plan", "--model", shapes)
     _refused(capsys, message, "caption", PICTURE, "--model", shapes, "--dry-run", "--out", tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("fault", ["layers", "family", "weights", "index pipe"])
+def test_a_run_that_cannot_load_its_model_leaves_nothing(shapes, tmp_path, capsys, fault):
+    damage, message = (SETTINGS | FILES)[fault]
+    damage(shapes)
+    out = tmp_path / "out"
+    out.mkdir()
+    _refused(capsys, message, "caption", PICTURE, "--model", shapes, "--out", out / "a.jsonl")
+    assert not list(out.iterdir()), "no journal that refuses the model once it is repaired"
+
+
+@pytest.mark.parametrize("name", ["~nobody-here/x", "x" * 300, "x" * 5000, "a\0b", "./absent", "\x1b[31mred"])
+def test_names_that_no_model_can_have(tmp_path, capsys, name):
+    missing = "no such file or folder|no model|no golden directory|config.json"
+    _refused(capsys, missing, "caption", PICTURE, "--model", name)
+    _refused(capsys, missing, "plan", "--model", name)
+    _refused(capsys, missing, "convert", name, tmp_path / "converted")
+    if len(name) < 1000:
+        _refused(capsys, missing, "verify", name)
+    if name != "./absent":
+        _refused(capsys, "too long|not a path|No such file|cannot be", "convert", SHAPES, f"/proc/{name}")
 
 
 @pytest.mark.parametrize("fault", ["family", "kind", "weights", "weights pipe"])

@@ -72,7 +72,7 @@ class Captioner:
 
     Raises:
       ValueError: an unknown task, or arguments or settings that no row could be asked with.
-      WeightsError, ConfigError: the model cannot be loaded.
+      WeightsError, ConfigError, TokenizerError: the model cannot be loaded.
     """
 
     def __init__(

@@ -27,9 +27,12 @@ Journal (`jaxphoton.batch.journal`, `record`, `reading`)
 Exports (`jaxphoton.batch.exports`)
     report = export("run.jsonl", "captions.parquet")                    # .jsonl, .parquet, .json (COCO)
     report = export("run.jsonl", None, options=ExportOptions(existing="append"))        # beside the images
-    report = export("run.jsonl", "out/", form="webdataset", source=Selection(shard=(0, 8)).part(source)[0])
+    report = export("run.jsonl", "out-%05d.tar", source=source, shard=(0, 8))
   Streams the journal; the index of its keys takes up to 48 bytes a key. Outputs are whole files or none. Parquet has
   the columns of recaptioned datasets: key, url, sha256, org_caption, re_caption, and see `exports.rows.recaption`.
+  `report.lost` counts results that could not be written. `Places` (`places`) names a run's files and tries before the
+  work whether they can be made; inside `exports.atomic.keeping(files)` no output replaces one of these;
+  `ExistingTexts` (`existing`) finds the images whose text is there already.
 
 Runs (`jaxphoton.batch.runner`, `tasks`, `local`)
     plan = Plan((Task("caption"), Task("detect", "person")), {"temperature": 0.0})

@@ -141,7 +141,8 @@ class Places:
             try:
                 probe(folder)
             except OSError as error:
-                raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from error
+                elsewhere = "; name the journal elsewhere" if path == str(self.journal) else ""
+                raise ExportError(f"{path}: cannot be written: {error.strerror or error}{elsewhere}") from error
 
 
 def input_files(inputs: Iterable[str]) -> Iterator[str]:

@@ -89,8 +89,8 @@ class JournalReader:
             raise JournalError(f"{self.path} is no regular file")
         try:
             self._file = open(self.path, "rb")
-        except OSError as error:
-            raise JournalError(f"{self.path}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise JournalError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
         self.damage: list[Damage] = []
         self._index: KeyMap | None = None
         try:

@@ -62,4 +62,4 @@ def test_a_trace_without_a_folder_is_refused_before_the_model_is_loaded(seen, mo
 @pytest.mark.parametrize("depth", [1, 2])
 def test_the_depth_reaches_the_engine(seen, model, folder, depth):
     assert main(["caption", str(folder / "b.png"), "--depth", str(depth)]) == 0
-    assert model.engine_config == dataclasses.replace(EngineConfig(), depth=depth)
+    assert model.engine_config == dataclasses.replace(EngineConfig(), depth=depth, host_masks=False)

@@ -5,7 +5,7 @@ and `reading` makes them from files.
 """
 
 from jaxphoton.config.engine import KERNELS, KV_DTYPES, EngineConfig
-from jaxphoton.config.fields import ConfigError
+from jaxphoton.config.fields import ConfigError, OtherFamily
 from jaxphoton.config.model import ModelConfig, MoeConfig, RegionConfig, TextConfig, TokenizerConfig, VisionConfig
 from jaxphoton.config.reading import MODEL_TYPES, config_from_dict, config_to_dict, load_config, named_config
 
@@ -17,6 +17,7 @@ __all__ = [
     "EngineConfig",
     "ModelConfig",
     "MoeConfig",
+    "OtherFamily",
     "RegionConfig",
     "TextConfig",
     "TokenizerConfig",

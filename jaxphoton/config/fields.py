@@ -21,6 +21,10 @@ class ConfigError(ValueError):
     """Model settings that cannot be read or do not fit together."""
 
 
+class OtherFamily(ConfigError):
+    """Settings of a model that may be whole, and of a kind that is not run here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fits:
     """Whether a value fits a field, and in words what does."""

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxphoton.config.fields import ConfigError, require
+from jaxphoton.config.fields import ConfigError, OtherFamily, require
 from jaxphoton.config.model import ModelConfig, MoeConfig, RegionConfig, TextConfig, TokenizerConfig, VisionConfig
 from jaxphoton.config.templates import id_lists
 from jaxphoton.files import FileError, read_json
@@ -32,7 +32,8 @@ def load_config(path: str | Path) -> ModelConfig:
     try:
         return config_from_dict(read_json(path, MAX_BYTES))
     except (FileError, ConfigError) as error:
-        raise ConfigError(f"{escaped(path)}: {error}") from None
+        kind = OtherFamily if isinstance(error, OtherFamily) else ConfigError
+        raise kind(f"{escaped(path)}: {error}") from None
 
 
 def named_config(name: str) -> ModelConfig:
@@ -50,7 +51,7 @@ def config_from_dict(data: dict[str, Any]) -> ModelConfig:
     inner = _object(data["config"], "config") if "config" in data else data
     given = {name: _object(inner.get(name), name) for name in PARTS}
     if (given["text"].get("group_size") or given["region"].get("group_size")) is not None:
-        raise ConfigError("int4 checkpoints (group_size set) are not supported")
+        raise OtherFamily("int4 checkpoints (group_size set) are not supported")
     merged = {name: {**base.get(name, {}), **given[name]} for name in PARTS}
     if isinstance(merged["text"].get("moe"), dict):
         merged["text"]["moe"] = _build(MoeConfig, merged["text"]["moe"], "text.moe")
@@ -75,7 +76,7 @@ def _check_ids(tokens: TokenizerConfig, vocab_size: int) -> None:
 def _family(data: dict[str, Any]) -> str:
     kind = data.get("model_type", "moondream2")
     if not isinstance(kind, str) or kind not in MODEL_TYPES:
-        raise ConfigError(f"not a Moondream model: model_type is {quoted(kind)}; known are {', '.join(MODEL_TYPES)}")
+        raise OtherFamily(f"not a Moondream model: model_type is {quoted(kind)}; known are {', '.join(MODEL_TYPES)}")
     return MODEL_TYPES[kind]
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from jaxphoton.cli.main import main
 from jaxphoton.verify.bench import Bench
 from jaxphoton.verify.checks.vision import check_crops
 from jaxphoton.verify.golden import Case, GoldenError, open_golden
 from jaxphoton.verify.report import Findings, judge
-from jaxphoton.verify.run import run_case
+from jaxphoton.verify.run import packaged_golden, run_case
 
 
 @pytest.mark.smoke
@@ -99,3 +101,25 @@ def test_reports_are_plain_json(md2_bench):
 def test_a_folder_that_is_no_golden_directory_is_named(tmp_path):
     with pytest.raises(GoldenError, match=str(tmp_path)):
         open_golden(tmp_path)
+
+
+def test_models_of_other_families_are_left_out_aloud(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jaxphoton.verify.run.run_case", lambda bench, name, judged: judge(name, Findings(), judged))
+    shipped, weights = packaged_golden()
+    for name, config in (("llava", {"model_type": "llava"}), ("four-bit", {"config": {"text": {"group_size": 128}}})):
+        (tmp_path / name).mkdir()
+        for file in ("cases.json", "cases.safetensors"):
+            (tmp_path / name / file).write_bytes((shipped / "shapes" / file).read_bytes())
+        (tmp_path / name / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "images.safetensors").write_bytes((shipped / "images.safetensors").read_bytes())
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "no model that could be run" in capsys.readouterr().err
+    shutil.copytree(weights, tmp_path / "shapes", ignore=lambda folder, names: ["golden"])
+    shutil.copytree(shipped / "shapes", tmp_path / "shapes", dirs_exist_ok=True)
+    assert main(["verify", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert "12 of 12 cases passed" in printed.out
+    assert "llava left out" in printed.err and "four-bit left out" in printed.err
+    assert main(["verify", str(tmp_path), "--model", "llava"]) == 1
+    (tmp_path / "shapes" / "config.json").write_text('{"config": {"text": {"dim": -1}}}', encoding="utf-8")
+    assert main(["verify", str(tmp_path)]) == 1

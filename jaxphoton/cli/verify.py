@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
                 left_out[model.name] = str(error)
                 print(f"{model.name} left out: {error}", file=sys.stderr)
         if not results:
-            raise CommandError(f"no model that could be run in {directory}")
+            raise CommandError(f"nothing could be run: {'; '.join(left_out.values())}")
     except (golden.GoldenError, WeightsError, ConfigError, ValueError) as error:
         raise CommandError(str(error)) from error
     failed = [

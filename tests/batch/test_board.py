@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxphoton.batch.board import Board, Hand, ReplicaError
 from jaxphoton.image.errors import ImageError
-from jaxphoton.jobs import Answer, Job
+from jaxphoton.jobs import Answer, Ask, Job
 from tests.image.pools import S, until
 
 
@@ -61,7 +61,7 @@ def test_only_those_that_kill_fail(processes, room, count, poison, seed):
     lanes = [Process(board, room, poison, seed + number) for number in range(processes)]
     for lane in lanes:
         lane.start()
-    tasks = [board.put(Job(number, b"", (), name=f"image {number}")) for number in range(count)]
+    tasks = [board.put(Job(number, b"", (Ask("caption"),), name=f"image {number}")) for number in range(count)]
     for number, task in enumerate(tasks):
         error = task.future.exception(S)
         assert isinstance(error, ImageError) == (number in poison)
@@ -77,7 +77,7 @@ def test_suspects_are_tried_alone_and_before_others():
     board, first, second = Board(2), Hand(2), Hand(2)
     board.join(first)
     for number in range(4):
-        board.put(Job(number, b"", ()))
+        board.put(Job(number, b"", (Ask("caption"),)))
     assert [board.take(first).number for _ in range(2)] == [0, 1]
     board.mark_gone(first)
     assert board.take(first) is None and board.take_back(first, "signal 9") == 2

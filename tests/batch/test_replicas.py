@@ -224,11 +224,11 @@ def test_processes_do_not_outlive_a_killed_parent():
     text = f"""
 import time
 from jaxphoton.batch.replicas import Replicas
-from jaxphoton.jobs import Job
+from jaxphoton.jobs import Ask, Job
 replicas = Replicas((None, None), {{"path_or_id": "well"}}, command={COMMAND!r})
 while len(replicas.pids) < 2: time.sleep(0.01)
 print(*replicas.pids, flush=True)
-list(replicas.answer(Job(key, b"stuck", ()) for key in range(50)))
+list(replicas.answer(Job(key, b"stuck", (Ask("caption"),)) for key in range(50)))
 """
     with subprocess.Popen([sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         try:

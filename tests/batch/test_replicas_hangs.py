@@ -136,13 +136,13 @@ def parent(count: int) -> list[str]:
     text = f"""
 import sys, time
 from jaxphoton.batch.replicas import Replicas
-from jaxphoton.jobs import Job
+from jaxphoton.jobs import Ask, Job
 replicas = Replicas((None,) * {count}, {{"path_or_id": "well"}}, silence={SILENCE}, command={COMMAND!r})
 while len(replicas.pids) < {count}: time.sleep(0.01)
 print(*replicas.pids, flush=True)
 pids = replicas.pids
 for line in sys.stdin:
-    answers = list(replicas.answer(Job(key, b"fine", ()) for key in range(50)))
+    answers = list(replicas.answer(Job(key, b"fine", (Ask("caption"),)) for key in range(50)))
     print(len(answers), replicas.pids == pids, flush=True)
 """
     return [sys.executable, "-c", text]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 
@@ -147,3 +148,19 @@ def test_answers_without_text_need_json(tmp_path):
     journal = make_journal(tmp_path / "j", [detected])
     report = export(journal, tmp_path / "x.tar", source=source)
     assert "no text" in report.problems[0] and list(read_tar(tmp_path / "x.tar")) == ["1.png"]
+
+
+@pytest.mark.parametrize(("existing", "text"), [("overwrite", b"a picture: s/a"), ("skip", b"newer")])
+def test_no_older_text_comes_behind_the_new_one(tmp_path, existing, text):
+    """Unpacked, it would take its place."""
+    path = make_tar(tmp_path / "s.tar", {"a.png": picture(0), "a.txt": b"old", "b.png": picture(1)})
+    with tarfile.open(path, "a") as tar:
+        info = tarfile.TarInfo("a.txt")
+        info.size = 5
+        tar.addfile(info, io.BytesIO(b"newer"))
+    source = open_source(str(path))
+    journal = journal_of(tmp_path / "j", source)
+    export(journal, tmp_path / "out.tar", source=source, options=ExportOptions(existing=existing))
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        assert tar.getnames().count("a.txt") == 1
+        assert tar.extractfile("a.txt").read() == text

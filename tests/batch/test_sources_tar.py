@@ -155,6 +155,23 @@ def test_a_member_that_comes_again_wherever_it_does(tmp_path):
     assert [fault(item).reason for item in items if "(byte" in item.key] == ["duplicate-key"] * 2
 
 
+@pytest.mark.parametrize("later", ["s.tar", "joined.tar"])
+def test_a_text_that_comes_again_is_the_last_one_as_in_unpacking(tmp_path, later):
+    """As `tar --append` and archives put together make it."""
+    old = [("a.png", picture(0)), ("./a.txt", b"old"), ("A.txt", b"another"), ("b.png", picture(1))]
+    new = [("._a.txt", b"of a Mac"), ("a.txt", b"new"), ("b.json", b"{}"), ("a.TXT", b"of another case")]
+    if later == "s.tar":
+        path = with_links(tmp_path / later, old + new)
+    else:
+        path = tmp_path / later
+        path.write_bytes(with_links(tmp_path / "1", old).read_bytes() + with_links(tmp_path / "2", new).read_bytes())
+    items = list(open_source(str(path), SourceOptions(columns=("txt",))).items())
+    assert [(item.read(), dict(item.columns)) for item in items] == [(picture(1), {}), (picture(0), {"txt": "new"})]
+    with open_tar(str(path)) as file:
+        names = sorted(member.name for sample in samples(file) for member in sample.run)
+    assert names == sorted(["a.png", "._a.txt", "a.txt", "a.TXT", "A.txt", "b.png", "b.json"])
+
+
 def test_links_inside_a_tar_are_what_they_link_to(tmp_path):
     entries = [
         ("d/1.png", picture(1)),

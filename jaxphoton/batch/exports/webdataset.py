@@ -15,9 +15,10 @@ from jaxphoton.batch.exports.packing import pack
 from jaxphoton.batch.exports.tar_names import Copy, check_tars, copies, in_shard
 from jaxphoton.batch.keymap import KeyMap
 from jaxphoton.batch.reading import JournalReader
-from jaxphoton.batch.sources.archive import is_sample_file, read_member, samples, split_name
+from jaxphoton.batch.sources.archive import read_member, samples
 from jaxphoton.batch.sources.base import Seen, Source
 from jaxphoton.batch.sources.containers import Containers
+from jaxphoton.batch.sources.sample import is_sample_file, split_name
 from jaxphoton.batch.sources.selection import Selection
 from jaxphoton.batch.sources.storage import is_remote
 from jaxphoton.batch.sources.tar import Tar

@@ -7,62 +7,13 @@ import posixpath
 import tarfile
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import IO
 
 from jaxphoton.batch.keymap import KeyMap, digest
-from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
+from jaxphoton.batch.sources.sample import Sample, is_hidden, is_link, split_name
 from jaxphoton.batch.sources.storage import MAX_FILE_BYTES
 
 _LINKS = 8  # that may lead to one another
-
-
-@dataclass(slots=True)
-class Sample:
-    """The members of one name.
-
-    Attributes:
-      name: of the sample.
-      run: all of them in the order of the tar, with hidden ones and folders between them. A link to a member is a
-        file with that member's data.
-      members: extension ("jpg", "seg.png", in lower case) -> the file.
-      dangling: extensions of links to nothing in the tar.
-      apart: the tar has more of this sample elsewhere, which could not be put together with it.
-    """
-
-    name: str
-    run: list[tarfile.TarInfo] = field(default_factory=list)
-    members: dict[str, tarfile.TarInfo] = field(default_factory=dict)
-    dangling: dict[str, tarfile.TarInfo] = field(default_factory=dict)
-    apart: bool = False
-
-    def image(self, asked: str | None) -> str | None:
-        """The extension of the image, None where there is none."""
-        found = self.members | self.dangling
-        if asked is not None:
-            return asked if asked in found else None
-        images = [name for name in found if f".{name.rpartition('.')[2]}" in IMAGE_SUFFIXES]
-        return min(images, key=lambda name: name.count("."), default=None)
-
-    def add(self, member: tarfile.TarInfo) -> None:
-        self.run.append(member)
-        extension = split_name(member.name)[1]
-        if is_sample_file(member):
-            self.members[extension] = member
-        elif _is_link(member) and not _is_hidden(member):
-            self.dangling[extension] = member
-
-
-def split_name(member: str) -> tuple[str, str]:
-    """ "./a/b.seg.PNG" -> ("a/b", "seg.png")."""
-    folder, _, base = posixpath.normpath(member).rpartition("/")
-    stem, _, extension = base.partition(".")
-    return (f"{folder}/{stem}" if folder else stem), extension.lower()
-
-
-def is_sample_file(member: tarfile.TarInfo) -> bool:
-    """Whether a member is a file of a sample: not hidden."""
-    return member.isreg() and not _is_hidden(member)
 
 
 def members(file: IO[bytes], start: int = 0) -> Iterator[tarfile.TarInfo]:
@@ -94,8 +45,8 @@ def members(file: IO[bytes], start: int = 0) -> Iterator[tarfile.TarInfo]:
 
 
 def samples(file: IO[bytes], whole: bool = True) -> Iterator[Sample]:
-    """The samples of a tar, each with all its members though they may lie apart; a member that comes again begins
-    another sample of the same name.
+    """The samples of a tar, each with all its members though they may lie apart. An image that comes again begins
+    another sample of the same name, any other member takes the place of the earlier one (`Sample.update`).
 
     Memory: 17 to 50 bytes for each sample, 300 for each whose members are apart.
 
@@ -127,14 +78,6 @@ def read_member(file: IO[bytes], member: tarfile.TarInfo, most: int = MAX_FILE_B
         data[offset : offset + size] = file.read(size)
         place += size
     return bytes(data)
-
-
-def _is_hidden(member: tarfile.TarInfo) -> bool:
-    return posixpath.basename(member.name).startswith(".")
-
-
-def _is_link(member: tarfile.TarInfo) -> bool:
-    return member.islnk() or member.issym()
 
 
 def _behind_zeros(file: IO[bytes], place: int) -> int | None:
@@ -183,7 +126,7 @@ class _Reader:
                 if sample.name in self._seen:
                     self._ends[sample.name] = sample.run[0].offset
                 self._seen[sample.name] = 1
-                self._linked |= any(map(_is_link, sample.run))
+                self._linked |= any(map(is_link, sample.run))
                 symbolic |= any(member.issym() for member in sample.run)
             if symbolic:
                 self._all = KeyMap("Q")
@@ -193,8 +136,16 @@ class _Reader:
             pass  # it comes again when the samples are read
 
     def _joined(self, offsets: Iterable[int]) -> Iterator[Sample]:
-        """The sample of members that lie apart; several where a member comes again."""
-        yield from self._runs(self._at(offset) for offset in offsets)
+        """The sample of members that lie apart; several where an image comes again."""
+        sample = None
+        for part in self._runs(self._at(offset) for offset in offsets):
+            if sample is not None:
+                if sample.update(part):
+                    continue
+                yield sample
+            sample = part
+        if sample is not None:
+            yield sample
 
     def _runs(self, found: Iterable[tarfile.TarInfo]) -> Iterator[Sample]:
         """Consecutive members of one name; what comes before a fault is yielded before it."""
@@ -204,7 +155,7 @@ class _Reader:
                 if self._linked:
                     self._before[posixpath.normpath(member.name)] = member.offset
                     member = self._resolved(member)
-                if (member.isreg() or _is_link(member)) and not _is_hidden(member):
+                if (member.isreg() or is_link(member)) and not is_hidden(member):
                     name, extension = split_name(member.name)
                     if sample.run and (name != sample.name or extension in sample.members):
                         yield sample
@@ -224,7 +175,7 @@ class _Reader:
         for _ in range(_LINKS):
             if target.isreg():
                 break
-            if not _is_link(target):
+            if not is_link(target):
                 return member
             beside = posixpath.dirname(target.name) if target.issym() else ""
             name = posixpath.normpath(posixpath.join(beside, target.linkname))

@@ -53,7 +53,7 @@ def files_read(args: argparse.Namespace) -> list[str]:
     from jaxphoton.batch.places import input_files
 
     prompt = getattr(args, "prompt_file", None)
-    return [*input_files(args.input), *([] if prompt is None else [str(prompt)])]
+    return [*input_files(args.input), *([] if prompt is None else [str(prompt)]), *args.flagfiles]
 
 
 def check_output(args: argparse.Namespace, plan: Plan, places: Places, source: Source) -> None:
@@ -68,6 +68,9 @@ def check_output(args: argparse.Namespace, plan: Plan, places: Places, source: S
     kinds = {task.kind for task in plan.tasks}
     if places.form in ("coco", "yolo") and "detect" not in kinds:
         raise CommandError(f"--out {args.out}: {places.form} is for boxes, and nothing is detected")
+    if places.form == "yolo" and plan.classes_vary and places.shard[1] > 1:
+        # No shard knows what those of the others ask for.
+        raise CommandError("classes are numbered by what all images ask for: with variables, yolo is for a whole run")
     texts = kinds & {"caption", "query"}
     if places.form in ("sidecar", "webdataset") and args.extension != ".json" and not texts:
         raise CommandError(f"--out {args.out}: {args.extension} files are for texts: give --extension .json")

@@ -267,6 +267,22 @@ def test_yolo(tmp_path):
     assert not (tmp_path / "out" / "labels" / "bad.txt").exists()
 
 
+def test_yolo_labels_of_other_images_keep_the_names_of_their_classes(tmp_path):
+    def made(name, *found):
+        return make_journal(tmp_path / name, [detected(key, [BOX], label) for key, label in found])
+
+    export(made("j", ("a", "cat"), ("b", "dog")), tmp_path / "out", form="yolo")
+    export(made("same", ("c", "dog"), ("d", "cat")), tmp_path / "out", form="yolo")
+    for name, found in (("other", [("c", "ant")]), ("fewer", [("a", "cat"), ("b", "cat"), ("c", "cat")])):
+        with pytest.raises(ExportError, match=r"labels/.\.txt has other classes than this run"):
+            export(made(name, *found), tmp_path / "out", form="yolo")
+    assert (tmp_path / "out" / "classes.txt").read_text().split() == ["cat", "dog"]
+    assert (tmp_path / "out" / "labels" / "c.txt").read_text().startswith("1 ")
+    whole = made("whole", ("a", "ant"), ("b", "dog"), ("c", "dog"), ("d", "ant"))
+    export(whole, tmp_path / "out", form="yolo")
+    assert (tmp_path / "out" / "classes.txt").read_text().split() == ["ant", "dog"]
+
+
 @settings(max_examples=20)
 @given(st.text(min_size=1))
 def test_yolo_names_of_any_kind_are_yaml(name):

@@ -210,3 +210,17 @@ def test_links_and_joined_archives_come_back_whole(model, here):
         assert main(["caption", "both.tar", "--out", f"{index}.tar", "--shard", f"{index}/2", "--quiet"]) == 0
     parts = [path for path in ("0.tar", "1.tar") if os.path.exists(path)]
     assert merged(parts) == read_tar(Path("out.tar"))
+
+
+def test_labels_of_shards_have_the_same_classes(model, here, capsys):
+    make_folder(here / "p", ["a.png", "b.png", "c.png", "d.png"])
+    rows = [{"image": f"p/{name}.png", "label": f"a {name}"} for name in "abcd"]
+    Path("l.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    whole = ["detect", "l.jsonl", "--object", "{label}", "--out", "boxes/", "--form", "yolo", "--quiet"]
+    assert main([*whole, "--shard", "0/2"]) == 1
+    assert "yolo is for a whole run" in capsys.readouterr().err and not Path("boxes").exists()
+    assert main(whole) == 0
+    assert Path("boxes/classes.txt").read_text().splitlines() == ["a a", "a b", "a c", "a d"]
+    for shard in ("0/2", "1/2"):
+        assert main(["detect", "p", "--object", "cat", "--out", "cats/", "--form", "yolo", "--shard", shard]) == 0
+    assert len(list(Path("cats/labels").iterdir())) == 4

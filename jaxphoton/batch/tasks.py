@@ -10,7 +10,7 @@ from typing import Any, cast
 from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.kinds import ASKED, FIELDS, KINDS, LENGTHS, Kind, description
 from jaxphoton.batch.sources.item import Item
-from jaxphoton.batch.variables import OWN, fill, is_variable, variables
+from jaxphoton.batch.variables import OWN, fill, is_variable, is_word, variables
 from jaxphoton.jobs import Ask
 from jaxphoton.messages import listed
 
@@ -68,7 +68,7 @@ class Plan:
       captions: of every image, from consecutive seeds.
       prefix, suffix: put around every caption; may have variables.
       extension: of text files beside the images, for the variable `{caption}`.
-      known: columns of the images, see `over`; None: every name that is no variable of its own is a column's.
+      known: columns of the images, see `over`; None: every word that is no variable of its own is a column.
 
     Raises:
       BatchError: several captions of an image would all be the same.
@@ -92,14 +92,25 @@ class Plan:
         return tuple(name for name in self._variables if name not in OWN)
 
     @property
+    def possible_columns(self) -> tuple[str, ...]:
+        """What stands in braces, and is a variable only where a column has this name."""
+        return tuple(name for name in self._names if not is_word(name))
+
+    @property
     def varies(self) -> bool:
         """Whether images are asked different things."""
         return bool(self._variables)
 
     @property
+    def classes_vary(self) -> bool:
+        """Whether images are asked for boxes of different objects."""
+        names = (name for task in self.tasks if task.kind == "detect" for name in variables(task.text))
+        return any(is_variable(name, self.known) for name in names)
+
+    @property
     def plain_words(self) -> tuple[str, ...]:
         """What stands in braces like a variable, and is none."""
-        return tuple(name for name in self._names if not is_variable(name, self.known))
+        return tuple(name for name in self._names if is_word(name) and not is_variable(name, self.known))
 
     @property
     def _variables(self) -> tuple[str, ...]:

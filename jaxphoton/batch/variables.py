@@ -18,11 +18,12 @@ OWN = ("name", "dir", "caption")
 _SHOWN = 100
 _LARGEST = 1 << 20  # of a text beside an image
 
-_MARK = re.compile(r"\{\{|\}\}|\{([A-Za-z_]\w*)\}")
+_MARK = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
+_WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 def variables(text: str) -> tuple[str, ...]:
-    """The variables of a text, each once."""
+    """What stands in braces and may be a variable, each once: `is_variable` says which are."""
     return tuple(dict.fromkeys(name for _, name in _pieces(text) if name))
 
 
@@ -33,7 +34,7 @@ def fill(text: str, item: Item, extension: str = ".txt", known: Collection[str] 
 
     Args:
       extension: of the text file beside a local image that `{caption}` falls back to; without one it is empty.
-      known: columns; braces around any other name are text. None: every name is a column's.
+      known: columns; braces around any other name are text. None: every word is a column.
 
     Raises:
       EntryError: the image has no such column.
@@ -55,7 +56,15 @@ def fill(text: str, item: Item, extension: str = ".txt", known: Collection[str] 
 
 def is_variable(name: str, known: Collection[str] | None) -> bool:
     """Whether `{name}` stands for something; `known` as in `fill`."""
-    return known is None or name in OWN or name in known
+    if known is None:
+        return is_word(name)
+    return name in OWN or name in known
+
+
+def is_word(name: str) -> bool:
+    """Whether a name is meant as a variable wherever it stands in braces; others (`{image-caption}`, `{1}`) are only
+    where there is such a column."""
+    return _WORD.fullmatch(name) is not None
 
 
 def _pieces(text: str) -> list[tuple[str, str]]:

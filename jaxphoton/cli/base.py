@@ -32,8 +32,8 @@ class CommandParser(argparse_flags.ArgumentParser):
     def __init__(self, *, flagfile: bool = True, **kwargs):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         # A registry of its own: absl's global one holds flags of every imported library.
-        registry = _FlagFiles() if flagfile else None
-        super().__init__(inherited_absl_flags=registry, allow_abbrev=False, add_help=False, **kwargs)
+        self._files = _FlagFiles() if flagfile else None
+        super().__init__(inherited_absl_flags=self._files, allow_abbrev=False, add_help=False, **kwargs)
         self.add_argument("-h", "--help", action="help", help="show this help and exit")
         if flagfile:
             # absl reads the option before argparse sees it; this line is for the help.
@@ -41,9 +41,12 @@ class CommandParser(argparse_flags.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         try:
-            return super().parse_known_args(args, namespace)
+            found, rest = super().parse_known_args(args, namespace)
         except flags.Error as error:
             self.error(str(error))
+        if self._files is not None:
+            found.flagfiles = self._files.read
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Exits with 1: argparse's 2 means here that some images failed."""
@@ -52,7 +55,15 @@ class CommandParser(argparse_flags.ArgumentParser):
 
 
 class _FlagFiles(flags.FlagValues):
-    """Reads the files of `--flagfile` as all text files of the command line are read."""
+    """Reads the files of `--flagfile` as all text files of the command line are read.
+
+    Attributes:
+      read: the files.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.__dict__["read"] = []  # absl takes attributes for flags
 
     def _get_flag_file_lines(self, filename: str, parsed_file_stack: list[str] | None = None) -> list[str]:
         opened = [] if parsed_file_stack is None else parsed_file_stack
@@ -62,6 +73,7 @@ class _FlagFiles(flags.FlagValues):
             text = read_text(filename, "--flagfile")
         except CommandError as error:
             raise flags.Error(str(error)) from error
+        self.__dict__["read"].append(filename)
         found: list[str] = []
         for line in map(str.strip, text.split("\n")):
             if line.startswith(("--flagfile=", "-flagfile=")):

@@ -55,15 +55,15 @@ def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], *
         columns = SourceOptions(
             args.image_column,
             args.key_column,
-            (*CAPTION_COLUMNS, *existing.columns),
+            (*CAPTION_COLUMNS, *existing.columns, *plan.possible_columns),
             plan.columns,
             args.root,
             tuple(args.exclude),
             RetryPolicy(args.timeout, args.retries),
         )
         source = open_source(args.input, columns)
-        if plan.columns:
-            plan = plan.over(source.columns(plan.columns))
+        if named := (*plan.columns, *plan.possible_columns):
+            plan = plan.over(source.columns(named))
             if plan.plain_words:
                 _say(args, f"no variables, so left as they are: {listed(f'{{{word}}}' for word in plan.plain_words)}")
         if args.dry_run:
@@ -149,6 +149,8 @@ def _run(work: _Work, journal: Journal | None) -> int:
     with Progress(tally, lambda: work.selection.count(work.source), done) as progress:
         items = _items(work, journal, progress)
         first = next(items, None)
+        if first is None and not done and not work.existing.kept and work.selection.shard == ALL:
+            raise CommandError("; ".join(["no image found", *work.source.skipped.lines()]))
         _greet(args, progress.total(_COUNT_S), done, first is None)
         if first is not None:
             json_lines = journal is None or args.out == STDOUT

@@ -45,6 +45,10 @@ def run(args) -> int:
 
     try:
         if args.report:
+            if args.out is not None or args.failures:
+                raise CommandError(
+                    "--report is instead of an output: give --out and --failures in a command of their own"
+                )
             return _report(args)
         if args.out == STDOUT:
             return _print(args)
@@ -122,9 +126,9 @@ def _read(args) -> list[str]:
     from jaxphoton.batch.places import input_files
 
     try:
-        return [str(args.journal), *input_files(_inputs(args)[0])]
+        return [str(args.journal), *args.flagfiles, *input_files(_inputs(args)[0])]
     except SourceError:  # they are gone
-        return [str(args.journal)]
+        return [str(args.journal), *args.flagfiles]
 
 
 def _inputs(args) -> tuple[list[str], dict[str, Any]]:

@@ -40,6 +40,21 @@ def test_what_was_passed_over_is_said_once(model, here, capsys):
     assert "1 excluded" in capsys.readouterr().err and [row["key"] for row in json_lines(here / "x.jsonl")] == ["b.png"]
 
 
+@pytest.mark.parametrize("options", [["--out", "x.jsonl"], ["--out", "x.tar"], []])
+@pytest.mark.parametrize(
+    "spec", [["s.tar"], ["s.tar", "a.png", "--exclude", "a.png"], ["p.tar", "--image-column", "x"]]
+)
+def test_no_image_at_all_is_an_error(model, here, capsys, spec, options):
+    make_tar(here / "s.tar", {"a.txt": b"text"})
+    make_tar(here / "p.tar", {"a.png": picture()})
+    make_folder(here, ["a.png"])
+    assert main(["caption", *spec, *options]) == 1
+    err = capsys.readouterr().err
+    assert "no image found; " in err and "1 sample without an image passed over" in err
+    assert "nothing is left" not in err and "Traceback" not in err
+    assert main(["caption", *spec, "--shard", "0/2"]) == 0  # the others may have some
+
+
 def test_a_note_about_the_choice_of_an_image_is_a_warning_of_its_record(model, here, capsys):
     make_folder(here, ["a.png", "b.png"])
     (here / "l.jsonl").write_text(json.dumps({"id": 1, "images": ["a.png", "b.png"]}) + "\n")

@@ -81,6 +81,20 @@ def test_a_dash_is_standard_output(model, photos, capsys):
     assert main(["export", "run.journal", "--out", "-", "--form", "coco"]) == 1
 
 
+@pytest.mark.parametrize("also", [["--out", "x.jsonl"], ["--failures"], ["--out", "-"]])
+def test_a_page_of_a_journal_is_instead_of_another_output(model, photos, capsys, also):
+    assert main(["caption", "one.png", "--out", "c.jsonl", "--quiet"]) == 0
+    assert main(["export", "c.jsonl.journal", "--report", "r.html", *also]) == 1
+    assert "--report is instead of" in capsys.readouterr().err
+    assert not Path("r.html").exists() and not Path("x.jsonl").exists()
+
+
+@pytest.mark.parametrize("extension", [".", "txt", ".a/b", ".txt.", ".png"])
+def test_extensions_that_are_none(model, photos, capsys, extension):
+    assert main(["caption", "one.png", "--out", "x/", "--extension", extension]) == 1
+    assert "extension" in capsys.readouterr().err and not model.calls
+
+
 def test_a_text_that_cannot_be_written_is_a_failure_of_the_run(model, tmp_path, capsys):
     root = make_folder(tmp_path / "p", ["a.png", "a.jpg", "b.png", "c.png"])
     (root / "b.txt").mkdir()
@@ -116,6 +130,8 @@ def test_failures_of_other_runs_stay(model, tmp_path):
 def test_what_is_read_and_what_is_written_are_never_the_same(model, photos, capsys):
     Path("list.txt").write_text("one.png\nlist.png\n")
     Path("list.png").write_bytes(picture(3))
+    Path("flags.txt").write_text("--quiet\n")
+    Path("outer.txt").write_text("--flagfile=flags.txt\n")
     before = {path.name: path.read_bytes() for path in photos.iterdir()}
     for options in (
         ["one.png", "--out", "c.jsonl", "--report", "one.png"],
@@ -131,6 +147,8 @@ def test_what_is_read_and_what_is_written_are_never_the_same(model, photos, caps
         ["list.txt", "--out", "c.jsonl", "--report", "list.txt"],
         ["*.txt", "--out", "list.txt", "--form", "parquet"],
         ["one.png", "--prompt-file", "list.txt", "--out", "list.txt", "--form", "jsonl"],
+        ["one.png", "--flagfile", "flags.txt", "--out", "flags.txt", "--form", "jsonl"],
+        ["one.png", "--flagfile", "outer.txt", "--out", "flags.txt", "--form", "jsonl"],
     ):
         assert main(["caption", *options]) == 1, options
         assert "Traceback" not in capsys.readouterr().err

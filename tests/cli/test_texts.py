@@ -8,6 +8,7 @@ import os
 import pytest
 
 from jaxphoton.cli.main import main
+from tests.batch.rig import make_folder, make_tar, picture
 
 pytestmark = pytest.mark.smoke
 
@@ -164,3 +165,21 @@ def test_a_prompt_named_like_a_length_is_a_prompt(model, folder, tmp_path, capsy
     assert questions(model) == ["short"]
     assert main(["caption", str(folder / "b.png"), "--length", "short", *out]) == 1
     assert "was made with other settings" in capsys.readouterr().err
+
+
+ODD = ("image-caption", "my text", "prompt.en", "5", "größe")
+
+
+def test_columns_whose_names_are_no_words(model, tmp_path):
+    """They are variables where they are there, and text where they are not."""
+    row = {name: f"<{name}>" for name in ODD}
+    make_folder(tmp_path, ["a.png"])
+    (tmp_path / "x.jsonl").write_text(json.dumps({"image": "a.png"} | row) + "\n")
+    make_tar(tmp_path / "x.tar", {"1.png": picture(), "1.json": json.dumps(row).encode(), "1.seg.txt": b"<seg>"})
+    text = "".join(f"{{{name}}}" for name in (*ODD, "seg.txt", "nothing-else")) + r"\frac{1}{2}{{5}}"
+    for spec in ("x.jsonl", "x.tar", "a.png"):
+        assert main(["query", str(tmp_path / spec), "--question", text]) == 0
+    asked = [arguments["question"] for _, _, arguments, _ in model.calls]
+    filled = "".join(row.values())
+    rest = r"{nothing-else}\frac{1}{2}{5}"
+    assert asked == [filled + "{seg.txt}" + rest, filled + "<seg>" + rest, text.replace("{{5}}", "{5}")]

@@ -44,7 +44,12 @@ class ExportOptions:
             raise ExportError(f"existing must be one of {', '.join(EXISTING)}, not {self.existing!r}")
         if self.image_suffix not in IMAGE_SUFFIX:
             raise ExportError(f"image_suffix must be one of {', '.join(IMAGE_SUFFIX)}, not {self.image_suffix!r}")
-        if not self.extension.startswith(".") or {"/", "\0"} & set(self.extension) or len(self.extension) > _EXTENSION:
+        if (
+            not self.extension.startswith(".")
+            or self.extension.endswith(".")
+            or {"/", "\0"} & set(self.extension)
+            or len(self.extension) > _EXTENSION
+        ):
             raise ExportError(f"extension must be like .txt, not {self.extension!r}")
         if self.extension.lower() in IMAGE_SUFFIXES:
             raise ExportError(f"extension {self.extension} is that of an image")

@@ -115,8 +115,10 @@ class Places:
                 raise ExportError(f"{path} would be two things at once: name another place for one of them")
         self._probe()
         new = self.journal is not None and not os.path.exists(self.journal)
-        if self.shard != ALL and new and self.one_file and os.path.exists(self.one_file):
-            raise ExportError(f"{self.one_file} is there already, and not from this shard: give each shard an output")
+        if self.shard != ALL and new:
+            for path in (self.one_file, *several):
+                if path and os.path.exists(path):
+                    raise ExportError(f"{path} is there already, and not from this shard: name another place")
 
     def _check_out(self, source: Source | None) -> list[Path]:
         """The files of an output that are known by now, if it is several."""

@@ -224,3 +224,19 @@ def test_labels_of_shards_have_the_same_classes(model, here, capsys):
     for shard in ("0/2", "1/2"):
         assert main(["detect", "p", "--object", "cat", "--out", "cats/", "--form", "yolo", "--shard", shard]) == 0
     assert len(list(Path("cats/labels").iterdir())) == 4
+
+
+@pytest.mark.parametrize("out", ["c-%02d.tar", "tars/"])
+@pytest.mark.parametrize("spec", ["shards-{000..002}.tar", "p"])
+def test_another_number_of_shards_replaces_nothing(model, here, capsys, spec, out):
+    make_tars(3)
+    make_folder(here / "p", [f"{number}.png" for number in range(6)])
+    command = ["caption", spec, "--out", out, "--form", "webdataset", "--quiet"]
+    for _ in range(2):  # the same again goes on
+        for shard in ("0/2", "1/2"):
+            assert main([*command, "--shard", shard]) == 0
+    made = {path: path.read_bytes() for path in (*here.glob("c-*.tar"), *here.glob("tars/*.tar"))}
+    calls = len(model.calls)
+    assert len(made) >= 2 and main([*command, "--shard", "0/3"]) == 1
+    assert "not from this shard" in capsys.readouterr().err and len(model.calls) == calls
+    assert {path: path.read_bytes() for path in made} == made

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import stat
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from jaxphoton.messages import quoted
+from jaxphoton.messages import first_line, quoted
 
 MAX_TOKENIZER_BYTES = 64 << 20  # twice the largest vocabularies known
 MAX_DIGITS = 4000  # of an integer in JSON: Python reads 4300
@@ -26,22 +25,20 @@ class FileError(ValueError):
     """A file that cannot be read, without its path: what calls names it."""
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+class NotRegular(OSError):
+    """A folder, a pipe, a socket or a device in the place of a file."""
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
     """Opens a regular file, or a link to one, for reading. Nothing else is ever opened or waited for.
 
     Raises:
-      FileError: there is none, it may not be read, or it is something else.
+      OSError: there is none, or it may not be read; NotRegular: it is something else.
+      ValueError: no file can have this name.
     """
-    try:
-        # Before opening: some devices act when they are opened.
-        _require_regular(os.stat(path).st_mode)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileError:
-        raise
-    except OSError as error:
-        raise FileError(reason(error)) from error
-    except ValueError as error:  # a null character in the path
-        raise FileError(f"cannot be read: {error}") from error
+    # Before opening: some devices act when they are opened.
+    _require_regular(os.stat(path).st_mode)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _require_regular(os.fstat(descriptor).st_mode)  # a pipe may have taken its place in between
         return os.fdopen(descriptor, "rb")
@@ -50,23 +47,32 @@ def open_regular(path: str | Path) -> BinaryIO:
         raise
 
 
-def read_bytes(path: str | Path, most: int) -> bytes:
+def first_bytes(path: str | os.PathLike, most: int) -> bytes:
+    """The first `most` bytes of a regular file; none of what cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return file.read(most) or b""
+    except (OSError, ValueError):
+        return b""
+
+
+def read_bytes(path: str | os.PathLike, most: int) -> bytes:
     """All bytes of a regular file of at most `most`, whatever size the file system states.
 
     Raises:
       FileError: it is not one, or larger.
     """
-    with open_regular(path) as file:
-        try:
+    try:
+        with open_regular(path) as file:
             data = file.read(most + 1) or b""  # None: a file of the kernel that has nothing now
-        except OSError as error:
-            raise FileError(reason(error)) from error
+    except (OSError, ValueError) as error:
+        raise FileError(reason(error)) from error
     if len(data) > most:
         raise FileError(f"larger than the {most:,} bytes that such a file may have")
     return data
 
 
-def read_json(path: str | Path, most: int) -> Any:
+def read_json(path: str | os.PathLike, most: int) -> Any:
     """The value of a JSON file of at most `most` bytes.
 
     Raises:
@@ -96,16 +102,18 @@ def parse_json(data: bytes) -> Any:
         raise FileError(f"not JSON: {error}") from None
 
 
-def reason(error: OSError) -> str:
-    """Why the system refused, without the path."""
+def reason(error: OSError | ValueError) -> str:
+    """Why a file could not be opened or read, without its path."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    return f"cannot be read: {error.strerror or error}"
+    if isinstance(error, NotRegular):
+        return str(error)
+    return f"cannot be read: {getattr(error, 'strerror', None) or first_line(error)}"
 
 
 def _require_regular(mode: int) -> None:
     if not stat.S_ISREG(mode):
-        raise FileError(f"{KINDS.get(stat.S_IFMT(mode), 'something else')}, not a regular file")
+        raise NotRegular(f"{KINDS.get(stat.S_IFMT(mode), 'something else')}, not a regular file")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.files import FileError, open_regular, parse_json, read_bytes, read_json
+from jaxphoton.files import FileError, first_bytes, open_regular, parse_json, read_bytes, read_json, reason
 from jaxphoton.messages import escaped, first_line, listed, quoted, short
 
 
@@ -36,9 +36,13 @@ def strange(tmp_path, monkeypatch) -> dict[str, Path]:
 
 def test_only_regular_files_are_opened(strange):
     for kind, path in strange.items():
-        for read in (open_regular, lambda path: read_bytes(path, 10), lambda path: read_json(path, 10)):
+        for read in (read_bytes, read_json):
             with pytest.raises(FileError, match=kind):
-                read(path)
+                read(path, 10)
+        with pytest.raises((OSError, ValueError)) as caught:
+            open_regular(path)
+        assert kind in reason(caught.value)
+        assert first_bytes(path, 10) == b""
 
 
 def test_links_to_files_are_followed(tmp_path):

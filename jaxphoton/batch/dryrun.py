@@ -15,8 +15,8 @@ from PIL import Image
 
 from jaxphoton.batch.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item
-from jaxphoton.batch.sources.storage import open_regular
 from jaxphoton.config import VisionConfig
+from jaxphoton.files import open_regular
 from jaxphoton.image import png
 from jaxphoton.image.crops import select_tiling
 from jaxphoton.image.errors import ImageError, diagnose

@@ -11,6 +11,7 @@ from typing import IO, NamedTuple
 from jaxphoton.batch.errors import JournalError
 from jaxphoton.batch.keymap import KeyMap
 from jaxphoton.batch.record import Header, Record, from_line
+from jaxphoton.files import NotRegular, first_bytes, open_regular
 
 _SIGNATURE = b'{"jaxphoton_journal": '
 
@@ -61,13 +62,7 @@ def check_signature(file: IO[bytes], path: Path) -> None:
 
 def is_journal(path: str | os.PathLike) -> bool:
     """Whether there is a file that begins as a journal does."""
-    if not os.path.isfile(path):
-        return False
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(_SIGNATURE)) == _SIGNATURE
-    except OSError:
-        return False
+    return first_bytes(path, len(_SIGNATURE)) == _SIGNATURE
 
 
 class JournalReader:
@@ -85,10 +80,10 @@ class JournalReader:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        if os.path.exists(self.path) and not os.path.isfile(self.path):  # a pipe would block
-            raise JournalError(f"{self.path} is no regular file")
         try:
-            self._file = open(self.path, "rb")
+            self._file = open_regular(self.path)
+        except NotRegular:
+            raise JournalError(f"{self.path} is no regular file") from None
         except (OSError, ValueError) as error:
             raise JournalError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
         self.damage: list[Damage] = []

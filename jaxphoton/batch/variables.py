@@ -5,11 +5,11 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Collection
-from pathlib import Path
 
 from jaxphoton.batch.errors import EntryError
 from jaxphoton.batch.exports.names import with_extension
 from jaxphoton.batch.sources.item import Item
+from jaxphoton.files import first_bytes
 
 # Columns that hold the caption an image came with, the first one found.
 CAPTION_COLUMNS = ("caption", "txt")
@@ -90,11 +90,9 @@ def original_caption(item: Item) -> str:
 
 
 def _beside(item: Item, extension: str) -> str:
-    path = Path(with_extension(item.path, extension))
+    if not item.local:
+        return ""
     try:
-        if not item.local or not path.is_file():  # a pipe would block
-            return ""
-        with path.open("rb") as file:
-            return file.read(_LARGEST).decode("utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError):
+        return first_bytes(with_extension(item.path, extension), _LARGEST).decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
         return ""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import stat
 import sys
 from typing import NoReturn
 
 from absl import flags
 from absl.flags import argparse_flags
 
+from jaxphoton.files import open_regular
 from jaxphoton.skills.settings import MAX_SEED, MAX_TEMPERATURE
 
 OK, FATAL, SOME_FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
@@ -91,9 +91,7 @@ def read_text(path: str | os.PathLike, option: str) -> str:
       CommandError: it is not such a file, cannot be read, or is larger than 1 MiB; the message names the option.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block, a device never end
-            raise CommandError(f"{option} {path}: not a regular file")
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(_LARGEST_TEXT + 1)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise CommandError(f"{option} {path}: {getattr(error, 'strerror', None) or error}") from error

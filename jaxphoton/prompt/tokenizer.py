@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jaxphoton.files import MAX_TOKENIZER_BYTES, FileError, open_regular, read_bytes
+from jaxphoton.files import MAX_TOKENIZER_BYTES, FileError, open_regular, read_bytes, reason
 from jaxphoton.messages import escaped, first_line
 
 # The Moondream vocabularies keep these ids for BOS, skill names, coordinates and grounding.
@@ -124,8 +124,8 @@ def _from_transformers(source: Path) -> Any:
             try:
                 with open_regular(file) as opened:
                     size = os.fstat(opened.fileno()).st_size
-            except FileError as error:
-                raise TokenizerError(f"{escaped(file.name)}: {error}") from None
+            except OSError as error:
+                raise TokenizerError(f"{escaped(file.name)}: {reason(error)}") from None
             if size > MAX_TOKENIZER_BYTES:
                 raise TokenizerError(f"{escaped(file.name)}: {size:,} bytes are too many for a tokenizer")
     with _quiet_transformers():

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from jaxphoton.files import FileError, open_regular, reason
+from jaxphoton.files import open_regular, reason
 from jaxphoton.messages import escaped, quoted
 from jaxphoton.weights.mapped import WeightsError
 
@@ -26,7 +26,7 @@ def checksums(folder: Path, names: Iterable[str]) -> dict[str, list[int]]:
     """Of each file (by its path in the folder): its bytes, and the CRC-32 of every `BLOCK` of them.
 
     Raises:
-      FileError: one of them is not a regular file or cannot be read; OSError: the disk failed.
+      OSError: one of them is not a regular file, or cannot be read.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         return {name: _checksum(folder / name, pool) for name in names}
@@ -45,8 +45,8 @@ def verify(folder: Path, recorded: Any) -> None:
             where = escaped(folder / name)
             try:
                 found, *found_blocks = _checksum(folder / name, pool, size)
-            except (FileError, OSError) as error:
-                raise WeightsError(f"{where}: {reason(error) if isinstance(error, OSError) else error}") from None
+            except OSError as error:
+                raise WeightsError(f"{where}: {reason(error)}") from None
             if found != size:
                 raise WeightsError(f"{where}: damaged: {found} bytes, and {quoted(size)} were written")
             if found_blocks != blocks:

@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jaxphoton.files import FileError, open_regular
-from jaxphoton.messages import escaped, first_line
+from jaxphoton.files import open_regular, reason
+from jaxphoton.messages import escaped
 
 # NumPy refuses shapes whose non-zero extents multiply beyond this, even where another extent is zero.
 MAX_EXTENT = 2**62
@@ -60,10 +60,10 @@ class MappedFile(ABC):
             with open_regular(self.path) as file:
                 self.entries = self._find(file)
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (WeightsError, FileError) as error:
+        except WeightsError as error:
             raise WeightsError(f"{escaped(self.path)}: {error}") from None
         except (OSError, ValueError) as error:
-            raise WeightsError(f"{escaped(self.path)}: cannot be read: {first_line(error)}") from error
+            raise WeightsError(f"{escaped(self.path)}: {reason(error)}") from error
 
     @abstractmethod
     def _find(self, file: BinaryIO) -> dict[str, TensorEntry]:

@@ -69,7 +69,7 @@ def save(directory: str | Path, params: Params, config: ModelConfig, tokenizer_f
         stored[CHECKSUMS] = checksums(scratch, written)
         (scratch / "config.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         scratch.rename(directory)
-    except (OSError, FileError) as error:
+    except OSError as error:
         raise WeightsError(f"{escaped(directory)}: cannot be written: {first_line(error)}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -13,6 +13,7 @@ from jaxphoton.batch.quality import texts
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.record import Record
 from jaxphoton.batch.sources.base import Seen
+from jaxphoton.files import open_regular
 
 
 def export_sidecar(journal: JournalReader, out: Path | None, options: ExportOptions, report: ExportReport) -> None:
@@ -41,10 +42,8 @@ def export_sidecar(journal: JournalReader, out: Path | None, options: ExportOpti
 
 def has_text(target: Path) -> bool:
     """Whether there is a text that `existing="skip"` keeps: anything but white space."""
-    if not target.is_file():  # a pipe would block
-        return False
     try:
-        with target.open("rb") as file:
+        with open_regular(target) as file:
             return any(block.strip() for block in iter(lambda: file.read(1 << 16), b""))
     except OSError:
         return False

@@ -21,6 +21,7 @@ from jaxphoton.batch.report.collect import Collection, ReportOptions, collect
 from jaxphoton.batch.report.entries import entry, overview
 from jaxphoton.batch.report.thumbnails import Thumbnail, thumbnails
 from jaxphoton.batch.sources import Source
+from jaxphoton.files import open_regular
 
 DEFAULT = ReportOptions()
 _SCRIPTS = ("element.js", "select.js", "card.js", "panels.js", "page.js")
@@ -78,10 +79,8 @@ def write_report(
 
 def is_page(path: Path) -> bool:
     """Whether a file may be replaced by a report: it is a page itself, or empty."""
-    if not os.path.isfile(path):
-        return False
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return (file.read(1024).lower().lstrip() or b"<html").startswith((b"<!doctype html", b"<html"))
     except OSError:
         return False

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
-from jaxphoton.batch.sources.storage import absolute, is_remote, open_regular, parent, suffix_of
+from jaxphoton.batch.sources.storage import absolute, is_remote, parent, suffix_of
 from jaxphoton.batch.sources.unpacking import TAR_SUFFIXES
+from jaxphoton.files import first_bytes
 
 _HEAD_BYTES = 1 << 16
 # Of files whose suffix says something else, only what no text begins with is taken for an image.
@@ -25,14 +26,10 @@ _CONTAINERS = (".parquet", *TAR_SUFFIXES)
 
 def begins_like_an_image(path: str) -> bool:
     """Whether a file of this machine, whose suffix is none of an image, is one by its first bytes."""
-    if is_remote(path) or suffix_of(path) in IMAGE_SUFFIXES or not os.path.isfile(path):
+    if is_remote(path) or suffix_of(path) in IMAGE_SUFFIXES:
         return False
     known = path.lower().endswith((*_LISTS, *_CONTAINERS))
-    try:
-        with open_regular(path) as file:
-            head = file.read(64 if known else _HEAD_BYTES)
-    except OSError:
-        return False
+    head = first_bytes(path, 64 if known else _HEAD_BYTES)
     return _CERTAIN.match(head) is not None or (not known and _pillow_opens(head))
 
 
@@ -67,13 +64,8 @@ class Beside:
 
 def _named_in(spec: str) -> Iterator[str]:
     """The files and addresses that the first lines of a list name; nothing for a text that is no list."""
-    try:
-        with open_regular(spec) as file:
-            head = file.read(_HEAD_BYTES)
-    except OSError:
-        return
     named = _named_in_json if suffix_of(spec) == ".jsonl" else _named_in_text
-    for line in head.splitlines():
+    for line in first_bytes(spec, _HEAD_BYTES).splitlines():
         if (text := line.decode("utf-8", "surrogateescape").strip()) and (path := named(text, spec)) is not None:
             yield path
 

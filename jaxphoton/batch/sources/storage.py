@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources.retry import RETRY, RetryPolicy, retried
+from jaxphoton.files import open_regular
 
 # Of one image file; more is no picture.
 MAX_FILE_BYTES = 1 << 30
@@ -71,25 +72,6 @@ def filesystem(url: str, retry: RetryPolicy = RETRY) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(url, client_kwargs={"timeout": limits})
     except (ImportError, ValueError) as error:
         raise SourceError(f"{url}: {error}") from error
-
-
-def open_regular(path: str) -> IO[bytes]:
-    """Opens a file of this machine; never a pipe, which may block for ever, or a device, which may never end.
-
-    Raises:
-      OSError: there is none, or it is something else.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        mode = os.fstat(handle).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError("a folder, not a file")
-        if not stat.S_ISREG(mode):
-            raise OSError("not a regular file but a pipe or a device")
-        return open(handle, "rb")
-    except BaseException:
-        os.close(handle)
-        raise
 
 
 def is_special(path: str) -> bool:

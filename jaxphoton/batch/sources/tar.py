@@ -18,8 +18,9 @@ from jaxphoton.batch.sources.containers import Containers
 from jaxphoton.batch.sources.item import Item, broken
 from jaxphoton.batch.sources.sample import Sample
 from jaxphoton.batch.sources.skipped import Skipped
-from jaxphoton.batch.sources.storage import is_remote, open_regular
+from jaxphoton.batch.sources.storage import is_remote
 from jaxphoton.batch.sources.unpacking import first_member, open_tar
+from jaxphoton.files import open_regular
 
 _APART = "members of one sample are apart, and a tar elsewhere is read in passing: sort it (tar --sort=name)"
 # Of a caption or of a sample's fields.

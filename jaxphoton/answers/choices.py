@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+
+from jaxphoton.messages import quoted
 
 
 def read_choices(value: Any) -> tuple[str, ...]:
@@ -14,21 +15,21 @@ def read_choices(value: Any) -> tuple[str, ...]:
       TypeError: not a collection of texts.
       ValueError: no text, an empty one, or one that has no UTF-8 form.
     """
-    shown = reprlib.repr(value)
+    shown = quoted(value)
     # What can be read once would be empty for the second image.
     if isinstance(value, (str, bytes, Mapping, Iterator)) or not isinstance(value, Collection):
         raise TypeError(f"setting choices must be a list of texts, got {type(value).__name__} {shown}")
     texts = tuple(value)
     for text in texts:
         if not isinstance(text, str):
-            raise TypeError(f"setting choices must be a list of texts, got {reprlib.repr(text)} in it")
+            raise TypeError(f"setting choices must be a list of texts, got {quoted(text)} in it")
         if not text:
             raise ValueError(f"setting choices must be a list of one or more texts, none of them empty, got {shown}")
         try:
             text.encode()
         except UnicodeEncodeError:
             raise ValueError(
-                f"setting choices holds half a surrogate pair, which is not text: {reprlib.repr(text)}"
+                f"setting choices holds half a surrogate pair, which is not text: {quoted(text)}"
             ) from None
     if not texts:
         raise ValueError(f"setting choices must be a list of one or more texts, got {shown}")

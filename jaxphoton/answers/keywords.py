@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxphoton.answers.patterns import PatternError, narrowed
 from jaxphoton.answers.schema import SchemaError
+from jaxphoton.messages import quoted
 
 Path = tuple[str | int, ...]
 
@@ -73,14 +74,14 @@ def pattern(text: str, keyword: str, path: Path) -> str:
     try:
         return narrowed(text)
     except PatternError as error:
-        raise SchemaError(f"{keyword} {text[:80]!r} is not supported: {error}", path) from None
+        raise SchemaError(f"{keyword} {quoted(text)} is not supported: {error}", path) from None
 
 
 def key_pattern(text: str, path: Path) -> str:
     """A pattern of keys: whatever was written of a key, it must be able to become one that is not used yet."""
     ends = [found.start() for found in re.finditer(r"\\.|\$", text) if found[0] == "$"]
     if ends and (ends != [len(text) - 1] or not re.search(r"(?:[*+]|,\})\??\$$", text)):
-        raise SchemaError(f"patternProperties {text[:80]!r} is not supported: its keys must be able to go on", path)
+        raise SchemaError(f"patternProperties {quoted(text)} is not supported: its keys must be able to go on", path)
     return pattern(text, "patternProperties", path)
 
 
@@ -128,7 +129,7 @@ def _short(bound: float, rounding: str) -> int | float:
 
 def _check_constant(value: Any, keyword: str, path: Path) -> None:
     if isinstance(value, str) and _UNWRITABLE.search(value):
-        raise SchemaError(f"{keyword} holds a control character: {value[:80]!r}", path)
+        raise SchemaError(f"{keyword} holds a control character: {quoted(value)}", path)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if abs(value) > MAX_BOUND or 0 < abs(value) < MIN_BOUND:
             raise SchemaError(f"{keyword} holds a number that is neither 0 nor between {MIN_BOUND} and 2^53", path)

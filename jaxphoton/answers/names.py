@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from jaxphoton.answers.keywords import Path
 from jaxphoton.answers.schema import SchemaError, check_well_formed
+from jaxphoton.messages import quoted
 
 GROUPS = ("anyOf", "oneOf")
 
@@ -100,13 +101,13 @@ class References:
             self._names[reference] = self.names(self.target(reference, path), path)
         names = self._names[reference]
         if names is None:
-            raise SchemaError(f"$ref {reference[:80]!r} leads back to itself", path)
+            raise SchemaError(f"$ref {quoted(reference)} leads back to itself", path)
         return names
 
     def _find(self, reference: str, path: Path) -> Any:
         pointer = unquote(reference)
         if pointer != "#" and not pointer.startswith("#/"):
-            raise SchemaError(f"$ref {reference[:80]!r} is not supported, only those inside the schema: #/...", path)
+            raise SchemaError(f"$ref {quoted(reference)} is not supported, only those inside the schema: #/...", path)
         found = self._root
         for segment in pointer.split("/")[1:]:
             key = segment.replace("~1", "/").replace("~0", "~")
@@ -115,7 +116,7 @@ class References:
             elif isinstance(found, dict) and key in found:
                 found = found[key]
             else:
-                raise SchemaError(f"$ref {reference[:80]!r} leads nowhere", path)
+                raise SchemaError(f"$ref {quoted(reference)} leads nowhere", path)
         if not isinstance(found, (dict, bool)):
-            raise SchemaError(f"$ref {reference[:80]!r} leads to no schema", path)
+            raise SchemaError(f"$ref {quoted(reference)} leads to no schema", path)
         return found

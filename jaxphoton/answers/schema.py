@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import reprlib
 from collections.abc import Mapping
 from typing import Any
+
+from jaxphoton.messages import quoted
 
 MAX_DEPTH = 100  # the compiler's own reader stops at 128
 MAX_VALUES = 200_000
@@ -78,11 +79,11 @@ class _Reader:
             return {self._key(key): self.plain(item, depth + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.plain(item, depth + 1) for item in value]
-        raise TypeError(f"setting schema holds a {type(value).__name__}, which is not JSON: {reprlib.repr(value)}")
+        raise TypeError(f"setting schema holds a {type(value).__name__}, which is not JSON: {quoted(value)}")
 
     def _key(self, key: Any) -> str:
         if not isinstance(key, str):
-            raise TypeError(f"setting schema holds a key that is not text: {reprlib.repr(key)}")
+            raise TypeError(f"setting schema holds a key that is not text: {quoted(key)}")
         return _text(key)
 
 
@@ -90,9 +91,7 @@ def _text(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(
-            f"setting schema holds half a surrogate pair, which is not text: {reprlib.repr(text)}"
-        ) from None
+        raise ValueError(f"setting schema holds half a surrogate pair, which is not text: {quoted(text)}") from None
     return str.__str__(text)
 
 
@@ -105,7 +104,7 @@ def draft_of(root: Any) -> str:
     named = root.get("$schema", NEWEST) if isinstance(root, dict) else NEWEST
     draft = named.rstrip("#") if isinstance(named, str) else None
     if draft not in DRAFTS:
-        raise SchemaError(f"$schema {repr(named)[:80]} is not supported; supported are {', '.join(DRAFTS)}")
+        raise SchemaError(f"$schema {quoted(named)} is not supported; supported are {', '.join(DRAFTS)}")
     return draft
 
 

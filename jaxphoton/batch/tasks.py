@@ -12,9 +12,8 @@ from jaxphoton.batch.kinds import ASKED, FIELDS, KINDS, LENGTHS, Kind, descripti
 from jaxphoton.batch.sources.item import Item
 from jaxphoton.batch.variables import OWN, fill, is_variable, is_word, variables
 from jaxphoton.jobs import Ask
-from jaxphoton.messages import listed
+from jaxphoton.messages import listed, short
 
-_SHOWN = 100  # characters of a name in a message
 _TEXT_SETTINGS = ("temperature", "top_p", "max_tokens", "seed")
 
 
@@ -129,7 +128,7 @@ class Plan:
         """
         if columns and (lacking := [name for name in self.columns if name not in columns]):
             there = listed(dict.fromkeys([*OWN, *columns]))
-            word = f"{{{lacking[0][:_SHOWN]}}}"
+            word = f"{{{short(lacking[0])}}}"
             raise BatchError(f"{word} is no variable here: there are {there}; for the text itself write {{{word}}}")
         return replace(self, known=frozenset(columns))
 

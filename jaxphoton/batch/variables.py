@@ -10,12 +10,12 @@ from jaxphoton.batch.errors import EntryError
 from jaxphoton.batch.exports.names import with_extension
 from jaxphoton.batch.sources.item import Item
 from jaxphoton.files import first_bytes
+from jaxphoton.messages import quoted
 
 # Columns that hold the caption an image came with, the first one found.
 CAPTION_COLUMNS = ("caption", "txt")
 # Filled in from the image itself; every other variable is a column.
 OWN = ("name", "dir", "caption")
-_SHOWN = 100
 _LARGEST = 1 << 20  # of a text beside an image
 
 _MARK = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
@@ -49,7 +49,7 @@ def fill(text: str, item: Item, extension: str = ".txt", known: Collection[str] 
             return posixpath.splitext(posixpath.basename(item.key))[0]
         if name == "dir":
             return posixpath.basename(posixpath.dirname(item.path.partition("#")[0]))
-        raise EntryError(item.key, "bad-entry", f"no column {name!r}, which {text[:_SHOWN]!r} needs")
+        raise EntryError(item.key, "bad-entry", f"no column {name!r}, which {quoted(text)} needs")
 
     return "".join(value(name) if name and is_variable(name, known) else piece for piece, name in _pieces(text))
 

@@ -6,7 +6,7 @@ import traceback
 from types import FrameType
 from typing import Any
 
-CLOSED = "the model was closed"
+from jaxphoton.messages import first_line
 
 
 class EngineError(RuntimeError):
@@ -20,8 +20,8 @@ class EngineStartError(EngineError):
 class ModelClosed(EngineError):
     """The model was closed: before the request came, or while it was under way."""
 
-    def __init__(self, message: str = CLOSED):
-        super().__init__(message)
+    def __init__(self):
+        super().__init__("the model was closed")
 
 
 class QueueFull(EngineError):
@@ -45,13 +45,10 @@ class RequestFault(Exception):
         self.sequence = sequence
 
 
-def fault_of(error: Exception, most: int = 400) -> str:
+def fault_of(error: Exception) -> str:
     """What is wrong, in one line: a compiler's message may go on for pages. Surprises are named by their type."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    line = line if len(line) <= most else f"{line[:most]}..."
-    if line and isinstance(error, (ValueError, RuntimeError, OSError)):
-        return line
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+    name, line = type(error).__name__, first_line(error)
+    return line if line == name or isinstance(error, (ValueError, RuntimeError, OSError)) else f"{name}: {line}"
 
 
 def forget_frames(error: BaseException) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from jaxphoton.messages import quoted
 
 MAX_SEED = 2**32 - 1
 # Every id is as likely as any other long before; beyond 1e38 its inverse would be 0, and 0 times -inf is NaN.
@@ -77,19 +78,11 @@ RANGES = {
 def _in_range(name: str, value: Any, kind: type, low: float, high: float, allowed: str) -> Any:
     fault = f"setting {name} must be {allowed}, got "
     if not _is(value, kind):
-        raise TypeError(fault + shown(value))
+        raise TypeError(fault + quoted(value))
     if not low <= value <= high or (name == "top_p" and value == 0):  # NaN is in no range
-        raise ValueError(fault + shown(value))
+        raise ValueError(fault + quoted(value))
     return kind(value)
 
 
 def _is(value: Any, kind: type) -> bool:
     return isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
-
-
-def shown(value: Any) -> str:
-    """A value for a message, cut where it is long."""
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # an integer of more digits than Python writes
-        return f"{type(value).__name__} of {value.bit_length():,} bits"

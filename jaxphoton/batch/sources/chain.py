@@ -9,6 +9,7 @@ from jaxphoton.batch.sources.base import Seen, Source, Wanted, count_keys, every
 from jaxphoton.batch.sources.item import Item, broken
 from jaxphoton.batch.sources.patterns import below_common
 from jaxphoton.batch.sources.skipped import Skipped
+from jaxphoton.messages import quoted
 
 
 class Chain(Source):
@@ -117,4 +118,4 @@ def _places(sources: list[Source]) -> list[str]:
 
 
 def _fault(key: str) -> str:
-    return f"another image has the key {key[:100]!r} too: run them separately"
+    return f"another image has the key {quoted(key)} too: run them separately"

@@ -45,8 +45,11 @@ class Glob:
     def names(self, state: State, name: str) -> bool:
         """Whether the next part of the pattern is about this name in particular: spelled out, or beginning with a dot
         as it does. Such a pattern means folders that are left out otherwise."""
-        due = [self._parts[place] for place in state if place < len(self._parts)]
-        return any(part == name or (part[0] == name[0] == "." and self._match(part, name)) for part in due)
+        due = [place for place in state if place < len(self._parts)]
+        return any(
+            self._parts[place] == name or (self._parts[place][0] == name[0] == "." and self._after(place, name))
+            for place in due
+        )
 
     def _after(self, place: int, name: str) -> State:
         if place == len(self._parts):
@@ -62,9 +65,6 @@ class Glob:
             place += 1
             places.add(place)
         return frozenset(places)
-
-    def _match(self, part: str, name: str) -> bool:
-        return re.match(translate(part), name) is not None
 
 
 EVERYTHING = Glob("**")

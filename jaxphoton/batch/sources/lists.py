@@ -18,6 +18,7 @@ from jaxphoton.batch.sources.remote import open_seekable
 from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import absolute, exists, is_remote, parent
 from jaxphoton.batch.sources.values import image_item, is_embedded, path_of
+from jaxphoton.messages import listed, quoted, short
 
 IMAGE_COLUMNS = (
     "path",
@@ -35,7 +36,6 @@ KEY_COLUMNS = ("key", "id")
 # Of a line; more than an image in base64 may have.
 _LINE_BYTES = 1 << 28
 _CHUNK = 1 << 20
-_SHOWN = 100
 
 
 class TextList(Source):
@@ -135,7 +135,7 @@ class JsonLines(TextList):
         if clash:
             again = f"{key} ({where})"
             if wanted(again):
-                fault = f"the key {key[:_SHOWN]!r} was given before; add a column 'key'"
+                fault = f"the key {quoted(key)} was given before; add a column 'key'"
                 yield broken(again, path, "duplicate-key", fault)
         elif clash is None and wanted(key):
             columns = {name: row[name] for name in self._options.all_columns if row.get(name) is not None}
@@ -158,7 +158,7 @@ def _image(row: dict[str, Any], asked: str | None) -> Any:
         value = row.get(name)
         if isinstance(value, (str, int, list, dict)) and not isinstance(value, bool) and value not in ("", [], {}):
             return value
-    raise ValueError(f"no image column: none of {', '.join(names)} among {_listed(row)}")
+    raise ValueError(f"no image column: none of {listed(names)} among {listed(map(short, row)) or 'no columns'}")
 
 
 def _key(row: dict[str, Any], asked: str | None) -> str | None:
@@ -167,12 +167,7 @@ def _key(row: dict[str, Any], asked: str | None) -> str | None:
             return str(value)
     if asked is None:
         return None
-    raise ValueError(f"no key column: none of {asked} among {_listed(row)}")
-
-
-def _listed(row: dict[str, Any]) -> str:
-    text = ", ".join(row) or "no columns"
-    return text if len(text) <= 4 * _SHOWN else text[: 4 * _SHOWN] + " ..."
+    raise ValueError(f"no key column: none of {short(asked)} among {listed(map(short, row)) or 'no columns'}")
 
 
 def _bounded_lines(file: IO[bytes]) -> Iterator[bytes | None]:

@@ -20,9 +20,9 @@ from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import exists, is_remote, is_web, suffix_of
 from jaxphoton.batch.sources.tar import Tar
 from jaxphoton.batch.sources.unpacking import TAR_SUFFIXES, UNREAD_SUFFIXES
+from jaxphoton.messages import escaped
 
 DEFAULT = SourceOptions()
-_SHOWN = 1000  # characters of an input in a message
 FORMS = "an image, a folder, a glob, .txt, .jsonl, .parquet, .tar, or an address of one of these (s3://, hf://, ...)"
 _KINDS = {".parquet": ".parquet", ".jsonl": ".jsonl", ".txt": ".txt"} | dict.fromkeys(TAR_SUFFIXES, ".tar")
 
@@ -54,7 +54,7 @@ def open_source(spec: str | Sequence[str], options: SourceOptions = DEFAULT) -> 
     if spec.startswith("hf://"):
         return _dataset(spec, options)
     if not exists(spec, options.retry):
-        raise SourceError(f"{spec[:_SHOWN]} does not exist")
+        raise SourceError(f"{escaped(spec)} does not exist")
     if not is_remote(spec) or suffix_of(spec) or is_web(spec):
         _refuse(spec)
     return Files(spec, options)

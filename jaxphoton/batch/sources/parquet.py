@@ -15,6 +15,7 @@ from jaxphoton.batch.sources.retry import RETRY, RetryPolicy
 from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import is_remote, parent
 from jaxphoton.batch.sources.values import image_item
+from jaxphoton.messages import listed
 
 IMAGE_COLUMNS = (
     "image",
@@ -103,8 +104,8 @@ class _Columns:
         needed = [*([self.key] if self.key else []), *options.required_columns]
         lacking = [name for name in needed if name not in schema.names]
         if not self.image or lacking:
-            what = f"column {lacking[0]!r}" if self.image else f"image column (none of {', '.join(asked)})"
-            raise ValueError(f"no {what} among {', '.join(schema.names)}")
+            what = f"column {lacking[0]!r}" if self.image else f"image column (none of {listed(asked)})"
+            raise ValueError(f"no {what} among {listed(schema.names)}")
         self.carried = [name for name in options.all_columns if name in schema.names]
 
 

@@ -59,27 +59,16 @@ def open_seekable(path: str, retry: RetryPolicy) -> IO[bytes]:
     file = open_binary(path, retry)
     if not file.seekable():
         file.close()
-        return retried(lambda: seekable(open_binary(path, retry)), retry)
+        return retried(lambda: _copied(path, retry), retry)
     return io.BufferedReader(_Ranges(file, retry), _CHUNK) if is_web(path) else file
 
 
-def seekable(file: IO[bytes]) -> IO[bytes]:
-    """`file`, or a copy on disk of one that only streams."""
-    if file.seekable():
-        return file
-    with file:
-        return copied(file)
-
-
-def copied(file: IO[bytes]) -> IO[bytes]:
-    """A copy on disk, at its start.
-
-    Raises:
-      OSError: the disk would be filled.
-    """
+def _copied(path: str, retry: RetryPolicy) -> IO[bytes]:
+    """A copy on disk of what only streams, at its start."""
     copy = tempfile.TemporaryFile()
     try:
-        copy_into(copy, file)
+        with open_binary(path, retry) as file:
+            copy_into(copy, file)
     except BaseException:
         copy.close()
         raise

@@ -16,19 +16,16 @@ class Skipped:
       files: by suffix, or "hidden", "excluded", "without a suffix".
       folders: left out as a whole, by name.
       samples: of tars, those without an image.
-      notes: what else a person should know, in whole sentences.
     """
 
     files: Counter[str] = field(default_factory=Counter)
     folders: Counter[str] = field(default_factory=Counter)
     samples: int = 0
-    notes: list[str] = field(default_factory=list)
 
     def add(self, other: Skipped) -> None:
         self.files.update(other.files)
         self.folders.update(other.folders)
         self.samples += other.samples
-        self.notes += other.notes
 
     def lines(self) -> list[str]:
         """For people; empty if there is nothing to say."""
@@ -39,7 +36,7 @@ class Skipped:
             lines.append(f"{total:,} folder{'s' * (total != 1)} left out: {_listed(self.folders)}")
         if self.samples:
             lines.append(f"{self.samples:,} sample{'s' * (self.samples != 1)} without an image passed over")
-        return lines + self.notes
+        return lines
 
 
 def _listed(counts: Counter[str]) -> str:

@@ -21,6 +21,7 @@ from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import is_remote
 from jaxphoton.batch.sources.unpacking import first_member, open_tar
 from jaxphoton.files import open_regular
+from jaxphoton.messages import quoted
 
 _APART = "members of one sample are apart, and a tar elsewhere is read in passing: sort it (tar --sort=name)"
 # Of a caption or of a sample's fields.
@@ -105,7 +106,7 @@ class _Entries:
         elif again:
             yield broken(key, where, "duplicate-key", "a sample of this name came before")
         elif extension in sample.dangling:
-            yield broken(key, where, "not-found", f"a link to {first.linkname[:200]!r}, which is no file of the tar")
+            yield broken(key, where, "not-found", f"a link to {quoted(first.linkname)}, which is no file of the tar")
         else:
             yield self._item(key, where, sample, first)
 

@@ -104,6 +104,8 @@ def from_line(line: bytes) -> Header | Record:
     """
     try:
         values = json.loads(line)
+    except RecursionError:
+        raise ValueError("not JSON that can be read: nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(values, dict):
@@ -124,6 +126,11 @@ def from_line(line: bytes) -> Header | Record:
 
 _HEADER = {name.name for name in fields(Header)}
 _RECORD = {name.name for name in fields(Record)}
+# What the exports rely on, of a record and of each of its results: a disk that flips a bit leaves JSON behind, too.
+_TEXTS = ("path", "reason", "fault", "org_caption", "sha256")
+_TEXTS_OF_RESULT = ("task", "caption", "answer", "question", "object", "length", "prompt", "path", "finish_reason")
+_CORNERS, _POINT = {"x_min", "y_min", "x_max", "y_max"}, {"x", "y"}
+_MOST = 1 << 31
 
 
 def _fault(values: dict[str, Any]) -> str | None:
@@ -134,7 +141,38 @@ def _fault(values: dict[str, Any]) -> str | None:
     results = values.get("results", [])
     if not isinstance(results, list) or not all(isinstance(r, dict) and "task" in r for r in results):
         return "results are not a list of objects with a task"
-    return None
+    if not all(isinstance(values.get(name, ""), str) for name in _TEXTS):
+        return f"one of {', '.join(_TEXTS)} is no text"
+    if not all(_whole(values.get(name, 0)) for name in ("width", "height")):
+        return "width and height are not whole numbers"
+    warnings = values.get("warnings", [])
+    if not isinstance(warnings, list) or not all(isinstance(warning, str) for warning in warnings):
+        return "warnings are not a list of texts"
+    if not isinstance(values.get("ms", {}), dict):
+        return "ms is not an object"
+    return next((fault for result in results if (fault := _fault_of_result(result))), None)
+
+
+def _fault_of_result(result: dict[str, Any]) -> str | None:
+    if not all(isinstance(result.get(name, ""), str) for name in _TEXTS_OF_RESULT):
+        return f"a result with something else than a text for one of {', '.join(_TEXTS_OF_RESULT)}"
+    if not _whole(result.get("tokens", 0)):
+        return "a result whose tokens are not a whole number"
+    for name, parts in (("objects", _CORNERS), ("points", _POINT)):
+        found = result.get(name, [])
+        if not isinstance(found, list) or not all(_is_place(each, parts) for each in found):
+            return f"a result whose {name} are not a list of objects with {', '.join(sorted(parts))}"
+    box = result.get("bbox")
+    return None if box is None or _is_place(box, _CORNERS) else "a result whose bbox is no box"
+
+
+def _is_place(value: Any, parts: set[str]) -> bool:
+    """Whether it has these numbers; what is no number among them is up to whoever draws it."""
+    return isinstance(value, dict) and all(type(value.get(part)) in (int, float) for part in parts)
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _MOST  # True is an int too
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 
@@ -15,12 +16,13 @@ from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.record import Header, Record, from_line, to_line
 from tests.batch.rig import HEADER, json_lines, make_journal
 
+BOX = {"x_min": 0.1, "y_min": 0, "x_max": 0.5, "y_max": 1}
 RECORDS = [
     Record(
         "a.png", "ok", "/x/a.png", 8, 6, ({"task": "caption", "caption": "é\n\u2028", "tokens": 3},), {"decode": 1.5}
     ),
     Record("b.png", "failed", reason="corrupt", fault="the image data is damaged"),
-    Record("c.png", "ok", results=({"task": "detect", "object": "cat", "objects": [{"x_min": 0.1}]},), warnings=("w",)),
+    Record("c.png", "ok", results=({"task": "detect", "object": "cat", "objects": [BOX]},), warnings=("w",)),
 ]
 
 
@@ -127,6 +129,48 @@ def test_a_damaged_line_is_reported_and_its_image_done_again(tmp_path):
     with JournalReader(path) as reader:
         assert [record.key for record in reader.records()] == ["a.png", "c.png"]
         assert [damage.line for damage in reader.damage] == [3, 4, 5]
+
+
+WRONG = {
+    "key": [5, None],
+    "status": ["done", ["ok"]],
+    "width": ["8", True, -1, 1e999, 1.5, 2**31],
+    "warnings": [5, "w", [None]],
+    "path": [7, {}],
+    "ms": [3, []],
+    "results": [
+        None,
+        ["x"],
+        [{}],
+        [{"task": 5}],
+        [{"task": "caption", "caption": None}],
+        [{"task": "caption", "caption": "c", "tokens": "3"}],
+        [{"task": "detect", "object": "cat", "objects": {}}],
+        [{"task": "detect", "object": "cat", "objects": [7]}],
+        [{"task": "detect", "object": "cat", "objects": [BOX | {"x_min": "0"}]}],
+        [{"task": "detect", "object": "cat", "objects": [{"x_min": 0}]}],
+        [{"task": "point", "object": "cat", "points": [{"x": 0}]}],
+        [{"task": "segment", "object": "cat", "path": "", "bbox": [0, 0, 1, 1]}],
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_line_with_values_of_the_wrong_kind_is_damage(tmp_path, name, value):
+    """As a bit that flips may leave them, and nobody wants to meet them in an export."""
+    path = make_journal(tmp_path / "j", RECORDS)
+    line = json.dumps({"key": "d.png", "status": "ok", "results": [{"task": "caption", "caption": ""}]} | {name: value})
+    path.write_bytes(path.read_bytes() + line.encode() + b"\n" + to_line(RECORDS[0]))
+    with JournalReader(path) as journal:
+        assert [record.key for record in journal.records()] == ["b.png", "c.png", "a.png"]
+        assert [damage.line for damage in journal.damage] == [5]
+
+
+def test_json_that_is_nested_beyond_reason_is_damage(tmp_path):
+    path = make_journal(tmp_path / "j", RECORDS)
+    path.write_bytes(path.read_bytes() + b"[" * 100_000 + b"\n")
+    with Journal(path, HEADER) as journal:
+        assert len(journal.damage) == 1 and "nested too deeply" in journal.damage[0].fault
 
 
 def test_other_settings_are_refused_by_name(tmp_path):

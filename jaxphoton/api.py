@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -45,10 +46,11 @@ SpatialRefs = Sequence[Sequence[float]]
 class Moondream:
     """A Moondream model ready to be asked.
 
-    An image may be a path, bytes, a binary file, a PIL image, a uint8 array [height, width, 3] or an EncodedImage;
-    a list of images gives a list of results. `settings` is a mapping with any of temperature, top_p, max_tokens,
-    max_objects, seed; texts are sampled at temperature 0.2 and top_p 0.9 unless it says otherwise, boxes and points
-    are greedy. Programs are compiled at the first request, or by `start`. A context manager; `close` frees the device.
+    An image may be a path, bytes, a binary file, a PIL image, an array [height, width, 3] (uint8, or float from 0 to 1)
+    or an EncodedImage; a list of images gives a list of results. `settings` is a mapping with any of temperature,
+    top_p, max_tokens, max_objects, seed; texts are sampled at temperature 0.2 and top_p 0.9 unless it says otherwise,
+    boxes and points are greedy. Programs are compiled at the first request, or by `start`; the logger
+    "jaxphoton.compiling" says which, at level INFO. A context manager; `close` frees the device.
 
     Requests raise, besides what their methods say:
       EngineStartError: the engine cannot start (at the first request): too little memory, no such kernel, a device or
@@ -73,6 +75,8 @@ class Moondream:
     ):
         if not all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params)):
             raise ValueError(SPLIT)
+        if engine is not None:
+            _check_engine(engine)
         self._params: Params | None = params
         self.config, self.tokenizer = config, tokenizer
         device = next(iter(params.text.wte.devices()))
@@ -180,8 +184,7 @@ class Moondream:
 
     @engine_config.setter
     def engine_config(self, engine: EngineConfig) -> None:
-        if not isinstance(engine, EngineConfig):
-            raise TypeError(f"engine_config must be an EngineConfig, not {type(engine).__name__}")
+        _check_engine(engine)
         with self._lock:
             if self._closed:
                 raise ModelClosed
@@ -341,6 +344,14 @@ class Moondream:
         }
         if task not in skills:
             raise ValueError(f"task must be one of {', '.join(skills)}, got {task!r}")
+        takes = dict(inspect.signature(skills[task]).parameters)
+        takes.pop("settings", None)
+        for name in arguments:
+            if name not in takes:
+                raise TypeError(f"{task} has no argument {name!r}; it takes {', '.join(takes)}")
+        for name, parameter in takes.items():
+            if parameter.default is parameter.empty and name not in arguments:
+                raise TypeError(f"{task} needs {name}=")
         return skills[task](**arguments, **({"settings": settings} if task == "query" else {}))
 
     def _caption(self, length: str = "normal") -> Caption:
@@ -392,6 +403,11 @@ class Moondream:
         except Exception as error:
             forget_frames(error)
             raise EngineStartError(f"the engine cannot start: {fault_of(error)}") from error
+
+
+def _check_engine(engine: Any) -> None:
+    if not isinstance(engine, EngineConfig):
+        raise TypeError(f"the settings of the engine must be an EngineConfig, not {type(engine).__name__}")
 
 
 def _dtype(dtype: str | DTypeLike) -> DTypeLike:

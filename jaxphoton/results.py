@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from jaxphoton.engine.metrics import RequestMetrics
@@ -57,7 +57,7 @@ class EncodedImage:
       vision: the crop settings it was made for.
     """
 
-    image: ImageInput
+    image: ImageInput = field(repr=False)  # a page of pixels
     size: tuple[int, int]
     notes: tuple[str, ...]
     vision: Any

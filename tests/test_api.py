@@ -111,6 +111,34 @@ def test_one_broken_image_of_fifty_costs_itself_alone(shapes):
     assert all(batch[i].result == truth[path] for i, path in enumerate(images) if i != 7)
 
 
+def test_the_settings_of_the_engine_are_an_engine_config(shapes):
+    with pytest.raises(TypeError, match="must be an EngineConfig, not dict"):
+        Moondream(shapes.params, shapes.config, shapes.tokenizer, engine={"max_rows": 2})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "task, arguments, fault",
+    [
+        ("detect", {"obj": "car"}, "detect has no argument 'obj'; it takes object"),
+        ("detect", {}, "detect needs object="),
+        (
+            "point",
+            {"object": "car", "length": "short"},
+            "point has no argument 'length'; it takes object, spatial_refs",
+        ),
+        ("query", {"quesion": "x"}, "query has no argument 'quesion'; it takes question, reasoning, spatial_refs"),
+        ("query", {}, "query needs question="),
+        ("caption", {"settings": {}}, "caption has no argument 'settings'; it takes length"),
+    ],
+)
+def test_what_a_task_takes_is_told_in_its_own_words(shapes, task, arguments, fault):
+    with pytest.raises(TypeError) as caught:
+        shapes._skill(task, arguments, None)
+    assert str(caught.value) == fault
+    (answer,) = shapes.answer([Job("a", PICTURES[0], (Ask(task, arguments),))])
+    assert str(answer.error) == fault
+
+
 def test_a_batch_reads_its_input_a_bounded_way_ahead(shapes):
     read = 0
 

@@ -36,7 +36,7 @@ class Journal:
       damage: lines in the middle that cannot be read; their images will be done again.
 
     Raises:
-      SettingsDiffer: it was made with other settings or another model.
+      SettingsDiffer: it was made with other settings or another model, and holds an image.
       JournalError: another process writes to it, it is no journal, or it cannot be opened.
     """
 
@@ -141,6 +141,10 @@ class Journal:
 
     def _start(self, header: Header, allow_changes: bool) -> None:
         latest = self._read()
+        if latest is not None and not self.counts.total() and not self.damage:
+            # A run that was ended before its first image: there is nothing that other settings could get mixed with.
+            os.ftruncate(self._fd, 0)
+            latest = None
         differences = latest.differences(header) if latest else []
         if differences and not allow_changes:
             raise SettingsDiffer(str(self.path), differences)

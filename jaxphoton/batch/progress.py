@@ -124,11 +124,13 @@ class _Waiting(logging.Handler):
 def compiling_shown(prefix: str) -> Iterator[None]:
     """Says on stderr what is being compiled: a first start may take minutes."""
     logger, handler = logging.getLogger("jaxphoton.compiling"), _Waiting(prefix)
-    before = logger.level
+    before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # a library that sets up the root logger would have it said twice
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]

@@ -11,10 +11,22 @@ from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.kinds import ASKED, FIELDS, KINDS, LENGTHS, Kind, description
 from jaxphoton.batch.sources.item import Item
 from jaxphoton.batch.variables import OWN, fill, is_variable, is_word, variables
+from jaxphoton.config import TokenizerConfig
 from jaxphoton.jobs import Ask
 from jaxphoton.messages import listed, short
+from jaxphoton.prompt import templates
 
+_OBJECT_PROMPTS = {
+    "detect": templates.detect_prompt,
+    "point": templates.point_prompt,
+    "segment": templates.segment_prompt,
+}
 _TEXT_SETTINGS = ("temperature", "top_p", "max_tokens", "seed")
+
+
+def _no_ids(_: str) -> list[int]:
+    """An encoder for prompts of which only the template is looked at."""
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,18 @@ class Task:
     text: str = ""
     length: str = "normal"
     reasoning: bool | None = None
+
+    def check(self, config: TokenizerConfig) -> None:
+        """
+        Raises:
+          ValueError: a model with these prompts cannot be asked this, whatever the image.
+        """
+        if self.kind == "caption" and not self.text:
+            templates.caption_prompt(config, self.length)
+        elif self.kind in ("caption", "query"):
+            templates.query_prompt(config, _no_ids, "?", bool(self.reasoning))
+        else:
+            _OBJECT_PROMPTS[self.kind](config, _no_ids, "?")
 
     def ask(self, item: Item, extension: str, known: Collection[str] | None) -> tuple[str, dict[str, Any]]:
         """Task and arguments for the model; `extension` and `known` as in `variables.fill`."""
@@ -131,6 +155,17 @@ class Plan:
             word = f"{{{short(lacking[0])}}}"
             raise BatchError(f"{word} is no variable here: there are {there}; for the text itself write {{{word}}}")
         return replace(self, known=frozenset(columns))
+
+    def check(self, config: TokenizerConfig) -> None:
+        """
+        Raises:
+          BatchError: a model with these prompts cannot be asked all of this.
+        """
+        try:
+            for task in self.tasks:
+                task.check(config)
+        except ValueError as error:
+            raise BatchError(str(error)) from error
 
     def asks(self, item: Item) -> tuple[Ask, ...]:
         """What to ask about an image.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import sys
+from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import NoReturn
 
 from absl import flags
@@ -44,14 +45,22 @@ class CommandParser(argparse_flags.ArgumentParser):
             found, rest = super().parse_known_args(args, namespace)
         except flags.Error as error:
             self.error(str(error))
+        if rest:  # said here, by the command that knows its options, and not by the top parser
+            self.error(f"unrecognized arguments: {' '.join(rest)}{self._meant(rest)}")
         if self._files is not None:
             found.flagfiles = self._files.read
         return found, rest
 
+    def _meant(self, unknown: list[str]) -> str:
+        names = (text.partition("=")[0] for text in unknown)
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        found = [close for name in names for close in get_close_matches(name, options, 1)]
+        return f"; did you mean {' '.join(dict.fromkeys(found))}?" if found else ""
+
     def error(self, message: str) -> NoReturn:
-        """Exits with 1: argparse's 2 means here that some images failed."""
-        self.print_usage(sys.stderr)
-        self.exit(FATAL, f"{self.prog}: {message}\n")
+        """Exits with 1: argparse's 2 means here that some images failed. The usage is left out: that of a command with
+        forty options hides the message."""
+        self.exit(FATAL, f"usage: see `{self.prog} --help`\n{self.prog}: {message}\n")
 
 
 class _FlagFiles(flags.FlagValues):
@@ -104,6 +113,16 @@ def read_text(path: str | os.PathLike, option: str) -> str:
     if "\0" in text:  # UTF-16 of plain letters decodes, with a NUL behind each
         raise CommandError(f"{option} {path}: not UTF-8 text")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def check_drawing() -> None:
+    """Before the work that is to be drawn.
+
+    Raises:
+      CommandError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise CommandError("drawing needs matplotlib: pip install 'jaxphoton[plot]'")
 
 
 def plain(text: str) -> str:

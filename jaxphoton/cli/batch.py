@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxphoton.cli.answering import answering
 from jaxphoton.cli.base import INTERRUPTED, OK, SOME_FAILED, CommandError, settings_of
 from jaxphoton.cli.dry_run import dry_run
-from jaxphoton.cli.images import digest_model
+from jaxphoton.cli.images import digest_model, find_model
 from jaxphoton.cli.output import STDOUT, Lines, check_output, places_of, say, write_outputs
 from jaxphoton.cli.tracing import before_loading
 
@@ -69,8 +70,12 @@ def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], *
         if args.dry_run:
             return dry_run(args, plan, source, selection)
         check_output(args, plan, places, source)
+        # Before the programs are compiled, and before a journal keeps the digest of a model that cannot be loaded, or
+        # all files of another folder are read for it.
+        model, config = find_model(args)
+        plan.check(config.tokenizer)
         with ExitStack() as stack:
-            journal = _open_journal(args, plan, places)
+            journal = _open_journal(args, plan, places, model)
             if journal is not None:
                 stack.enter_context(journal)
             return _run(_Work(args, plan, source, selection, places, options, existing), journal)
@@ -93,7 +98,7 @@ class _Work:
     existing: ExistingTexts
 
 
-def _open_journal(args: argparse.Namespace, plan: Plan, places: Places) -> Journal | None:
+def _open_journal(args: argparse.Namespace, plan: Plan, places: Places, model: Path) -> Journal | None:
     from jaxphoton.batch.journal import Journal
     from jaxphoton.batch.reading import JournalReader
     from jaxphoton.batch.record import Header
@@ -104,7 +109,7 @@ def _open_journal(args: argparse.Namespace, plan: Plan, places: Places) -> Journ
     settings = _settings(args, plan)
     if places.form == "webdataset" and places.one_file is not None and places.shard != ALL:
         settings["shard"] = "/".join(map(str, places.shard))  # the tar of one shard would replace that of another
-    header = Header(settings, digest_model(args))
+    header = Header(settings, digest_model(args, model))
     if args.restart and path.exists():
         JournalReader(path).close()  # refuses what is not a journal
         try:

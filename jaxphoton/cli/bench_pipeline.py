@@ -8,7 +8,7 @@ import json
 import sys
 from typing import Any
 
-from jaxphoton.cli.base import OK, CommandError, CommandParser, add_model_options, number, numbers
+from jaxphoton.cli.base import OK, CommandError, CommandParser, add_model_options, check_drawing, number, numbers
 
 DESCRIPTION = """\
 Decodes the same requests at depth 1 (blocking) and depth 2 (pipelined), in turns, and compares the speed-up with what
@@ -55,6 +55,8 @@ def add_parser(kinds) -> None:
 def run(args: argparse.Namespace) -> int:
     from jaxphoton.measure.pinning import Pinning
 
+    if args.plot:
+        check_drawing()
     pinning = Pinning()
     if not args.no_pin:
         pinning.keep_host_core_free()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxphoton.cli.base import CommandError
 from jaxphoton.messages import quoted
+
+if TYPE_CHECKING:
+    from jaxphoton.config import ModelConfig
 
 
 def find_images(paths: list[str]) -> dict[str, Path]:
@@ -51,21 +54,32 @@ def load_model(args: argparse.Namespace, **options: Any):
         raise CommandError(f"model {quoted(args.model)}: {error}") from error
 
 
-def digest_model(args: argparse.Namespace) -> str:
-    """A digest of the model that `--model` names, which is downloaded if it has to be.
+def find_model(args: argparse.Namespace) -> tuple[Path, ModelConfig]:
+    """The files of the model that `--model` names, which is downloaded if it has to be, and its settings.
 
     Raises:
       CommandError: there is no such model, or its settings or the headers of its weights are damaged.
     """
-    from jaxphoton.batch.digest import model_digest
     from jaxphoton.config import ConfigError
     from jaxphoton.weights import hub
     from jaxphoton.weights.checkpoint import WeightsError
 
     try:
         path = hub.resolve(args.model, args.revision)
-        # Before a journal keeps the digest of a model that cannot be loaded, or all files of another folder are read.
-        hub.check(path)
-        return model_digest(path)
+        return path, hub.check(path)
     except (ConfigError, WeightsError, OSError) as error:
+        raise CommandError(f"model {quoted(args.model)}: {error}") from error
+
+
+def digest_model(args: argparse.Namespace, path: Path) -> str:
+    """A digest of a model's files.
+
+    Raises:
+      CommandError: one cannot be read.
+    """
+    from jaxphoton.batch.digest import model_digest
+
+    try:
+        return model_digest(path)
+    except OSError as error:
         raise CommandError(f"model {quoted(args.model)}: {error}") from error

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from jaxphoton.cli.base import OK, CommandError, number
+from jaxphoton.cli.base import OK, CommandError, check_drawing, number
 
 DESCRIPTION = """\
 Adds up the memory of a model and a load from its settings alone: weights, keys and values, row state, what the
@@ -64,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     from jaxphoton.measure import plan_plot
     from jaxphoton.measure.memory_plan import usable_bytes
 
+    if args.plot:
+        check_drawing()
     try:
         report, plan, engine = _report(args)
         memory = report["memory_bytes"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
-from jaxphoton.cli.base import OK, CommandError, number
+from jaxphoton.cli.base import OK, CommandError, check_drawing, number
 
 DESCRIPTION = """\
 Draws traces written with --trace one above the other: for each slot of the pipeline when a launch was in flight, and
@@ -34,8 +33,7 @@ def add_parser(subparsers) -> None:
 
 
 def run(args) -> int:
-    if find_spec("matplotlib") is None:
-        raise CommandError("drawing needs matplotlib: pip install 'jaxphoton[plot]'")
+    check_drawing()
     from jaxphoton.measure.lanes import TraceError, draw, read_run, windows
 
     try:

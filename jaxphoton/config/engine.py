@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
-from jaxphoton.config.fields import require
+from jaxphoton.config.fields import MOST, ascending, check_fields, choice, flag, is_whole, real, require, whole
 
 KV_DTYPES = ("model", "float8")
 KERNELS = ("auto", "reference", "triton", "interpret")
@@ -12,7 +14,7 @@ KERNELS = ("auto", "reference", "triton", "interpret")
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How the engine runs. Every combination of buckets is one compiled program.
+    """How the engine runs. Every combination of buckets is one compiled program. Wrong settings are a ConfigError.
 
     Attributes:
       max_rows: sequences decoded at once.
@@ -38,23 +40,23 @@ class EngineConfig:
         scaled by the checkpoint's factors where it has them).
     """
 
-    max_rows: int = 32
-    depth: int = 2
-    page_size: int = 16
-    kv_pages: int | None = None
-    memory_fraction: float = 0.9
-    step_rows: tuple[int, ...] = (2, 8, 32)
-    prefill_rows: tuple[int, ...] = (1, 4)
-    prefill_lengths: tuple[int, ...] = (32, 128)
+    max_rows: int = whole(32, 1, MOST)
+    depth: int = whole(2, 1, 2)
+    page_size: int = whole(16, 1, MOST)
+    kv_pages: int | None = whole(None, 2, MOST)  # page 0 is nobody's
+    memory_fraction: float = real(0.9, 0, 1)
+    step_rows: tuple[int, ...] = ascending((2, 8, 32), 2)  # a single row rounds differently
+    prefill_rows: tuple[int, ...] = ascending((1, 4), 1)
+    prefill_lengths: tuple[int, ...] = ascending((32, 128), 1)
     vision: tuple[tuple[int, int], ...] | None = None
-    max_waiting: int = 1024
-    image_workers: int | None = None
-    image_timeout: float = 60.0
-    host_masks: bool = True
-    share_prefixes: bool = True
-    fixed_shapes: bool = False
-    kernels: str = "auto"
-    kv_dtype: str = "model"
+    max_waiting: int = whole(1024, 0, MOST)
+    image_workers: int | None = whole(None, 0, MOST)
+    image_timeout: float = real(60.0, 0, math.inf)
+    host_masks: bool = flag(True)
+    share_prefixes: bool = flag(True)
+    fixed_shapes: bool = flag(False)
+    kernels: str = choice(*KERNELS)
+    kv_dtype: str = choice(*KV_DTYPES)
 
     @property
     def most_requests(self) -> int:
@@ -72,17 +74,20 @@ class EngineConfig:
         return min(2 * self.max_rows, self.most_requests)
 
     def __post_init__(self):
-        require(self.depth in (1, 2), "depth must be 1 (blocking) or 2 (pipelined)")
-        require(self.max_rows >= 1, "max_rows must be at least 1")
-        require(max(self.step_rows) >= self.max_rows, "the largest of step_rows must hold max_rows")
-        require(min(self.step_rows) >= 2, "step_rows must be at least 2: a single row rounds differently")
-        require(self.max_waiting >= 0, "max_waiting must be at least 0")
-        require(self.page_size >= 1, "page_size must be at least 1")
-        require(self.kv_pages is None or self.kv_pages >= 2, "kv_pages must be at least 2: page 0 is nobody's")
-        require(self.image_timeout > 0, "image_timeout must be above 0")
-        require(0 < self.memory_fraction <= 1, "memory_fraction must be above 0 and at most 1")
-        require(self.kernels in KERNELS, f"kernels must be one of {', '.join(KERNELS)}")
-        require(self.kv_dtype in KV_DTYPES, f"kv_dtype must be one of {', '.join(KV_DTYPES)}")
         for name in ("step_rows", "prefill_rows", "prefill_lengths"):
-            buckets = getattr(self, name)
-            require(min(buckets) >= 1 and list(buckets) == sorted(set(buckets)), f"{name} must be ascending")
+            if isinstance(given := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(given))
+        if isinstance(self.vision, (list, tuple)) and all(isinstance(pair, (list, tuple)) for pair in self.vision):
+            object.__setattr__(self, "vision", tuple(map(tuple, self.vision)))
+        check_fields(self, "EngineConfig")
+        require(
+            self.vision is None or _are_sizes(self.vision), "EngineConfig.vision must be pairs (images, crops) or None"
+        )
+        require(max(self.step_rows) >= self.max_rows, "the largest of step_rows must hold max_rows")
+        require(self.image_timeout > 0, "EngineConfig.image_timeout must be above 0")
+        require(self.memory_fraction > 0, "EngineConfig.memory_fraction must be above 0")
+
+
+def _are_sizes(sizes: Any) -> bool:
+    pairs = isinstance(sizes, tuple) and len(sizes) > 0 and all(isinstance(pair, tuple) for pair in sizes)
+    return pairs and all(len(pair) == 2 and all(is_whole(size, 1, MOST) for size in pair) for pair in sizes)

@@ -15,6 +15,7 @@ from typing import Any
 from jaxphoton.messages import quoted
 
 FITS = "fits"
+MOST = 2**31 - 1  # of an integer where nothing else bounds it
 
 
 class ConfigError(ValueError):
@@ -33,9 +34,12 @@ class Fits:
     allowed: str
 
 
-def whole(default: int, low: int, high: int) -> Any:
-    """A dataclass field of integers from `low` to `high`."""
-    return _field(default, Fits(lambda v: is_whole(v, low, high), f"an integer from {low} to {high}"))
+def whole(default: int | None, low: int, high: int) -> Any:
+    """A dataclass field of integers from `low` to `high`; None is one too if it is the default."""
+    also = " or None" if default is None else ""
+    return _field(
+        default, Fits(lambda v: v is default or is_whole(v, low, high), f"an integer from {low} to {high}{also}")
+    )
 
 
 def real(default: float, low: float, high: float) -> Any:
@@ -52,6 +56,11 @@ def choice(default: str, *others: str) -> Any:
     return _field(default, Fits(lambda v: isinstance(v, str) and v in names, " or ".join(map(repr, names))))
 
 
+def ascending(default: tuple[int, ...], low: int) -> Any:
+    """A dataclass field of ascending integers, at least one, from `low` on."""
+    return _field(default, Fits(lambda v: _ascend(v, low), f"ascending integers, at least one, from {low} on"))
+
+
 def part(kind: type) -> Any:
     """A dataclass field of settings of their own, or None."""
     return _field(None, Fits(lambda v: v is None or isinstance(v, kind), "an object or null"))
@@ -59,6 +68,11 @@ def part(kind: type) -> Any:
 
 def is_whole(value: Any, low: int, high: int) -> bool:
     return _is(value, Integral) and low <= value <= high
+
+
+def _ascend(value: Any, low: int) -> bool:
+    whole = isinstance(value, tuple) and all(is_whole(each, low, MOST) for each in value)
+    return whole and len(value) > 0 and list(value) == sorted(set(value))
 
 
 def check_fields(settings: Any, where: str) -> None:

@@ -45,22 +45,27 @@ def resolve(path_or_id: str | Path, revision: str | None = None, float8_experts:
         file = path / FLOAT8_FILE
         return file if float8_experts and file.is_file() else path
     if isinstance(path_or_id, Path) or not _HUB_ID.fullmatch(name):
-        raise WeightsError(f"{short(name)}: no such file or folder, and not a Hugging Face id (owner/name)")
+        also = f"and neither {SHAPES!r} nor a Hugging Face id (owner/name)"
+        raise WeightsError(f"{short(name)}: no such file or folder, {also}")
     if float8_experts and name in FLOAT8_FILE_REPOSITORIES:
         return _download(name, revision, [*SETTINGS_FILES, FLOAT8_FILE]) / FLOAT8_FILE
     return _download(name, revision, MODEL_FILES)
 
 
-def check(path: Path) -> None:
+def check(path: Path) -> ModelConfig:
     """Reads the settings of a local model and the headers of its weights: what shows most damage in no time.
+
+    Returns:
+      the settings.
 
     Raises:
       ConfigError: the settings are missing or wrong.
       WeightsError: the weights are missing or damaged.
     """
-    load_config((path if os.path.isdir(path) else path.parent) / "config.json")
+    config = load_config((path if os.path.isdir(path) else path.parent) / "config.json")
     if not os.path.isdir(path / "params"):
         open_checkpoint(path)
+    return config
 
 
 def resolve_tokenizer(model: str | Path, folder: str | Path, config: ModelConfig) -> Path:

@@ -192,6 +192,17 @@ def test_other_settings_are_refused_by_name(tmp_path):
         assert len(list(reader.records())) == 3 and reader.header.model == "m2"
 
 
+def test_a_run_that_ended_before_its_first_image_binds_nobody(tmp_path):
+    path = make_journal(tmp_path / "j", [], Header({"length": "short"}, "m1"))
+    with Journal(path, Header({"length": "long"}, "m2")) as journal:
+        journal.write(RECORDS[0])
+    with JournalReader(path) as reader:
+        assert (reader.header.model, len(list(reader.records()))) == ("m2", 1)
+    assert len(json_lines(path)) == 2
+    with pytest.raises(SettingsDiffer):
+        Journal(path, HEADER)
+
+
 def test_another_version_may_go_on(tmp_path):
     path = make_journal(tmp_path / "j", RECORDS, Header(HEADER.settings, "m1", version="0.0.1", created="2020"))
     with Journal(path, HEADER) as journal:

@@ -108,11 +108,11 @@ def shape(value: Any) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two shapes fit: a list without elements fits every list, `{}` every object."""
+    """Whether two shapes fit: a list without elements fits every list."""
     if isinstance(one, list) and isinstance(other, list):
         return not one or not other or same(one[0], other[0])
     if isinstance(one, dict) and isinstance(other, dict):
-        return not one or not other or (one.keys() == other.keys() and all(same(one[n], other[n]) for n in one))
+        return one.keys() == other.keys() and all(same(one[n], other[n]) for n in one)
     return one == other
 
 
@@ -129,6 +129,14 @@ def test_all_lines_of_all_parts_have_the_same_keys_and_types(run):
     form = LineForm(plan.description())
     printed = [json.loads(form.text(record)) for part in parts for record in part]
     assert printed == lines
+
+
+@pytest.mark.parametrize("task", ["query:Is it day?", "segment:cat"])
+def test_lines_without_anything_found_can_become_a_parquet_file(task, tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow.json"), pytest.importorskip("pyarrow.parquet")
+    plan = Plan(parse_tasks(task, {}))
+    (file,) = written(tmp_path, plan, [[Record("a.png", "failed", "/x/a.png", fault="x", reason="corrupt")]], ".jsonl")
+    parquet.write_table(arrow.read_json(file), tmp_path / "x.parquet")
 
 
 @settings(max_examples=12)

@@ -16,3 +16,10 @@ def test_compiling_is_said_on_stderr_only_meanwhile(capsys):
     captured = capsys.readouterr()
     assert captured.err == "jaxphoton caption: compiling 6 programs\n" and captured.out == ""
     assert not COMPILING.handlers
+
+
+def test_compiling_is_said_once_though_a_library_sets_up_the_root_logger(capsys, caplog):
+    with compiling_shown("x: "):
+        COMPILING.info("compiling")
+    assert capsys.readouterr().err == "x: compiling\n" and not caplog.records
+    assert COMPILING.propagate

@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from PIL import Image
 
-from jaxphoton.config import EngineConfig, ModelConfig
+from jaxphoton.config import EngineConfig, ModelConfig, named_config
 from jaxphoton.image.errors import ImageError
 from jaxphoton.jobs import Answer
 from jaxphoton.results import Result
@@ -88,7 +88,11 @@ def model(monkeypatch) -> FakeModel:
         setattr(module, attribute, value)
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr("jaxphoton.weights.hub.resolve", lambda name, revision=None: _folder(name))
-    monkeypatch.setattr("jaxphoton.weights.hub.check", lambda path: None)
+    # Moondream 3 can do all that the command line knows, the smallest model less.
+    monkeypatch.setattr(
+        "jaxphoton.weights.hub.check",
+        lambda path: named_config("moondream-0.5b" if path.name == "small" else "moondream3"),
+    )
     monkeypatch.setattr("jaxphoton.batch.digest.model_digest", lambda path: f"digest of {path}")
     return fake
 

@@ -70,7 +70,33 @@ def test_python_dash_m():
 )
 def test_bad_options_exit_with_1(arguments, capsys):
     assert exit_code(*arguments) == 1
-    assert "usage: jaxphoton" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    command = f"jaxphoton {arguments[0]}" if arguments and arguments[0] in COMMANDS else "jaxphoton"
+    usage, fault = shown.splitlines()
+    assert usage == f"usage: see `{command} --help`" and fault.startswith(f"{command}: ")
+
+
+@pytest.mark.parametrize(
+    "command, option, meant",
+    [
+        ("caption", "--lenght", "--length"),
+        ("caption", "--max_tokens=3", "--max-tokens"),
+        ("caption", "--len", "--length"),
+        ("detect", "--objekt", "--object"),
+        ("export", "--failure", "--failures"),
+    ],
+)
+def test_an_option_that_was_mistyped_is_told_with_the_one_that_was_meant(command, option, meant, capsys):
+    wanted = ["--object", "cat"] if command == "detect" else []
+    assert exit_code(command, "a.png", *wanted, option) == 1
+    assert f"jaxphoton {command}: unrecognized arguments: {option}; did you mean {meant}?" in capsys.readouterr().err
+
+
+def test_options_of_a_command_below_a_command_are_its_own(capsys):
+    assert exit_code("bench", "pipeline", "--stream", "1", "--qqq") == 1
+    assert "jaxphoton bench pipeline: unrecognized arguments: --stream 1 --qqq; did you mean --streams?" in (
+        capsys.readouterr().err
+    )
 
 
 def test_flagfile(model, folder, tmp_path):

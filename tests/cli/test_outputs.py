@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -267,3 +268,28 @@ def test_a_full_disk(model, disk, tmp_path, capsys):
     assert main(command) == 0
     assert len(model.calls) == 600 - (done.count(b"\n") - 1) and len(json_lines(disk / "x.jsonl")) == 600
     shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("command", [["caption"], ["detect", "--object", "cat"]])
+def test_a_package_that_the_output_needs_is_missed_before_the_work(model, photos, monkeypatch, capsys, command):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main([*command, ".", "--out", "x.parquet"]) == 1
+    assert "pip install 'jaxphoton[parquet]'" in capsys.readouterr().err
+    assert not model.loaded and sorted(os.listdir(photos)) == ["bad.jpg", "one.png"]
+
+
+@pytest.mark.parametrize(
+    "command, fault",
+    [
+        (["segment", "--object", "cat"], "this model has no prompt for 'segment'"),
+        (["segment", "--object", "{name}"], "this model has no prompt for 'segment'"),
+        (["caption", "--tasks", "caption,segment:cat"], "this model has no prompt for 'segment'"),
+        (["query", "--question", "Why?", "--reasoning"], "this model cannot reason"),
+        (["caption", "--length", "long"], "length must be one of 'short', 'normal', not 'long'"),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--out", "x.jsonl"], ["--replicas", "2"]])
+def test_what_the_model_cannot_do_is_said_before_it_is_loaded(model, photos, capsys, command, fault, more):
+    assert main([*command, ".", "--model", "small", *more]) == 1
+    assert f"jaxphoton {command[0]}: {fault}" in capsys.readouterr().err
+    assert not model.loaded and sorted(os.listdir(photos)) == ["bad.jpg", "one.png"]

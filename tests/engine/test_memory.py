@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 
 import jax
 import pytest
@@ -72,10 +73,36 @@ def test_a_device_for_not_even_one_request_is_refused_with_the_sum():
         pool_pages(TEXT, EngineConfig(), 2, 4 * GIB, int(3.59 * GIB), 0)
 
 
-@pytest.mark.parametrize("settings", [{"memory_fraction": 0.0}, {"memory_fraction": 1.01}, {"kv_pages": 1}])
-def test_settings_out_of_range_are_refused(settings):
-    with pytest.raises(ConfigError, match=next(iter(settings))):
-        EngineConfig(**settings)
+WRONG = {
+    "max_rows": [0, "2", 2.0, None, True],
+    "depth": [0, 3],
+    "page_size": [0, None],
+    "kv_pages": [1, "9"],
+    "memory_fraction": [0.0, 1.01, math.nan, "0.5"],
+    "step_rows": [(), 32, "32", (1, 32), (32, 8), (8, "32"), (8,)],
+    "prefill_rows": [(), (0, 1)],
+    "prefill_lengths": [None, (32, 32)],
+    "vision": [(), (1, 5), ((1,),), "x"],
+    "max_waiting": [-1, None],
+    "image_workers": [-1, 0.5],
+    "image_timeout": [0, -1, math.nan, None],
+    "host_masks": [1, None],
+    "kernels": ["cuda", None, ["auto"]],
+    "kv_dtype": ["float9"],
+}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, values in WRONG.items() for value in values])
+def test_settings_out_of_range_or_of_another_kind_are_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=name):
+        EngineConfig(**{name: value})
+
+
+def test_lists_of_sizes_are_as_good_as_tuples():
+    assert EngineConfig(step_rows=[2, 32]) == EngineConfig(step_rows=(2, 32))
+    assert hash(EngineConfig(step_rows=[2, 32], vision=[[1, 5]])) == hash(
+        EngineConfig(step_rows=(2, 32), vision=((1, 5),))
+    )
 
 
 def test_sizes_for_people():

@@ -15,8 +15,15 @@ from jaxphoton.batch.kinds import names_of
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.record import Record
 
-# What stands where a result has nothing; every other field is a text.
-_NOTHING: Mapping[str, Any] = {"reasoning": {}, "objects": [], "points": [], "bbox": {}, "tokens": 0}
+# What stands where a result has nothing; every other field is a text. Never `{}`: a column of nothing else is a struct
+# without fields, which no parquet file can hold.
+_NOTHING: Mapping[str, Any] = {
+    "reasoning": {"text": "", "grounding": []},
+    "objects": [],
+    "points": [],
+    "bbox": dict.fromkeys(("x_min", "y_min", "x_max", "y_max"), 0.0),
+    "tokens": 0,
+}
 _END = ("tokens", "finish_reason")
 
 

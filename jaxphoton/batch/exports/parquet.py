@@ -15,17 +15,27 @@ from jaxphoton.batch.reading import JournalReader
 _ROWS = 10_000
 
 
+def load_pyarrow() -> Any:
+    """
+    Raises:
+      ExportError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ExportError("writing .parquet needs pyarrow: pip install 'jaxphoton[parquet]'") from error
+    return pyarrow
+
+
 def export_parquet(journal: JournalReader, out: Path, report: ExportReport) -> None:
     """The columns of `recaption`, failures included; a row group of rows at a time.
 
     Raises:
       ExportError: pyarrow is not installed.
     """
-    try:
-        import pyarrow
-        from pyarrow.parquet import ParquetWriter
-    except ImportError as error:
-        raise ExportError("writing .parquet needs pyarrow: pip install 'jaxphoton[parquet]'") from error
+    pyarrow = load_pyarrow()
+    from pyarrow.parquet import ParquetWriter
+
     schema, records = _schema(pyarrow), journal.records()
     with replacing(out) as file, ParquetWriter(file, schema) as writer:
         while rows := [encodable(recaption(record)) for record in islice(records, _ROWS)]:

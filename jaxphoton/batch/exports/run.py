@@ -11,7 +11,7 @@ from jaxphoton.batch.exports.coco import export_coco
 from jaxphoton.batch.exports.jsonl import export_failures, export_jsonl
 from jaxphoton.batch.exports.names import is_folder
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport
-from jaxphoton.batch.exports.parquet import export_parquet
+from jaxphoton.batch.exports.parquet import export_parquet, load_pyarrow
 from jaxphoton.batch.exports.sidecar import export_sidecar
 from jaxphoton.batch.exports.tar_names import tars_in_folder
 from jaxphoton.batch.exports.webdataset import export_webdataset
@@ -95,8 +95,11 @@ def check_out(out: str | os.PathLike, form: str) -> None:
     """Finds out from what there is already whether an output can be called `out`.
 
     Raises:
-      ExportError: it cannot: a folder stands where a file should, or a file where a folder should.
+      ExportError: it cannot: a folder stands where a file should, or a file where a folder should; or what writes
+        the form is not installed.
     """
+    if form == "parquet":
+        load_pyarrow()
     text = os.fspath(out)
     if not text or "\0" in text:
         raise ExportError(f"{text!r} names no file and no folder")

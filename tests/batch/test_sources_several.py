@@ -183,3 +183,12 @@ def test_counting_beside_a_run_does_not_count_what_is_passed_over_twice(here):
         seen.append(item.key)
         assert source.count() == 3
     assert len(seen) == 3 and source.skipped.lines() == ["2 files passed over: 2 .txt"]
+
+
+@pytest.mark.parametrize("name", ["l.txt", "l.jsonl"])
+@pytest.mark.parametrize("code", ["utf-16", "utf-16-be", "utf-32"])
+def test_a_list_in_another_encoding_is_refused_as_a_whole(tmp_path, name, code):
+    make_folder(tmp_path, ["a.png"])
+    (tmp_path / name).write_bytes(("a.png\n" if name == "l.txt" else '{"image": "a.png"}\n').encode(code))
+    with pytest.raises(SourceError, match="not a list in UTF-8"):
+        open_source(str(tmp_path / name))

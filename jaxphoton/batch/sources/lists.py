@@ -51,8 +51,11 @@ class TextList(Source):
         self.place = stem_of(absolute(path))
         if not is_remote(path) and not exists(path):
             raise SourceError(f"{path} does not exist")
-        if next(self._lines(), None) is None:
+        _, first = next(self._lines(), (0, ""))
+        if first == "":
             raise SourceError(f"{path}: the list is empty")
+        if first is not None and "\0" in first:  # as in UTF-16
+            raise SourceError(f"{path}: not a list in UTF-8")
 
     def items(self, wanted: Wanted = every) -> Iterator[Item]:
         seen, skipped = Seen(), Skipped()

@@ -41,16 +41,19 @@ async def _get(system: Any, url: str, seconds: float) -> bytes:
     import aiohttp
 
     session = await system.set_session()
-    # In all: a limit between two bytes would let a slow server hold a thread for ever.
-    async with session.get(system.encode_url(url), timeout=aiohttp.ClientTimeout(total=seconds)) as reply:
-        if reply.status in (404, 410):
-            raise FileNotFoundError(url)
-        reply.raise_for_status()
-        data = bytearray()
-        async for chunk in reply.content.iter_chunked(_CHUNK):
-            data += chunk
-            if len(data) > MAX_FILE_BYTES:
-                break
+    data = bytearray()
+    try:
+        # In all: a limit between two bytes would let a slow server hold a thread for ever.
+        async with session.get(system.encode_url(url), timeout=aiohttp.ClientTimeout(total=seconds)) as reply:
+            if reply.status in (404, 410):
+                raise FileNotFoundError(url)
+            reply.raise_for_status()
+            async for chunk in reply.content.iter_chunked(_CHUNK):
+                data += chunk
+                if len(data) > MAX_FILE_BYTES:
+                    break
+    except aiohttp.TooManyRedirects as error:
+        raise OSError("too many redirects") from error
     return bounded(bytes(data))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -103,3 +104,18 @@ def test_a_web_server_without_ranges(tmp_path, server):
     assert found.read() == picture(0) and fault(missing).reason == "not-found"
     with pytest.raises(SourceError, match="does not exist"):
         open_source(f"{server}/none.tar")
+
+
+@pytest.mark.parametrize("name", ["a.png", "folder/", "list.txt", "x.tar", "*.png"])
+@pytest.mark.parametrize(
+    "scheme, package", [("https", "aiohttp"), ("s3", "s3fs"), ("gs", "gcsfs")], ids=["https", "s3", "gs"]
+)
+def test_a_package_that_an_address_needs_is_named_at_once(monkeypatch, scheme, package, name):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SourceError, match=r"pip install 'jaxphoton\[remote\]'"):
+        open_source(f"{scheme}://nowhere.invalid/{name}")
+
+
+def test_an_unknown_scheme_is_named_at_once():
+    with pytest.raises(SourceError, match="nothing://x/a.png: .*nothing"):
+        open_source("nothing://x/a.png")

@@ -17,7 +17,7 @@ from jaxphoton.batch.sources.lists import JsonLines, TextList
 from jaxphoton.batch.sources.parquet import Parquet
 from jaxphoton.batch.sources.patterns import containers
 from jaxphoton.batch.sources.skipped import Skipped
-from jaxphoton.batch.sources.storage import exists, is_remote, is_web, suffix_of
+from jaxphoton.batch.sources.storage import exists, filesystem, is_remote, is_web, suffix_of
 from jaxphoton.batch.sources.tar import Tar
 from jaxphoton.batch.sources.unpacking import TAR_SUFFIXES, UNREAD_SUFFIXES
 from jaxphoton.messages import escaped
@@ -43,6 +43,8 @@ def open_source(spec: str | Sequence[str], options: SourceOptions = DEFAULT) -> 
         return _open_several(list(dict.fromkeys(spec)), options)
     if not is_remote(spec) and os.path.isdir(spec):
         return Files(spec, options)
+    if is_remote(spec):
+        filesystem(spec, options.retry)  # an unknown scheme or a package that lacks, before the model is loaded
     if begins_like_an_image(spec):
         return OneFile(spec, options)
     if (kind := container_kind(spec)) is not None:

@@ -70,7 +70,10 @@ def filesystem(url: str, retry: RetryPolicy = RETRY) -> tuple[Any, str]:
         # In all there is none: a tar may take hours.
         limits = aiohttp.ClientTimeout(total=None, connect=retry.timeout_s, sock_read=retry.timeout_s)
         return fsspec.core.url_to_fs(url, client_kwargs={"timeout": limits})
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        more = "pip install 'jaxphoton[remote]'"
+        raise SourceError(f"{url}: reading such addresses needs another package: {more} ({error})") from error
+    except ValueError as error:
         raise SourceError(f"{url}: {error}") from error
 
 

@@ -1,8 +1,11 @@
-"""Names and values in messages: cut, and without what a terminal would act on. They often come from a download."""
+"""Messages for people: names and values in them, which often come from a download, are cut, and without what a
+terminal would act on.
+"""
 
 from __future__ import annotations
 
 import reprlib
+import sys
 from collections.abc import Iterable
 
 NAME_LENGTH = 80
@@ -50,6 +53,12 @@ def first_line(error: BaseException) -> str:
     """What another library says of a fault: the first line, cut."""
     lines = str(error)[:5000].strip().splitlines()
     return _cut(escaped(lines[0]), 2 * VALUE_LENGTH) if lines else type(error).__name__
+
+
+def to_stderr(line: str) -> None:
+    """Prints a line, if somebody may read it."""
+    if sys.stderr is not None:  # closed: print would turn to stdout
+        print(line, file=sys.stderr, flush=True)
 
 
 def _cut(text: str, most: int) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from jaxphoton.answers.choices import choices_grammar, read_choices
+from jaxphoton.answers.constraint import SchemaConstraint, TokenBytes
 from jaxphoton.answers.finite import without_endless
 from jaxphoton.answers.normal import Normal
 from jaxphoton.answers.schema import SchemaError, schema_text
-from jaxphoton.answers.verdict import Verdict
-from jaxphoton.answers.writer import Spelling, Written
+from jaxphoton.answers.validator import Validator
 from jaxphoton.config import TokenizerConfig
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.skills.automaton import pack_bits
@@ -79,7 +79,7 @@ class AnswerGrammars:
             raise SchemaError("its references are nested too deep") from None
 
     def _compile_schema(self, root: Any) -> MakeConstraint:
-        normal, verdict = Normal(root), Verdict(root)
+        normal, validator = Normal(root), Validator(root)
         try:
             matcher = self._schema_matcher(normal.schema)
         except ValueError:
@@ -93,8 +93,8 @@ class AnswerGrammars:
             # answers show would hold those of the other too.
             self._schema_matcher(Normal(root, closed=False).schema)
         matched = partial(_Matched, text=self._text)
-        return lambda: Written(
-            matched(matcher.deep_copy()), self._spelling, self._config.eos_id, normal.free_keys, verdict
+        return lambda: SchemaConstraint(
+            matched(matcher.deep_copy()), self._token_bytes, self._config.eos_id, normal.free_keys, validator
         )
 
     def _schema_matcher(self, schema: Any) -> Any:
@@ -116,8 +116,8 @@ class AnswerGrammars:
         return matcher
 
     @cached_property
-    def _spelling(self) -> Spelling:
-        return Spelling([self._tokenizer.decode_bytes([index]) for index in range(self._tokenizer.vocab_size)])
+    def _token_bytes(self) -> TokenBytes:
+        return TokenBytes([self._tokenizer.decode_bytes([index]) for index in range(self._tokenizer.vocab_size)])
 
 
 def _unspeakable(tokenizer: Tokenizer) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import warnings
 from collections import Counter
@@ -21,8 +20,8 @@ from jaxphoton.image import png
 from jaxphoton.image.crops import select_tiling
 from jaxphoton.image.errors import ImageError, diagnose
 from jaxphoton.image.formats import identify, open_image
+from jaxphoton.image.pillow import orientation_of
 
-_ORIENTATION_TAG = 0x0112
 _HEAD_BYTES = 300
 
 
@@ -76,7 +75,7 @@ def _size(item: Item, max_pixels: int) -> tuple[int, int] | ImageError:
                 return ImageError(item.key, "empty", "the file is empty")
             with _open(file, head) as image:
                 width, height = image.size
-                turned = image.format != "HEIF" and _orientation(image) in (5, 6, 7, 8)
+                turned = orientation_of(image) in (5, 6, 7, 8)
     except ImageError as error:
         return error
     except (FileNotFoundError, NotADirectoryError):
@@ -102,9 +101,3 @@ def _open(file: IO[bytes], head: bytes) -> Image.Image:
             # It may be its metadata, which decoding leaves out; that reads the whole file.
             file.seek(0)
             return open_image(png.without_metadata(file, False)[0])
-
-
-def _orientation(image: Image.Image) -> int:
-    with contextlib.suppress(Exception):  # as in decoding, a broken EXIF block costs no picture
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    return 1

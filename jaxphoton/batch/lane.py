@@ -15,7 +15,7 @@ from typing import IO
 from jaxphoton.batch.board import Board, Hand, ReplicaError, Task
 from jaxphoton.batch.replica import BEAT_S, GREETING
 from jaxphoton.batch.wire import Message, error_of, pack, send, unpack_answer
-from jaxphoton.image.pipe import Patience, Pipe, TookTooLong, reap, step_of
+from jaxphoton.image.pipe import Pipe, TookTooLong, WaitLimit, reap, step_of
 from jaxphoton.image.worker import read_frame
 
 Log = Callable[[str], None]
@@ -66,7 +66,7 @@ class Replica:
         )
         assert self._process.stdin and self._process.stdout and self._process.stderr
         step = step_of(silence)
-        self._patience = Patience(START_S, step, _SILENT)
+        self._wait_limit = WaitLimit(START_S, step, _SILENT)
         # Whoever writes waits only as long as whoever reads.
         self._jobs = Pipe(self._process.stdin, step, self._check_alive)
         self._answers = Pipe(self._process.stdout, step, self._check)
@@ -88,7 +88,7 @@ class Replica:
         while not (line := self._answers.readline()).endswith(GREETING):
             if not line:
                 raise EOFError("it ended while it started")
-        self._patience = Patience(self._silence, self._patience.step, _SILENT)
+        self._wait_limit = WaitLimit(self._silence, self._wait_limit.step, _SILENT)
         while "room" not in (reply := self.receive()):
             if "refused" in reply:
                 raise Refused(error_of(reply["refused"]))
@@ -100,7 +100,7 @@ class Replica:
     def receive(self) -> Message:
         """The next answer or sign of life; raises as `greet`."""
         message = read_frame(self._answers)
-        self._patience.restart()
+        self._wait_limit.restart()
         return message
 
     def kill(self) -> None:
@@ -124,7 +124,7 @@ class Replica:
 
     def _check(self) -> None:
         self._check_alive()
-        self._patience.check()
+        self._wait_limit.check()
 
     def _check_alive(self) -> None:
         if self._killed:  # its pipes stay open while a driver or a disk holds it
@@ -224,7 +224,7 @@ class Lane(threading.Thread):
     def _listen(self, replica: Replica, hand: Hand) -> None:
         """Brings answers back until the process is dead, or kills it because it hangs."""
         self.stages.append({})
-        idle = Patience(self._stall, 2 * BEAT_S, "no work done for {:g} s")
+        idle = WaitLimit(self._stall, 2 * BEAT_S, "no work done for {:g} s")
         try:
             while True:
                 message = replica.receive()

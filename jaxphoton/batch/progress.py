@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TextIO
 
 from jaxphoton.batch.summary import Tally, duration
@@ -102,35 +100,3 @@ class Progress:
             self._total = count()
         except Exception:  # the run itself finds out, and says so
             self._total = None
-
-
-class _Waiting(logging.Handler):
-    """Writes messages to stderr with a prefix, beside a progress bar if there is one."""
-
-    def __init__(self, prefix: str):
-        super().__init__()
-        self._prefix = prefix
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if sys.stderr is None:  # closed: print would turn to stdout
-            return
-        from tqdm import tqdm
-
-        with tqdm.external_write_mode(file=sys.stderr):
-            print(f"{self._prefix}{record.getMessage()}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def compiling_shown(prefix: str) -> Iterator[None]:
-    """Says on stderr what is being compiled: a first start may take minutes."""
-    logger, handler = logging.getLogger("jaxphoton.compiling"), _Waiting(prefix)
-    before = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False  # a library that sets up the root logger would have it said twice
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before[0])
-        logger.propagate = before[1]

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import SimpleQueue
 from typing import IO, Any, Protocol
 
+from jaxphoton.batch.compiling import compiling_shown
 from jaxphoton.batch.engine_options import EngineOptions
 from jaxphoton.batch.local import LocalAnswerer
-from jaxphoton.batch.progress import compiling_shown
 from jaxphoton.batch.wire import Message, error_fields, pack, pack_answer, read_job, send
 from jaxphoton.image.worker import die_with_parent, read_frame, take_streams
 from jaxphoton.jobs import Answer, Job

@@ -26,6 +26,7 @@ from jaxphoton.batch.engine_options import EngineOptions
 from jaxphoton.batch.lane import Lane, Log
 from jaxphoton.image.process import worker_environment
 from jaxphoton.jobs import Answer, Desk, Job
+from jaxphoton.messages import to_stderr
 
 CLOSE_S = 10.0
 SILENCE_S = 60.0
@@ -80,7 +81,7 @@ class Replicas:
                 command,
                 _environment(gpu),
                 settings | {"gpu": gpu is not None},
-                log or _to_stderr,
+                log or to_stderr,
                 silence,
             )
             for number, gpu in enumerate(gpus)
@@ -165,8 +166,3 @@ def _answered(job: Job, _: None, tasks: list[Task]) -> Answer:
 
 def _cancel(task: Task) -> None:
     task.future.cancel()
-
-
-def _to_stderr(line: str) -> None:
-    if sys.stderr is not None:  # closed: print would turn to stdout
-        print(line, file=sys.stderr, flush=True)

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 def _convert(src: str, dst: str, dtype: str, float8_experts: bool, revision: str | None) -> str:
     import jax
 
-    from jaxphoton.config import load_config
+    from jaxphoton.config import load_config, settings_file
     from jaxphoton.model.params import count
     from jaxphoton.prompt.tokenizer import load_tokenizer
     from jaxphoton.weights import hub, load, orbax
@@ -50,7 +50,7 @@ def _convert(src: str, dst: str, dtype: str, float8_experts: bool, revision: str
     # What can fail without reading a weight comes first.
     orbax.require_vacant(dst)
     source = hub.resolve(src, revision, float8_experts)
-    config = load_config((source if source.is_dir() else source.parent) / "config.json")
+    config = load_config(settings_file(source))
     tokenizer = hub.resolve_tokenizer(src, source, config)
     load_tokenizer(tokenizer, config.text.vocab_size)
     # On the host: a conversion needs no accelerator, and the model may not fit one.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from jaxphoton import __version__
-from jaxphoton.batch.progress import compiling_shown
+from jaxphoton.batch.compiling import compiling_shown
 from jaxphoton.cli.base import BROKEN_PIPE, FATAL, INTERRUPTED, CommandError, CommandParser
 from jaxphoton.engine.errors import EngineError, fault_of
 

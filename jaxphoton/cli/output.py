@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from jaxphoton.cli.base import CommandError
 from jaxphoton.cli.readable import readable
+from jaxphoton.messages import to_stderr
 
 if TYPE_CHECKING:
     from jaxphoton.batch.exports import ExportOptions, ExportReport
@@ -191,8 +192,7 @@ def show(command: str, report: ExportReport) -> None:
 
 def say(command: str, text: str) -> None:
     """A line for people."""
-    if sys.stderr is not None:  # closed: print would turn to stdout
-        print(f"jaxphoton {command}: {text}", file=sys.stderr, flush=True)
+    to_stderr(f"jaxphoton {command}: {text}")
 
 
 def _write(file: TextIO, line: str) -> None:

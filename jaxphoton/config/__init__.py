@@ -7,7 +7,14 @@ and `reading` makes them from files.
 from jaxphoton.config.engine import KERNELS, KV_DTYPES, EngineConfig
 from jaxphoton.config.fields import ConfigError, OtherFamily
 from jaxphoton.config.model import ModelConfig, MoeConfig, RegionConfig, TextConfig, TokenizerConfig, VisionConfig
-from jaxphoton.config.reading import MODEL_TYPES, config_from_dict, config_to_dict, load_config, named_config
+from jaxphoton.config.reading import (
+    MODEL_TYPES,
+    config_from_dict,
+    config_to_dict,
+    load_config,
+    named_config,
+    settings_file,
+)
 
 __all__ = [
     "KERNELS",
@@ -26,4 +33,5 @@ __all__ = [
     "config_to_dict",
     "load_config",
     "named_config",
+    "settings_file",
 ]

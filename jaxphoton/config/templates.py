@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxphoton.config.fields import is_whole, require
+from jaxphoton.config.fields import Fits, is_whole, require
 from jaxphoton.messages import quoted
 
 WHERE = "tokenizer.templates"
@@ -21,14 +21,13 @@ def _are_ids(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) <= MAX_IDS and all(is_whole(i, 0, MAX_ID) for i in value)
 
 
-Kind = tuple[Callable[[Any], bool], str]  # whether a value is of it, and its name
-_TOKENS: Kind = _are_ids, IDS
-_FLAG: Kind = lambda v: isinstance(v, bool), "true or false"  # noqa: E731
-_TEXT: Kind = lambda v: isinstance(v, str) and len(v) <= MAX_TEXT, f"a text of at most {MAX_TEXT} characters"  # noqa: E731
+_TOKENS = Fits(_are_ids, IDS)
+_FLAG = Fits(lambda v: isinstance(v, bool), "true or false")
+_TEXT = Fits(lambda v: isinstance(v, str) and len(v) <= MAX_TEXT, f"a text of at most {MAX_TEXT} characters")
 
 # Skill -> the parts that are read. A caption has a prompt for each length instead.
 _OBJECT = {"prefix": _TOKENS, "suffix": _TOKENS, "object_prefix": _TEXT}
-KINDS: dict[str, dict[str, Kind]] = {
+KINDS: dict[str, dict[str, Fits]] = {
     "query": {
         "prefix": _TOKENS,
         "suffix": _TOKENS,
@@ -86,8 +85,8 @@ def _parts(skill: str, template: Mapping[str, Any]) -> dict[str, Any]:
     where = f"{WHERE}.{skill}"
     kept = {name: part for name, part in template.items() if part is not None and name in KINDS[skill]}
     for name, value in kept.items():
-        fits, allowed = KINDS[skill][name]
-        require(fits(value), f"{where}.{name} must be {allowed}, not {quoted(value)}")
+        kind = KINDS[skill][name]
+        require(kind.test(value), f"{where}.{name} must be {kind.allowed}, not {quoted(value)}")
     for names in NEEDED[skill]:
         require(any(name in kept for name in names), f"{where}.{' or '.join(names)} is missing; it must be {IDS}")
     return kept

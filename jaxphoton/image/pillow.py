@@ -85,12 +85,12 @@ def _read(source: IO[bytes] | Image.Image, rules: Rules) -> Picture:
     _check_size(image, rules)
     form = _form(image, stream)
     # Pillow turns TIFF upright on its own while loading, and forgets the tag.
-    turned = _orientation(image) if image.format == "TIFF" else 1
-    whole = jpeg.reduce(image, rules.needed, _orientation(image) >= 5) if stream and rules.needed else None
+    turned = orientation_of(image) if image.format == "TIFF" else 1
+    whole = jpeg.reduce(image, rules.needed, orientation_of(image) >= 5) if stream and rules.needed else None
     image, notes = _load(image, stream, rules)
     _check_size(image, rules)
     rgb, colour_notes = to_rgb(image, form, rules.background)
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     if orientation in _TRANSPOSE:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
     if max(orientation, turned) in _TRANSPOSE:
@@ -152,7 +152,8 @@ def _load(image: Image.Image, stream: IO[bytes] | None, rules: Rules) -> tuple[I
         return image, ["truncated file"]
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """By its EXIF: 1 is upright, from 5 on height and width change places."""
     # The picture is worth having even where its EXIF block is broken.
     if image.format == "HEIF":
         return 1  # libheif turned it already, by what the container says

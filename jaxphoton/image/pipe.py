@@ -15,7 +15,7 @@ class TookTooLong(Exception):
     """A child was waited for as long as it may take: it is stopped, or hangs."""
 
 
-class Patience:
+class WaitLimit:
     """How long a child was waited for, in seconds in which this process ran too.
 
     Ctrl-Z and a laptop that sleeps stop both, while clocks may run on. So of the time between two looks at most a

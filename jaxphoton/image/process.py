@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxphoton.image.pipe import Patience, Pipe, reap, step_of
+from jaxphoton.image.pipe import Pipe, WaitLimit, reap, step_of
 from jaxphoton.image.worker import READY, Message, read_block, read_frame, write_block, write_frame
 
 # To start: a cold disk and a busy machine included.
@@ -70,7 +70,7 @@ class WorkerProcess:
         self._tasks, self._replies = (
             Pipe(raw, step, self._check) for raw in (self._process.stdin, self._process.stdout)
         )
-        self._patience = Patience(START_S, step)
+        self._wait_limit = WaitLimit(START_S, step)
         self.pid = self._process.pid
 
     def greet(self, settings: Message) -> None:
@@ -85,7 +85,7 @@ class WorkerProcess:
             if not line:
                 raise EOFError("the worker ended while it started")
         self.ready = True
-        self._patience = Patience(self._limit, self._patience.step)
+        self._wait_limit = WaitLimit(self._limit, self._wait_limit.step)
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -98,7 +98,7 @@ class WorkerProcess:
           TookTooLong: the picture it is at takes longer than it may.
         """
         if self._sent == self._received:
-            self._patience.restart()
+            self._wait_limit.restart()
         block = self._blocks[self._sent % len(self._blocks)]
         if data is not None:
             write_block(block, memoryview(data))
@@ -115,7 +115,7 @@ class WorkerProcess:
         """
         reply = read_frame(self._replies)
         self._received += 1
-        self._patience.restart()  # only now it begins the next one
+        self._wait_limit.restart()  # only now it begins the next one
         return reply
 
     def read_pixels(self, pixels: np.ndarray) -> None:
@@ -143,7 +143,7 @@ class WorkerProcess:
     def _check(self) -> None:
         if self._killed:  # its pipes stay open while a disk holds it
             raise EOFError("it was killed")
-        self._patience.check()
+        self._wait_limit.check()
 
     def _close_blocks(self) -> None:
         while self._blocks:

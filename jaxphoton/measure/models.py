@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jaxphoton.config import ModelConfig, load_config, named_config
+from jaxphoton.config import ModelConfig, load_config, named_config, settings_file
 from jaxphoton.messages import quoted
 from jaxphoton.weights import hub
 
@@ -25,4 +25,4 @@ def settings_of(name: str) -> ModelConfig:
         raise ValueError(
             f"no model {quoted(name)}; give one of {', '.join(FAMILIES)}, {hub.SHAPES}, or a checkpoint's folder"
         )
-    return load_config((path if os.path.isdir(path) else path.parent) / "config.json")
+    return load_config(settings_file(path))

@@ -7,7 +7,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from jaxphoton.config import ModelConfig, load_config
+from jaxphoton.config import ModelConfig, load_config, settings_file
 from jaxphoton.files import MAX_TOKENIZER_BYTES, FileError, read_json
 from jaxphoton.messages import escaped, first_line, quoted, short
 from jaxphoton.weights.checkpoint import WeightsError, open_checkpoint
@@ -62,7 +62,7 @@ def check(path: Path) -> ModelConfig:
       ConfigError: the settings are missing or wrong.
       WeightsError: the weights are missing or damaged.
     """
-    config = load_config((path if os.path.isdir(path) else path.parent) / "config.json")
+    config = load_config(settings_file(path))
     if not os.path.isdir(path / "params"):
         open_checkpoint(path)
     return config

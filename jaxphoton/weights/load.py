@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxphoton.config import ModelConfig, load_config
+from jaxphoton.config import ModelConfig, load_config, settings_file
 from jaxphoton.messages import escaped, listed, quoted, short
 from jaxphoton.model.params import Params
 from jaxphoton.weights.checkpoint import Checkpoint, WeightsError, open_checkpoint
@@ -50,7 +50,7 @@ def load_model(
     path = Path(path)
     if not os.path.lexists(path):
         raise WeightsError(f"{escaped(path)}: no such file or folder")
-    config = load_config((path if os.path.isdir(path) else path.parent) / "config.json")
+    config = load_config(settings_file(path))
     if os.path.isdir(path / "params"):
         from jaxphoton.weights import orbax  # slow to import, and needed for converted checkpoints only
 

@@ -10,8 +10,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-from jaxphoton.answers.verdict import Verdict
-from jaxphoton.answers.writer import Written
+from jaxphoton.answers.constraint import SchemaConstraint
+from jaxphoton.answers.validator import Validator
 from jaxphoton.skills.automaton import pack_bits, unpack_bits
 from tests.answers.conftest import VOCABULARY
 from tests.answers.schemas import SCHEMAS
@@ -142,10 +142,10 @@ class Anything:
     ids=lambda value: str(value)[:20],
 )
 def test_no_end_before_the_text_is_valid(grammars, json_tokenizer, text, fault):
-    verdict = Verdict({"type": "object", "properties": {"a": {"type": "integer"}}})
-    assert (verdict.fault(text.encode()) or "valid").find(fault or "valid") >= 0
+    validator = Validator({"type": "object", "properties": {"a": {"type": "integer"}}})
+    assert (validator.fault(text.encode()) or "valid").find(fault or "valid") >= 0
     if len(text) < 50:
-        written = Written(Anything(), grammars._spelling, EOS, False, verdict)
+        written = SchemaConstraint(Anything(), grammars._token_bytes, EOS, False, validator)
         for token in json_tokenizer.encode(text):
             written.accept(token)
         assert unpack_bits(written.mask(), SIZE)[EOS] == (fault is None)

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from jaxphoton.answers.verdict import Verdict
+from jaxphoton.answers.validator import Validator
 from tests.answers.conftest import VOCABULARY
 from tests.answers.walks import walk
 
@@ -97,7 +97,7 @@ class Author:
 @pytest.mark.parametrize("seed", range(10))
 def test_what_is_taken_keeps_its_promise(grammars, json_tokenizer, monkeypatch, seed):
     # Without the last look at an answer: nothing may be left for it.
-    monkeypatch.setattr(Verdict, "fault", lambda *_: None)
+    monkeypatch.setattr(Validator, "fault", lambda *_: None)
     taken = finished = 0
     for number in range(12):
         schema = Author(100 * seed + number).document()
@@ -110,7 +110,7 @@ def test_what_is_taken_keeps_its_promise(grammars, json_tokenizer, monkeypatch, 
         for each in range(4):
             try:
                 text = json_tokenizer.decode(
-                    walk(make(), VOCABULARY + 12, each, grammars._spelling.quotes[1].tolist(), 150)
+                    walk(make(), VOCABULARY + 12, each, grammars._token_bytes.quotes[1].tolist(), 150)
                 )
             except TimeoutError:
                 continue

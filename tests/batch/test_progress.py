@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from jaxphoton.batch.progress import compiling_shown
+from jaxphoton.batch.compiling import compiling_shown
 
 COMPILING = logging.getLogger("jaxphoton.compiling")
 

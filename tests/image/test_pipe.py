@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.image.pipe import Patience, Pipe, TookTooLong
+from jaxphoton.image.pipe import Pipe, TookTooLong, WaitLimit
 
 
 def ends(check=lambda: None) -> tuple[Pipe, Pipe]:
@@ -28,27 +28,27 @@ class Clock:
 @given(st.lists(st.floats(0, 1e6), max_size=60), st.floats(0.5, 20))
 def test_of_the_time_between_two_looks_at_most_a_step_counts(gaps, limit):
     clock, counted = Clock(), 0.0
-    patience = Patience(limit, 0.5, clock=clock)
+    wait_limit = WaitLimit(limit, 0.5, clock=clock)
     for gap in gaps:
         before = clock.now
         clock.now += gap
         counted += min(0.5, clock.now - before)
         if counted >= limit:
             with pytest.raises(TookTooLong, match=f"^took longer than {limit:g} s$".replace("+", r"\+")):
-                patience.check()
+                wait_limit.check()
             return
-        patience.check()
-    patience.restart()
+        wait_limit.check()
+    wait_limit.restart()
     clock.now += 0.4
-    patience.check()
+    wait_limit.check()
 
 
 def test_a_night_asleep_is_no_time_to_wait():
     clock = Clock()
-    patience = Patience(60, 1.0, clock=clock)
+    wait_limit = WaitLimit(60, 1.0, clock=clock)
     for _ in range(10):
         clock.now += 8 * 3600
-        patience.check()
+        wait_limit.check()
 
 
 def test_all_bytes_pass_whatever_their_number():

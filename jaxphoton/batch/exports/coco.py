@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import IO, Any
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.options import ExportReport
-from jaxphoton.batch.exports.rows import asked_objects, boxes, detected, labels
+from jaxphoton.batch.exports.rows import asked_objects, boxes, detected, json_bytes, labels
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.record import Record
 from jaxphoton.batch.sources.base import Source
@@ -36,7 +35,7 @@ def export_coco(journal: JournalReader, out: Path, report: ExportReport, source:
     header = journal.header
     info = {"description": "boxes by jaxphoton", "version": header.version, "date_created": header.created}
     with replacing(out) as file:
-        file.write(b'{"info": ' + _json(info) + b',\n"licenses": [],\n"images": [')
+        file.write(b'{"info": ' + json_bytes(info) + b',\n"licenses": [],\n"images": [')
         _write(file, (image for image, _ in _images(journal, keys, report)))
         file.write(b'],\n"annotations": [')
         _write(file, _annotations(journal, keys, categories))
@@ -106,9 +105,4 @@ def _annotations(journal: JournalReader, keys: Sequence[str], categories: dict[s
 
 def _write(file: IO[bytes], values: Iterable[dict[str, Any]]) -> None:
     for number, value in enumerate(values):
-        file.write((b",\n" if number else b"\n") + _json(value))
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    """A file name that is no UTF-8 reads back, so that the file can be opened."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        file.write((b",\n" if number else b"\n") + json_bytes(value))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -12,6 +11,7 @@ from typing import Any
 from jaxphoton.batch.errors import NOT_WRITTEN
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.jsonl import failure
+from jaxphoton.batch.exports.rows import json_bytes
 from jaxphoton.batch.reading import JournalReader
 
 _IN_MEMORY = 1 << 20
@@ -62,5 +62,5 @@ class FailureList:
         self._lines.close()
 
     def _add(self, line: dict[str, Any]) -> None:
-        self._lines.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        self._lines.write(json_bytes(line) + b"\n")
         self.count += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.lines import line_form
 from jaxphoton.batch.exports.options import ExportReport
+from jaxphoton.batch.exports.rows import json_bytes
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.record import Record
 
@@ -35,6 +35,5 @@ def _write(
     with replacing(out) as file:
         for record in records:
             report.failed += record.status == "failed"
-            text = json.dumps(line(record), ensure_ascii=False)
-            file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+            file.write(json_bytes(line(record)) + b"\n")
             report.written += 1

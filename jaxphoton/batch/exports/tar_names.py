@@ -11,9 +11,8 @@ from pathlib import Path
 
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.names import is_folder
-from jaxphoton.batch.keymap import digest
 from jaxphoton.batch.sources.base import Source
-from jaxphoton.batch.sources.selection import Selection
+from jaxphoton.batch.sources.selection import Selection, in_shard
 from jaxphoton.batch.sources.tar import Tar
 
 _NUMBER = re.compile(r"%(0[1-9])?d")
@@ -40,12 +39,6 @@ class Copy:
     def has(self, key: str) -> bool:
         """Whether a sample is one of this copy."""
         return in_shard(key, self.shard)
-
-
-def in_shard(key: str, shard: tuple[int, int]) -> bool:
-    """Whether a key falls to this part of a source that is cut by keys. It must say what `Selection` says."""
-    index, count = shard
-    return digest(key) % count == index
 
 
 def tars_in_folder(out: str | os.PathLike) -> bool:

@@ -12,14 +12,14 @@ from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.members import add_member, member_of
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport
 from jaxphoton.batch.exports.packing import pack
-from jaxphoton.batch.exports.tar_names import Copy, check_tars, copies, in_shard
+from jaxphoton.batch.exports.tar_names import Copy, check_tars, copies
 from jaxphoton.batch.keymap import KeyMap
 from jaxphoton.batch.reading import JournalReader
 from jaxphoton.batch.sources.archive import read_member, samples
 from jaxphoton.batch.sources.base import Seen, Source
 from jaxphoton.batch.sources.containers import Containers
 from jaxphoton.batch.sources.sample import is_sample_file, split_name
-from jaxphoton.batch.sources.selection import Selection
+from jaxphoton.batch.sources.selection import Selection, in_shard
 from jaxphoton.batch.sources.storage import is_remote
 from jaxphoton.batch.sources.tar import Tar
 from jaxphoton.batch.sources.unpacking import open_tar

@@ -74,8 +74,13 @@ class Selection:
     def _mine(self, source: Source) -> Callable[[str], bool]:
         """Whether a key of the `part` of a source is this shard's."""
         _, by_key = self.part(source)
-        index, count = self.shard
-        return (lambda key: digest(key) % count == index) if by_key else every
+        return (lambda key: in_shard(key, self.shard)) if by_key else every
+
+
+def in_shard(key: str, shard: tuple[int, int]) -> bool:
+    """Whether a key falls to shard (index, count) of a source that is cut by keys."""
+    index, count = shard
+    return digest(key) % count == index
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 from jaxphoton.answers.schema import DRAFTS, draft_of
 
 
-class Verdict:
+class Validator:
     """Judges texts by one schema, with jsonschema: a last look at what a grammar let through.
 
     Patterns are the grammar's alone: Python's engine can take for ever over one.

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from jaxphoton.answers.document import MAX_NUMBER, Document
-from jaxphoton.answers.verdict import Verdict
+from jaxphoton.answers.validator import Validator
 from jaxphoton.skills.automaton import pack_bits
 from jaxphoton.skills.constraint import Constraint
 
 _DIGITS = b"0123456789"
 
 
-class Spelling:
+class TokenBytes:
     """The bytes of all ids of a tokenizer, and those that need a closer look while JSON is written.
 
     Attributes:
@@ -41,7 +41,7 @@ class Spelling:
         return np.concatenate(found)
 
 
-class Written:
+class SchemaConstraint:
     """Restricts the ids of one answer.
 
     Beside the grammar: no key twice in an object, numbers of a bounded length and without exponents, and no end before
@@ -51,9 +51,11 @@ class Written:
       free_keys: whether keys may repeat at all.
     """
 
-    def __init__(self, grammar: Constraint, spelling: Spelling, eos_id: int, free_keys: bool, verdict: Verdict):
-        self._grammar, self._spelling, self._eos_id = grammar, spelling, eos_id
-        self._free_keys, self._verdict = free_keys, verdict
+    def __init__(
+        self, grammar: Constraint, token_bytes: TokenBytes, eos_id: int, free_keys: bool, validator: Validator
+    ):
+        self._grammar, self._token_bytes, self._eos_id = grammar, token_bytes, eos_id
+        self._free_keys, self._validator = free_keys, validator
         self._document, self._text = Document(), bytearray()
 
     def mask(self) -> np.ndarray:
@@ -61,10 +63,10 @@ class Written:
         faults = [index for index in self._suspects(words) if self._fault(index)]
         allowed = _without(words, faults) if faults else words
         if self._document.number >= MAX_NUMBER:
-            ended = allowed & self._spelling.no_digits
+            ended = allowed & self._token_bytes.no_digits
             # More digits may be needed before a number can end: it has to be a multiple, say.
             allowed = ended if ended.any() else allowed
-        if _has(allowed, self._eos_id) and (fault := self._verdict.fault(bytes(self._text))):
+        if _has(allowed, self._eos_id) and (fault := self._validator.fault(bytes(self._text))):
             allowed = _without(allowed, [self._eos_id])
             if not allowed.any():
                 raise RuntimeError(f"the answer cannot be made valid against its schema: {fault}")
@@ -74,15 +76,15 @@ class Written:
 
     def accept(self, token: int) -> None:
         self._grammar.accept(token)
-        self._text += self._spelling.pieces[token]
-        self._document = self._document.after(self._spelling.pieces[token])
+        self._text += self._token_bytes.pieces[token]
+        self._document = self._document.after(self._token_bytes.pieces[token])
 
     def _suspects(self, words: np.ndarray) -> list[int]:
-        every = self._spelling.suspects(self._document, self._free_keys)
+        every = self._token_bytes.suspects(self._document, self._free_keys)
         return every[(words[every >> 5] >> (every & 31).astype(np.uint32)) & 1 != 0].tolist()
 
     def _fault(self, index: int) -> bool:
-        return self._document.after(self._spelling.pieces[index]).fault
+        return self._document.after(self._token_bytes.pieces[index]).fault
 
 
 def _has_exponent(piece: bytes) -> bool:

@@ -101,7 +101,7 @@ def test_estimates_are_near_what_xla_says_and_are_kept(monkeypatch, tmp_path):
         max_rows=8, step_rows=(8,), prefill_rows=(2,), prefill_lengths=(64,), vision=((1, 5),), host_masks=False
     )
     # The programs themselves go where all tests keep theirs.
-    places = SimpleNamespace(cache_folder=lambda: tmp_path, use_compilation_cache=platform.use_compilation_cache)
+    places = SimpleNamespace(**vars(platform) | {"cache_folder": lambda: tmp_path})
     monkeypatch.setattr("jaxphoton.measure.compiled.platform", places)
     found = compiled_scratch(config, "float32", engine)
     guessed = Planner(config, "float32").estimates(engine)

@@ -41,7 +41,8 @@ Runs (`jaxphoton.batch.runner`, `tasks`, `local`)
   `jaxphoton.jobs.Job`s into `Answer`s in any order, reading them as it needs them: memory stays the same however many
   there are. An image that cannot be read or answered is a record; what every image would fail of ends the run.
   `LocalAnswerer` has a model in this process; `jaxphoton.batch.replicas.Replicas` has several engine processes, one a
-  GPU: `replica` is what such a process runs, `lane` and `board` start and feed them, `wire` is what is said between.
+  GPU: `replica` is what such a process runs, `process`, `lane` and `board` start and feed them, `wire` is what is said
+  between.
   With `Dedupe` equal files are asked about once. The journal of a finished run and what is resumed need no model.
 
 All faults that end a run are `BatchError`s with a message for the user; those of one image are `ImageError`s, their

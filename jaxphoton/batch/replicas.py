@@ -23,7 +23,8 @@ from typing import Any
 
 from jaxphoton.batch.board import Board, ReplicaError, Task
 from jaxphoton.batch.engine_options import EngineOptions
-from jaxphoton.batch.lane import Lane, Log
+from jaxphoton.batch.lane import Lane
+from jaxphoton.batch.process import Log
 from jaxphoton.image.process import worker_environment
 from jaxphoton.jobs import Answer, Desk, Job
 from jaxphoton.messages import to_stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -41,10 +41,8 @@ def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], *
     from jaxphoton.batch.errors import BatchError, SettingsDiffer
     from jaxphoton.batch.existing import ExistingTexts
     from jaxphoton.batch.exports import ExportOptions
-    from jaxphoton.batch.sources import Selection, SourceOptions, open_source, parse_shard
-    from jaxphoton.batch.sources.retry import RetryPolicy
+    from jaxphoton.batch.sources import Selection, parse_shard
     from jaxphoton.batch.tasks import Plan
-    from jaxphoton.batch.variables import CAPTION_COLUMNS
     from jaxphoton.messages import listed
 
     try:
@@ -53,16 +51,7 @@ def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], *
         places = places_of(args, selection.shard)
         options = ExportOptions(args.existing, extension=args.extension, image_suffix=args.image_suffix)
         existing = ExistingTexts(places.out, places.form, options, {task.kind for task in plan.tasks})
-        columns = SourceOptions(
-            args.image_column,
-            args.key_column,
-            (*CAPTION_COLUMNS, *existing.columns, *plan.possible_columns),
-            plan.columns,
-            args.root,
-            tuple(args.exclude),
-            RetryPolicy(args.timeout, args.retries),
-        )
-        source = open_source(args.input, columns)
+        source = _source(args, plan, existing)
         if named := (*plan.columns, *plan.possible_columns):
             plan = plan.over(source.columns(named))
             if plan.plain_words:
@@ -74,15 +63,29 @@ def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], *
         # all files of another folder are read for it.
         model, config = find_model(args)
         plan.check(config.tokenizer)
-        with ExitStack() as stack:
-            journal = _open_journal(args, plan, places, model)
-            if journal is not None:
-                stack.enter_context(journal)
+        with _open_journal(args, plan, places, model) or nullcontext() as journal:
             return _run(_Work(args, plan, source, selection, places, options, existing), journal)
     except SettingsDiffer as error:
         raise CommandError(f"{error}. Go on with --allow-changes, or begin again with --restart") from error
     except BatchError as error:
         raise CommandError(str(error)) from error
+
+
+def _source(args: argparse.Namespace, plan: Plan, existing: ExistingTexts) -> Source:
+    from jaxphoton.batch.sources import SourceOptions, open_source
+    from jaxphoton.batch.sources.retry import RetryPolicy
+    from jaxphoton.batch.variables import CAPTION_COLUMNS
+
+    options = SourceOptions(
+        args.image_column,
+        args.key_column,
+        (*CAPTION_COLUMNS, *existing.columns, *plan.possible_columns),
+        plan.columns,
+        args.root,
+        tuple(args.exclude),
+        RetryPolicy(args.timeout, args.retries),
+    )
+    return open_source(args.input, options)
 
 
 @dataclass(frozen=True, slots=True)

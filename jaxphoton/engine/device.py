@@ -19,6 +19,7 @@ from jaxphoton.config import EngineConfig, ModelConfig
 from jaxphoton.engine import programs
 from jaxphoton.engine.buckets import make_buckets
 from jaxphoton.engine.control import ControlPacker, Masks
+from jaxphoton.engine.crops import add_crops, empty_crops
 from jaxphoton.engine.errors import RequestFault
 from jaxphoton.engine.layout import Prefill, Row, table_width
 from jaxphoton.engine.memory import MemoryPlan, size_pool
@@ -27,8 +28,6 @@ from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
 from jaxphoton.engine.scratch import Key, compiled, estimate, program_keys
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.engine.state import FLOAT8, Kernels, PagedCache, RowState
-from jaxphoton.image.crops import Crops
-from jaxphoton.image.pooling import pooling_matrices
 from jaxphoton.model import vision
 from jaxphoton.model.attention import Attention, attend, cudnn_attend
 from jaxphoton.model.params import Params
@@ -264,42 +263,6 @@ def memory_of(device: Any) -> tuple[int | None, int]:
     """(bytes that the allocator can hand out, bytes handed out already); (None, 0) on a CPU, which does not say."""
     stats = device.memory_stats() or {}
     return stats.get("bytes_limit"), stats.get("bytes_in_use", 0)
-
-
-def pack_crops(pictures: list[Crops], crops: int, config: ModelConfig) -> tuple[np.ndarray, ...]:
-    """Pixels, pooling rows and columns, and owner of the crops of several pictures, padded to `crops`."""
-    packed, start = empty_crops(crops, config), 0
-    for index, picture in enumerate(pictures):
-        start = add_crops(packed, start, index, picture, config)
-    return packed
-
-
-def empty_crops(crops: int, config: ModelConfig) -> tuple[np.ndarray, ...]:
-    """What `pack_crops` returns, of no picture."""
-    size, grid = config.vision.crop_size, config.vision.grid
-    pixels = np.zeros((crops, size, size, 3), np.uint8)
-    rows, columns = (np.zeros((crops, grid, grid), np.float32) for _ in range(2))
-    return pixels, rows, columns, np.full(crops, -1, np.int32)
-
-
-def add_crops(packed: tuple[np.ndarray, ...], start: int, index: int, picture: Crops, config: ModelConfig) -> int:
-    """Adds the crops of picture number `index` behind `start` others; returns how many there are now.
-
-    Raises:
-      ValueError: they are not uint8 crops of this model, one and those of the tiling.
-    """
-    pixels, rows, columns, owner = packed
-    shape = (1 + picture.tiling[0] * picture.tiling[1], *pixels.shape[1:])
-    # Checked because NumPy would stretch or cast what nearly fits.
-    if picture.pixels.shape != shape or picture.pixels.dtype != np.uint8:
-        found = f"{picture.pixels.dtype} {list(picture.pixels.shape)}"
-        raise ValueError(f"crops of the tiling {picture.tiling} must be uint8 {list(shape)}, not {found}")
-    stop = start + len(picture.pixels)
-    pixels[start:stop] = picture.pixels
-    rows[start:stop], columns[start:stop] = pooling_matrices(picture.tiling, config.vision)
-    owner[start:stop] = 2 * index + 1
-    owner[start] = 2 * index
-    return stop
 
 
 def _smallest(buckets: tuple[tuple[int, int], ...], fits: Callable[[tuple[int, int]], tuple[bool, bool]]):

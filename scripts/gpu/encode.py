@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxphoton.config import ModelConfig
-from jaxphoton.engine.device import pack_crops
+from jaxphoton.engine.crops import pack_crops
 from jaxphoton.engine.layout import Prefill, Row
 from jaxphoton.image.crops import Crops
 from jaxphoton.measure.cost_model import Cost, encode_cost, prefill_cost, prefix_cost

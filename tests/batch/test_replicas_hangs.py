@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from jaxphoton.batch import lane
+from jaxphoton.batch import lane, process
 from jaxphoton.batch.board import ReplicaError
 from jaxphoton.batch.replica import GREETING
 from jaxphoton.batch.replicas import Replicas
@@ -79,7 +79,7 @@ def test_processes_that_stop_while_they_load():
 
 
 def test_processes_that_stop_before_they_greet(monkeypatch):
-    monkeypatch.setattr(lane, "START_S", 0.25)
+    monkeypatch.setattr(process, "START_S", 0.25)
     command = ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)")
     with pytest.raises(ReplicaError, match=r"no engine process is left: no sign of life for 0\.25 s"):
         with started(2, command=command):
@@ -87,8 +87,8 @@ def test_processes_that_stop_before_they_greet(monkeypatch):
 
 
 def test_a_process_that_a_driver_holds_is_left_to_its_fate(monkeypatch):
-    monkeypatch.setattr(lane, "_END_S", 0.05)
-    monkeypatch.setattr(lane, "_LAST_WORDS_S", 0.05)
+    monkeypatch.setattr(process, "_END_S", 0.05)
+    monkeypatch.setattr(process, "_LAST_WORDS_S", 0.05)
     images, kill = numbered(10), os.killpg
     with started(1) as (replicas, lines):
         (stopped,) = replicas.pids

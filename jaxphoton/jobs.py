@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import traceback
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -20,6 +22,8 @@ class HasFuture(Protocol):
 
 
 Request = TypeVar("Request", bound=HasFuture)
+
+_END = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +91,19 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """A job under way: its picture is being prepared, or waits, or its requests are in the engine."""
+    """A job under way: its picture is being prepared, or waits, or its requests are in the engine.
+
+    Futures keep their callbacks, and these know the work: `drop` cuts the circle, so that images and crops do not wait
+    for a collection of garbage.
+    """
 
     job: Job
-    picture: Future[Any]
+    picture: Future[Any] | None
     requests: list[Any] = field(default_factory=list)
     unfinished: int = 0
+
+    def drop(self) -> None:
+        self.picture, self.requests = None, []
 
 
 class Desk(Generic[Request]):
@@ -123,7 +134,8 @@ class Desk(Generic[Request]):
         self._room, self._most = threading.Semaphore(room), most
         # What has happened: a picture is there, a request has finished, or (None) the jobs have ended.
         self._events: SimpleQueue[tuple[_Work | None, Any]] = SimpleQueue()
-        self._lock = threading.Lock()
+        # One that may be taken twice: a forgotten batch leaves from wherever garbage is collected.
+        self._lock = threading.RLock()
         self._under_way: set[_Work] = set()
         self._ready: deque[_Work] = deque()
         self._in_engine = 0
@@ -154,6 +166,8 @@ class Desk(Generic[Request]):
                 while self._ready and self._has_room(self._ready[0]):
                     work = self._ready.popleft()
                     if (failure := self._start(work)) is not None:
+                        assert failure.error is not None
+                        traceback.clear_frames(failure.error.__traceback__)
                         yield failure
             if fault is not None:
                 raise fault
@@ -163,57 +177,71 @@ class Desk(Generic[Request]):
     def stop(self, fault: Exception) -> None:
         """Ends `answers` with this exception, also where it waits for jobs; from any thread."""
         self._stopped = fault
-        self._events.put((None, fault))
+        self._put(None, fault)
 
     def _has_room(self, work: _Work) -> bool:
         return not self._in_engine or self._in_engine + len(work.job.asks) <= self._most
 
     def _read(self) -> None:
         """The thread that reads the jobs."""
-        jobs, fault = iter(self._jobs), None
+        jobs, fault = self._jobs, None
         try:
-            while self._enter() and (job := next(jobs, None)) is not None:
-                work = _Work(job, self._prepare(job))
+            jobs = iter(jobs)
+            while self._enter() and (job := next(jobs, _END)) is not _END:
+                if not isinstance(job, Job):
+                    raise TypeError(f"expected a Job, not {type(job).__name__}")
+                picture = self._prepare(job)
+                work = _Work(job, picture)
                 with self._lock:
                     if self._left:
-                        work.picture.cancel()
+                        picture.cancel()
                         return
                     self._under_way.add(work)
-                work.picture.add_done_callback(partial(self._happened, work))
+                picture.add_done_callback(partial(_happened, weakref.ref(self), work))
         except BaseException as error:
             fault = error
         finally:
             if isinstance(jobs, Generator):
                 jobs.close()
-            self._events.put((None, fault))
+            self._put(None, fault)
 
     def _enter(self) -> bool:
         self._room.acquire()
         return not self._left
 
-    def _happened(self, work: _Work, future: Future[Any]) -> None:
-        self._events.put((work, future))
+    def _put(self, work: _Work | None, event: Any) -> None:
+        with self._lock:
+            if not self._left:  # afterwards nobody looks
+                self._events.put((work, event))
 
     def _start(self, work: _Work) -> Answer | None:
         """Asks about a picture; the answer if that is impossible."""
-        try:
-            work.requests = self._submit(work.job, work.picture.result())
-        except Exception as error:  # this picture's fault; the others go on
+        assert work.picture is not None
+        error = _error_of(work.picture)
+        if error is None:
+            try:
+                work.requests = self._submit(work.job, work.picture.result())
+            except Exception as fault:  # this job's own; the others go on
+                error = fault
+        if error is not None:
             self._forget(work)
+            work.drop()
             return Answer(work.job.key, error=error)
         work.unfinished = len(work.requests)
         self._in_engine += work.unfinished
         for request in work.requests:
-            request.future.add_done_callback(partial(self._happened, work))
+            request.future.add_done_callback(partial(_happened, weakref.ref(self), work))
         return None
 
     def _finish(self, work: _Work) -> Answer:
         self._forget(work)
-        for request in work.requests:
-            error = request.future.exception()
-            if isinstance(error, Exception):
+        picture, requests = work.picture, work.requests
+        work.drop()
+        assert picture is not None
+        for request in requests:
+            if (error := _error_of(request.future)) is not None:
                 return Answer(work.job.key, error=error)
-        return self._answer(work.job, work.picture.result(), work.requests)
+        return self._answer(work.job, picture.result(), requests)
 
     def _forget(self, work: _Work) -> None:
         with self._lock:
@@ -224,8 +252,29 @@ class Desk(Generic[Request]):
         with self._lock:
             self._left = True
             under_way, self._under_way = self._under_way, set()
+            self._ready.clear()
+            while not self._events.empty():
+                self._events.get()
         self._room.release()
         for work in under_way:
-            work.picture.cancel()
+            if work.picture is not None:
+                work.picture.cancel()
             for request in work.requests:
                 self._cancel(request)
+            work.drop()
+
+
+def _happened(desk: weakref.ref[Desk], work: _Work, future: Future[Any]) -> None:
+    # Not a method: an error that somebody keeps may know its future, and would keep the desk, and so the model.
+    if (found := desk()) is not None:
+        found._put(work, future)
+
+
+def _error_of(future: Future[Any]) -> Exception | None:
+    """The error of a future that is done, without raising it: whoever keeps the error keeps the frames it went through,
+    and what these had."""
+    try:
+        error = future.exception()
+    except CancelledError as cancelled:
+        return cancelled
+    return error if isinstance(error, Exception) else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import weakref
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -216,3 +218,65 @@ def test_a_desk_that_is_stopped_raises_although_its_jobs_never_end():
     with pytest.raises(LookupError, match="stopped"):
         next(answers)
     go_on.set()
+
+
+class Unreadable:
+    def __iter__(self):
+        raise LookupError("the source is gone")
+
+
+@pytest.mark.parametrize(
+    ("after", "error", "fault"),
+    [
+        (None, TypeError, "expected a Job, not NoneType"),
+        ("2.png", TypeError, "expected a Job, not str"),
+        (Ask("caption"), TypeError, "expected a Job, not Ask"),
+    ],
+)
+def test_what_is_no_job_ends_the_jobs_with_an_error(after, error, fault):
+    rig, answers = Rig(), []
+    desk = rig.desk([*rig.jobs([1, 2]), after, *rig.jobs([1])])
+    with pytest.raises(error, match=fault):
+        list(_collect(rig, desk, answers))
+    assert sorted(answers) == [0, 1]
+
+
+@pytest.mark.parametrize(("jobs", "error"), [(5, TypeError), (None, TypeError), (Unreadable(), LookupError)])
+def test_jobs_that_cannot_be_read_are_an_error(jobs, error):
+    with pytest.raises(error):
+        list(Rig().desk(jobs).answers())
+
+
+class Image:
+    """Stands for pixels in memory; can be watched."""
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_no_answered_image_waits_for_a_collection_of_garbage(leaves):
+    rig, watched = Rig(broken={1}, refused={2}), []
+
+    def jobs():
+        for job in rig.jobs([1, 1, 2, 1, 3, 1]):
+            image = Image()
+            watched.append(weakref.ref(image))
+            yield Job(job.key, image, job.asks)
+            del image
+
+    desk = rig.desk(jobs())
+    gone = weakref.ref(desk)
+    answers = _collect(rig, desk, [])
+    gc.disable()
+    try:
+        next(answers)
+        if leaves:
+            answers.close()
+        assert [None for _ in answers] == [None] * (0 if leaves else 5)
+        del desk, answers
+        for thread in threading.enumerate():
+            if thread.name == "jaxphoton-jobs":
+                thread.join(S)
+        rig.open.clear()
+        rig.keys.clear()
+        assert gone() is None and [image for image in watched if image()] == []
+    finally:
+        gc.enable()

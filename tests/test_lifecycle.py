@@ -26,6 +26,7 @@ from jaxphoton import (
 from jaxphoton.engine import device, programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.frontend import Frontend
+from jaxphoton.image.errors import ImageError
 from tests.engine.gate import Gate
 from tests.engine.tiny import with_engine
 
@@ -71,6 +72,28 @@ def test_three_dropped_models_leave_nothing_on_the_device(before):
         del model
         engine._thread.join(PATIENCE)
         assert not engine._thread.is_alive() and live_bytes() == before
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_model_that_is_dropped_after_a_batch_needs_no_collection_of_garbage(before, leaves):
+    model = load()
+    items = model.caption_batch(["nowhere.png", "nowhere.png", *[PICTURE] * 20])
+    kept = [next(items) for _ in range(5)]
+    gc.disable()
+    try:
+        if leaves:
+            items.close()
+        kept += items
+        assert all(isinstance(item.error, ImageError) == (item.key < 2) for item in kept)
+        engine = model._front.engine
+        for thread in threading.enumerate():
+            if thread.name == "jaxphoton-jobs":
+                thread.join(PATIENCE)
+        del model, items
+        engine._thread.join(PATIENCE)
+        assert not engine._thread.is_alive() and live_bytes() == before
+    finally:
+        gc.enable()
 
 
 def test_a_closed_async_model_leaves_nothing_on_the_device(before):

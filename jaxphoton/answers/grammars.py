@@ -24,6 +24,9 @@ CHECKED = 16  # restrictions kept: a run asks the same of every image
 # How a document is written. Free white space is what a model that has lost its way would never leave; without \\u every
 # text has one spelling, so that equal keys are equal bytes.
 AS_WRITTEN: Any = {"whitespace_flexible": False, "json_allowed_escapes": 'nrbtf\\"'}
+NOT_TOLD_APART = (
+    "the branches of oneOf are not told apart by a type, a constant or those of a required property; anyOf takes any"
+)
 FAULT_LENGTH = 400  # characters of llguidance's messages, which can quote a whole grammar
 
 
@@ -112,7 +115,10 @@ class AnswerGrammars:
         limits = LLParserLimits(verbose_errors=False)
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         if matcher.is_error():
-            raise ValueError(f"setting {kind} cannot be used: {matcher.get_error()[:FAULT_LENGTH]}")
+            fault = matcher.get_error()
+            if "coerce_one_of" in fault:  # an option of llguidance's
+                raise SchemaError(NOT_TOLD_APART)
+            raise ValueError(f"setting {kind} cannot be used: {fault[:FAULT_LENGTH]}")
         return matcher
 
     @cached_property

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from jaxphoton.answers.branches import told_apart
 from jaxphoton.answers.keywords import MAX_COUNT, Path, check_keywords, count, key_pattern, value_keywords
 from jaxphoton.answers.names import GROUPS, Names, References, own_names
-from jaxphoton.answers.schema import NEWEST, SchemaError, check_well_formed, draft_of
+from jaxphoton.answers.schema import NEWEST, SchemaError, check_well_formed, draft_of, refuse_wrapped
 
 MAX_DEFINITIONS = 300  # the compiler follows references one inside the other, on the stack
 
@@ -38,6 +39,7 @@ class Normal:
     """
 
     def __init__(self, root: Any, closed: bool = True):
+        refuse_wrapped(root)
         self._closed, self._draft = closed, draft_of(root)
         check_well_formed(root, self._draft)
         self._references = References(root, self._draft)
@@ -108,8 +110,15 @@ class Normal:
             elif piece.keyword == "allOf":
                 out.setdefault("allOf", []).append(self._part(piece.schemas[0], rest, at, branch))
             else:
-                self.one_of |= piece.keyword == "oneOf"
-                out[piece.keyword] = [self._part(each, rest, (*at, n), True) for n, each in enumerate(piece.schemas)]
+                keyword = piece.keyword
+                if keyword == "oneOf" and told_apart(piece.schemas, self._references.target):
+                    keyword = "anyOf"
+                self.one_of |= keyword == "oneOf"
+                parts = [self._part(each, rest, (*at, n), True) for n, each in enumerate(piece.schemas)]
+                if keyword in out:  # of the two groups at this place, both must be met
+                    out.setdefault("allOf", []).append({keyword: parts})
+                else:
+                    out[keyword] = parts
         return out
 
     def _reference(self, reference: str, around: Names | None, branch: bool, path: Path) -> str:

@@ -21,6 +21,7 @@ DRAFTS = {
     "http://json-schema.org/draft-06/schema": "Draft6Validator",
     "http://json-schema.org/draft-04/schema": "Draft4Validator",
 }
+WRAPPER = {"name", "description", "strict", "schema", "type"}
 NEWEST = next(iter(DRAFTS))
 
 
@@ -93,6 +94,19 @@ def _text(text: str) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"setting schema holds half a surrogate pair, which is not text: {quoted(text)}") from None
     return str.__str__(text)
+
+
+def refuse_wrapped(root: Any) -> None:
+    """What web APIs take has the schema in it; read as a schema, it would allow any JSON.
+
+    Raises:
+      SchemaError: this is such a wrapper.
+    """
+    if not isinstance(root, dict):
+        return
+    wrapped = root.get("type") == "json_schema" and "json_schema" in root
+    if wrapped or (isinstance(root.get("schema"), (dict, bool)) and root.keys() <= WRAPPER):
+        raise SchemaError("it is a wrapper of the form that web APIs take; give the schema inside")
 
 
 def draft_of(root: Any) -> str:

@@ -107,6 +107,36 @@ SCHEMAS: dict[str, Any] = {
             {**OBJECT, "properties": {"kind": {"const": "dog"}, "name": TEXT}, "required": ["kind"]},
         ]
     },
+    "one of by a constant behind references": {
+        "$defs": {
+            "cat": {**OBJECT, "properties": {"kind": {"$ref": "#/$defs/kind"}, "of": INT}, "required": ["kind"]},
+            "kind": {"enum": ["cat", "tiger"]},
+            "dog": {
+                "allOf": [
+                    {"required": ["kind"], "properties": {"kind": {"const": "dog"}}},
+                    {
+                        **OBJECT,
+                        "properties": {
+                            "kind": True,
+                            "friend": {"oneOf": [{"$ref": "#/$defs/dog"}, {"$ref": "#/$defs/cat"}]},
+                        },
+                    },
+                ]
+            },
+        },
+        "oneOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}, {"type": "null"}],
+    },
+    "one of and any of": {
+        **OBJECT,
+        "properties": {"kind": {"enum": ["a", "b"]}, "x": INT},
+        "required": ["kind", "x"],
+        "$defs": {
+            "a": {**OBJECT, "properties": {"kind": {"const": "a"}}, "required": ["kind"]},
+            "b": {**OBJECT, "properties": {"kind": {"const": "b"}}, "required": ["kind"]},
+        },
+        "oneOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}],
+        "anyOf": [{"properties": {"x": {"const": 1}}}, {"properties": {"x": {"const": 2}}}],
+    },
     "one of by type": {"oneOf": [INT, TEXT, {"type": "array", "items": INT}]},
     "a reference": {
         **OBJECT,

@@ -228,7 +228,11 @@ def holding_itself():
         ),
         ({"type": "string", "format": "regex"}, ValueError, "Unknown format: regex"),
         ({"properties": {"a": {"$id": "b"}}}, ValueError, r"\$id is supported at the root only"),
-        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, ValueError, "oneOf"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, ValueError, "branches of oneOf are not told apart"),
+        ({"oneOf": [{"const": 1}, {"$ref": "#/oneOf/0"}]}, ValueError, "oneOf"),
+        # What OpenAI's interface and those like it take.
+        ({"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}, ValueError, "the schema inside"),
+        ({"name": "a", "strict": True, "schema": {"type": "object"}}, ValueError, "the schema inside"),
         # The second holds answers of the first too, closed or not.
         ({"oneOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}, "required": ["b"]}]}, ValueError, "oneOf"),
         # Numbers that floats do not tell apart.

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
@@ -213,6 +213,8 @@ class _Plan:
     def of(
         cls, owner: AsyncMoondream, skill: Any, given: Given, timeout: float | None = None, priority: int = 0
     ) -> _Plan:
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float, type(None))):
+            raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be at least 0 seconds, got {timeout}")
         return cls(owner, skill, given, None if timeout is None else time.monotonic() + timeout, priority)
@@ -235,11 +237,11 @@ class _Plan:
             await run.next()
             return run.front.result(run.skill, run.settings, run.generation, submission.metrics)
 
-    @asynccontextmanager
-    async def run(
-        self, image: Any, streamed: bool, room: _Room | None = None
-    ) -> AsyncIterator[tuple[_Run, Submission]]:
-        """Submits the request; gives it up on leaving, unless it has ended."""
+    def run(self, image: Any, streamed: bool, room: _Room | None = None) -> _UnderWay:
+        return _UnderWay(self, image, streamed, room)
+
+    async def submit(self, image: Any, streamed: bool, room: _Room | None) -> tuple[_Run, Submission]:
+        """Submits the request; cancelled meanwhile, it is given up."""
         front, skill, settings, encoded = await self._prepared(image, room)
         run = _Run(front, skill, settings)
 
@@ -252,10 +254,11 @@ class _Plan:
 
         try:
             submission = await self._submitted(submit, skill, room)
-            submission.future.add_done_callback(run.put)
-            yield run, submission
-        finally:
+        except BaseException:
             run.leave()
+            raise
+        submission.future.add_done_callback(run.put)
+        return run, submission
 
     async def _prepared(self, image: Any, room: _Room | None) -> tuple[Frontend, Skill, Settings, EncodedImage | None]:
         limit = asyncio.timeout(None if self.deadline is None else max(0.0, self.deadline - time.monotonic()))
@@ -294,6 +297,26 @@ class _Plan:
                     raise
         async with room.turn:
             return await asyncio.to_thread(submit, True)
+
+
+class _UnderWay:
+    """A request from submitting it to leaving the block, which gives it up unless it has ended.
+
+    Not a generator with `asynccontextmanager`: at its end a loop closes all asynchronous generators, and that one before
+    the stream that it belongs to.
+    """
+
+    def __init__(self, plan: _Plan, image: Any, streamed: bool, room: _Room | None):
+        self._plan, self._what = plan, (image, streamed, room)
+        self._run: _Run | None = None
+
+    async def __aenter__(self) -> tuple[_Run, Submission]:
+        self._run, submission = await self._plan.submit(*self._what)
+        return self._run, submission
+
+    async def __aexit__(self, *_: Any) -> None:
+        if self._run is not None:
+            self._run.leave()
 
 
 class _Room:

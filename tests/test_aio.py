@@ -224,6 +224,19 @@ def test_leaving_a_stream_ends_the_request(model, halt, how):
     assert halt.submissions[0].future.cancelled() and len(halt.submissions[0].sequence.tokens) == 4
 
 
+def test_a_stream_that_is_left_open_ends_with_its_loop(model, halt, caplog):
+    kept = []
+
+    async def main():
+        kept.append(model.stream_caption(PICTURE, settings=GREEDY))
+        await anext(kept[0])
+        await halt.reached()
+
+    run(main())
+    halt._open.set()
+    assert halt.engine.drain(PATIENCE) and halt.submissions[0].future.cancelled()
+
+
 def test_a_stream_that_is_never_read_asks_nothing(model, halt):
     async def main():
         await model.stream_caption(PICTURE).aclose()

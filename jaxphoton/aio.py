@@ -302,8 +302,8 @@ class _Plan:
 class _UnderWay:
     """A request from submitting it to leaving the block, which gives it up unless it has ended.
 
-    Not a generator with `asynccontextmanager`: at its end a loop closes all asynchronous generators, and that one before
-    the stream that it belongs to.
+    Not a generator with `asynccontextmanager`: at its end a loop closes all asynchronous generators, and would close
+    that one before the stream it belongs to.
     """
 
     def __init__(self, plan: _Plan, image: Any, streamed: bool, room: _Room | None):

@@ -139,6 +139,30 @@ def test_an_engine_that_stops_compiling_half_way_leaves_nothing_and_may_try_agai
     del kept
 
 
+def test_an_interrupt_while_programs_are_compiled_waits_for_none_of_them(before, monkeypatch):
+    go_on, begun = threading.Event(), threading.Semaphore(0)
+
+    def slow(*_):
+        begun.release()
+        assert go_on.wait(PATIENCE)
+        raise RuntimeError("nobody hears this")
+
+    def interrupted(_):
+        assert begun.acquire(timeout=PATIENCE)
+        raise KeyboardInterrupt
+
+    with load() as model:
+        monkeypatch.setattr(programs, "step", slow)
+        monkeypatch.setattr(device, "as_completed", interrupted)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                model.caption(PICTURE)
+        finally:
+            go_on.set()
+        monkeypatch.undo()
+        assert model.caption(PICTURE)["caption"]
+
+
 def test_a_device_too_small_is_an_error_that_is_documented(shapes, monkeypatch):
     monkeypatch.setattr(device, "memory_of", lambda _: (2 << 20, 1 << 20))
     with Moondream(shapes.params, shapes.config, shapes.tokenizer) as model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 
@@ -66,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FATAL
     except KeyboardInterrupt:
         print(f"jaxphoton {args.command}: interrupted", file=sys.stderr)
+        if any(thread.name.startswith("jaxphoton-compiling") for thread in threading.enumerate()):
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)  # Python would wait for the compiler, which nothing stops
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has gone; without this, Python complains once more when it flushes at exit.

@@ -37,6 +37,7 @@ from kernels_pallas.dispatch import Target
 _log = logging.getLogger(__name__)
 # For whoever waits meanwhile; the command line shows it.
 _compiling = logging.getLogger("jaxphoton.compiling")
+COMPILING = "jaxphoton-compiling"  # names of threads
 QUIET_S = 3.0  # programs that come from the cache are not announced one by one
 
 
@@ -122,17 +123,21 @@ class Programs:
         names = {key: " ".join(map(str, key)) for key in jobs}
         _compiling.info("compiling %d programs: %s", len(jobs), ", ".join(names.values()))
         began = time.monotonic()
-        with ThreadPoolExecutor() as pool:
+        done: dict[tuple, Callable] = {}
+        pool = ThreadPoolExecutor(thread_name_prefix=COMPILING)
+        try:
             under_way = {pool.submit(lambda job: job().compile(), job): key for key, job in jobs.items()}
-            done: dict[tuple, Callable] = {}
             for future in as_completed(under_way):
                 key = under_way[future]
-                if future.exception() is not None:
-                    pool.shutdown(wait=False, cancel_futures=True)  # each may take a minute
                 done[key] = future.result()
                 seconds = time.monotonic() - began
                 if seconds > QUIET_S:
                     _compiling.info("compiled %s, %d of %d, after %.0f s", names[key], len(done), len(jobs), seconds)
+        except BaseException as error:
+            # Each may take a minute: none begins any more, and who interrupts does not wait for those that have begun.
+            pool.shutdown(wait=not isinstance(error, KeyboardInterrupt), cancel_futures=True)
+            raise
+        pool.shutdown()
         return {key: done[key] for key in jobs}
 
     def _lower(self, function: Callable, arguments: tuple[Any, ...], donated: tuple[int, ...] = (1, 2)):

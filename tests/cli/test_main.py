@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -104,3 +106,31 @@ def test_flagfile(model, folder, tmp_path):
     flagfile.write_text("# short ones\n--length=short\n--max-tokens=5\n", encoding="utf-8")
     main(["caption", "--flagfile", str(flagfile), str(folder / "b.png"), "--max-tokens", "7"])
     assert model.calls == [("b.png", "caption", {"length": "short"}, {"temperature": 0.0, "max_tokens": 7})]
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_who_interrupts_does_not_wait_for_the_compiler(monkeypatch, capsys, compiles):
+    from jaxphoton.cli import verify
+    from jaxphoton.engine.device import COMPILING
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    def left(code):
+        raise SystemExit(f"at once with {code}")
+
+    monkeypatch.setattr(verify, "run", interrupted)
+    monkeypatch.setattr(os, "_exit", left)
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait, args=(60,), name=f"{COMPILING}_0")
+    thread.start()
+    try:
+        if compiles:
+            with pytest.raises(SystemExit, match="^at once with 130$"):
+                main(["verify"])
+        done.set()
+        thread.join()
+        assert compiles or main(["verify"]) == 130
+        assert capsys.readouterr().err == "jaxphoton verify: interrupted\n"
+    finally:
+        done.set()

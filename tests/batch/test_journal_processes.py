@@ -12,6 +12,7 @@ import pytest
 from jaxphoton.batch.errors import JournalError
 from jaxphoton.batch.journal import Journal
 from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.record import Record
 from tests.batch.rig import HEADER, make_journal
 
 WRITER = """
@@ -49,7 +50,7 @@ def test_two_processes_on_one_journal_are_refused(tmp_path):
 
 
 def test_a_lock_is_given_back_when_opening_fails(tmp_path):
-    path = make_journal(tmp_path / "j", [])
+    path = make_journal(tmp_path / "j", [Record("a.png", "ok")])
     with pytest.raises(JournalError):
         Journal(path, type(HEADER)({}, "m1"))
     Journal(path, HEADER).close()

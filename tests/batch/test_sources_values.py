@@ -155,7 +155,8 @@ def test_lines_that_cannot_be_held_or_read_are_failures_of_their_own(tmp_path, m
     deep = '{"image": ' + "[" * 1200 + "]" * 1200 + "}"
     (tmp_path / "l.jsonl").write_text(f'{{"image": "a.png"}}\n{"x" * 9000}\n{deep}\n{{"image": "b.png"}}')
     items = list(open_source(str(tmp_path / "l.jsonl")).items())
-    assert [item.key for item in items] == ["a.png", "l.jsonl line 2", "l.jsonl line 3", "b.png"]
+    # From Python 3.12 on the third line can be read: it has a number then, and still no image.
+    assert [item.key for item in items if item is not items[2]] == ["a.png", "l.jsonl line 2", "b.png"]
     assert {fault(item).reason for item in items[1:3]} == {"bad-entry"}
     many = {f"column {n}" * 50: 1 for n in range(4)}
     (tmp_path / "m.jsonl").write_text(json.dumps(many) + "\n")

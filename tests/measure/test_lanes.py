@@ -111,6 +111,6 @@ def test_files_that_cannot_be_read_or_written(files, tmp_path, capsys):
 
 
 def test_without_matplotlib_it_is_said_what_to_install(files, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("jaxphoton.cli.timeline.find_spec", lambda name: None)
+    monkeypatch.setattr("jaxphoton.cli.base.find_spec", lambda name: None)
     assert main(["timeline", str(files[0]), "--png", str(tmp_path / "x.png")]) == 1
     assert "jaxphoton[plot]" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
-from jaxphoton.api import Moondream, SpatialRefs
+from jaxphoton.api import Moondream, SpatialRefs, check_references
 from jaxphoton.engine.engine import Submission
 from jaxphoton.engine.errors import DeadlineExceeded, QueueFull
 from jaxphoton.frontend import Frontend, make_settings
@@ -141,9 +141,12 @@ class AsyncMoondream:
 def _query(
     image: Any, question: Any, reasoning: bool | None, refs: Refs, settings: Given
 ) -> Callable[[Moondream], Skill]:
-    if refs and image is None:
-        raise ValueError("spatial_refs need an image")
-    return lambda model: model._query(question, reasoning, refs, settings)
+    def skill(model: Moondream) -> Skill:
+        made = model._query(question, reasoning, refs, settings)
+        check_references(made, image)
+        return made
+
+    return skill
 
 
 class TextStream:

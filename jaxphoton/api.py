@@ -20,8 +20,9 @@ from jaxphoton.engine.device import Programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.errors import EngineStartError, ModelClosed, fault_of, forget_frames
 from jaxphoton.frontend import Frontend
-from jaxphoton.image.decode import MAX_PIXELS
+from jaxphoton.image.decode import MAX_PIXELS, check_rules
 from jaxphoton.jobs import Answer, Job
+from jaxphoton.messages import quoted
 from jaxphoton.model.params import Params
 from jaxphoton.prompt import templates
 from jaxphoton.prompt.tokenizer import Tokenizer, load_tokenizer
@@ -77,6 +78,7 @@ class Moondream:
             raise ValueError(SPLIT)
         if engine is not None:
             _check_engine(engine)
+        check_rules(max_pixels, background)
         self._params: Params | None = params
         self.config, self.tokenizer = config, tokenizer
         device = next(iter(params.text.wte.devices()))
@@ -132,11 +134,14 @@ class Moondream:
           WeightsError: the checkpoint is missing, broken or of another shape.
           ConfigError: its settings cannot be read.
           TokenizerError: its tokenizer cannot be read, or is another model's.
-          ValueError: an unknown dtype or device, or a sharding that splits parameters.
+          ValueError: an unknown dtype or device, a sharding that splits parameters, or a `max_pixels` or `background`
+            that is none. TypeError, where it is of another type.
           EngineStartError: the device cannot hold them.
         """
         if device is not None and sharding is not None:
             raise ValueError("give device or sharding, not both")
+        if sharding is not None and not isinstance(sharding, jax.sharding.Sharding):
+            raise TypeError(f"sharding must be a jax.sharding.Sharding, not {quoted(sharding)}")
         if sharding is not None and not sharding.is_fully_replicated:
             raise ValueError(f"{SPLIT}; got {sharding}")
         platform.use_compilation_cache()
@@ -238,9 +243,8 @@ class Moondream:
         Two more settings restrict the answer (extra `grammar`): "schema", a JSON schema as a mapping, or "choices", a
         list of texts. An answer whose finish_reason is "stop" is then valid against the schema, or one of the choices.
         """
-        if spatial_refs and image is None:
-            raise ValueError("spatial_refs need an image")
         skill = self._query(question, reasoning, spatial_refs, settings)
+        check_references(skill, image)
         return self._front(skill, image, settings, "answer" if stream else None)
 
     def detect(self, image: Any, object: str, settings: Mapping[str, Any] | None = None) -> Any:
@@ -410,9 +414,18 @@ def _check_engine(engine: Any) -> None:
         raise TypeError(f"the settings of the engine must be an EngineConfig, not {type(engine).__name__}")
 
 
+def check_references(skill: Query, image: Any) -> None:
+    """Raises ValueError for spatial references without an image."""
+    if image is None and skill.prompt.values:
+        raise ValueError("spatial_refs need an image")
+
+
 def _dtype(dtype: str | DTypeLike) -> DTypeLike:
     if isinstance(dtype, str):
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         return DTYPES[dtype]
-    return dtype
+    try:
+        return jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be one of {', '.join(DTYPES)} or a dtype, not {quoted(dtype)}") from None

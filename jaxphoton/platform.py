@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxphoton.config import EngineConfig, ModelConfig
+from jaxphoton.messages import quoted
 
 SWITCH_INTERVAL_S = 5e-4
 
@@ -31,8 +32,11 @@ def find_device(device: str | Device | None) -> Device:
 
     Raises:
       NoDeviceError: there is no such device; the message names those there are.
+      TypeError: it is neither.
     """
     if device is not None and not isinstance(device, str):
+        if not isinstance(device, jax.Device):
+            raise TypeError(f'device must be a name such as "cpu" or "cuda:1", or a jax.Device, not {quoted(device)}')
         return device
     try:
         devices = jax.devices()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -370,3 +371,58 @@ def test_what_the_documents_import_can_be_imported():
     for name in jaxphoton.__all__:
         assert getattr(jaxphoton, name) is not None
     assert {"EngineConfig", "Result", "Job", "Ask", "Answer", "ModelClosed"} <= set(jaxphoton.__all__)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "fault"),
+    [
+        ({"device": 5}, TypeError, "device must be a name .* not 5"),
+        ({"device": ["cpu"]}, TypeError, "device must be a name"),
+        ({"dtype": 5}, TypeError, "dtype must be one of float32, bfloat16 or a dtype, not 5"),
+        ({"sharding": PartitionSpec()}, TypeError, "sharding must be a jax.sharding.Sharding"),
+        ({"sharding": "cpu"}, TypeError, "sharding must be a jax.sharding.Sharding, not 'cpu'"),
+        ({"max_pixels": "many"}, TypeError, "max_pixels must be an integer, not 'many'"),
+        ({"max_pixels": 0}, ValueError, "max_pixels must be at least 1, not 0"),
+        ({"background": 5}, ValueError, "background must be three integers from 0 to 255, not 5"),
+        ({"background": "white"}, ValueError, "background must be three integers"),
+        ({"background": (True, 0, 0)}, ValueError, "background must be three integers"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_named_before_any_picture(options, error, fault):
+    with pytest.raises(error, match=fault):
+        Moondream.from_pretrained("shapes", **options)
+
+
+def test_a_pool_that_no_memory_holds_is_found_before_the_host_lists_its_pages(monkeypatch):
+    def too_large(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    def listed(pages):
+        pytest.fail(f"a list of {pages:,} pages")
+
+    monkeypatch.setattr("jaxphoton.engine.engine.Device", too_large)
+    monkeypatch.setattr("jaxphoton.engine.engine.PageAllocator", listed)
+    with load() as model:
+        model.engine_config = dataclasses.replace(ENGINE, kv_pages=10**9)
+        with pytest.raises(EngineStartError, match="RESOURCE_EXHAUSTED"):
+            model.start()
+
+
+@pytest.mark.parametrize(
+    ("refs", "error"),
+    [(5, TypeError), (np.float32(0.5), TypeError), ([(0.5, np.nan)], ValueError), (np.ones((1, 3)), ValueError)],
+)
+def test_references_that_are_none_are_refused_in_words(shapes, refs, error):
+    with pytest.raises(error, match=r"each from 0 to 1, not"):
+        shapes.query(PICTURE, "What is here?", spatial_refs=refs)
+
+
+def test_references_may_be_an_array_and_need_an_image(shapes):
+    refs = np.array([[0.25, 0.5], [0.5, 0.75]])
+    ask = {"question": "What is here?", "settings": {"temperature": 0, "max_tokens": 2}}
+    assert shapes.query(PICTURE, spatial_refs=refs, **ask) == shapes.query(PICTURE, spatial_refs=refs.tolist(), **ask)
+    assert shapes.query(None, spatial_refs=np.empty((0, 2)), **ask)["answer"] is not None
+    with pytest.raises(ValueError, match="spatial_refs need an image"):
+        shapes.query(None, spatial_refs=refs, **ask)
+    with pytest.raises(ValueError, match="spatial_refs need an image"):
+        asyncio.run(AsyncMoondream(shapes).query(None, spatial_refs=refs, **ask))

@@ -73,9 +73,9 @@ class Engine:
         config, model = programs.engine, programs.config
         self._config, self._model = config, model
         reader = TokenReader(model.tokenizer.size_id, coordinate_values(model.region), size_values(model.region))
+        self._device = Device(programs)  # first: so many pages that no memory holds them are its fault, not the host's
         self.scheduler = Scheduler(limits_of(config, programs.buckets), PageAllocator(programs.pages))
         self._grammars, self._mask_words = programs.automaton.start, programs.mask_words
-        self._device = Device(programs)
         self.pipeline = Pipeline(
             self._device,
             self.scheduler,

@@ -22,12 +22,14 @@ class Form:
       inverted: 0 is white still.
       unsigned: the 32-bit numbers are unsigned.
       signed: the 16-bit numbers are signed, and what is black and white is not known.
+      transparent: bool [height, width], the transparent pixels, where the loaded ones do not tell them.
     """
 
     rawmode: str = ""
     inverted: bool = False
     unsigned: bool = False
     signed: bool = False
+    transparent: np.ndarray | None = None
 
 
 def to_rgb(image: Image.Image, form: Form, background: tuple[int, int, int]) -> tuple[Image.Image, list[str]]:
@@ -51,6 +53,9 @@ def to_rgb(image: Image.Image, form: Form, background: tuple[int, int, int]) -> 
         notes.append(f"converted from {image.mode}")
     if image.mode == "LAB":
         image = _lab_to_rgb(image)
+    if form.transparent is not None:
+        image = image.copy()
+        image.putalpha(Image.fromarray(np.where(form.transparent, 0, 255).astype(np.uint8)))
     if not image.has_transparency_data and image.mode != "RGBa":
         return image.convert("RGB"), notes
     image = _with_alpha(image, rawmode)

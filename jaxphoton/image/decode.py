@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import IO, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxphoton.image.colour import ARRAY_FORMS, array_to_image
 from jaxphoton.image.errors import REASONS, ImageError, cannot_read
 from jaxphoton.image.formats import identify
 from jaxphoton.image.pillow import MAX_PIXELS, Rules, read_picture
+from jaxphoton.messages import quoted
 
 __all__ = ["MAX_PIXELS", "REASONS", "Decoded", "ImageError", "decode"]
 
@@ -59,10 +61,9 @@ def decode(
 
     Raises:
       ImageError: the picture cannot be used; its `reason` says why.
-      TypeError, ValueError: `source` or `background` is of a kind that is not listed above.
+      TypeError, ValueError: `source`, `max_pixels` or `background` is of a kind that is not listed above.
     """
-    if len(background) != 3 or not all(isinstance(part, int) and 0 <= part <= 255 for part in background):
-        raise ValueError(f"background must be three integers from 0 to 255, not {background!r}")
+    check_rules(max_pixels, background)
     red, green, blue = background
     rules = Rules(name or _name(source), max_pixels, (red, green, blue), allow_truncated, needed)
     if isinstance(source, Image.Image):
@@ -80,6 +81,18 @@ def decode(
         f"expected a path, bytes, a binary file object, a PIL image or an array, not {type(source).__name__}; "
         f"arrays may be {ARRAY_FORMS}"
     )
+
+
+def check_rules(max_pixels: Any, background: Any) -> None:
+    """Raises TypeError or ValueError for rules that are none; they are no picture's fault."""
+    if isinstance(max_pixels, bool) or not isinstance(max_pixels, Integral):
+        raise TypeError(f"max_pixels must be an integer, not {quoted(max_pixels)}")
+    if max_pixels < 1:
+        raise ValueError(f"max_pixels must be at least 1, not {max_pixels}")
+    parts = tuple(background) if isinstance(background, (tuple, list)) else ()
+    whole = all(isinstance(part, int) and not isinstance(part, bool) and 0 <= part <= 255 for part in parts)
+    if len(parts) != 3 or not whole:
+        raise ValueError(f"background must be three integers from 0 to 255, not {quoted(background)}")
 
 
 def _name(source: Any) -> str:

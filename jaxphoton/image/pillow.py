@@ -7,6 +7,7 @@ decoded in threads too, and the program around us may use Pillow itself, so none
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import re
 import threading
@@ -89,6 +90,8 @@ def _read(source: IO[bytes] | Image.Image, rules: Rules) -> Picture:
     whole = jpeg.reduce(image, rules.needed, orientation_of(image) >= 5) if stream and rules.needed else None
     image, notes = _load(image, stream, rules)
     _check_size(image, rules)
+    if image.format == "PNG" and stream and form.rawmode == "RGB;16B":
+        form = dataclasses.replace(form, transparent=png.transparent_16_bits(image, stream))
     rgb, colour_notes = to_rgb(image, form, rules.background)
     orientation = orientation_of(image)
     if orientation in _TRANSPOSE:
@@ -132,6 +135,8 @@ def _load(image: Image.Image, stream: IO[bytes] | None, rules: Rules) -> tuple[I
     """Decodes the pixels; where the rules allow, as many as a truncated file has."""
     try:
         image.load()
+        if image.format == "ICNS" and image.mode == "P":  # its palette stays with the picture inside
+            image = cast("Any", image).icns.getimage(cast("Any", image).best_size)
         return image, []
     except Exception as error:
         if image.format == "TIFF" and (better := tiff.explain(image, error)) is not error:

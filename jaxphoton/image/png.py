@@ -9,6 +9,9 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
+import numpy as np
+from PIL import Image
+
 from jaxphoton.image.errors import Refused
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -114,3 +117,22 @@ def _tells_orientation(chunk: Chunk) -> bool:
     except zlib.error:
         return False
     return unpack.eof
+
+
+def transparent_16_bits(image: Image.Image, stream: IO[bytes]) -> np.ndarray | None:
+    """Which pixels of a loaded RGB picture of 16 bits are transparent: bool [height, width], None for none.
+
+    One colour is, in all of its bits. Pillow keeps the upper bytes, and so would take others for it; told that the
+    file's numbers begin with the lower byte, it reads these.
+    """
+    key = image.info.get("transparency")
+    if not isinstance(key, tuple):
+        return None
+    stream.seek(0)
+    try:
+        with Image.open(stream, formats=["PNG"]) as lower:
+            lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]  # type: ignore[attr-defined]
+            high, low = np.asarray(image, np.uint16), np.asarray(lower, np.uint16)
+    except (OSError, ValueError):  # a file cut short that is wanted all the same
+        return None
+    return ((high << 8 | low) == np.array(key)).all(axis=2)

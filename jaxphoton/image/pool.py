@@ -16,10 +16,8 @@ import weakref
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
-
 from jaxphoton.config import VisionConfig
-from jaxphoton.image.decode import decode
+from jaxphoton.image.decode import check_rules
 from jaxphoton.image.lane import Lane, Task, TaskQueue, closed_error
 from jaxphoton.image.prepare import MAX_PIXELS, Prepared, prepare
 from jaxphoton.image.process import worker_environment
@@ -67,8 +65,7 @@ class ImagePool:
             raise ValueError("workers, slots and bound must be at least 1")
         if not timeout > 0:
             raise ValueError(f"timeout must be above 0, not {timeout}")
-        # Refuses a bad background now, and not with the first picture.
-        decode(np.zeros((1, 1, 3), np.uint8), background=background)
+        check_rules(max_pixels, background)  # now, and not with the first picture
         rules = {
             "max_pixels": int(max_pixels),
             "background": background,

@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any
 
 from jaxphoton.config import TokenizerConfig
+from jaxphoton.messages import quoted
 
 Encode = Callable[[str], list[int]]
 SpatialRefs = Iterable[Sequence[float]]
@@ -149,6 +150,8 @@ def _assembled(
     opener: Sequence[int],
 ) -> Prompt:
     ids, values = list(prefix), []
+    if refs is not None and not isinstance(refs, Iterable):
+        raise TypeError(f"spatial_refs must be a list, each {_REF_FORMS}, not {quoted(refs)}")
     for ref in () if refs is None else refs:
         for embedded in _ref_values(ref):
             values.append((len(ids), embedded))
@@ -161,15 +164,15 @@ def _ref_values(ref: Sequence[float]) -> tuple[tuple[float, ...], ...]:
     try:
         numbers = tuple(ref)
     except TypeError:
-        raise TypeError(f"a spatial reference is {_REF_FORMS}, not {ref!r}") from None
+        raise TypeError(f"a spatial reference is {_REF_FORMS}, not {quoted(ref)}") from None
     if not all(isinstance(number, Real) and not isinstance(number, bool) for number in numbers):
-        raise TypeError(f"a spatial reference is {_REF_FORMS}, not {ref!r}")
+        raise TypeError(f"a spatial reference is {_REF_FORMS}, not {quoted(ref)}")
     numbers = tuple(float(number) for number in numbers)
     if len(numbers) not in (2, 4) or not all(math.isfinite(n) and 0 <= n <= 1 for n in numbers):
-        raise ValueError(f"a spatial reference is {_REF_FORMS}, not {ref!r}")
+        raise ValueError(f"a spatial reference is {_REF_FORMS}, not {quoted(ref)}")
     if len(numbers) == 2:
         return (numbers[0],), (numbers[1],)
     left, top, right, bottom = numbers
     if left > right or top > bottom:
-        raise ValueError(f"the corners of a box are ordered (x_min, y_min, x_max, y_max), not {ref!r}")
+        raise ValueError(f"the corners of a box are ordered (x_min, y_min, x_max, y_max), not {quoted(ref)}")
     return ((left + right) / 2,), ((top + bottom) / 2,), (right - left, bottom - top)

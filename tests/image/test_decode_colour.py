@@ -126,6 +126,17 @@ def test_cmyk_jpeg():
     assert decoded.notes == ("converted from CMYK",)
 
 
+def test_a_transparent_colour_of_16_bits_is_compared_in_all_of_them():
+    rng = np.random.default_rng(3)
+    key = np.array([0x1234, 0x56FF, 0x9A00])
+    values = (key & 0xFF00 | rng.integers(0, 256, (6, 8, 3))).astype(np.uint16)  # the upper bytes are equal everywhere
+    values[2, 3] = values[5, 7] = key
+    decoded = decode(png16(values, chunk(b"tRNS", struct.pack(">HHH", *key))), background=(0, 255, 0))
+    green = (decoded.pixels == (0, 255, 0)).all(axis=2)
+    assert np.argwhere(green).tolist() == [[2, 3], [5, 7]]
+    assert np.array_equal(decoded.pixels[~green], (values >> 8).astype(np.uint8)[~green])
+
+
 def test_16_bit_grey_is_scaled_not_clipped():
     values = np.array([[0, 128, 129, 257, 32768, 65535], [1000, 256 * 100, 60000, 65407, 65406, 2]], np.uint16)
     expected = np.rint(values / 257).astype(np.uint8)

@@ -283,3 +283,17 @@ def test_postscript_is_never_run(tmp_path, monkeypatch):
         error = fault(tmp_path / name)
         assert error.reason in ("unsupported", "not-an-image")
         assert name == "d.png" or "PostScript" in error.fault
+
+
+@pytest.mark.parametrize("key", [None, 0])
+def test_a_palette_inside_an_apple_icon_is_kept(key):
+    picture = Image.new("P", (64, 64), 1)
+    picture.putpalette([250, 0, 0, 0, 200, 90])
+    picture.paste(0, (0, 0, 64, 32))
+    file = io.BytesIO()
+    picture.save(
+        file, "ICNS", sizes=[(64, 64)], append_images=[picture], **({} if key is None else {"transparency": key})
+    )
+    pixels = decode(file.getvalue(), background=(1, 2, 3)).pixels
+    top = (1, 2, 3) if key == 0 else (250, 0, 0)
+    assert tuple(pixels[0, 0]) == top and tuple(pixels[-1, -1]) == (0, 200, 90)

@@ -291,9 +291,9 @@ def test_a_palette_inside_an_apple_icon_is_kept(key):
     picture.putpalette([250, 0, 0, 0, 200, 90])
     picture.paste(0, (0, 0, 64, 32))
     file = io.BytesIO()
-    picture.save(
-        file, "ICNS", sizes=[(64, 64)], append_images=[picture], **({} if key is None else {"transparency": key})
-    )
+    if key is not None:
+        picture.info["transparency"] = key
+    picture.save(file, "ICNS")
     pixels = decode(file.getvalue(), background=(1, 2, 3)).pixels
     top = (1, 2, 3) if key == 0 else (250, 0, 0)
     assert tuple(pixels[0, 0]) == top and tuple(pixels[-1, -1]) == (0, 200, 90)

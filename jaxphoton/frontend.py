@@ -114,9 +114,12 @@ class Frontend:
         Images are read in a thread of their own, and prepared ahead of the engine in worker processes. Other batches
         and single requests may run beside it: where the engine's queue is full, this waits.
 
-        Raises (while it is read):
-          ModelClosed: the model was closed; what had finished before has been yielded.
+        Raises:
+          TypeError: `images` is one image.
+          ModelClosed (while it is read): the model was closed; what had finished before has been yielded.
         """
+        if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)):
+            raise TypeError(f"images must be an iterable of images, not a single one ({type(images).__name__})")
         make_settings(skill, given)
         return self._batch(skill, images, given, self._worker_pool())
 

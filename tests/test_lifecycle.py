@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -426,3 +427,9 @@ def test_references_may_be_an_array_and_need_an_image(shapes):
         shapes.query(None, spatial_refs=refs, **ask)
     with pytest.raises(ValueError, match="spatial_refs need an image"):
         asyncio.run(AsyncMoondream(shapes).query(None, spatial_refs=refs, **ask))
+
+
+@pytest.mark.parametrize("images", ["one.png", b"\x89PNG", Path("one.png")])
+def test_one_image_is_no_batch(shapes, images):
+    with pytest.raises(TypeError):
+        shapes.caption_batch(images)

@@ -86,6 +86,8 @@ class Rig:
                 return
             future = self.open.pop(self.choose(len(self.open)))
         key = self.keys[future]
+        if not future.set_running_or_notify_cancel():
+            return  # the batch was left meanwhile
         if key in self.broken:
             self.broken -= {key}
             future.set_exception(OSError("broken"))

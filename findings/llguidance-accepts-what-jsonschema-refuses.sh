@@ -6,7 +6,7 @@
 #   * 1e999, which Python reads as infinity; a const beyond 2^53 becomes its rounded neighbour;
 #   * an exclusive bound is met by decimals that every reader rounds to the bound itself.
 # Why it matters to us: an answer restricted by a schema is promised to be valid, so what is listed here has to be
-# rewritten, masked or refused before (jaxphoton/answers), and dropped from there once this script fails.
+# rewritten, masked or refused before (jaxphoton/constraints), and dropped from there once this script fails.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

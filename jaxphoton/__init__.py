@@ -8,33 +8,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxphoton.aio import AsyncMoondream
     from jaxphoton.api import EncodedImage, Moondream
-    from jaxphoton.config import ConfigError, EngineConfig, ModelConfig
-    from jaxphoton.engine.errors import DeadlineExceeded, EngineError, EngineStartError, ModelClosed, QueueFull
+    from jaxphoton.config import ConfigError, EngineConfig
     from jaxphoton.image.errors import ImageError
-    from jaxphoton.jobs import Answer, Ask, Job
-    from jaxphoton.results import Result
+    from jaxphoton.models.moondream.config import ModelConfig
+    from jaxphoton.requests.answer import Answer, Result
+    from jaxphoton.requests.ask import Ask, Job
+    from jaxphoton.requests.errors import DeadlineExceeded, EngineError, EngineStartError, ModelClosed, QueueFull
     from jaxphoton.weights.load import WeightsError
 
 __version__ = "0.1.0"
 
 # Lazy (PEP 562): the host packages must be importable without pulling in jax.
 _PUBLIC = {
-    "Answer": "jaxphoton.jobs",
-    "Ask": "jaxphoton.jobs",
+    "Answer": "jaxphoton.requests.answer",
+    "Ask": "jaxphoton.requests.ask",
     "AsyncMoondream": "jaxphoton.aio",
     "ConfigError": "jaxphoton.config",
-    "DeadlineExceeded": "jaxphoton.engine.errors",
+    "DeadlineExceeded": "jaxphoton.requests.errors",
     "EncodedImage": "jaxphoton.api",
     "EngineConfig": "jaxphoton.config",
-    "EngineError": "jaxphoton.engine.errors",
-    "EngineStartError": "jaxphoton.engine.errors",
+    "EngineError": "jaxphoton.requests.errors",
+    "EngineStartError": "jaxphoton.requests.errors",
     "ImageError": "jaxphoton.image.errors",
-    "Job": "jaxphoton.jobs",
-    "ModelClosed": "jaxphoton.engine.errors",
-    "ModelConfig": "jaxphoton.config",
+    "Job": "jaxphoton.requests.ask",
+    "ModelClosed": "jaxphoton.requests.errors",
+    "ModelConfig": "jaxphoton.models.moondream.config",
     "Moondream": "jaxphoton.api",
-    "QueueFull": "jaxphoton.engine.errors",
-    "Result": "jaxphoton.results",
+    "QueueFull": "jaxphoton.requests.errors",
+    "Result": "jaxphoton.requests.answer",
     "WeightsError": "jaxphoton.weights.load",
 }
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
 from jaxphoton.api import Moondream, SpatialRefs, check_references
+from jaxphoton.constraints.grammar import FinishReason
 from jaxphoton.engine.engine import Submission
-from jaxphoton.engine.errors import DeadlineExceeded, QueueFull
-from jaxphoton.frontend import Frontend, make_settings
-from jaxphoton.results import EncodedImage, Result
-from jaxphoton.skills.base import Generation, Skill, Token
-from jaxphoton.skills.grammar import FinishReason
-from jaxphoton.skills.query import Query
-from jaxphoton.skills.settings import Settings
+from jaxphoton.models.moondream.skills.query import Query
+from jaxphoton.requests.answer import Result
+from jaxphoton.requests.errors import DeadlineExceeded, QueueFull
+from jaxphoton.requests.images import EncodedImage
+from jaxphoton.requests.session import Frontend, make_settings
+from jaxphoton.requests.settings import Settings
+from jaxphoton.requests.tokens import Generation, Skill, Token
 
 Given = Mapping[str, Any] | None
 Refs = SpatialRefs | None

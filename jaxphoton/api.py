@@ -14,26 +14,28 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxphoton import platform
-from jaxphoton.answers import AnswerGrammars, take_restriction
-from jaxphoton.config import EngineConfig, ModelConfig
+from jaxphoton.config import EngineConfig
+from jaxphoton.constraints import AnswerGrammars, automaton, take_restriction
 from jaxphoton.engine.device import Programs
 from jaxphoton.engine.engine import Engine
-from jaxphoton.engine.errors import EngineStartError, ModelClosed, fault_of, forget_frames
-from jaxphoton.frontend import Frontend
 from jaxphoton.image.decode import MAX_PIXELS, check_rules
-from jaxphoton.jobs import Answer, Job
 from jaxphoton.messages import quoted
-from jaxphoton.model.params import Params
-from jaxphoton.prompt import templates
+from jaxphoton.models.moondream import grammars as registry
+from jaxphoton.models.moondream import prompts as templates
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.moondream.skills.caption import Caption
+from jaxphoton.models.moondream.skills.detect import Detect
+from jaxphoton.models.moondream.skills.point import Point
+from jaxphoton.models.moondream.skills.query import Query
+from jaxphoton.models.moondream.skills.segment import Segment
 from jaxphoton.prompt.tokenizer import Tokenizer, load_tokenizer
-from jaxphoton.results import BatchItem, EncodedImage, Result
-from jaxphoton.skills import automaton, registry
-from jaxphoton.skills.base import Skill
-from jaxphoton.skills.caption import Caption
-from jaxphoton.skills.detect import Detect
-from jaxphoton.skills.point import Point
-from jaxphoton.skills.query import Query
-from jaxphoton.skills.segment import Segment
+from jaxphoton.requests.answer import Answer, BatchItem, Result
+from jaxphoton.requests.ask import Job
+from jaxphoton.requests.errors import EngineStartError, ModelClosed, fault_of, forget_frames
+from jaxphoton.requests.images import EncodedImage
+from jaxphoton.requests.session import Frontend
+from jaxphoton.requests.tokens import Skill
 from jaxphoton.weights import hub
 from jaxphoton.weights.load import load_model
 

@@ -1,6 +1,6 @@
 """The models as pure functions over a pytree of parameters, for JAX users: jit them, differentiate them, shard them.
 
-The README walks through them. `params` is a `jaxphoton.model.params.Params`, `config` a `ModelConfig`, static.
+The README walks through them. `params` is a `Params` of `jaxphoton.models.moondream`, `config` a `ModelConfig`, static.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.config import ModelConfig
-from jaxphoton.model import inputs, region, text, vision
-from jaxphoton.model.cache import DenseCache, dense_attend
-from jaxphoton.model.params import Params
-from jaxphoton.prompt.templates import Prompt
+from jaxphoton.layers.cache import DenseCache, dense_attend
+from jaxphoton.models.moondream import inputs, region, vision
+from jaxphoton.models.moondream import network as text
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.moondream.prompts import Prompt
 
 
 def encode_image(
@@ -32,7 +33,7 @@ def encode_image(
 def prompt_inputs(config: ModelConfig, prompt: Prompt, has_image: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the positions of BOS, the image and the prompt are fed with.
 
-    Returns ids int32 [T], kinds int32 [T] (`jaxphoton.model.inputs`) and values float32 [T, 2].
+    Returns ids int32 [T], kinds int32 [T] (`jaxphoton.models.moondream.inputs`) and values float32 [T, 2].
     """
     patches = config.vision.image_tokens if has_image else 0
     ids = np.array([config.tokenizer.bos_id] + [0] * patches + list(prompt.ids), np.int32)

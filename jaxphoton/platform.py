@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxphoton.config import EngineConfig, ModelConfig
+from jaxphoton.config import EngineConfig
 from jaxphoton.messages import quoted
+from jaxphoton.models.moondream.config import ModelConfig
 
 SWITCH_INTERVAL_S = 5e-4
 

@@ -22,8 +22,8 @@ from jaxphoton.batch.runner import Runner
 from jaxphoton.batch.sources import open_source
 from jaxphoton.batch.tasks import Plan, Task
 from jaxphoton.image.prepare import prepare
-from jaxphoton.jobs import Ask, Job
 from jaxphoton.measure.throughput import synthetic_images
+from jaxphoton.requests.ask import Ask, Job
 
 SETTINGS = {"temperature": 0.0, "max_tokens": 40}
 ASK = Ask("caption", {}, SETTINGS)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxphoton import Moondream
-from jaxphoton.model.params import abstract
+from jaxphoton.models.moondream.params import abstract
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "shapes" / "scene_05.png"
 PERSON = {

@@ -13,11 +13,11 @@ from PIL import Image
 
 import jaxphoton
 from jaxphoton import ImageError, Moondream
-from jaxphoton.jobs import Ask, Job
-from jaxphoton.oracle import Oracle, OracleRequest
-from jaxphoton.prompt import templates
-from jaxphoton.skills import registry
-from jaxphoton.skills.settings import Settings
+from jaxphoton.models.moondream import grammars as registry
+from jaxphoton.models.moondream import prompts as templates
+from jaxphoton.oracle.oracle import Oracle, OracleRequest
+from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.settings import Settings
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "shapes"
 PICTURES = sorted(p for p in EXAMPLES.iterdir() if p.suffix in (".png", ".jpg", ".jpeg"))

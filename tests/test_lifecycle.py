@@ -27,8 +27,9 @@ from jaxphoton import (
 )
 from jaxphoton.engine import device, programs
 from jaxphoton.engine.engine import Engine
-from jaxphoton.frontend import Frontend
 from jaxphoton.image.errors import ImageError
+from jaxphoton.requests.dispatcher import Desk
+from jaxphoton.requests.session import Frontend
 from tests.engine.gate import Gate
 from tests.engine.tiny import with_engine
 
@@ -299,10 +300,10 @@ def test_an_interrupt_gives_up_what_it_interrupts(own, gate, monkeypatch, call):
 
     with monkeypatch.context() as patched:
         if call == "list":  # with one picture in the engine, when the other is ready
-            patched.setattr("jaxphoton.jobs.Desk._has_room", lambda desk, work: not desk._in_engine or interrupt())
+            patched.setattr(Desk, "_has_room", lambda desk, work: not desk._in_engine or interrupt())
         else:
             patched.setattr(Future, "result", interrupt)
-            patched.setattr("jaxphoton.results.TokenStream.__iter__", lambda stream: iter(interrupt, None))
+            patched.setattr("jaxphoton.requests.streams.TokenStream.__iter__", lambda stream: iter(interrupt, None))
         with pytest.raises(KeyboardInterrupt) as kept:  # with all frames
             CALLS[call](own)
     gate.open()

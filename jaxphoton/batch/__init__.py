@@ -38,7 +38,7 @@ Runs (`jaxphoton.batch.runner`, `tasks`, `local`)
     plan = Plan((Task("caption"), Task("detect", "person")), {"temperature": 0.0})
     Runner(LocalAnswerer(model), plan, sink, stopped=lambda: False).run(Selection().items(source, journal.__contains__))
   `sink(number, record)` takes each record, for instance to `journal.write`. An `Answerer` is whatever turns
-  `jaxphoton.jobs.Job`s into `Answer`s in any order, reading them as it needs them: memory stays the same however many
+  `jaxphoton.Job`s into `Answer`s in any order, reading them as it needs them: memory stays the same however many
   there are. An image that cannot be read or answered is a record; what every image would fail of ends the run.
   `LocalAnswerer` has a model in this process; `jaxphoton.batch.replicas.Replicas` has several engine processes, one a
   GPU: `replica` is what such a process runs, `process`, `lane` and `board` start and feed them, `wire` is what is said

@@ -12,7 +12,8 @@ from itertools import count
 from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.wire import pack_job
 from jaxphoton.image.errors import ImageError
-from jaxphoton.jobs import Answer, Job
+from jaxphoton.requests.answer import Answer
+from jaxphoton.requests.ask import Job
 
 
 class ReplicaError(BatchError):

@@ -14,13 +14,13 @@ from PIL import Image
 
 from jaxphoton.batch.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item
-from jaxphoton.config import VisionConfig
 from jaxphoton.files import open_regular
 from jaxphoton.image import png
 from jaxphoton.image.crops import select_tiling
 from jaxphoton.image.errors import ImageError, diagnose
 from jaxphoton.image.formats import identify, open_image
 from jaxphoton.image.pillow import orientation_of
+from jaxphoton.models.moondream.config import VisionConfig
 
 _HEAD_BYTES = 300
 

@@ -6,8 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from jaxphoton.config import EngineConfig, TextConfig
+from jaxphoton.config import EngineConfig
 from jaxphoton.engine.memory import whole_pages
+from jaxphoton.models.moondream.config import TextConfig
 
 
 @dataclass(frozen=True, slots=True)

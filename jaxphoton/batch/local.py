@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from jaxphoton.jobs import Answer, Job
+from jaxphoton.requests.answer import Answer
+from jaxphoton.requests.ask import Job
 
 if TYPE_CHECKING:  # which imports jax
     from jaxphoton.api import Moondream

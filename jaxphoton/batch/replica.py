@@ -22,7 +22,8 @@ from jaxphoton.batch.engine_options import EngineOptions
 from jaxphoton.batch.local import LocalAnswerer
 from jaxphoton.batch.wire import Message, error_fields, pack, pack_answer, read_job, send
 from jaxphoton.image.worker import die_with_parent, read_frame, take_streams
-from jaxphoton.jobs import Answer, Job
+from jaxphoton.requests.answer import Answer
+from jaxphoton.requests.ask import Job
 
 # One line, so that whatever a site's start-up files print before it can be told apart.
 GREETING = b"jaxphoton replica\n"
@@ -134,7 +135,7 @@ class _HealthyAnswerer(LocalAnswerer):
     """Ends with what only a new process can mend."""
 
     def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
-        from jaxphoton.engine.errors import EngineError
+        from jaxphoton.requests.errors import EngineError
 
         for answer in super().answer(jobs):
             if isinstance(answer.error, EngineError):

@@ -26,8 +26,10 @@ from jaxphoton.batch.engine_options import EngineOptions
 from jaxphoton.batch.lane import Lane
 from jaxphoton.batch.process import Log
 from jaxphoton.image.process import worker_environment
-from jaxphoton.jobs import Answer, Desk, Job
 from jaxphoton.messages import to_stderr
+from jaxphoton.requests.answer import Answer
+from jaxphoton.requests.ask import Job
+from jaxphoton.requests.dispatcher import Desk
 
 CLOSE_S = 10.0
 SILENCE_S = 60.0

@@ -17,7 +17,8 @@ from jaxphoton.batch.sources.item import Item
 from jaxphoton.batch.tasks import Plan
 from jaxphoton.batch.variables import original_caption
 from jaxphoton.image.errors import ImageError
-from jaxphoton.jobs import Answer, Ask, Job
+from jaxphoton.requests.answer import Answer
+from jaxphoton.requests.ask import Ask, Job
 
 
 class Answerer(Protocol):

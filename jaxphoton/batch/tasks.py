@@ -11,10 +11,10 @@ from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.kinds import ASKED, FIELDS, KINDS, LENGTHS, Kind, description
 from jaxphoton.batch.sources.item import Item
 from jaxphoton.batch.variables import OWN, fill, is_variable, is_word, variables
-from jaxphoton.config import TokenizerConfig
-from jaxphoton.jobs import Ask
 from jaxphoton.messages import listed, short
-from jaxphoton.prompt import templates
+from jaxphoton.models.moondream import prompts as templates
+from jaxphoton.models.moondream.config import TokenizerConfig
+from jaxphoton.requests.ask import Ask
 
 _OBJECT_PROMPTS = {
     "detect": templates.detect_prompt,

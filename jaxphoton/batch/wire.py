@@ -12,8 +12,8 @@ from typing import Any
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
 from jaxphoton.image.worker import Readable, Writable, read_frame
-from jaxphoton.jobs import Answer, Ask, Job
-from jaxphoton.results import Result
+from jaxphoton.requests.answer import Answer, Result
+from jaxphoton.requests.ask import Ask, Job
 
 Message = dict[str, Any]
 

@@ -13,7 +13,7 @@ from absl import flags
 from absl.flags import argparse_flags
 
 from jaxphoton.files import open_regular
-from jaxphoton.skills.settings import MAX_SEED, MAX_TEMPERATURE
+from jaxphoton.requests.settings import MAX_SEED, MAX_TEMPERATURE
 
 OK, FATAL, SOME_FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 

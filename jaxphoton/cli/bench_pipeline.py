@@ -85,7 +85,7 @@ def _measure(args: argparse.Namespace, pinning: Any) -> tuple[dict[str, Any], li
     from jaxphoton.measure.pipeline_bench import PipelineBench
     from jaxphoton.measure.pipeline_report import measure_stream
     from jaxphoton.measure.timing import copy_bandwidth
-    from jaxphoton.model.params import count
+    from jaxphoton.models.moondream.params import count
 
     model = load_model(args)
     config, params = model.config, model.params

@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
 def _convert(src: str, dst: str, dtype: str, float8_experts: bool, revision: str | None) -> str:
     import jax
 
-    from jaxphoton.config import load_config, settings_file
-    from jaxphoton.model.params import count
+    from jaxphoton.models.moondream.params import count
+    from jaxphoton.models.moondream.reading import load_config, settings_file
     from jaxphoton.prompt.tokenizer import load_tokenizer
     from jaxphoton.weights import hub, load, orbax
 

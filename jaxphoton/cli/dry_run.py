@@ -10,7 +10,7 @@ from jaxphoton.cli.base import OK
 if TYPE_CHECKING:
     from jaxphoton.batch.sources import Selection, Source
     from jaxphoton.batch.tasks import Plan
-    from jaxphoton.config import ModelConfig
+    from jaxphoton.models.moondream.config import ModelConfig
 
 _PROBED = 10_000  # headers read; the rest is taken to be alike
 _TOKENS = 768  # the most of a text, where --max-tokens does not say

@@ -10,7 +10,7 @@ from jaxphoton.cli.base import CommandError
 from jaxphoton.messages import quoted
 
 if TYPE_CHECKING:
-    from jaxphoton.config import ModelConfig
+    from jaxphoton.models.moondream.config import ModelConfig
 
 
 def find_images(paths: list[str]) -> dict[str, Path]:

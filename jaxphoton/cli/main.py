@@ -12,7 +12,7 @@ from importlib import import_module
 from jaxphoton import __version__
 from jaxphoton.batch.compiling import compiling_shown
 from jaxphoton.cli.base import BROKEN_PIPE, FATAL, INTERRUPTED, CommandError, CommandParser
-from jaxphoton.engine.errors import EngineError, fault_of
+from jaxphoton.requests.errors import EngineError, fault_of
 
 COMMANDS = (
     "caption",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxphoton.config import EngineConfig, ModelConfig
+from jaxphoton.config import EngineConfig
 from jaxphoton.engine.scheduler import Limits
+from jaxphoton.models.moondream.config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,16 @@ from collections.abc import Sequence as Many
 
 import numpy as np
 
-from jaxphoton.engine.errors import RequestFault
+from jaxphoton.constraints.automaton import TokenAutomaton
 from jaxphoton.engine.layout import Output, Prefill, Row, float_bits, uint_bits
 from jaxphoton.engine.sequence import Sequence
-from jaxphoton.skills.automaton import TokenAutomaton
-from jaxphoton.skills.base import Token
+from jaxphoton.requests.errors import RequestFault
+from jaxphoton.requests.tokens import Token
 
 Masks = Mapping[Sequence, np.ndarray]  # uint32 [mask_words] of the sequences that the host restricts
 NO_MASKS: Masks = {}
 
-TOKEN, IMAGE, COORDINATE, SIZE = range(4)  # kinds of input, as in jaxphoton.model.inputs
+TOKEN, IMAGE, COORDINATE, SIZE = range(4)  # kinds of input, as in jaxphoton.models.moondream.inputs
 
 
 class ControlPacker:

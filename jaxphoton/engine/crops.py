@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxphoton.config import ModelConfig
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.pooling import pooling_matrices
+from jaxphoton.models.moondream.config import ModelConfig
 
 
 def pack_crops(pictures: list[Crops], crops: int, config: ModelConfig) -> tuple[np.ndarray, ...]:

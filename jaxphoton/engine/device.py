@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.config import EngineConfig, ModelConfig
+from jaxphoton.config import EngineConfig
+from jaxphoton.constraints.automaton import TokenAutomaton
 from jaxphoton.engine import programs
 from jaxphoton.engine.buckets import make_buckets
 from jaxphoton.engine.control import ControlPacker, Masks
 from jaxphoton.engine.crops import add_crops, empty_crops
-from jaxphoton.engine.errors import RequestFault
 from jaxphoton.engine.layout import Prefill, Row, table_width
 from jaxphoton.engine.memory import MemoryPlan, size_pool
 from jaxphoton.engine.programs import Family
@@ -28,10 +28,11 @@ from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
 from jaxphoton.engine.scratch import Key, compiled, estimate, program_keys
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.engine.state import FLOAT8, Kernels, PagedCache, RowState
-from jaxphoton.model import vision
-from jaxphoton.model.attention import Attention, attend, cudnn_attend
-from jaxphoton.model.params import Params
-from jaxphoton.skills.automaton import TokenAutomaton
+from jaxphoton.layers.attention import Attention, attend, cudnn_attend
+from jaxphoton.models.moondream import vision
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.params import Params
+from jaxphoton.requests.errors import RequestFault
 from kernels_pallas.dispatch import Target
 
 _log = logging.getLogger(__name__)

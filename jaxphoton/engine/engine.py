@@ -16,19 +16,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from jaxphoton.config import EngineConfig
+from jaxphoton.constraints.grammar import FinishReason
 from jaxphoton.engine.buckets import limits_of
 from jaxphoton.engine.control import TokenReader
 from jaxphoton.engine.device import Device, Programs
-from jaxphoton.engine.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull, forget_frames
 from jaxphoton.engine.metrics import EngineMetrics, LaunchMetrics, Outcomes, RequestMetrics, Totals
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.pipeline import DeviceError, Pipeline
 from jaxphoton.engine.request import Request
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.engine.sequence import Sequence
-from jaxphoton.model.region import coordinate_values, size_values
-from jaxphoton.skills.base import Generation, Token
-from jaxphoton.skills.grammar import FinishReason
+from jaxphoton.models.moondream.region import coordinate_values, size_values
+from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull, forget_frames
+from jaxphoton.requests.tokens import Generation, Token
 
 _log = logging.getLogger(__name__)
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jaxphoton.config import EngineConfig, TextConfig
+from jaxphoton.config import EngineConfig
 from jaxphoton.engine.layout import table_width
 from jaxphoton.engine.scratch import STEPS, Key
+from jaxphoton.models.moondream.config import TextConfig
 
 
 class DeviceMemoryError(ValueError):

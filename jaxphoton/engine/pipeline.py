@@ -17,12 +17,12 @@ import numpy as np
 
 from jaxphoton.engine import layout
 from jaxphoton.engine.control import Masks, TokenReader, checked_mask
-from jaxphoton.engine.errors import RequestFault, forget_frames
 from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.engine.scheduler import Drain, PrefillPlan, Scheduler, StepPlan
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.engine.slots import DecodeSlot, SlotRing
-from jaxphoton.skills.base import Token
+from jaxphoton.requests.errors import RequestFault, forget_frames
+from jaxphoton.requests.tokens import Token
 
 
 class LaunchDevice(Protocol):

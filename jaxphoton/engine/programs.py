@@ -21,14 +21,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxphoton.config import ModelConfig
+from jaxphoton.constraints.automaton import DONE, TokenAutomaton
 from jaxphoton.engine import layout
 from jaxphoton.engine.layout import Output, Prefill, Row
 from jaxphoton.engine.state import Kernels, PagedCache, RowState, paged_attend
-from jaxphoton.model import inputs, moe, region, text
-from jaxphoton.model.params import Params
-from jaxphoton.model.text import Attend
-from jaxphoton.skills.automaton import DONE, TokenAutomaton
+from jaxphoton.layers import moe
+from jaxphoton.models.moondream import inputs, region
+from jaxphoton.models.moondream import network as text
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.network import Attend
+from jaxphoton.models.moondream.params import Params
 from kernels_pallas.masked_sample import masked_sample
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import count
 
+from jaxphoton.constraints.protocol import MakeConstraint
 from jaxphoton.image.crops import Crops
-from jaxphoton.prompt.templates import Prompt
-from jaxphoton.skills.constraint import MakeConstraint
-from jaxphoton.skills.settings import Settings
+from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.requests.settings import Settings
 
 _numbers = count()
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxphoton.config import EngineConfig, ModelConfig, TextConfig
+from jaxphoton.config import EngineConfig
 from jaxphoton.engine.buckets import Buckets
 from jaxphoton.engine.layout import table_width
+from jaxphoton.models.moondream.config import ModelConfig, TextConfig
 
 Key = tuple[Any, ...]  # of a program: its name and the numbers of its bucket
 
 STEPS = ("step", "forward", "sample")
 FLOAT32 = 4
-EXPERT_TOKENS = 256  # tokens that go through all experts at once (`jaxphoton.model.moe`)
+EXPERT_TOKENS = 256  # tokens that go through all experts at once (`jaxphoton.layers.moe`)
 SAMPLE_COPIES = 8  # of the logits: sorted values and indices, probabilities, running sums, as XLA's CPU analysis has it
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from jaxphoton.constraints.grammar import FinishReason
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.engine.prefix_cache import PrefixKey
 from jaxphoton.engine.request import Request
-from jaxphoton.skills.base import Generation, Token
-from jaxphoton.skills.grammar import FinishReason
+from jaxphoton.requests.tokens import Generation, Token
 
 
 class Sequence:

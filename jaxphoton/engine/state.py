@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
-from jaxphoton.config import TextConfig
-from jaxphoton.model.text import Attend
+from jaxphoton.models.moondream.config import TextConfig
+from jaxphoton.models.moondream.network import Attend
 from kernels_pallas.dispatch import Target
 from kernels_pallas.paged_attention import paged_attention
 from kernels_pallas.prefix_attention import prefix_attention
@@ -63,7 +63,7 @@ class RowState:
 
     Attributes:
       token: int32 [R + 1], the last sampled id.
-      kind: int32 [R + 1], how it is fed (`jaxphoton.model.inputs`).
+      kind: int32 [R + 1], how it is fed (`jaxphoton.models.moondream.inputs`).
       value: float32 [R + 1, 2], its coordinate or size.
       state: int32 [R + 1], of the automaton; DONE once the row has ended for whatever reason.
       objects: int32 [R + 1], completed so far.

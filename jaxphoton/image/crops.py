@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from jaxphoton.config import VisionConfig
+from jaxphoton.models.moondream.config import VisionConfig
 
 # A picture one pixel wide and millions high is not widened before it is made lower: pixels, of 4 bytes each.
 _MAX_BETWEEN = 1 << 27

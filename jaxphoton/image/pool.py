@@ -16,11 +16,11 @@ import weakref
 from concurrent.futures import Future
 from typing import Any
 
-from jaxphoton.config import VisionConfig
 from jaxphoton.image.decode import check_rules
 from jaxphoton.image.lane import Lane, Task, TaskQueue, closed_error
 from jaxphoton.image.prepare import MAX_PIXELS, Prepared, prepare
 from jaxphoton.image.process import worker_environment
+from jaxphoton.models.moondream.config import VisionConfig
 
 CLOSE_S = 5.0
 TIMEOUT_S = 60.0

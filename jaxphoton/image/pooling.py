@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from jaxphoton.config import VisionConfig
+from jaxphoton.models.moondream.config import VisionConfig
 
 
 @lru_cache(maxsize=256)

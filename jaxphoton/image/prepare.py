@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxphoton.config import VisionConfig
 from jaxphoton.image.crops import Crops, cut_crops, needed_size
 from jaxphoton.image.decode import MAX_PIXELS, decode
+from jaxphoton.models.moondream.config import VisionConfig
 
 __all__ = ["MAX_PIXELS", "Prepared", "prepare"]
 

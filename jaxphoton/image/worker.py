@@ -137,9 +137,9 @@ def _answerer(settings: Message):
     # Late: these imports may print, and take_streams comes first.
     from PIL import Image
 
-    from jaxphoton.config import VisionConfig
     from jaxphoton.image.errors import ImageError
     from jaxphoton.image.prepare import prepare
+    from jaxphoton.models.moondream.config import VisionConfig
 
     Image.init()  # loads Pillow's formats before the first picture waits for them
     config = VisionConfig(**settings["vision"])

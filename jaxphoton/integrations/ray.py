@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from jaxphoton.jobs import Answer, Ask, Job
+from jaxphoton.requests.answer import Answer
+from jaxphoton.requests.ask import Ask, Job
 
 if TYPE_CHECKING:
     from jaxphoton.config import EngineConfig
@@ -168,7 +169,7 @@ class Captioner:
         return Ask(self._task, arguments, self._settings)
 
     def _row(self, answer: Answer) -> dict[str, Any]:
-        from jaxphoton.engine.errors import EngineError
+        from jaxphoton.requests.errors import EngineError
 
         if isinstance(answer.error, EngineError):
             raise answer.error

@@ -12,14 +12,24 @@ from pathlib import Path
 import jax
 
 from jaxphoton import platform
-from jaxphoton.config import EngineConfig, ModelConfig, config_to_dict
+from jaxphoton.config import EngineConfig
+from jaxphoton.constraints import automaton
 from jaxphoton.engine.device import Programs
 from jaxphoton.engine.scratch import Key, compiled, program_keys
-from jaxphoton.model.params import abstract
-from jaxphoton.skills import automaton, registry
+from jaxphoton.models.moondream import grammars as registry
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.params import abstract
+from jaxphoton.models.moondream.reading import config_to_dict
 
 # What the programs are made from.
-SOURCES = ("jaxphoton/config", "jaxphoton/engine", "jaxphoton/model", "jaxphoton/skills", "kernels_pallas")
+SOURCES = (
+    "jaxphoton/config",
+    "jaxphoton/constraints",
+    "jaxphoton/engine",
+    "jaxphoton/layers",
+    "jaxphoton/models",
+    "kernels_pallas",
+)
 
 
 def compiled_scratch(config: ModelConfig, dtype: str, engine: EngineConfig) -> dict[Key, int]:

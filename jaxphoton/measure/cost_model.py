@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxphoton.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
 from jaxphoton.engine.memory import kv_position_bytes
+from jaxphoton.models.moondream.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 

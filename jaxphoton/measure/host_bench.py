@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.config import ModelConfig, named_config
+from jaxphoton.constraints import automaton
 from jaxphoton.engine.control import ControlPacker, TokenReader
 from jaxphoton.engine.layout import Output, table_width
 from jaxphoton.engine.pages import PageAllocator
@@ -27,11 +27,13 @@ from jaxphoton.engine.request import Request
 from jaxphoton.engine.scheduler import Limits, PrefillPlan, Scheduler, StepPlan
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.engine.state import PagedCache, RowState
-from jaxphoton.model.params import abstract
-from jaxphoton.model.region import coordinate_values, size_values
-from jaxphoton.prompt.templates import Prompt
-from jaxphoton.skills import automaton, registry
-from jaxphoton.skills.settings import Settings
+from jaxphoton.models.moondream import grammars as registry
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.params import abstract
+from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.models.moondream.region import coordinate_values, size_values
+from jaxphoton.requests.settings import Settings
 
 PAGE_SIZE = 16
 PROMPT_IDS = 30

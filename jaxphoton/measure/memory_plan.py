@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from jaxphoton.config import EngineConfig, ModelConfig
+from jaxphoton.config import EngineConfig
 from jaxphoton.engine.buckets import make_buckets
 from jaxphoton.engine.memory import (
     DeviceMemoryError,
@@ -20,6 +20,7 @@ from jaxphoton.engine.memory import (
 from jaxphoton.engine.scratch import Key, estimate, program_keys
 from jaxphoton.measure.chips import CHIPS, Chip
 from jaxphoton.measure.cost_model import item_bytes, weight_bytes
+from jaxphoton.models.moondream.config import ModelConfig
 
 ESTIMATED = "estimated"
 MOST_ROWS = 4096

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jaxphoton.config import ModelConfig, load_config, named_config, settings_file
 from jaxphoton.messages import quoted
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.reading import load_config, named_config, settings_file
 from jaxphoton.weights import hub
 
 FAMILIES = ("moondream2", "moondream-0.5b", "moondream3")

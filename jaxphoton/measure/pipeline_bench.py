@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxphoton.config import EngineConfig, ModelConfig
+from jaxphoton.config import EngineConfig
+from jaxphoton.constraints import automaton
+from jaxphoton.constraints.grammar import Grammar, State
 from jaxphoton.engine.buckets import limits_of
 from jaxphoton.engine.control import TokenReader
 from jaxphoton.engine.device import Device, Programs
@@ -26,12 +28,11 @@ from jaxphoton.engine.scheduler import Scheduler, StepPlan
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.measure import timing
 from jaxphoton.measure.callback import CallbackDevice
-from jaxphoton.model.params import Params
-from jaxphoton.model.region import coordinate_values, size_values
-from jaxphoton.prompt.templates import Prompt
-from jaxphoton.skills import automaton
-from jaxphoton.skills.grammar import Grammar, State
-from jaxphoton.skills.settings import Settings
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.models.moondream.region import coordinate_values, size_values
+from jaxphoton.requests.settings import Settings
 
 FILLER = 20  # the id that every step generates
 

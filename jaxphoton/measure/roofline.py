@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jaxphoton.config import ModelConfig
 from jaxphoton.measure.chips import Benchmark, Chip
 from jaxphoton.measure.cost_model import Cost, encode_cost, prefill_cost, prefix_cost, step_cost
+from jaxphoton.models.moondream.config import ModelConfig
 
 CROPS = (2, 5, 10, 13)
 PROMPT = 32  # positions of a question behind an image

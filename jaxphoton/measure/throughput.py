@@ -17,9 +17,9 @@ from PIL import Image
 
 from jaxphoton.aio import AsyncMoondream
 from jaxphoton.api import Moondream
-from jaxphoton.engine.errors import QueueFull
 from jaxphoton.engine.metrics import LaunchMetrics
-from jaxphoton.results import Result
+from jaxphoton.requests.answer import Result
+from jaxphoton.requests.errors import QueueFull
 
 SAMPLE_S = 0.02  # between two looks at the queue
 COMPILED = "/jax/core/compile/backend_compile_duration"

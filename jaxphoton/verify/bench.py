@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxphoton.config import ModelConfig
+from jaxphoton.constraints.grammar import Grammar, State
 from jaxphoton.functional import prefill, prompt_inputs
-from jaxphoton.model import text
-from jaxphoton.model.moe import Route
-from jaxphoton.model.params import Params
-from jaxphoton.oracle import Oracle, OracleRequest
-from jaxphoton.prompt.templates import Prompt
-from jaxphoton.skills import registry
-from jaxphoton.skills.base import Generation, Token
-from jaxphoton.skills.grammar import Grammar, State
-from jaxphoton.skills.settings import Settings
+from jaxphoton.layers.moe import Route
+from jaxphoton.models.moondream import grammars as registry
+from jaxphoton.models.moondream import network as text
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.oracle.oracle import Oracle, OracleRequest
+from jaxphoton.requests.settings import Settings
+from jaxphoton.requests.tokens import Generation, Token
 from jaxphoton.verify.golden import Case, GoldenModel
 from jaxphoton.weights.load import load_model
 

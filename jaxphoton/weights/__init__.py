@@ -1,4 +1,4 @@
-"""Weights: from published checkpoints to the parameter tree of `jaxphoton.model.params`, and back to disk.
+"""Weights: from published checkpoints to the parameter tree of `jaxphoton.models.moondream.params`, and back to disk.
 
 `mapped` is a memory-mapped file of tensors, `safetensors` and `torch_file` are its two formats, and `checkpoint` finds
 the files of a model. `names` brings the naming schemes to one, `mapping` says as data which tensor goes where, `load`

@@ -7,9 +7,10 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from jaxphoton.config import ModelConfig, load_config, settings_file
 from jaxphoton.files import MAX_TOKENIZER_BYTES, FileError, read_json
 from jaxphoton.messages import escaped, first_line, quoted, short
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.reading import load_config, settings_file
 from jaxphoton.weights.checkpoint import WeightsError, open_checkpoint
 
 SHAPES = "shapes"  # the small model that comes with the package

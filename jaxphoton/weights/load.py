@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxphoton.config import ModelConfig, load_config, settings_file
 from jaxphoton.messages import escaped, listed, quoted, short
-from jaxphoton.model.params import Params
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.moondream.reading import load_config, settings_file
 from jaxphoton.weights.checkpoint import Checkpoint, WeightsError, open_checkpoint
 from jaxphoton.weights.float8 import dequantise, require_float8
 from jaxphoton.weights.mapped import TensorEntry

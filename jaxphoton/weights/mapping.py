@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxphoton.config import ModelConfig, MoeConfig, RegionConfig, TextConfig, VisionConfig
-from jaxphoton.model.params import Params, abstract
+from jaxphoton.models.moondream.config import ModelConfig, MoeConfig, RegionConfig, TextConfig, VisionConfig
+from jaxphoton.models.moondream.params import Params, abstract
 
 Index = tuple[int | slice, ...]
 Placing = jax.Device | jax.sharding.Sharding | None  # where leaves go; None is the default device

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxphoton.config import ModelConfig, config_to_dict
-from jaxphoton.config.reading import MAX_BYTES
 from jaxphoton.files import FileError, read_json
 from jaxphoton.messages import escaped, first_line, listed, short
-from jaxphoton.model.params import Params
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.moondream.reading import MAX_BYTES, config_to_dict
 from jaxphoton.weights.checksums import checksums, verify
 from jaxphoton.weights.float8 import EXPERT_SCALES, dequantise, require_float8
 from jaxphoton.weights.mapped import WeightsError

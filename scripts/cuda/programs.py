@@ -11,14 +11,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxphoton.config import named_config
+from jaxphoton.constraints import automaton
 from jaxphoton.engine import programs
 from jaxphoton.engine.layout import Prefill, Row, table_width
 from jaxphoton.engine.programs import Family
 from jaxphoton.engine.state import Kernels, PagedCache, RowState
-from jaxphoton.model import vision
-from jaxphoton.model.params import abstract
-from jaxphoton.skills import automaton, registry
+from jaxphoton.models.moondream import grammars as registry
+from jaxphoton.models.moondream import vision
+from jaxphoton.models.moondream.params import abstract
+from jaxphoton.models.moondream.reading import named_config
 from scripts.cuda.chips import Chip
 
 PAGE, ROWS = 16, 32  # the engine's defaults; the pool holds ROWS whole contexts

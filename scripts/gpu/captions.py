@@ -11,9 +11,9 @@ from typing import Any
 from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.engine.request import ImageInput, Request
+from jaxphoton.models.moondream.prompts import Prompt
 from jaxphoton.platform import calm_interpreter
-from jaxphoton.prompt.templates import Prompt
-from jaxphoton.skills.settings import Settings
+from jaxphoton.requests.settings import Settings
 from scripts.gpu.encode import pictures
 from scripts.gpu.load import Load, row_counts
 

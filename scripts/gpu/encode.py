@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxphoton.config import ModelConfig
 from jaxphoton.engine.crops import pack_crops
 from jaxphoton.engine.layout import Prefill, Row
 from jaxphoton.image.crops import Crops
+from jaxphoton.layers.attention import attend
 from jaxphoton.measure.cost_model import Cost, encode_cost, prefill_cost, prefix_cost
 from jaxphoton.measure.timing import device_seconds
-from jaxphoton.model import vision
-from jaxphoton.model.attention import attend
+from jaxphoton.models.moondream import vision
+from jaxphoton.models.moondream.config import ModelConfig
 from scripts.gpu.load import Load, Stepper, row_counts
 from scripts.gpu.timing import matmul_rate, random_array
 

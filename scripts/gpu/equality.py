@@ -37,7 +37,7 @@ def equality(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     The requests and the judge are those of the test suite.
     """
     from jaxphoton.engine.device import Programs
-    from jaxphoton.oracle import Oracle
+    from jaxphoton.oracle.oracle import Oracle
     from tests.engine import tiny
     from tests.engine.judge import Judge
 
@@ -71,7 +71,7 @@ def equality(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _parameters(config: Any) -> Any:
     """Normal numbers: answers differ, and depend on everything that came before."""
-    from jaxphoton.model.params import abstract
+    from jaxphoton.models.moondream.params import abstract
 
     leaves, tree = jax.tree.flatten(abstract(config, "float32"))
     random = np.random.default_rng(0)

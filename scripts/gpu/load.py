@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.config import EngineConfig, ModelConfig, named_config
+from jaxphoton.config import EngineConfig
+from jaxphoton.constraints import automaton
+from jaxphoton.constraints.grammar import Grammar, State
 from jaxphoton.engine import device as device_of
 from jaxphoton.engine.buckets import limits_of
 from jaxphoton.engine.control import TokenReader
@@ -26,15 +28,15 @@ from jaxphoton.engine.request import Request
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.engine.state import PagedCache, RowState
+from jaxphoton.layers.attention import attend
 from jaxphoton.measure.cost_model import step_cost
 from jaxphoton.measure.timing import memory_limit
-from jaxphoton.model.attention import attend
-from jaxphoton.model.params import Params, abstract, count
-from jaxphoton.model.region import coordinate_values, size_values
-from jaxphoton.prompt.templates import Prompt
-from jaxphoton.skills import automaton
-from jaxphoton.skills.grammar import Grammar, State
-from jaxphoton.skills.settings import Settings
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.params import Params, abstract, count
+from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.models.moondream.region import coordinate_values, size_values
+from jaxphoton.requests.settings import Settings
 from scripts.gpu.timing import noise, random_array
 
 CONTEXT = 850  # positions a row: an image, a question, some text

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from jaxphoton.config import VisionConfig
 from jaxphoton.image import crops
+from jaxphoton.models.moondream.config import VisionConfig
 
 CROP, PATCH, MARGIN, MAX_CROPS = 64, 8, 1, 4
 GRID = CROP // PATCH

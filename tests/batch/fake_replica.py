@@ -14,8 +14,8 @@ from jaxphoton.batch import replica
 from jaxphoton.batch.wire import Message
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
-from jaxphoton.jobs import Answer, Job
-from jaxphoton.results import Result
+from jaxphoton.requests.answer import Answer, Result
+from jaxphoton.requests.ask import Job
 
 METRICS = RequestMetrics(1.5, 0.1, 0.2, 0.3, 0.4, 0.9, 7, 3, 2, 0)
 ERRORS = {

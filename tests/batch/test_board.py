@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from jaxphoton.batch.board import Board, Hand, ReplicaError
 from jaxphoton.image.errors import ImageError
-from jaxphoton.jobs import Answer, Ask, Job
+from jaxphoton.requests.answer import Answer
+from jaxphoton.requests.ask import Ask, Job
 from tests.image.pools import S, until
 
 

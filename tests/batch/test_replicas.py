@@ -17,7 +17,7 @@ from jaxphoton.batch import lane
 from jaxphoton.batch.board import ReplicaError
 from jaxphoton.batch.replicas import Replicas
 from jaxphoton.image.errors import ImageError
-from jaxphoton.jobs import Ask, Job
+from jaxphoton.requests.ask import Ask, Job
 from tests.batch import fake_replica
 from tests.image.pools import S, needs_proc, running, traces, until
 
@@ -224,7 +224,7 @@ def test_processes_do_not_outlive_a_killed_parent():
     text = f"""
 import time
 from jaxphoton.batch.replicas import Replicas
-from jaxphoton.jobs import Ask, Job
+from jaxphoton.requests.ask import Ask, Job
 replicas = Replicas((None, None), {{"path_or_id": "well"}}, command={COMMAND!r})
 while len(replicas.pids) < 2: time.sleep(0.01)
 print(*replicas.pids, flush=True)

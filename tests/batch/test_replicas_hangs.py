@@ -136,7 +136,7 @@ def parent(count: int) -> list[str]:
     text = f"""
 import sys, time
 from jaxphoton.batch.replicas import Replicas
-from jaxphoton.jobs import Ask, Job
+from jaxphoton.requests.ask import Ask, Job
 replicas = Replicas((None,) * {count}, {{"path_or_id": "well"}}, silence={SILENCE}, command={COMMAND!r})
 while len(replicas.pids) < {count}: time.sleep(0.01)
 print(*replicas.pids, flush=True)

@@ -12,7 +12,7 @@ from jaxphoton import Moondream
 from jaxphoton.batch.engine_options import EngineOptions
 from jaxphoton.batch.replicas import Replicas
 from jaxphoton.image.errors import ImageError
-from jaxphoton.jobs import Ask, Job
+from jaxphoton.requests.ask import Ask, Job
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "shapes"
 OPTIONS = EngineOptions(deterministic=True)

@@ -18,8 +18,7 @@ from jaxphoton.batch.runner import Runner
 from jaxphoton.batch.sources.item import Item, broken
 from jaxphoton.batch.tasks import Plan, Task, parse_tasks
 from jaxphoton.image.errors import ImageError
-from jaxphoton.jobs import Answer
-from jaxphoton.results import Result
+from jaxphoton.requests.answer import Answer, Result
 from tests.batch.rig import HEADER
 
 PLAN = Plan((Task("caption"),))

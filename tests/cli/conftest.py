@@ -9,10 +9,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from PIL import Image
 
-from jaxphoton.config import EngineConfig, ModelConfig, named_config
+from jaxphoton.config import EngineConfig
 from jaxphoton.image.errors import ImageError
-from jaxphoton.jobs import Answer
-from jaxphoton.results import Result
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.requests.answer import Answer, Result
 from jaxphoton.weights.checkpoint import WeightsError
 
 

@@ -9,9 +9,9 @@ import jax
 import pytest
 
 from jaxphoton.cli.main import main
-from jaxphoton.engine.errors import EngineError, EngineStartError
 from jaxphoton.engine.memory import DeviceMemoryError
 from jaxphoton.platform import NoDeviceError
+from jaxphoton.requests.errors import EngineError, EngineStartError
 from kernels_pallas.dispatch import KernelUnavailable
 
 FAULTS = [

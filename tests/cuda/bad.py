@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxphoton.config import TextConfig
 from jaxphoton.engine.state import PagedCache
+from jaxphoton.models.moondream.config import TextConfig
 from scripts.cuda.chips import Chip
 from scripts.cuda.programs import Program
 

@@ -24,7 +24,7 @@ def fixed_programs():
 
 @pytest.fixture(scope="session")
 def oracle():
-    from jaxphoton.oracle import Oracle
+    from jaxphoton.oracle.oracle import Oracle
     from tests.engine import tiny
 
     return Oracle(tiny.parameters(), tiny.CONFIG)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
 from jaxphoton.engine.sequence import Sequence
-from jaxphoton.skills.base import Token
+from jaxphoton.requests.tokens import Token
 from tests.engine.rig import Rig
 
 

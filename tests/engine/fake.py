@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxphoton.constraints.automaton import DONE, TokenAutomaton, unpack_bits
 from jaxphoton.engine import layout
 from jaxphoton.engine.control import ControlPacker, Masks
 from jaxphoton.engine.layout import Output, Prefill, Row
@@ -20,7 +21,6 @@ from jaxphoton.engine.pages import TRASH_PAGE
 from jaxphoton.engine.request import Request
 from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
 from jaxphoton.engine.sequence import Sequence
-from jaxphoton.skills.automaton import DONE, TokenAutomaton, unpack_bits
 
 BOS = 0
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 import jax
 import numpy as np
 
-from jaxphoton import oracle_sampling as sampling
+from jaxphoton.constraints.grammar import FinishReason, Grammar, Walk
 from jaxphoton.engine.request import Request
-from jaxphoton.oracle import Oracle, OracleRequest, Readout, allowed_ids
-from jaxphoton.skills.base import Generation, Token
-from jaxphoton.skills.grammar import FinishReason, Grammar, Walk
-from jaxphoton.skills.settings import Settings
+from jaxphoton.oracle.oracle import Oracle, OracleRequest, Readout, allowed_ids, sampling
+from jaxphoton.requests.settings import Settings
+from jaxphoton.requests.tokens import Generation, Token
 from tests.engine.tiny import GRAMMARS
 
 TOLERANCE = 1e-4

@@ -9,7 +9,8 @@ from itertools import count
 
 import numpy as np
 
-from jaxphoton.config import named_config
+from jaxphoton.constraints import automaton
+from jaxphoton.constraints.grammar import Walk
 from jaxphoton.engine.control import TokenReader
 from jaxphoton.engine.pages import TRASH_PAGE, PageAllocator
 from jaxphoton.engine.pipeline import DeviceError, Launch, Pipeline
@@ -17,10 +18,10 @@ from jaxphoton.engine.request import ImageInput, Request
 from jaxphoton.engine.scheduler import Limits, Scheduler
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.image.crops import Crops
-from jaxphoton.prompt.templates import Prompt
-from jaxphoton.skills import automaton, registry
-from jaxphoton.skills.grammar import Walk
-from jaxphoton.skills.settings import Settings
+from jaxphoton.models.moondream import grammars as registry
+from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.requests.settings import Settings
 from tests.engine.fake import DeviceFault, FakeDevice, Geometry, scripted_bins
 
 TOKENIZER = named_config("moondream2").tokenizer

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxphoton.engine.request import Request
-from jaxphoton.prompt.templates import Prompt
+from jaxphoton.models.moondream.prompts import Prompt
 from tests.engine.tiny import CONFIG, Schedule, request, sequence_of
 
 KINDS = {"text": 0.3, "reasoning": 0.2, "detect": 0.25, "point": 0.25}

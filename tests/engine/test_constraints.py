@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 import pytest
 
+from jaxphoton.constraints.automaton import pack_bits, unpack_bits
 from jaxphoton.engine.device import Device
 from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.request import Request
-from jaxphoton.skills.automaton import pack_bits, unpack_bits
 from tests.engine.judge import Judge
 from tests.engine.schedules import schedule
 from tests.engine.test_faults import PATIENCE, Faults

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from jaxphoton.constraints.grammar import Walk
 from jaxphoton.engine import layout
 from jaxphoton.engine.control import ControlPacker, TokenReader, prefill_inputs, replay
 from jaxphoton.engine.layout import Output, Prefill, Row
 from jaxphoton.engine.request import Request
 from jaxphoton.engine.sequence import Sequence
-from jaxphoton.prompt.templates import Prompt
-from jaxphoton.skills.base import Token
-from jaxphoton.skills.grammar import Walk
-from jaxphoton.skills.settings import Settings
+from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.requests.settings import Settings
+from jaxphoton.requests.tokens import Token
 from tests.engine.rig import GRAMMARS, TABLES, image, request
 
 ROWS, TABLE = 4, 6

@@ -9,9 +9,9 @@ import threading
 import pytest
 
 from jaxphoton.engine.engine import Engine, Submission
-from jaxphoton.engine.errors import DeadlineExceeded
 from jaxphoton.engine.request import Request
-from jaxphoton.skills.base import Generation
+from jaxphoton.requests.errors import DeadlineExceeded
+from jaxphoton.requests.tokens import Generation
 from tests.engine.judge import Judge
 from tests.engine.rig import check_clean
 from tests.engine.tiny import request, with_engine

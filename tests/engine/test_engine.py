@@ -9,8 +9,8 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 import pytest
 
 from jaxphoton.engine.engine import Engine, Submission
-from jaxphoton.engine.errors import EngineError, ModelClosed, QueueFull
-from jaxphoton.skills.base import Generation
+from jaxphoton.requests.errors import EngineError, ModelClosed, QueueFull
+from jaxphoton.requests.tokens import Generation
 from tests.engine.gate import Gate
 from tests.engine.judge import Judge
 from tests.engine.rig import check_clean

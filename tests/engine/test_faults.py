@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from jaxphoton.engine.engine import Engine
-from jaxphoton.engine.errors import EngineError
 from jaxphoton.engine.request import ImageInput
 from jaxphoton.image.crops import Crops
+from jaxphoton.requests.errors import EngineError
 from tests.engine.gate import Gate
 from tests.engine.judge import Judge
 from tests.engine.rig import check_clean

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxphoton.config import EngineConfig, named_config
+from jaxphoton.config import EngineConfig
 from jaxphoton.engine import memory
 from jaxphoton.engine.device import Device, Programs
 from jaxphoton.engine.state import Kernels, PagedCache, paged_attend
+from jaxphoton.models.moondream.reading import named_config
 from tests.engine import tiny
 from tests.engine.schedules import schedule
 from tests.engine.test_kernels import CONFIG

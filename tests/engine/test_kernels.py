@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from jaxphoton.engine.device import Device, Programs
-from jaxphoton.oracle import Oracle
+from jaxphoton.oracle.oracle import Oracle
 from kernels_pallas.dispatch import KernelUnavailable
 from tests.engine import tiny
 from tests.engine.judge import Judge

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.config import ConfigError, EngineConfig, named_config
+from jaxphoton.config import ConfigError, EngineConfig
 from jaxphoton.engine import device
 from jaxphoton.engine.device import Programs
 from jaxphoton.engine.memory import (
@@ -24,6 +24,7 @@ from jaxphoton.engine.memory import (
     whole_pages,
 )
 from jaxphoton.engine.state import PagedCache, RowState
+from jaxphoton.models.moondream.reading import named_config
 from tests.engine.tiny import CONFIG, ENGINE, TABLES, parameters, request, sequence_of
 
 GIB = 2**30

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxphoton.engine.device import Device
-from jaxphoton.skills.base import Generation, Token
-from jaxphoton.skills.settings import Settings
+from jaxphoton.requests.settings import Settings
+from jaxphoton.requests.tokens import Generation, Token
 from tests.engine.judge import Judge, judge_choice
 from tests.engine.schedules import schedule
 from tests.engine.tiny import Loop, Poisoned, Schedule, at_once, request

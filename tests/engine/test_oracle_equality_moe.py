@@ -7,12 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxphoton.config import MoeConfig, named_config
+from jaxphoton.constraints import automaton
 from jaxphoton.engine.device import Device, Programs
-from jaxphoton.model.params import Params
-from jaxphoton.oracle import Oracle
-from jaxphoton.skills import automaton, registry
-from jaxphoton.skills.base import Token
+from jaxphoton.models.moondream import grammars as registry
+from jaxphoton.models.moondream.config import MoeConfig
+from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.oracle.oracle import Oracle
+from jaxphoton.requests.tokens import Token
 from tests.engine import tiny
 from tests.engine.judge import ROUTER_GAP, Judge
 from tests.engine.schedules import schedule

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from jaxphoton.constraints.automaton import pack_bits
 from jaxphoton.engine.request import Request
-from jaxphoton.skills.automaton import pack_bits
 from tests.engine.rig import GRAMMARS, VOCABULARY, Rig, answer, image, request
 
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from jaxphoton.engine.scheduler import Drain, PrefillPlan
 from jaxphoton.engine.sequence import Sequence
-from jaxphoton.skills.base import Token
+from jaxphoton.requests.tokens import Token
 from tests.engine.rig import Rig, check_books, check_clean, image, request
 
 

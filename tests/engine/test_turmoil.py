@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxphoton.engine.engine import Engine
-from jaxphoton.engine.errors import ModelClosed
+from jaxphoton.requests.errors import ModelClosed
 from tests.engine.judge import Judge
 from tests.engine.rig import check_clean
 from tests.engine.test_constraints import restricted

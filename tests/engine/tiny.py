@@ -11,7 +11,8 @@ from functools import cache
 import jax
 import numpy as np
 
-from jaxphoton.config import EngineConfig, ModelConfig, RegionConfig, TextConfig, VisionConfig, named_config
+from jaxphoton.config import EngineConfig
+from jaxphoton.constraints import automaton
 from jaxphoton.engine.buckets import limits_of
 from jaxphoton.engine.control import TokenReader
 from jaxphoton.engine.device import Device, Programs
@@ -21,11 +22,13 @@ from jaxphoton.engine.request import ImageInput, Request
 from jaxphoton.engine.scheduler import Limits, Scheduler
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.image.crops import cut_crops
-from jaxphoton.model.params import Params, abstract
-from jaxphoton.model.region import coordinate_values, size_values
-from jaxphoton.prompt.templates import Prompt
-from jaxphoton.skills import automaton, registry
-from jaxphoton.skills.settings import Settings
+from jaxphoton.models.moondream import grammars as registry
+from jaxphoton.models.moondream.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
+from jaxphoton.models.moondream.params import Params, abstract
+from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.models.moondream.region import coordinate_values, size_values
+from jaxphoton.requests.settings import Settings
 from tests.engine.rig import check_books, check_clean
 
 # An image prefix is 10 positions; with pages of 4, that is 3 pages with a hole of 2.

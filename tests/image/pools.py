@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxphoton.config import VisionConfig
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import Prepared
+from jaxphoton.models.moondream.config import VisionConfig
 from tests.image.files import photo, saved
 
 CONFIG = VisionConfig(crop_size=56, overlap_margin=1)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file
 
-from jaxphoton.config import VisionConfig, load_config
 from jaxphoton.image.crops import Crops, cut_crops, select_tiling
+from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.models.moondream.reading import load_config
 
 REAL = VisionConfig()
 SMALL = VisionConfig(enc_dim=48, enc_n_heads=4, crop_size=98, max_crops=6, overlap_margin=1)

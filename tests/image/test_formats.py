@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, IptcImagePlugin
 
-from jaxphoton.config import named_config
 from jaxphoton.image.decode import decode
 from jaxphoton.image.prepare import prepare
+from jaxphoton.models.moondream.reading import named_config
 from tests.image.files import fault, photo, saved
 
 pillow_heif = pytest.importorskip("pillow_heif", reason="pillow-heif is missing: HEIC is NOT tested")

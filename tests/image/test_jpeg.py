@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxphoton.config import named_config
 from jaxphoton.image.prepare import prepare
+from jaxphoton.models.moondream.reading import named_config
 
 CONFIG = named_config("moondream2").vision
 

@@ -13,10 +13,10 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from jaxphoton.config import VisionConfig
 from jaxphoton.image.decode import ImageError
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import prepare
+from jaxphoton.models.moondream.config import VisionConfig
 from tests.image.files import photo, png16, saved
 from tests.image.pools import CONFIG, PICTURE, PNG, S, needs_proc, same, traces
 

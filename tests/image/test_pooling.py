@@ -11,8 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from jaxphoton.config import VisionConfig, load_config
 from jaxphoton.image.pooling import pooling_matrices, stitch_matrices
+from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.models.moondream.reading import load_config
 
 REAL = VisionConfig()
 TILINGS = [(rows, columns) for rows in range(1, 13) for columns in range(1, 13) if rows * columns <= 12]

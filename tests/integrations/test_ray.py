@@ -21,7 +21,7 @@ from jaxphoton import EngineError, Moondream
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 from jaxphoton.integrations.ray import Captioner  # noqa: E402
-from jaxphoton.jobs import Answer  # noqa: E402
+from jaxphoton.requests.dispatcher import Answer  # noqa: E402
 from tests.integrations.processes import descendants, processes  # noqa: E402
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxphoton import oracle_sampling as plain
-from jaxphoton.skills.settings import MAX_TEMPERATURE
+from jaxphoton.oracle import sampling as plain
+from jaxphoton.requests.settings import MAX_TEMPERATURE
 from kernels_pallas.dispatch import KernelUnavailable
 from kernels_pallas.masked_sample import cases, masked_sample, threefry
 

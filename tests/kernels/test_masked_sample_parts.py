@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.experimental import pallas as pl
 
-from jaxphoton import oracle_sampling as plain
+from jaxphoton.oracle import sampling as plain
 from kernels_pallas import triton_shim
 from kernels_pallas.masked_sample import reference, threefry
 

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxphoton.config import ModelConfig, RegionConfig, TextConfig, VisionConfig, named_config
+from jaxphoton.constraints import automaton
 from jaxphoton.engine.device import Programs
 from jaxphoton.measure import cost_model
-from jaxphoton.model.params import abstract, count
-from jaxphoton.skills import automaton
+from jaxphoton.models.moondream.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
+from jaxphoton.models.moondream.params import abstract, count
+from jaxphoton.models.moondream.reading import named_config
 from tests.engine import tiny
 
 MOONDREAM2 = named_config("moondream2")

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxphoton import platform
-from jaxphoton.config import EngineConfig, named_config
+from jaxphoton.config import EngineConfig
 from jaxphoton.engine.memory import DeviceMemoryError, whole_pages
 from jaxphoton.measure.chips import CHIPS
 from jaxphoton.measure.compiled import compiled_scratch
 from jaxphoton.measure.memory_plan import Planner, client_fraction, engine_of, usable_bytes
 from jaxphoton.measure.models import settings_of
+from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.weights.mapping import abstract_leaves, placed_shape, placements
 from tests.engine import tiny
 

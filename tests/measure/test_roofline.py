@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.config import named_config
 from jaxphoton.measure import roofline
 from jaxphoton.measure.chips import CHIPS, Chip, find_chip, read_benchmark
 from jaxphoton.measure.cost_model import Cost, parameter_count, step_cost
+from jaxphoton.models.moondream.reading import named_config
 
 MOONDREAM2 = named_config("moondream2")
 BENCHMARK = {

@@ -89,7 +89,7 @@ def model(request, shapes):
     """The shipped model on an engine of this depth, with programs that are compiled already."""
     from jaxphoton import Moondream
     from jaxphoton.engine.engine import Engine
-    from jaxphoton.frontend import Frontend
+    from jaxphoton.requests.session import Frontend
     from tests.engine.tiny import with_engine
 
     programs = with_engine(shapes._front.engine.programs, depth=request.param, image_workers=1)

@@ -9,7 +9,8 @@ import pytest
 
 from jaxphoton.engine.state import FLOAT8, Kernels, PagedCache, paged_attend
 from jaxphoton.functional import prompt_inputs
-from jaxphoton.model import inputs, text
+from jaxphoton.models.moondream import inputs
+from jaxphoton.models.moondream import network as text
 from jaxphoton.verify.bench import Bench, plain_prompt
 
 PAGE = 16

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import tokenizers
 
-from jaxphoton.config import ModelConfig, MoeConfig, config_from_dict
+from jaxphoton.models.moondream.config import ModelConfig, MoeConfig
+from jaxphoton.models.moondream.reading import config_from_dict
 from jaxphoton.weights.mapping import Form, abstract_leaves, placed_shape, placements
 from jaxphoton.weights.safetensors import DTYPES
 

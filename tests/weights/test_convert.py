@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxphoton.cli import convert
-from jaxphoton.config import config_to_dict
+from jaxphoton.models.moondream.reading import config_to_dict
 from jaxphoton.weights.load import load_model
 
 

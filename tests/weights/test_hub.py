@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from jaxphoton.config import named_config
+from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.weights import hub
 from jaxphoton.weights.checkpoint import WeightsError
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxphoton.config import ConfigError, config_to_dict, load_config
-from jaxphoton.model.params import abstract
+from jaxphoton.config import ConfigError
+from jaxphoton.models.moondream.params import abstract
+from jaxphoton.models.moondream.reading import config_to_dict, load_config
 from jaxphoton.weights.load import WeightsError, load_model, load_params
 from jaxphoton.weights.mapping import placements
 from jaxphoton.weights.names import canonical_names

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import pytest
 
-from jaxphoton.config import named_config
+from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.weights.checkpoint import WeightsError
 from jaxphoton.weights.mapping import Form, abstract_leaves, placed_shape, placements
 from jaxphoton.weights.names import Source, canonical_names

@@ -13,14 +13,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxphoton.config import ModelConfig, MoeConfig, config_to_dict, named_config
+from jaxphoton.models.moondream.config import ModelConfig, MoeConfig
+from jaxphoton.models.moondream.reading import config_to_dict, named_config
 from jaxphoton.weights.mapping import abstract_leaves, placed_shape, placements
 
 # Memory is sampled all the time, and at every transfer: a leaf is whole then.
 LOADER = """
 import json, sys, threading, time
 import jax, numpy as np
-from jaxphoton.model.params import count
+from jaxphoton.models.moondream.params import count
 from jaxphoton.weights.load import load_model
 
 def live():

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.config import config_to_dict, load_config
-from jaxphoton.model.params import abstract
+from jaxphoton.models.moondream.params import abstract
+from jaxphoton.models.moondream.reading import config_to_dict, load_config
 from jaxphoton.weights import orbax
 from jaxphoton.weights.load import WeightsError, load_model, load_params
 from jaxphoton.weights.mapping import Form

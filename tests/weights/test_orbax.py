@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.config import load_config
+from jaxphoton.models.moondream.reading import load_config
 from jaxphoton.weights import checksums as sums
 from jaxphoton.weights import orbax
 from jaxphoton.weights.load import WeightsError, load_model, load_params

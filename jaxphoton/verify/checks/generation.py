@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxphoton import oracle_sampling
-from jaxphoton.model.region import coordinate_values
-from jaxphoton.skills.base import Generation, Token
-from jaxphoton.skills.query import Query
+from jaxphoton.models.moondream.region import coordinate_values
+from jaxphoton.models.moondream.skills.query import Query
+from jaxphoton.oracle import sampling
+from jaxphoton.requests.tokens import Generation, Token
 from jaxphoton.verify.bench import Bench, plain_prompt, tokens
 from jaxphoton.verify.golden import Case
 from jaxphoton.verify.report import Findings
@@ -74,7 +74,7 @@ def check_top_p(bench: Bench, case: Case, findings: Findings) -> None:
     rows = case["probs"]
     for name in (n.partition(".")[2] for n in case.unread):
         top_p = float(name.removeprefix("filtered_"))
-        kept = np.array([np.where(oracle_sampling.top_p_keep(row, top_p), row, 0.0) for row in rows.astype(np.float64)])
+        kept = np.array([np.where(sampling.top_p_keep(row, top_p), row, 0.0) for row in rows.astype(np.float64)])
         findings.close(name, kept / kept.sum(axis=1, keepdims=True), case[name])
 
 

@@ -7,11 +7,11 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.model import region
-from jaxphoton.oracle import Readout
-from jaxphoton.skills.base import Generation
-from jaxphoton.skills.detect import Detect
-from jaxphoton.skills.point import Point
+from jaxphoton.models.moondream import region
+from jaxphoton.models.moondream.skills.detect import Detect
+from jaxphoton.models.moondream.skills.point import Point
+from jaxphoton.oracle.oracle import Readout
+from jaxphoton.requests.tokens import Generation
 from jaxphoton.verify.bench import Bench, plain_prompt, tokens
 from jaxphoton.verify.golden import Case
 from jaxphoton.verify.report import Findings

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxphoton.functional import prompt_inputs
-from jaxphoton.model import inputs
-from jaxphoton.model.attention import block_mask, prefix_blocks
-from jaxphoton.prompt.templates import query_prompt
+from jaxphoton.layers.attention import block_mask, prefix_blocks
+from jaxphoton.models.moondream import inputs
+from jaxphoton.models.moondream.prompts import query_prompt
 from jaxphoton.verify.bench import Bench, plain_prompt, tokens
 from jaxphoton.verify.golden import Case
 from jaxphoton.verify.report import Findings

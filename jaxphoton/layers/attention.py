@@ -1,0 +1,51 @@
+"""Attention masks and the plain attention that every faster form is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxphoton.layers.dense import einsum
+
+TEXT_BLOCK = -1
+Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # q, k, v [B, T, N, H], everything visible
+
+
+def prefix_blocks(positions: jax.Array, prefix_length: jax.Array) -> jax.Array:
+    """Block ids of positions [B, T] for prompts whose first prefix_length [B] positions form one image block."""
+    return jnp.where(positions < prefix_length[:, None], 0, TEXT_BLOCK).astype(jnp.int32)
+
+
+def block_mask(
+    query_positions: jax.Array, key_positions: jax.Array, query_blocks: jax.Array, key_blocks: jax.Array
+) -> jax.Array:
+    """Causal attention, except that the positions of one image block see each other both ways.
+
+    Positions and blocks are int32, queries [B, T], keys [B, S]; text has block -1, and BOS belongs to the block
+    of an image directly behind it. Returns bool [B, T, S], True where a query may attend.
+    """
+    causal = key_positions[:, None, :] <= query_positions[:, :, None]
+    same = key_blocks[:, None, :] == query_blocks[:, :, None]
+    return causal | (same & (query_blocks != TEXT_BLOCK)[:, :, None])
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Softmax attention with grouped heads, scores and softmax in float32.
+
+    q [B, T, N, H], k and v [B, S, K, H] with N a multiple of K, mask bool [B, T, S] (None: everything).
+    Returns [B, T, N, H] in q's dtype. Scores are scaled by H^-0.5.
+    """
+    rows, tokens, heads, head_dim = q.shape
+    grouped = q.reshape(rows, tokens, k.shape[2], heads // k.shape[2], head_dim)
+    scores = einsum("btkgh,bskh->bkgts", grouped, k, out=jnp.float32) * head_dim**-0.5
+    if mask is not None:
+        scores = jnp.where(mask[:, None, None, :, :], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return einsum("bkgts,bskh->btkgh", weights, v).reshape(q.shape)
+
+
+def cudnn_attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """`attend` without a mask through cuDNN: NVIDIA GPUs, bfloat16, head dims that are multiples of 8."""
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")

@@ -1,0 +1,48 @@
+"""Keys and values of the positions seen so far, one dense row a sequence."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.typing import DTypeLike
+
+from jaxphoton.layers.attention import attend, block_mask, prefix_blocks
+from jaxphoton.models.moondream.config import TextConfig
+from jaxphoton.models.moondream.network import Attend
+
+
+@struct.dataclass
+class DenseCache:
+    """Indexed by position; entries beyond a row's length are garbage that the mask hides.
+
+    Attributes:
+      k, v: [L, B, S, K, H].
+    """
+
+    k: jax.Array
+    v: jax.Array
+
+    @classmethod
+    def zeros(cls, config: TextConfig, rows: int, length: int, dtype: DTypeLike) -> DenseCache:
+        shape = (config.n_layers, rows, length, config.n_kv_heads, config.head_dim)
+        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+def dense_attend(positions: jax.Array, prefix_length: jax.Array, length: int) -> Attend:
+    """Attention over a DenseCache of `length` positions.
+
+    positions int32 [B, T]; prefix_length int32 [B], the length of the bidirectional prefix, 0 without an image.
+    """
+    rows = jnp.arange(positions.shape[0], dtype=jnp.int32)[:, None]
+    keys = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32)[None], (positions.shape[0], length))
+    mask = block_mask(positions, keys, prefix_blocks(positions, prefix_length), prefix_blocks(keys, prefix_length))
+
+    def write_and_attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, cache: DenseCache):
+        cache = DenseCache(
+            cache.k.at[layer, rows, positions].set(k),
+            cache.v.at[layer, rows, positions].set(v),
+        )
+        return attend(q, cache.k[layer], cache.v[layer], mask), cache
+
+    return write_and_attend

@@ -1,0 +1,114 @@
+"""Mixture of experts: a router chooses a few experts for every token, their outputs are summed by its weights.
+
+Expert e computes down[e] @ (gelu_exact(u) * (g + 1)) with u | g = up[e] @ x; no biases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+from jaxphoton.layers.dense import einsum, gelu_exact, linear
+from jaxphoton.models.moondream.params import ExpertParams
+from kernels_pallas.dispatch import Target
+from kernels_pallas.moe_decode import moe_decode
+
+CHUNK = 256  # tokens of one pass over all experts: enough to be bound by arithmetic, few enough for little memory
+
+
+@struct.dataclass
+class Route:
+    """Where tokens go.
+
+    Attributes:
+      logits: float32 [..., E], of all experts.
+      experts: int32 [..., k], the chosen ones, best first; of equals the first.
+      weights: float32 [..., k], the softmax over their logits alone.
+    """
+
+    logits: jax.Array
+    experts: jax.Array
+    weights: jax.Array
+
+
+# mix(params, x [T, D], experts int32 [T, k], weights float32 [T, k]) -> [T, D]: how the chosen experts are computed.
+Mix = Callable[[ExpertParams, jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def route(weight: jax.Array, bias: jax.Array, chosen: int, h: jax.Array) -> Route:
+    """Router weight [E, D] and bias [E] on h [..., D]; logits and softmax in float32."""
+    logits = linear(h, weight, bias, out=jnp.float32)
+    best, experts = lax.top_k(logits, chosen)
+    return Route(logits, experts, jax.nn.softmax(best, axis=-1))
+
+
+def gap(route: Route) -> jax.Array:
+    """float32 [...]: how far the first expert left out is behind the last one chosen; inf where none is left out."""
+    count, chosen = route.logits.shape[-1], route.experts.shape[-1]
+    if chosen == count:
+        return jnp.full(route.logits.shape[:-1], jnp.inf, jnp.float32)
+    best = lax.top_k(route.logits, chosen + 1)[0]
+    return best[..., -2] - best[..., -1]
+
+
+def apply(params: ExpertParams, route: Route, h: jax.Array, mix: Mix) -> jax.Array:
+    """h [..., D] -> the weighted sum of the chosen experts [..., D]."""
+    chosen = route.experts.shape[-1]
+    tokens = h.reshape(-1, h.shape[-1])
+    mixed = mix(params, tokens, route.experts.reshape(-1, chosen), route.weights.reshape(-1, chosen))
+    return mixed.reshape(h.shape)
+
+
+def mix(
+    params: ExpertParams,
+    x: jax.Array,
+    experts: jax.Array,
+    weights: jax.Array,
+    *,
+    backend: str | None = None,
+    target: Target | None = None,
+) -> jax.Array:
+    """A `Mix` that reads the fewer weights: the chosen experts of every token, or all experts once.
+
+    `backend` and `target` as in `kernels_pallas.dispatch.choose`.
+    """
+    if experts.size > params.router_w.shape[0]:
+        return mix_dense(params, x, experts, weights)
+    scales = {"up_scale": params.fc1_scale, "down_scale": params.fc2_scale}
+    return moe_decode(x, params.fc1_w, params.fc2_w, experts, weights, **scales, backend=backend, target=target)
+
+
+def mix_dense(params: ExpertParams, x: jax.Array, experts: jax.Array, weights: jax.Array) -> jax.Array:
+    """The plain `Mix`: every expert on every token, the chosen ones summed.
+
+    XLA's GPU form of `lax.ragged_dot` does that too, after it has spread the tokens over all experts in memory.
+    """
+    done: list[jax.Array] = []
+    for start in range(0, x.shape[0], CHUNK):
+        part = slice(start, start + CHUNK)
+        # One pass behind the other, in the memory of one. And none joined with another product of x, as XLA likes to:
+        # for that it would write all float8 weights down in x's dtype.
+        tokens, done = lax.optimization_barrier((x[part], done))
+        done = [*done, _dense(params, tokens, experts[part], weights[part])]
+    return jnp.concatenate(done)
+
+
+def _dense(params: ExpertParams, x: jax.Array, experts: jax.Array, weights: jax.Array) -> jax.Array:
+    hidden = einsum("td,eid->eti", x, params.fc1_w.astype(x.dtype)).astype(jnp.float32)
+    if params.fc1_scale is not None:
+        hidden = hidden * params.fc1_scale[:, None, :]
+    u, g = jnp.split(hidden, 2, axis=-1)
+    fed = (gelu_exact(u) * (g + 1)).astype(x.dtype)
+    out = einsum("eti,edi->etd", fed, params.fc2_w.astype(x.dtype), out=jnp.float32)
+    if params.fc2_scale is not None:
+        out = out * params.fc2_scale[:, None, :]
+    # [E, T, k]: which choice of a token an expert is.
+    chosen = experts[None] == jnp.arange(out.shape[0], dtype=jnp.int32)[:, None, None]
+    share = jnp.sum(jnp.where(chosen, weights[None], 0.0), axis=-1)
+    # An expert that was not chosen may overflow: it is selected out, not multiplied by zero.
+    kept = jnp.where(jnp.any(chosen, axis=-1)[..., None], out * share[..., None], 0.0)
+    return jnp.sum(kept, axis=0).astype(x.dtype)

@@ -1,0 +1,184 @@
+"""Text decoder: parallel attention and MLP blocks behind one LayerNorm each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxphoton.layers import moe
+from jaxphoton.layers.dense import gelu_exact, layer_norm, linear, mlp
+from jaxphoton.models.moondream.config import TextConfig
+from jaxphoton.models.moondream.params import TextParams
+
+# attend(layer, q, k, v, cache) -> (attention output [B, T, N, H], cache): the seam between the network and
+# whatever holds the keys and values.
+Attend = Callable[[int, jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
+
+
+@dataclass
+class Trace:
+    """What the layers of one forward pass computed on the way.
+
+    Attributes:
+      hidden: the input, then every block's output, [B, T, D].
+      tau: of each layer with tau attention, the factors of q and of v, float32 [B, T, 2, N].
+      routes: of each layer with experts.
+    """
+
+    hidden: list[jax.Array] = field(default_factory=list)
+    tau: list[jax.Array] = field(default_factory=list)
+    routes: list[moe.Route] = field(default_factory=list)
+
+
+def forward(
+    params: TextParams,
+    config: TextConfig,
+    x: jax.Array,
+    positions: jax.Array,
+    attend: Attend,
+    cache: Any,
+    mix: moe.Mix = moe.mix_dense,
+    trace: Trace | None = None,
+) -> tuple[jax.Array, Any]:
+    """Runs all blocks.
+
+    Args:
+      x: input embeddings [B, T, D].
+      positions: int32 [B, T], counted from BOS = 0; they set the rotary angles and the tau factors.
+      attend: writes k and v of one layer into the cache and attends.
+      cache: passed through `attend`.
+      mix: how the chosen experts are computed, where there are any.
+      trace: filled with what the layers computed.
+
+    Returns:
+      (hidden [B, T, D] after the last block, before the final LayerNorm; cache).
+    """
+    trace = Trace() if trace is None else trace
+    tables = _tables(params, config, positions)
+    trace.hidden.append(x)
+    for index in range(config.n_layers):
+        with jax.named_scope(f"layer_{index}"):
+            h = layer_norm(x, params.ln[index])
+            with jax.named_scope("attention"):
+                attended, cache = _attention(params, config, index, h, tables, attend, cache, trace)
+            with jax.named_scope("mlp"):
+                x = x + attended + _feed(params, config, index, h, mix, trace)
+        trace.hidden.append(x)
+    return x, cache
+
+
+def final_norm(params: TextParams, hidden: jax.Array) -> jax.Array:
+    """The final LayerNorm, which only the vocabulary head reads through."""
+    return layer_norm(hidden, params.post_ln)
+
+
+def logits(params: TextParams, hidden: jax.Array) -> jax.Array:
+    """Last-block hidden states [..., D] -> float32 logits [..., V]."""
+    with jax.named_scope("lm_head"):
+        return linear(final_norm(params, hidden), params.lm_head_w, params.lm_head_b, out=jnp.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """What depends on positions alone: the cos and sin of `_rotary_tables`, and the tau term of `_tau_positions`."""
+
+    cos: jax.Array
+    sin: jax.Array
+    tau: jax.Array | None
+
+
+def _tables(params: TextParams, config: TextConfig, positions: jax.Array) -> _Tables:
+    tau = None if params.tau_alpha is None else _tau_positions(params.tau_alpha, positions)
+    return _Tables(*_rotary_tables(config, positions), tau)
+
+
+def _attention(
+    params: TextParams,
+    config: TextConfig,
+    index: int,
+    h: jax.Array,
+    tables: _Tables,
+    attend: Attend,
+    cache: Any,
+    trace: Trace,
+) -> tuple[jax.Array, Any]:
+    layer = params.layers[index]
+    qkv = linear(h, layer.qkv_w, params.attn_bias[index, : config.qkv_dim])
+    q, k, v = _split_heads(config, qkv)
+    if tables.tau is not None:
+        tau = _tau(layer.tau_w, qkv, tables.tau[index])
+        trace.tau.append(tau)
+        q, v = _scaled(q, tau[:, :, 0]), _scaled(v, tau[:, :, 1])
+    q, k = (_rotate(part, tables.cos, tables.sin) for part in (q, k))
+    out, cache = attend(index, q, k, v, cache)
+    bias = params.attn_bias[index, config.qkv_dim :]
+    return linear(out.reshape(*h.shape[:2], -1), layer.proj_w, bias), cache
+
+
+def _feed(params: TextParams, config: TextConfig, index: int, h: jax.Array, mix: moe.Mix, trace: Trace) -> jax.Array:
+    layer = params.layers[index]
+    if layer.experts is None:
+        bias = params.mlp_bias[index]
+        return mlp(h, layer.fc1_w, bias[: config.ff_dim], layer.fc2_w, bias[config.ff_dim :])
+    assert config.moe is not None
+    bias = params.router_b[index - config.moe.start_layer]
+    route = moe.route(layer.experts.router_w, bias, config.moe.experts_per_token, h)
+    trace.routes.append(route)
+    return moe.apply(layer.experts, route, h, mix)
+
+
+def _tau_positions(alpha: jax.Array, positions: jax.Array) -> jax.Array:
+    """alpha float32 [L, N], positions [B, T] -> 1 + (sigmoid(alpha * ln(position + 1)) - 0.5), float32 [L, B, T, N].
+
+    float32 in every mode: bfloat16 cannot tell position 257 from 256.
+    """
+    logs = jnp.log1p(positions.astype(jnp.float32))
+    return jax.nn.sigmoid(alpha[:, None, None, :] * logs[None, :, :, None]) + 0.5
+
+
+def _tau(weight: jax.Array, qkv: jax.Array, positional: jax.Array) -> jax.Array:
+    """The factors of q and v, float32 [B, T, 2, N], of tau attention: tanh(W gelu(qkv)) + the term of the position.
+
+    weight [2 N, Q] with the rows of q first, qkv [B, T, Q] before the rotation, positional float32 [B, T, N].
+    """
+    learned = jnp.tanh(linear(gelu_exact(qkv), weight, out=jnp.float32))
+    return learned.reshape(*qkv.shape[:2], 2, -1) + positional[:, :, None, :]
+
+
+def _scaled(heads: jax.Array, factor: jax.Array) -> jax.Array:
+    """heads [B, T, N, H] times factor float32 [B, T, N], rounded once."""
+    return (heads.astype(jnp.float32) * factor[..., None]).astype(heads.dtype)
+
+
+def _split_heads(config: TextConfig, qkv: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """qkv [B, T, (N + 2 K) H], ordered q | k | v -> q [B, T, N, H], k and v [B, T, K, H]."""
+    heads = qkv.reshape(*qkv.shape[:2], -1, config.head_dim)
+    n, kv = config.n_heads, config.n_kv_heads
+    return heads[:, :, :n], heads[:, :, n : n + kv], heads[:, :, n + kv :]
+
+
+def _rotary_tables(config: TextConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """cos and sin, float32 [B, T, 1, rotary_dim / 2], of position * theta^(-2 i / rotary_dim).
+
+    float32 in every mode: bfloat16 cannot tell position 257 from 256.
+    """
+    half = config.rotary_dim // 2
+    frequencies = config.rope_theta ** (-np.arange(half, dtype=np.float64) / half)
+    angles = (
+        positions[:, :, None, None].astype(jnp.float32) * jnp.asarray(frequencies, jnp.float32)[None, None, None, :]
+    )
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def _rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Rotates the first half of each head's dims (split-half pairing), in float32."""
+    half = cos.shape[-1]
+    x32 = x.astype(jnp.float32)
+    a, b, rest = x32[..., :half], x32[..., half : 2 * half], x[..., 2 * half :]
+    rotated = jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+    return jnp.concatenate([rotated.astype(x.dtype), rest], axis=-1)

@@ -1,0 +1,69 @@
+"""Coordinates and sizes: Fourier encoders, bin decoders, and the values of bins."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxphoton.layers.dense import add_bias, einsum, gelu_tanh, layer_norm, linear
+from jaxphoton.models.moondream.config import RegionConfig
+from jaxphoton.models.moondream.params import RegionParams
+
+
+def coordinate_values(config: RegionConfig) -> np.ndarray:
+    """The coordinate each bin stands for, float32 [bins]: bin / bins, or bin / (bins - 1) as Photon has it."""
+    bins = config.coord_out_dim
+    divisor = bins if config.coord_divisor == "bins" else bins - 1
+    return (np.arange(bins, dtype=np.float64) / divisor).astype(np.float32)
+
+
+def size_values(config: RegionConfig) -> np.ndarray:
+    """The width or height each bin stands for, float32 [bins].
+
+    Log scale: 2^(10 bin / (bins - 1) - 10), from 1/1024 to 1. Models before March 2025: bin / bins.
+    """
+    bins = config.size_out_dim // 2
+    index = np.arange(bins, dtype=np.float64)
+    values = np.exp2(10 * index / (bins - 1) - 10) if config.size_bins == "log" else index / bins
+    return values.astype(np.float32)
+
+
+def encode_coordinate(params: RegionParams, values: jax.Array) -> jax.Array:
+    """Coordinates float32 [..., 1] -> embeddings [..., D]."""
+    features = _fourier(values, params.coord_features).astype(params.coord_enc_w.dtype)
+    return linear(features, params.coord_enc_w, params.enc_b[0])
+
+
+def encode_size(params: RegionParams, values: jax.Array) -> jax.Array:
+    """(width, height) float32 [..., 2] -> embeddings [..., D]."""
+    features = _fourier(values, params.size_features).astype(params.size_enc_w.dtype)
+    return linear(features, params.size_enc_w, params.enc_b[1])
+
+
+def decode(params: RegionParams, config: RegionConfig, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Last-block hidden states [B, D] (before the final LayerNorm) -> float32 bin logits.
+
+    Returns (coordinate [B, bins], size [B, 2, bins] with width before height).
+    """
+    with jax.named_scope("region"):
+        h = hidden if params.ln is None else layer_norm(hidden, params.ln)
+        if params.fc1_w is None:
+            for_coordinate = for_size = h
+        else:
+            # Both decoders read the same input: their first layers are one matrix.
+            h = gelu_tanh(linear(h, params.fc1_w, params.fc1_b))
+            for_coordinate, for_size = h[:, : config.inner_dim], h[:, config.inner_dim :]
+        coordinate = linear(for_coordinate, params.coord_w, out=jnp.float32)
+        size = linear(for_size, params.size_w, out=jnp.float32)
+        coordinate = add_bias(coordinate, params.head_b[: config.coord_out_dim])
+        size = add_bias(size, params.head_b[config.coord_out_dim :])
+        return coordinate, size.reshape(-1, 2, config.size_out_dim // 2)
+
+
+def _fourier(values: jax.Array, frequencies: jax.Array) -> jax.Array:
+    """[cos(2 pi x W), sin(2 pi x W)] in float32: x [..., n], W [n, F/2] -> [..., F]."""
+    angles = 2 * math.pi * einsum("...n,nf->...f", values.astype(jnp.float32), frequencies)
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

@@ -1,0 +1,220 @@
+"""Many images, each asked the same or different things: prepared ahead of the engine, answered as they finish."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
+
+from jaxphoton.requests.answer import Answer
+from jaxphoton.requests.ask import Job
+
+
+class HasFuture(Protocol):
+    """What an engine hands out for a request."""
+
+    @property
+    def future(self) -> Future[Any]: ...
+
+
+Request = TypeVar("Request", bound=HasFuture)
+
+_END = object()
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """A job under way: its picture is being prepared, or waits, or its requests are in the engine.
+
+    Futures keep their callbacks, and these know the work: `drop` cuts the circle, so that images and crops do not wait
+    for a collection of garbage.
+    """
+
+    job: Job
+    picture: Future[Any] | None
+    requests: list[Any] = field(default_factory=list)
+    unfinished: int = 0
+
+    def drop(self) -> None:
+        self.picture, self.requests = None, []
+
+
+class Desk(Generic[Request]):
+    """Takes jobs to an engine and brings answers back, as fast as both go; for one use.
+
+    A thread of its own reads the jobs, so that a slow source keeps no finished work waiting. Of all jobs at most
+    `room` are under way, and at most `most` requests in the engine (or those of a single job): memory and the
+    engine's queue do not grow with their number.
+
+    Args:
+      prepare: starts preparing the picture of a job.
+      submit: hands the requests of a job over, given its picture; each has a `future`.
+      answer: the answer of a job whose requests have all finished well.
+      cancel: gives a request up.
+    """
+
+    def __init__(
+        self,
+        jobs: Iterable[Job],
+        prepare: Callable[[Job], Future[Any]],
+        submit: Callable[[Job, Any], list[Request]],
+        answer: Callable[[Job, Any, list[Request]], Answer],
+        cancel: Callable[[Request], None],
+        room: int,
+        most: int,
+    ):
+        self._jobs, self._prepare, self._submit, self._answer, self._cancel = jobs, prepare, submit, answer, cancel
+        self._room, self._most = threading.Semaphore(room), most
+        # What has happened: a picture is there, a request has finished, or (None) the jobs have ended.
+        self._events: SimpleQueue[tuple[_Work | None, Any]] = SimpleQueue()
+        # One that may be taken twice: a forgotten batch leaves from wherever garbage is collected.
+        self._lock = threading.RLock()
+        self._under_way: set[_Work] = set()
+        self._ready: deque[_Work] = deque()
+        self._in_engine = 0
+        self._left = False
+        self._stopped: Exception | None = None
+
+    def answers(self) -> Generator[Answer, None, None]:
+        """Answers in the order in which they finish; then raises what reading the jobs has raised.
+
+        Leaving early gives up what is under way.
+        """
+        threading.Thread(target=self._read, name="jaxphoton-jobs", daemon=True).start()
+        ended, fault = False, None
+        try:
+            while not ended or self._under_way:
+                work, event = self._events.get()
+                if self._stopped is not None:
+                    raise self._stopped
+                if work is None:
+                    ended, fault = True, event
+                elif event is work.picture:
+                    self._ready.append(work)
+                else:
+                    self._in_engine -= 1
+                    work.unfinished -= 1
+                    if not work.unfinished:
+                        yield self._finish(work)
+                while self._ready and self._has_room(self._ready[0]):
+                    work = self._ready.popleft()
+                    if (failure := self._start(work)) is not None:
+                        assert failure.error is not None
+                        traceback.clear_frames(failure.error.__traceback__)
+                        yield failure
+            if fault is not None:
+                raise fault
+        finally:
+            self._leave()
+
+    def stop(self, fault: Exception) -> None:
+        """Ends `answers` with this exception, also where it waits for jobs; from any thread."""
+        self._stopped = fault
+        self._put(None, fault)
+
+    def _has_room(self, work: _Work) -> bool:
+        return not self._in_engine or self._in_engine + len(work.job.asks) <= self._most
+
+    def _read(self) -> None:
+        """The thread that reads the jobs."""
+        jobs, fault = self._jobs, None
+        try:
+            jobs = iter(jobs)
+            while self._enter() and (job := next(jobs, _END)) is not _END:
+                if not isinstance(job, Job):
+                    raise TypeError(f"expected a Job, not {type(job).__name__}")
+                picture = self._prepare(job)
+                work = _Work(job, picture)
+                with self._lock:
+                    if self._left:
+                        picture.cancel()
+                        return
+                    self._under_way.add(work)
+                picture.add_done_callback(partial(_happened, weakref.ref(self), work))
+        except BaseException as error:
+            fault = error
+        finally:
+            if isinstance(jobs, Generator):
+                jobs.close()
+            self._put(None, fault)
+
+    def _enter(self) -> bool:
+        self._room.acquire()
+        return not self._left
+
+    def _put(self, work: _Work | None, event: Any) -> None:
+        with self._lock:
+            if not self._left:  # afterwards nobody looks
+                self._events.put((work, event))
+
+    def _start(self, work: _Work) -> Answer | None:
+        """Asks about a picture; the answer if that is impossible."""
+        assert work.picture is not None
+        error = _error_of(work.picture)
+        if error is None:
+            try:
+                work.requests = self._submit(work.job, work.picture.result())
+            except Exception as fault:  # this job's own; the others go on
+                error = fault
+        if error is not None:
+            self._forget(work)
+            work.drop()
+            return Answer(work.job.key, error=error)
+        work.unfinished = len(work.requests)
+        self._in_engine += work.unfinished
+        for request in work.requests:
+            request.future.add_done_callback(partial(_happened, weakref.ref(self), work))
+        return None
+
+    def _finish(self, work: _Work) -> Answer:
+        self._forget(work)
+        picture, requests = work.picture, work.requests
+        work.drop()
+        assert picture is not None
+        for request in requests:
+            if (error := _error_of(request.future)) is not None:
+                return Answer(work.job.key, error=error)
+        return self._answer(work.job, picture.result(), requests)
+
+    def _forget(self, work: _Work) -> None:
+        with self._lock:
+            self._under_way.discard(work)
+        self._room.release()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._left = True
+            under_way, self._under_way = self._under_way, set()
+            self._ready.clear()
+            while not self._events.empty():
+                self._events.get()
+        self._room.release()
+        for work in under_way:
+            if work.picture is not None:
+                work.picture.cancel()
+            for request in work.requests:
+                self._cancel(request)
+            work.drop()
+
+
+def _happened(desk: weakref.ref[Desk], work: _Work, future: Future[Any]) -> None:
+    # Not a method: an error that somebody keeps may know its future, and would keep the desk, and so the model.
+    if (found := desk()) is not None:
+        found._put(work, future)
+
+
+def _error_of(future: Future[Any]) -> Exception | None:
+    """The error of a future that is done, without raising it: whoever keeps the error keeps the frames it went through,
+    and what these had."""
+    try:
+        error = future.exception()
+    except CancelledError as cancelled:
+        return cancelled
+    return error if isinstance(error, Exception) else None

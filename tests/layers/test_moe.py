@@ -1,0 +1,125 @@
+"""Experts: routing, and every way to compute them against a plain loop."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxphoton.layers import moe
+from jaxphoton.models.moondream.params import ExpertParams
+
+EXPERTS, DIM, INNER = 8, 12, 6
+erf = np.vectorize(math.erf)
+
+
+def drawn(seed: int, dtype=jnp.float32, float8: bool = False) -> ExpertParams:
+    random = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(random.normal(0, 0.5, shape), jnp.float8_e4m3fn if float8 else dtype)
+
+    scales = [jnp.asarray(random.uniform(0.5, 2, (EXPERTS, rows)), jnp.float32) for rows in (2 * INNER, DIM)]
+    return ExpertParams(
+        jnp.asarray(random.normal(0, 1, (EXPERTS, DIM)), dtype),
+        normal(EXPERTS, 2 * INNER, DIM),
+        normal(EXPERTS, DIM, INNER),
+        *(scales if float8 else (None, None)),
+    )
+
+
+def tokens(count: int, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(0, 1, (count, DIM)), jnp.float32)
+
+
+def loop(params: ExpertParams, x, experts, weights) -> np.ndarray:
+    """One expert of one token after the other, float64."""
+    up, down = (np.asarray(w.astype(jnp.float32), np.float64) for w in (params.fc1_w, params.fc2_w))
+    if params.fc1_scale is not None:
+        up, down = (
+            matrix * np.asarray(scale, np.float64)[..., None]
+            for matrix, scale in ((up, params.fc1_scale), (down, params.fc2_scale))
+        )
+    out = np.zeros(x.shape)
+    for t, j in np.ndindex(*experts.shape):
+        hidden = up[experts[t, j]] @ np.asarray(x[t], np.float64)
+        u, g = hidden[:INNER], hidden[INNER:]
+        out[t] += float(weights[t, j]) * (down[experts[t, j]] @ (u * (1 + erf(u / 2**0.5)) / 2 * (g + 1)))
+    return out
+
+
+def routed(params: ExpertParams, x: jax.Array, chosen: int) -> moe.Route:
+    return moe.route(params.router_w, jnp.zeros(EXPERTS, jnp.float32), chosen, x)
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 260], ids=lambda n: f"{n} tokens")
+@pytest.mark.parametrize("float8", [False, True], ids=["float32", "float8"])
+@pytest.mark.parametrize("mix", [moe.mix_dense, partial(moe.mix, backend="reference")], ids=["dense", "by size"])
+def test_experts_equal_a_plain_loop(mix, count, float8):
+    params, x = drawn(1, float8=float8), tokens(count)
+    route = routed(params, x, 2)
+    got = moe.apply(params, route, x, mix)
+    np.testing.assert_allclose(got, loop(params, x, route.experts, route.weights), atol=2e-5)
+
+
+def test_few_tokens_read_the_chosen_experts_and_many_read_all(monkeypatch):
+    asked = []
+    monkeypatch.setattr(moe, "moe_decode", lambda x, *args, **options: asked.append(len(x)) or x)
+    params = drawn(1)
+    for count in (1, EXPERTS // 2, EXPERTS // 2 + 1):
+        x = tokens(count)
+        moe.apply(params, routed(params, x, 2), x, moe.mix)
+    assert asked == [1, EXPERTS // 2]
+
+
+def test_all_tokens_at_one_expert():
+    params, x = drawn(2), tokens(5)
+    experts = jnp.full((5, 2), 3, jnp.int32).at[:, 1].set(jnp.arange(5, dtype=jnp.int32) % 2)
+    weights = jnp.full((5, 2), 0.5, jnp.float32)
+    np.testing.assert_allclose(moe.mix_dense(params, x, experts, weights), loop(params, x, experts, weights), atol=2e-5)
+
+
+def test_an_expert_that_nobody_chose_may_hold_anything():
+    params, x = drawn(3), tokens(3)
+    route = moe.route(params.router_w, jnp.zeros(EXPERTS, jnp.float32).at[5].set(-1e9), 2, x)
+    clean = moe.apply(params, route, x, moe.mix_dense)
+    broken = params.replace(fc1_w=params.fc1_w.at[5].set(jnp.inf), fc2_w=params.fc2_w.at[5].set(jnp.nan))
+    for mix in (moe.mix_dense, partial(moe.mix, backend="reference")):
+        np.testing.assert_allclose(moe.apply(broken, route, x, mix), clean, atol=1e-6)
+
+
+def test_the_router_takes_the_best_logits_with_their_bias_and_weighs_them_alone():
+    x = jnp.ones((1, 1), jnp.float32)
+    weight = jnp.asarray([[1.0], [5.0], [2.0], [4.0]], jnp.float32)
+    bias = jnp.asarray([0.0, 0.0, 2.5, -2.0], jnp.float32)
+    route = moe.route(weight, bias, 2, x)
+    np.testing.assert_allclose(route.logits, [[1.0, 5.0, 4.5, 2.0]])
+    assert route.experts.tolist() == [[1, 2]]
+    np.testing.assert_allclose(route.weights, np.exp([[5.0, 4.5]]) / np.exp([5.0, 4.5]).sum(), rtol=1e-6)
+    np.testing.assert_allclose(moe.gap(route), [2.5])
+
+
+def test_of_equal_logits_the_first_are_taken_and_the_gap_is_nothing():
+    route = moe.route(jnp.zeros((4, 1), jnp.float32), jnp.zeros(4, jnp.float32), 2, jnp.ones((1, 1), jnp.float32))
+    assert route.experts.tolist() == [[0, 1]]
+    assert route.weights.tolist() == [[0.5, 0.5]]
+    assert moe.gap(route).tolist() == [0.0]
+
+
+def test_nothing_is_left_out_where_all_are_chosen():
+    params, x = drawn(4), tokens(2)
+    assert np.isinf(moe.gap(routed(params, x, EXPERTS))).all()
+
+
+def test_a_bfloat16_model_routes_in_float32():
+    params, x = drawn(5, jnp.bfloat16), tokens(3).astype(jnp.bfloat16)
+    route = moe.route(params.router_w, jnp.zeros(EXPERTS, jnp.bfloat16), 2, x)
+    assert route.logits.dtype == route.weights.dtype == jnp.float32
+    exact = x.astype(jnp.float32) @ params.router_w.astype(jnp.float32).T
+    np.testing.assert_allclose(route.logits, exact, rtol=1e-5, atol=1e-5)
+    for mix in (moe.mix_dense, partial(moe.mix, backend="reference")):
+        assert moe.apply(params, route, x, mix).dtype == jnp.bfloat16

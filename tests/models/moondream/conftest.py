@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import jax
+import pytest
+
+from jaxphoton.models.moondream.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
+from jaxphoton.models.moondream.params import Params, abstract
+
+REGION = RegionConfig(dim=32, coord_feat_dim=16, coord_out_dim=64, size_feat_dim=16, size_out_dim=128, inner_dim=24)
+
+
+@pytest.fixture(scope="session")
+def random_params():
+    """Parameters of a tiny model of dim 32, all leaves drawn from a normal distribution."""
+
+    def make(vision: VisionConfig, text: TextConfig, dtype="float32") -> Params:
+        shapes = abstract(ModelConfig(vision=vision, text=text, region=REGION), dtype)
+        leaves, tree = jax.tree.flatten(shapes)
+        keys = jax.random.split(jax.random.key(0), len(leaves))
+        drawn = [jax.random.normal(k, s.shape, s.dtype) * s.dtype.type(0.2) for k, s in zip(keys, leaves, strict=True)]
+        return jax.tree.unflatten(tree, drawn)
+
+    return make

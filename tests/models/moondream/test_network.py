@@ -1,0 +1,145 @@
+"""Attention masks, the cache and number formats of the text decoder."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxphoton.layers.attention import attend, block_mask, prefix_blocks
+from jaxphoton.layers.cache import DenseCache, dense_attend
+from jaxphoton.models.moondream import network as text
+from jaxphoton.models.moondream.config import TextConfig, VisionConfig
+
+VISION = VisionConfig(
+    enc_dim=16, enc_patch_size=4, enc_n_layers=1, enc_ff_dim=16, enc_n_heads=2, proj_out_dim=32, proj_inner_dim=16,
+    crop_size=20, max_crops=4, overlap_margin=1,
+)  # fmt: skip
+
+
+TEXT = TextConfig(dim=32, ff_dim=64, n_layers=2, vocab_size=97, max_context=64, n_heads=4, n_kv_heads=2, prefix_attn=26)
+
+
+@pytest.fixture(scope="module")
+def params(random_params):
+    return random_params(VISION, TEXT).text
+
+
+@given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=12))
+def test_block_mask_is_causal_plus_blocks(ids):
+    blocks = jnp.asarray([ids], jnp.int32)
+    positions = jnp.arange(len(ids), dtype=jnp.int32)[None]
+    mask = np.asarray(block_mask(positions, positions, blocks, blocks))[0]
+    for q, k in np.ndindex(*mask.shape):
+        assert mask[q, k] == (k <= q or (ids[q] >= 0 and ids[q] == ids[k]))
+
+
+@given(st.integers(0, 9))
+def test_prefix_blocks_mark_exactly_the_prefix(prefix):
+    positions = jnp.arange(9, dtype=jnp.int32)[None]
+    blocks = np.asarray(prefix_blocks(positions, jnp.full(1, prefix, jnp.int32)))[0]
+    assert (blocks == 0).sum() == prefix
+    assert (blocks[prefix:] == -1).all()
+
+
+def test_grouped_heads_equal_repeated_ones():
+    q, k, v = (
+        jax.random.normal(jax.random.key(i), shape, jnp.float32)
+        for i, shape in enumerate([(2, 3, 6, 8), (2, 5, 2, 8), (2, 5, 2, 8)])
+    )
+    repeated = attend(q, jnp.repeat(k, 3, axis=2), jnp.repeat(v, 3, axis=2))
+    np.testing.assert_allclose(attend(q, k, v), repeated, atol=1e-6)
+
+
+@pytest.mark.parametrize("prefix", [0, 4])
+def test_one_pass_equals_prefill_and_single_steps(params, prefix):
+    length, split = 9, 6
+    x = jax.random.normal(jax.random.key(1), (1, length, TEXT.dim), jnp.float32)
+    prefix_length = jnp.full(1, prefix, jnp.int32)
+
+    def run(x, start, cache):
+        positions = start + jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+        return text.forward(params, TEXT, x, positions, dense_attend(positions, prefix_length, 16), cache)
+
+    whole, _ = run(x, 0, DenseCache.zeros(TEXT, 1, 16, jnp.float32))
+    part, cache = run(x[:, :split], 0, DenseCache.zeros(TEXT, 1, 16, jnp.float32))
+    parts = [part]
+    for t in range(split, length):
+        part, cache = run(x[:, t : t + 1], t, cache)
+        parts.append(part)
+    np.testing.assert_allclose(jnp.concatenate(parts, axis=1), whole, atol=1e-5)
+
+
+def test_bfloat16_tells_late_positions_apart():
+    """bfloat16 rounds 257 to 256: the angles must not pass through it."""
+    x = jnp.ones((1, 2, TEXT.dim), jnp.bfloat16)
+    tables = text._rotary_tables(TEXT, jnp.asarray([[256, 257]], jnp.int32))
+    assert all(table.dtype == jnp.float32 for table in tables)
+    heads = x.reshape(1, 2, TEXT.n_heads, TEXT.head_dim)
+    rotated = np.asarray(text._rotate(heads, *tables), np.float32)
+    assert np.abs(rotated[0, 0] - rotated[0, 1]).max() > 0.1
+
+
+def test_dtypes_of_a_bfloat16_model(random_params):
+    params = random_params(VISION, TEXT, "bfloat16").text
+    positions = jnp.arange(3, dtype=jnp.int32)[None]
+    cache = DenseCache.zeros(TEXT, 1, 8, jnp.bfloat16)
+    attending = dense_attend(positions, jnp.zeros(1, jnp.int32), 8)
+    hidden, cache = text.forward(params, TEXT, params.wte[positions], positions, attending, cache)
+    assert hidden.dtype == cache.k.dtype == jnp.bfloat16
+    assert text.logits(params, hidden).dtype == jnp.float32
+
+
+TAU = dataclasses.replace(TEXT, n_kv_heads=4, tau_attn=True, rope_theta=1_500_000.0)
+
+
+def test_tau_factors_follow_their_formula(random_params):
+    params = random_params(VISION, TAU).text
+    qkv = jax.random.normal(jax.random.key(3), (1, 2, TAU.qkv_dim), jnp.float32)
+    positions = jnp.asarray([[0, 300]], jnp.int32)
+    tau = np.asarray(text._tau(params.layers[1].tau_w, qkv, text._tau_positions(params.tau_alpha, positions)[1]))
+    raw, alpha = np.asarray(qkv, np.float64)[0], np.asarray(params.tau_alpha[1], np.float64)
+    fed = raw * (1 + np.vectorize(math.erf)(raw / 2**0.5)) / 2
+    learned = np.tanh(fed @ np.asarray(params.layers[1].tau_w, np.float64).T).reshape(2, 2, TAU.n_heads)
+    place = 1 / (1 + np.exp(-alpha * np.log([[1.0], [301.0]]))) + 0.5
+    np.testing.assert_allclose(tau[0], learned + place[:, None], atol=1e-5)
+
+
+def test_tau_scales_q_and_v_and_leaves_k(random_params):
+    params = random_params(VISION, TAU).text
+    x = jax.random.normal(jax.random.key(1), (1, 3, TAU.dim), jnp.float32)
+    positions = jnp.arange(3, dtype=jnp.int32)[None]
+
+    def first_layer(config, params):
+        seen = []
+
+        def record(layer, q, k, v, cache):
+            seen.append((q, k, v))
+            return jnp.zeros_like(q), cache
+
+        trace = text.Trace()
+        text.forward(params, config, x, positions, record, None, trace=trace)
+        return seen[0], trace
+
+    (q, k, v), trace = first_layer(TAU, params)
+    (plain_q, plain_k, plain_v), plain = first_layer(
+        dataclasses.replace(TAU, tau_attn=False), dataclasses.replace(params, tau_alpha=None)
+    )
+    assert not plain.tau and len(trace.tau) == TAU.n_layers
+    factors = trace.tau[0]
+    np.testing.assert_allclose(q, plain_q * factors[:, :, 0, :, None], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(v, plain_v * factors[:, :, 1, :, None], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(k, plain_k)
+
+
+def test_the_tau_term_tells_late_positions_apart_in_bfloat16(random_params):
+    params = random_params(VISION, TAU, "bfloat16").text
+    terms = text._tau_positions(params.tau_alpha, jnp.asarray([[2000, 2001]], jnp.int32))
+    assert terms.dtype == jnp.float32
+    assert (terms[:, 0, 0] != terms[:, 0, 1]).all()

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxphoton.models.moondream.params import abstract, count
+from jaxphoton.models.moondream.reading import named_config
+
+
+def test_moondream2_has_the_published_size_and_few_leaves():
+    shapes = abstract(named_config("moondream2"), jnp.bfloat16)
+    assert count(shapes) == 1_927_237_104
+    assert len(jax.tree.leaves((shapes.text, shapes.region))) <= 115
+
+
+def test_only_the_fourier_features_keep_float32():
+    shapes = abstract(named_config("moondream2"), jnp.bfloat16)
+    wide = [jax.tree_util.keystr(path) for path, leaf in jax.tree.leaves_with_path(shapes) if leaf.dtype == jnp.float32]
+    assert wide == [".region.coord_features", ".region.size_features"]
+
+
+def test_the_tree_is_stable_for_jit():
+    first, second = (abstract(named_config("moondream2")) for _ in range(2))
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+
+
+def test_moondream3_has_nine_billion_parameters_and_few_leaves():
+    config = named_config("moondream3")
+    assert count(abstract(config)) == 9_268_626_928
+    everything = abstract(config, float8_experts=True, kv_scales=True)
+    assert len(jax.tree.leaves(everything)) <= 220
+
+
+def test_float8_experts_come_with_row_scales():
+    config = named_config("moondream3")
+    plain, kept = (abstract(config, float8_experts=choice).text.layers[4].experts for choice in (False, True))
+    assert plain.fc1_scale is None and plain.fc2_scale is None and plain.fc1_w.dtype == jnp.bfloat16
+    assert kept.fc1_w.dtype == kept.fc2_w.dtype == jnp.float8_e4m3fn and kept.router_w.dtype == jnp.bfloat16
+    assert kept.fc1_scale.shape == (64, 2 * 1024) and kept.fc2_scale.shape == (64, 2048)
+    assert kept.fc1_scale.dtype == kept.fc2_scale.dtype == jnp.float32
+
+
+def test_the_settings_decide_which_parts_there_are():
+    config = named_config("moondream3")
+    text = dataclasses.replace(config.text, tau_attn=False, moe=dataclasses.replace(config.text.moe, start_layer=0))
+    shapes = abstract(dataclasses.replace(config, text=text))
+    assert shapes.text.tau_alpha is None and shapes.text.mlp_bias is None
+    assert all(layer.tau_w is None and layer.fc1_w is None and layer.experts for layer in shapes.text.layers)
+    dense = abstract(named_config("moondream2"))
+    assert dense.region.ln is None and dense.text.router_b is None and not any(x.experts for x in dense.text.layers)

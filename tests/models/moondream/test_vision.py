@@ -1,0 +1,94 @@
+"""One vision program for all tilings and any company."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxphoton.image.crops import cut_crops
+from jaxphoton.image.pooling import pooling_matrices
+from jaxphoton.models.moondream import vision
+from jaxphoton.models.moondream.config import TextConfig, VisionConfig
+
+CONFIG = VisionConfig(
+    enc_dim=24,
+    enc_patch_size=4,
+    enc_n_layers=2,
+    enc_ff_dim=40,
+    enc_n_heads=2,
+    proj_out_dim=32,
+    proj_inner_dim=48,
+    crop_size=20,
+    max_crops=6,
+    overlap_margin=1,
+)
+
+
+@pytest.fixture(scope="module")
+def params(random_params):
+    return random_params(
+        CONFIG, TextConfig(dim=32, ff_dim=8, n_layers=1, vocab_size=9, n_heads=4, n_kv_heads=4, prefix_attn=26)
+    ).vision
+
+
+def picture(seed: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def batch(pictures, crops: int):
+    """The pictures' crops side by side, padded to `crops` with garbage that would show."""
+    parts = [cut_crops(p, CONFIG) for p in pictures]
+    matrices = [pooling_matrices(part.tiling, CONFIG) for part in parts]
+    owner = [np.minimum(np.arange(len(part.pixels)), 1) + 2 * i for i, part in enumerate(parts)]
+    pixels = np.concatenate([part.pixels for part in parts])
+    pad = crops - len(pixels)
+    fill = [(0, pad)]
+    return {
+        "pixels": np.pad(pixels, fill + [(0, 0)] * 3, constant_values=255),
+        "rows": np.pad(np.concatenate([m[0] for m in matrices]), fill + [(0, 0)] * 2),
+        "columns": np.pad(np.concatenate([m[1] for m in matrices]), fill + [(0, 0)] * 2),
+        "image": np.pad(np.concatenate(owner), fill, constant_values=-1).astype(np.int32),
+    }
+
+
+def test_one_compiled_program_serves_every_tiling_and_mix(params):
+    traces = 0
+
+    def counted(params, **crops):
+        nonlocal traces
+        traces += 1
+        return vision.embed_images(params, CONFIG, **crops, images=2)
+
+    run = jax.jit(counted)
+    sizes = [(20, 20), (60, 20), (33, 47), (90, 31), (26, 200)]
+    alone = jax.jit(partial(vision.embed_images, config=CONFIG, images=1))
+    for first in range(len(sizes) - 1):
+        pair = [picture(first, *sizes[first]), picture(9, *sizes[first + 1])]
+        together = run(params, **batch(pair, crops=14))
+        for i, one in enumerate(pair):
+            np.testing.assert_allclose(together[i], alone(params, **batch([one], crops=7))[0], atol=2e-5)
+    assert traces == 1
+
+
+def test_a_padding_crop_is_selected_out_not_multiplied_by_zero(params):
+    crops = batch([picture(1, 20, 20)], crops=4)
+    features = vision.encode(params, CONFIG, jnp.asarray(crops["pixels"]))
+    poisoned = features.at[2:].set(jnp.nan)
+    for matrix in ("rows", "columns", "image"):
+        crops[matrix] = jnp.asarray(crops[matrix])
+    combined = [
+        vision.combine(CONFIG, f, crops["rows"], crops["columns"], crops["image"], 1) for f in (features, poisoned)
+    ]
+    for clean, dirty in zip(*combined, strict=True):
+        np.testing.assert_array_equal(clean, dirty)
+
+
+def test_global_features_pass_through_unchanged(params):
+    crops = batch([picture(2, 33, 47)], crops=7)
+    features = vision.encode(params, CONFIG, jnp.asarray(crops["pixels"]))
+    global_map, _ = vision.combine(CONFIG, features, crops["rows"], crops["columns"], crops["image"], 1)
+    np.testing.assert_array_equal(global_map[0], features[0])

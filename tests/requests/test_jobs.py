@@ -1,0 +1,286 @@
+"""The desk between jobs and an engine: every job is answered once, whatever comes first."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+import weakref
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxphoton.requests.answer import Answer
+from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.dispatcher import Desk
+
+ROOM, MOST = 5, 4
+S = 60
+
+
+@dataclass(eq=False)
+class Request:
+    key: int
+    future: Future = field(default_factory=Future)
+
+
+class Rig:
+    """Finishes one thing that is under way whenever it is told to, in an order that the test chooses."""
+
+    def __init__(self, choose=lambda things: 0, broken=frozenset(), refused=frozenset()):
+        self.choose, self.broken, self.refused = choose, broken, refused
+        self.open: list[Future] = []
+        self.keys: dict[Future, int] = {}
+        self.cancelled: list[int] = []
+        self.read = self.answered = self.most_ahead = self.most_requests = self.requests = 0
+        self.lock = threading.Condition()
+
+    def jobs(self, asks):
+        for key, count in enumerate(asks):
+            self.read += 1
+            self.most_ahead = max(self.most_ahead, self.read - self.answered)
+            yield Job(key, f"{key}.png", (Ask("caption"),) * count)
+
+    def _open(self, key, future):
+        with self.lock:
+            self.open.append(future)
+            self.keys[future] = key
+            self.lock.notify()
+
+    def prepare(self, job):
+        future = Future()
+        self._open(job.key, future)
+        return future
+
+    def submit(self, job, picture):
+        assert picture == job.key
+        if job.key in self.refused:
+            raise ValueError("refused")
+        requests = [Request(job.key) for _ in job.asks]
+        with self.lock:
+            self.requests += len(requests)
+        if len(requests) <= MOST:
+            self.most_requests = max(self.most_requests, self.requests)
+        for request in requests:
+            request.future.add_done_callback(self._left)
+            self._open(job.key, request.future)
+        return requests
+
+    def _left(self, _):
+        with self.lock:
+            self.requests -= 1
+
+    def answer(self, job, picture, requests):
+        return Answer(job.key, tuple(request.future.result() for request in requests))
+
+    def cancel(self, request):
+        self.cancelled.append(request.key)
+
+    def desk(self, jobs):
+        return Desk(jobs, self.prepare, self.submit, self.answer, self.cancel, ROOM, MOST)
+
+    def finish_one(self):
+        with self.lock:
+            if not self.lock.wait_for(lambda: self.open, 0.05):
+                return
+            future = self.open.pop(self.choose(len(self.open)))
+        key = self.keys[future]
+        if not future.set_running_or_notify_cancel():
+            return  # the batch was left meanwhile
+        if key in self.broken:
+            self.broken -= {key}
+            future.set_exception(OSError("broken"))
+        else:
+            future.set_result(key)
+
+    def run(self, desk) -> list[Answer]:
+        done, answers = threading.Event(), []
+
+        def drive():
+            while not done.is_set():
+                self.finish_one()
+
+        driver = threading.Thread(target=drive)
+        driver.start()
+        try:
+            for answer in desk.answers():
+                self.answered += 1
+                answers.append(answer)
+        finally:
+            done.set()
+            driver.join(S)
+        return answers
+
+
+@given(st.lists(st.integers(1, 6), max_size=25), st.integers(0, 2**32), st.data())
+def test_every_job_is_answered_once_in_any_order(asks, seed, data):
+    numbers = range(len(asks))
+    broken = frozenset(data.draw(st.sets(st.sampled_from(numbers)) if asks else st.just(set())))
+    refused = frozenset(data.draw(st.sets(st.sampled_from(numbers)) if asks else st.just(set())))
+    rig = Rig(random.Random(seed).randrange, broken, refused)
+    answers = rig.run(rig.desk(rig.jobs(asks)))
+    assert sorted(answer.key for answer in answers) == list(numbers)
+    for answer in answers:
+        if answer.key in broken | refused:
+            assert isinstance(answer.error, (OSError, ValueError)) and not answer.results
+        else:
+            assert answer.results == (answer.key,) * asks[answer.key] and answer.error is None
+    assert rig.most_ahead <= ROOM + 1
+    if not broken:
+        assert rig.most_requests <= MOST
+
+
+def test_an_exception_of_the_jobs_comes_after_the_answers():
+    def jobs(rig):
+        yield from rig.jobs([1, 2])
+        raise LookupError("the source is gone")
+
+    rig, answers = Rig(), []
+    desk = rig.desk(jobs(rig))
+    with pytest.raises(LookupError, match="the source is gone"):
+        list(_collect(rig, desk, answers))
+    assert sorted(answers) == [0, 1]
+
+
+def _collect(rig, desk, answers):
+    done = threading.Event()
+
+    def drive():
+        while not done.is_set():
+            rig.finish_one()
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    try:
+        for answer in desk.answers():
+            answers.append(answer.key)
+            yield answer
+    finally:
+        done.set()
+        driver.join(S)
+
+
+def test_leaving_early_gives_up_what_is_under_way_and_closes_the_jobs():
+    rig, closed = Rig(), threading.Event()
+
+    def jobs():
+        try:
+            yield from rig.jobs([1] * 1000)
+        finally:
+            closed.set()
+
+    desk = rig.desk(jobs())
+    answers = _collect(rig, desk, [])
+    next(answers)
+    answers.close()
+    assert closed.wait(S)
+    assert rig.read <= 2 + 2 * ROOM
+
+
+@pytest.mark.parametrize(
+    ("asks", "error", "fault"),
+    [
+        ((), ValueError, "at least one ask"),
+        ([], ValueError, "at least one ask"),
+        (iter(()), ValueError, "at least one ask"),
+        (Ask("caption"), TypeError, "a tuple of Ask, even if it is one"),
+        (("caption",), TypeError, "a tuple of Ask, not of str"),
+    ],
+)
+def test_a_job_that_asks_nothing_is_refused_where_it_is_made(asks, error, fault):
+    with pytest.raises(error, match=fault):
+        Job(0, "0.png", asks)
+
+
+def test_a_wrong_job_ends_the_jobs_and_not_the_answers():
+    rig, answers = Rig(), []
+
+    def jobs():
+        yield from rig.jobs([1, 2])
+        yield Job(2, "2.png", ())
+
+    with pytest.raises(ValueError, match="at least one ask"):
+        list(_collect(rig, rig.desk(jobs()), answers))
+    assert sorted(answers) == [0, 1]
+
+
+def test_a_desk_that_is_stopped_raises_although_its_jobs_never_end():
+    rig, waiting, go_on = Rig(), threading.Event(), threading.Event()
+
+    def jobs():
+        yield from rig.jobs([1])
+        waiting.set()
+        go_on.wait(S)
+
+    desk = rig.desk(jobs())
+    answers = _collect(rig, desk, [])
+    assert next(answers).key == 0 and waiting.wait(S)
+    desk.stop(LookupError("stopped"))
+    with pytest.raises(LookupError, match="stopped"):
+        next(answers)
+    go_on.set()
+
+
+class Unreadable:
+    def __iter__(self):
+        raise LookupError("the source is gone")
+
+
+@pytest.mark.parametrize(
+    ("after", "error", "fault"),
+    [
+        (None, TypeError, "expected a Job, not NoneType"),
+        ("2.png", TypeError, "expected a Job, not str"),
+        (Ask("caption"), TypeError, "expected a Job, not Ask"),
+    ],
+)
+def test_what_is_no_job_ends_the_jobs_with_an_error(after, error, fault):
+    rig, answers = Rig(), []
+    desk = rig.desk([*rig.jobs([1, 2]), after, *rig.jobs([1])])
+    with pytest.raises(error, match=fault):
+        list(_collect(rig, desk, answers))
+    assert sorted(answers) == [0, 1]
+
+
+@pytest.mark.parametrize(("jobs", "error"), [(5, TypeError), (None, TypeError), (Unreadable(), LookupError)])
+def test_jobs_that_cannot_be_read_are_an_error(jobs, error):
+    with pytest.raises(error):
+        list(Rig().desk(jobs).answers())
+
+
+class Image:
+    """Stands for pixels in memory; can be watched."""
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_no_answered_image_waits_for_a_collection_of_garbage(leaves):
+    rig, watched = Rig(broken={1}, refused={2}), []
+
+    def jobs():
+        for job in rig.jobs([1, 1, 2, 1, 3, 1]):
+            image = Image()
+            watched.append(weakref.ref(image))
+            yield Job(job.key, image, job.asks)
+            del image
+
+    desk = rig.desk(jobs())
+    gone = weakref.ref(desk)
+    answers = _collect(rig, desk, [])
+    gc.disable()
+    try:
+        next(answers)
+        if leaves:
+            answers.close()
+        assert [None for _ in answers] == [None] * (0 if leaves else 5)
+        del desk, answers
+        for thread in threading.enumerate():
+            if thread.name == "jaxphoton-jobs":
+                thread.join(S)
+        rig.open.clear()
+        rig.keys.clear()
+        assert gone() is None and [image for image in watched if image()] == []
+    finally:
+        gc.enable()

@@ -1,6 +1,6 @@
 """The models as pure functions over a pytree of parameters, for JAX users: jit them, differentiate them, shard them.
 
-The README walks through them. `params` is a `Params` of `jaxphoton.models.moondream`, `config` a `ModelConfig`, static.
+docs/jax-users.md walks through them. `params` is a `Params` of `jaxphoton.models.moondream`, `config` a `ModelConfig`, static.
 """
 
 from __future__ import annotations

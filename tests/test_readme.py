@@ -1,4 +1,4 @@
-"""The README's Python examples run as they are printed."""
+"""The Python examples of the README and of docs/jax-users.md run as they are printed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def examples(document: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
+
+
+EXAMPLES = examples("README.md")
 
 
 @pytest.fixture
@@ -34,7 +40,8 @@ def test_the_asyncio_example_runs(in_root, capsys):
 
 def test_the_pure_functions_agree_with_the_engine(in_root, capsys):
     scope: dict = {}
-    exec(compile(EXAMPLES[-1], "README.md", "exec"), scope)
+    (listing,) = examples("docs/jax-users.md")
+    exec(compile(listing, "jax-users.md", "exec"), scope)
     answer = scope["model"].caption("examples/shapes/scene_05.png", settings={"temperature": 0, "max_tokens": 2})
     assert answer.tokens == (int(scope["first"][0]), int(scope["second"][0]))
     scope["model"].close()
@@ -44,6 +51,13 @@ def test_the_pure_functions_agree_with_the_engine(in_root, capsys):
     parts = (gradient.vision.patch_w, gradient.text.layers[0].qkv_w, gradient.text.lm_head_w)
     assert all(np.abs(part).max() > 0 for part in parts)
     assert "log p" in capsys.readouterr().out
+
+
+def test_links_between_the_documents_lead_somewhere():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))]
+    broken = [f"{page.name}: {link}" for page, link in links if "://" not in link and not (page.parent / link).exists()]
+    assert len(links) > 15 and not broken
 
 
 def test_every_test_that_the_documents_name_is_there():

@@ -1,6 +1,7 @@
 """The models as pure functions over a pytree of parameters, for JAX users: jit them, differentiate them, shard them.
 
-docs/jax-users.md walks through them. `params` is a `Params` of `jaxphoton.models.moondream`, `config` a `ModelConfig`, static.
+docs/jax-users.md walks through them. `params` is a `Params` of `jaxphoton.models.moondream`, `config` its `ModelConfig`,
+static.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The models as pure functions over a pytree of parameters, for JAX users: jit them, differentiate them, shard them.
 
-docs/jax-users.md walks through them. `params` is a `Params` of `jaxphoton.models.moondream`, `config` its `ModelConfig`,
+docs/jax-users.md walks through them. `params` is a `Params` of `jaxphoton.models.moondream`, `config` its settings,
 static.
 """
 

@@ -319,7 +319,7 @@ class Moondream:
         Jobs are read lazily, a bounded number ahead, in a thread of their own. What is wrong with a job is the error
         of its answer; the others go on.
         """
-        return self._front.answer(jobs, lambda ask: self._skill(ask.task, ask.arguments, ask.settings))
+        return self._front.answer(jobs, lambda ask: self._skill(ask.skill, ask.arguments, ask.settings))
 
     def close(self) -> None:
         """Ends the engine and frees the device: requests under way raise ModelClosed, and so do later ones.

@@ -79,6 +79,7 @@ FORBIDDEN = {
     "jaxphoton.batch": HEAVY,
     "jaxphoton.integrations": (*HEAVY, "ray"),
     "jaxphoton.requests.ask": (*HEAVY, "numpy", "PIL"),
+    "jaxphoton.requests.submitting": HEAVY,
     "jaxphoton.batch.journal": (*HEAVY, "numpy", "pyarrow", "fsspec"),
     "jaxphoton.engine.layout": HEAVY,
     "jaxphoton.engine.control": HEAVY,

@@ -55,7 +55,7 @@ def pack_job(number: int, job: Job) -> tuple[bytes, bytes | None]:
         path = os.fsdecode(job.image)
     else:
         raise TypeError(f"replicas take images as paths or bytes, not {type(job.image).__name__}")
-    asks = [(ask.task, dict(ask.arguments), ask.settings and dict(ask.settings)) for ask in job.asks]
+    asks = [(ask.skill, dict(ask.arguments), ask.settings and dict(ask.settings)) for ask in job.asks]
     message = {"number": number, "name": job.name, "path": path, "asks": asks}
     message["bytes"] = None if data is None else len(data)
     return pack(message), data
@@ -69,7 +69,7 @@ def read_job(stream: Readable) -> Job:
     """
     message = read_frame(stream)
     image = message["path"] if message["bytes"] is None else stream.read(message["bytes"])
-    asks = tuple(Ask(task, arguments, settings) for task, arguments, settings in message["asks"])
+    asks = tuple(Ask(skill, arguments, settings) for skill, arguments, settings in message["asks"])
     return Job(message["number"], image, asks, message["name"])
 
 

@@ -133,7 +133,7 @@ class Captioner:
         file = io.BytesIO()
         Image.new("RGB", (32, 32)).save(file, "PNG")
         ask = self._ask({name: _EXAMPLES.get(name) for name in self._columns})
-        ask = Ask(ask.task, ask.arguments, {"max_tokens": 1, **(ask.settings or {})})
+        ask = Ask(ask.skill, ask.arguments, {"max_tokens": 1, **(ask.settings or {})})
         for answer in self._model.answer([Job(None, file.getvalue(), (ask,))]):
             if answer.error is not None:
                 raise answer.error

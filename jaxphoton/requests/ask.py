@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,17 +10,41 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One thing to ask about an image.
+    """One thing to ask about an image, or without one.
 
     Attributes:
-      task: "caption", "query", "detect", "point" or "segment".
-      arguments: of the task, such as "length", "question" or "object".
+      skill: "caption", "query", "detect", "point" or "segment"; see `requests.skills`.
+      arguments: of the skill, such as "length", "question" or "object".
       settings: how to generate, see `Moondream`.
+      deadline: when it is given up, in seconds of `time.monotonic()` (one clock for all processes of a machine); None
+        for never.
+      priority: a higher one is admitted first, within one the first come.
+      adapter: weights to answer with besides the model's own; there are none yet.
+
+    What its skill takes, only the model knows: a wrong argument or setting is the error of whoever submits it.
+
+    Raises:
+      TypeError: the deadline is no number, or the priority no int.
+      ValueError: the deadline is NaN.
+      NotImplementedError: an adapter.
     """
 
-    task: str
+    skill: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] | None = None
+    deadline: float | None = None
+    priority: int = 0
+    adapter: str | None = None
+
+    def __post_init__(self):
+        if isinstance(self.deadline, bool) or not isinstance(self.deadline, (int, float, type(None))):
+            raise TypeError(f"deadline must be a number of seconds or None, not {type(self.deadline).__name__}")
+        if self.deadline is not None and math.isnan(self.deadline):
+            raise ValueError("the deadline is not a number")
+        if not isinstance(self.priority, int):
+            raise TypeError(f"the priority must be an int, not {type(self.priority).__name__}")
+        if self.adapter is not None:
+            raise NotImplementedError("adapters are not supported yet: adapter must be None")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -50,7 +50,7 @@ class FakeModel:
         name = Path(job.image).name if isinstance(job.image, str) else job.name
         if name.startswith("bad"):
             return Answer(job.key, error=ImageError(job.name, "not-an-image", "not an image"))
-        self.calls += [(name, ask.task, dict(ask.arguments), dict(ask.settings)) for ask in job.asks]
+        self.calls += [(name, ask.skill, dict(ask.arguments), dict(ask.settings)) for ask in job.asks]
         if any(len(str(ask.arguments)) > 130 for ask in job.asks):
             return Answer(job.key, error=ValueError("the question is too long"))
         results = tuple(self._result(name, number, ask) for number, ask in enumerate(job.asks))
@@ -63,7 +63,7 @@ class FakeModel:
                 "query": {"answer": "red"},
                 "detect": {"objects": [{"x_min": 0.1, "y_min": 0.2, "x_max": 0.3, "y_max": 0.4}]},
                 "point": {"points": [{"x": 0.5, "y": 0.25}]},
-            }[ask.task]
+            }[ask.skill]
         )
         if ask.arguments.get("reasoning"):
             result["reasoning"] = {"text": "hm", "grounding": []}

@@ -19,9 +19,10 @@ import pytest
 
 from jaxphoton.engine.layout import RUNNING, ZOMBIE, Output
 from jaxphoton.engine.programs import step
+from jaxphoton.measure import timing
 from jaxphoton.measure.timing import BATCHES, interleaved
 from scripts import gpu_check
-from scripts.gpu import kernels, ops, parts, table, timing, variants
+from scripts.gpu import kernels, ops, parts, table, variants
 from scripts.gpu.load import Stepper
 
 ROOT = Path(__file__).parents[1]

@@ -53,7 +53,7 @@ def add_parser(kinds) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from jaxphoton.measure.pinning import Pinning
+    from jaxphoton.measure.timing import Pinning
 
     if args.plot:
         check_drawing()
@@ -66,11 +66,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(report, streams)
     if args.plot:
-        from jaxphoton.measure.figure import PlotError
-        from jaxphoton.measure.pipeline_report import draw
+        from jaxphoton.measure.plots import PlotError, draw_pipeline
 
         try:
-            draw(streams, f"{report['model']} on {report['device']}", args.plot)
+            draw_pipeline(streams, f"{report['model']} on {report['device']}", args.plot)
         except PlotError as error:
             raise CommandError(str(error)) from error
     return OK

@@ -109,7 +109,7 @@ def _ask(question: str | None, tokens: int):
 
 def _loads(args: argparse.Namespace, model: Any, load: Any):
     """(title, function of images) of every load asked for."""
-    from jaxphoton.measure import arrivals
+    from jaxphoton.measure.throughput import bursts, poisson
 
     if args.rate is None and args.burst is None:
         default = PRESET_CONCURRENCY if args.preset else [model.engine_config.max_rows]
@@ -118,10 +118,10 @@ def _loads(args: argparse.Namespace, model: Any, load: Any):
     elif args.rate is None:
         yield f"{args.burst} at once", lambda images: load.open(images, repeat(0.0))
     elif args.burst is None:
-        yield f"{args.rate:g}/s", lambda images: load.open(images, arrivals.poisson(args.rate))
+        yield f"{args.rate:g}/s", lambda images: load.open(images, poisson(args.rate))
     else:
         title = f"{args.rate:g}/s, {args.burst} together"
-        yield title, lambda images: load.open(images, arrivals.bursts(args.rate, args.burst))
+        yield title, lambda images: load.open(images, bursts(args.rate, args.burst))
 
 
 def _paths(args: argparse.Namespace) -> list[Any]:

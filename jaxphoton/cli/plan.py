@@ -61,7 +61,6 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from jaxphoton.measure import plan_plot
     from jaxphoton.measure.memory_plan import usable_bytes
 
     if args.plot:
@@ -71,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
         memory = report["memory_bytes"]
         usable = None if memory is None else usable_bytes(memory, engine)
         if args.plot:
-            plan_plot.draw(plan, f"{args.model}, {report['max_rows']} requests", args.plot, memory, usable)
+            from jaxphoton.measure.plots import draw_plan
+
+            draw_plan(plan, f"{args.model}, {report['max_rows']} requests", args.plot, memory, usable)
     except ValueError as error:
         raise CommandError(str(error)) from error
     if args.json:

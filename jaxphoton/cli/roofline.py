@@ -46,7 +46,7 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from jaxphoton.measure import roofline, roofline_plot
+    from jaxphoton.measure import roofline
     from jaxphoton.measure.chips import find_chip, read_benchmark
     from jaxphoton.measure.cost_model import parameter_count
     from jaxphoton.measure.models import settings_of
@@ -62,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
         measured = roofline.compare(config, args.dtype, benchmark) if benchmark and same else []
         if args.plot:
             title = f"{args.model}, {args.context} positions a row"
-            roofline_plot.draw(title, chip, args.dtype, parts, steps, knee, measured, args.plot)
+            from jaxphoton.measure.plots import draw_roofline
+
+            draw_roofline(title, chip, args.dtype, parts, steps, knee, measured, args.plot)
     except ValueError as error:
         raise CommandError(str(error)) from error
     report = {

@@ -8,14 +8,20 @@ from the parts of blocking steps alone, by (forward + sampling + host) / max(for
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import jax
 import numpy as np
+from jax.experimental import io_callback
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.constraints import automaton
 from jaxphoton.constraints.grammar import Grammar, State
+from jaxphoton.engine import programs
 from jaxphoton.engine.buckets import limits_of
 from jaxphoton.engine.control import TokenReader
 from jaxphoton.engine.device import Device, Programs
@@ -23,11 +29,11 @@ from jaxphoton.engine.layout import table_width
 from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.pipeline import Launch, Pipeline
+from jaxphoton.engine.programs import Family
 from jaxphoton.engine.request import Request
 from jaxphoton.engine.scheduler import Scheduler, StepPlan
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.measure import timing
-from jaxphoton.measure.callback import CallbackDevice
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import Params
 from jaxphoton.models.moondream.prompts import Prompt
@@ -169,3 +175,32 @@ def pool(runs: Many[Run], part: str) -> list[float]:
     if part == "period":
         return [period for run in runs for period in run.periods]
     return [getattr(step, part) for run in runs for step in run.steps]
+
+
+class CallbackDevice(Device):
+    """A device whose decode steps (of the largest bucket) hand their output to Python themselves: what the engine does
+    not do, to show what it costs."""
+
+    def __init__(self, compiled: Programs):
+        super().__init__(compiled)
+        self._compiled = compiled
+        self._arrived: deque[np.ndarray] = deque()
+        self._run = jax.jit(partial(_step_with_callback, self._arrived.append, compiled.family), donate_argnums=(1, 2))
+
+    def step(self, plan: StepPlan) -> tuple[np.ndarray, Any]:
+        control = self._control.step(plan.sequences, self._compiled.buckets.step[-1])
+        self._cache, self._rows, output = self._run(self._compiled.text_params, self._cache, self._rows, control)
+        return control, (output,)
+
+    def fetch(self, output: Any) -> np.ndarray:
+        if not isinstance(output, tuple):  # of a prefill
+            return super().fetch(output)
+        jax.block_until_ready(output)
+        jax.effects_barrier()
+        return self._arrived.popleft()
+
+
+def _step_with_callback(deliver, family: Family, params, cache, rows, control):
+    cache, rows, output = programs.step(family, params, cache, rows, control)
+    io_callback(lambda tokens: deliver(np.array(tokens)), None, output, ordered=True)
+    return cache, rows, output

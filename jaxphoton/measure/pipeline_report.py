@@ -1,14 +1,11 @@
-"""What a pipeline benchmark has shown: figures, table, picture."""
+"""What a pipeline benchmark has shown: figures and table."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from jaxphoton.measure.figure import new_figure, save
 from jaxphoton.measure.pipeline_bench import PipelineBench, Run, interleaved, pool
 
 Spread = tuple[float, float]
@@ -126,59 +123,3 @@ def table(streams: Sequence[StreamReport]) -> list[str]:
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
         for row in cells
     ]
-
-
-def draw(streams: Sequence[StreamReport], title: str, path: str | Path) -> None:
-    """A picture: where a step's time goes, and speed-ups predicted and observed.
-
-    Raises:
-      PlotError: as `figure.save`, or matplotlib is not installed.
-    """
-    figure, (bars, gains) = new_figure(2)
-    _draw_parts(bars, streams)
-    places = range(len(streams))
-    kinds = (
-        ("predicted_from_parts", "from blocking parts"),
-        ("predicted_speedup", "from both periods"),
-        (
-            "observed_speedup",
-            "observed",
-        ),
-    )
-    for shift, (name, label) in enumerate(kinds):
-        gains.bar([p + 0.27 * (shift - 1) for p in places], [getattr(s, name) for s in streams], 0.25, label=label)
-    gains.axhline(1, color="0.4", linewidth=0.8)
-    gains.set_xticks(list(places), [str(s.rows) for s in streams])
-    gains.set(xlabel="streams", ylabel="speed-up of pipelining", ylim=(0, 1.15 * gains.get_ylim()[1]))
-    gains.legend(loc="upper center", ncols=3)
-    figure.suptitle(title)
-    save(figure, path)
-
-
-def _draw_parts(axes: Any, streams: Sequence[StreamReport]) -> None:
-    """Two bars a stream: a blocking step by parts, a pipelined one by device time and idleness."""
-    blocking = [("device", lambda s: s.forward_ms + s.sampling_ms, "tab:blue")]
-    blocking += [(f"host: {part}", lambda s, p=part: getattr(s, f"{p}_ms"), colour) for part, colour in _HOST]
-    blocking += [("other", lambda s: max(0.0, s.t_block_ms - sum(get(s) for _, get, _ in blocking[:4])), "0.8")]
-    for place, stream in enumerate(streams):
-        bottom = 0.0
-        for label, get, colour in blocking:
-            axes.bar(place - 0.2, get(stream), 0.36, bottom, color=colour, label=label if place == 0 else None)
-            bottom += get(stream)
-        device = stream.t_pipe_ms - stream.idle_ms
-        axes.bar(place + 0.2, device, 0.36, color="tab:blue")
-        axes.bar(
-            place + 0.2,
-            stream.idle_ms,
-            0.36,
-            device,
-            color="0.93",
-            edgecolor="0.6",
-            label="device idle" if place == 0 else None,
-        )
-    axes.set_xticks(range(len(streams)), [f"{s.rows}\nblocking | pipelined" for s in streams])
-    axes.set(ylabel="ms a step")
-    axes.legend()
-
-
-_HOST = (("plan", "tab:green"), ("launch", "tab:orange"), ("commit", "tab:red"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -201,3 +202,19 @@ def synthetic_images(count: int, width: int, height: int, seed: int = 0) -> Iter
         file = io.BytesIO()
         small.resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
         yield file.getvalue()
+
+
+def poisson(rate: float, seed: int = 0) -> Iterator[float]:
+    """Seconds from the start at which requests arrive independently of each other, `rate` a second on average."""
+    random_ = random.Random(seed)
+    now = 0.0
+    while True:
+        now += random_.expovariate(rate)
+        yield now
+
+
+def bursts(rate: float, size: int, seed: int = 0) -> Iterator[float]:
+    """The same average rate, in groups of `size` that arrive together; the groups arrive as `poisson` does."""
+    for when in poisson(rate / size, seed):
+        for _ in range(size):
+            yield when

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from scripts.cuda.chips import Chip
+from scripts.cuda.gpus import Gpu
 from scripts.cuda.programs import Program
 
 FLOAT8_FROM = 89  # compute capability 8.9
@@ -17,7 +17,7 @@ FLOAT8_FROM = 89  # compute capability 8.9
 Named = dict[str, Any]
 
 
-def cases(chip: Chip, op: str) -> list[Program]:
+def cases(chip: Gpu, op: str) -> list[Program]:
     """The real cases of one operation, one of each shape; float8 only where the chip has it."""
     function = getattr(importlib.import_module(f"kernels_pallas.{op}"), op)
     real = importlib.import_module(f"kernels_pallas.{op}.cases").REAL
@@ -30,7 +30,7 @@ def cases(chip: Chip, op: str) -> list[Program]:
     return list(programs.values())
 
 
-def _program(chip: Chip, name: str, function: Callable[..., Any], arrays: Named, static: Named) -> Program:
+def _program(chip: Gpu, name: str, function: Callable[..., Any], arrays: Named, static: Named) -> Program:
     def kernel(arrays: Named) -> Any:
         return function(**arrays, **static, backend="triton", target=chip.target)
 

@@ -20,7 +20,7 @@ from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream import vision
 from jaxphoton.models.moondream.params import abstract
 from jaxphoton.models.moondream.reading import named_config
-from scripts.cuda.chips import Chip
+from scripts.cuda.gpus import Gpu
 
 PAGE, ROWS = 16, 32  # the engine's defaults; the pool holds ROWS whole contexts
 
@@ -49,7 +49,7 @@ class Program:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def step(chip: Chip, rows: int, layers: int, model: str = "moondream2") -> list[Program]:
+def step(chip: Gpu, rows: int, layers: int, model: str = "moondream2") -> list[Program]:
     """The decode step; Moondream 3's is called `experts-step`."""
     made = _Model(chip, layers, model)
     control = _ints(rows, len(Row) + made.family.table)
@@ -57,7 +57,7 @@ def step(chip: Chip, rows: int, layers: int, model: str = "moondream2") -> list[
     return [made.program(f"{name} {rows} rows", programs.step, (made.cache, made.rows, control))]
 
 
-def halves(chip: Chip, rows: int, layers: int) -> list[Program]:
+def halves(chip: Gpu, rows: int, layers: int) -> list[Program]:
     """The step in two, for rows whose next ids the host restricts."""
     model = _Model(chip, layers)
     control = _ints(rows, len(Row) + model.family.table)
@@ -71,14 +71,14 @@ def halves(chip: Chip, rows: int, layers: int) -> list[Program]:
     ]
 
 
-def prefill(chip: Chip, rows: int, length: int, layers: int) -> list[Program]:
+def prefill(chip: Gpu, rows: int, length: int, layers: int) -> list[Program]:
     """One chunk of prompts."""
     model = _Model(chip, layers)
     control = _ints(rows, len(Row) + model.family.table + model.mask_words + len(Prefill) + 4 * length)
     return [model.program(f"prefill {rows} x {length}", programs.prefill, (model.cache, model.rows, control))]
 
 
-def prefix(chip: Chip, images: int, layers: int) -> list[Program]:
+def prefix(chip: Gpu, images: int, layers: int) -> list[Program]:
     """Image prefixes."""
     model = _Model(chip, layers)
     text = model.config.text
@@ -87,7 +87,7 @@ def prefix(chip: Chip, images: int, layers: int) -> list[Program]:
     return [model.program(f"prefix {images} image", programs.prefix, (model.cache, embeddings, pages), (1,))]
 
 
-def encode(chip: Chip, images: int, crops: int) -> list[Program]:
+def encode(chip: Gpu, images: int, crops: int) -> list[Program]:
     """The vision encoder, with XLA's attention: cuDNN's needs wheels of its own."""
     config = named_config("moondream2").vision
     params = abstract(named_config("moondream2")).vision
@@ -106,7 +106,7 @@ def encode(chip: Chip, images: int, crops: int) -> list[Program]:
 class _Model:
     """A model in bfloat16 with some of its layers, and its state, as shapes."""
 
-    def __init__(self, chip: Chip, layers: int, model: str = "moondream2"):
+    def __init__(self, chip: Gpu, layers: int, model: str = "moondream2"):
         full = named_config(model)
         self.layers = layers
         self.config = dataclasses.replace(full, text=dataclasses.replace(full.text, n_layers=layers))

@@ -15,12 +15,12 @@ import warnings
 from pathlib import Path
 
 from scripts.cuda import evidence
-from scripts.cuda.chips import CHIPS, Chip, compile_for
 from scripts.cuda.evidence import Evidence
+from scripts.cuda.gpus import CHIPS, Gpu, compile_for
 from scripts.cuda.programs import Program
 
 
-def examine(program: Program, chip: Chip, dump: Path) -> Evidence:
+def examine(program: Program, chip: Gpu, dump: Path) -> Evidence:
     """Compiles one program and reads what became of it."""
     for file in dump.iterdir():  # what an earlier program left
         file.unlink()

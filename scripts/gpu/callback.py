@@ -13,8 +13,8 @@ import numpy as np
 from jax.experimental import io_callback
 
 from jaxphoton.engine import programs
+from jaxphoton.measure.timing import pipelined
 from scripts.gpu.load import Stepper
-from scripts.gpu.timing import pipelined
 from scripts.gpu.variants import small_load
 
 ROWS, STEPS, PATIENCE = 8, 100, 30.0

@@ -15,11 +15,10 @@ from jaxphoton.engine.layout import Prefill, Row
 from jaxphoton.image.crops import Crops
 from jaxphoton.layers.attention import attend
 from jaxphoton.measure.cost_model import Cost, encode_cost, prefill_cost, prefix_cost
-from jaxphoton.measure.timing import device_seconds
+from jaxphoton.measure.timing import device_seconds, matmul_rate, random_array
 from jaxphoton.models.moondream import vision
 from jaxphoton.models.moondream.config import ModelConfig
 from scripts.gpu.load import Load, Stepper, row_counts
-from scripts.gpu.timing import matmul_rate, random_array
 
 TILINGS = {2: (1, 1), 5: (2, 2), 10: (3, 3), 13: (3, 4)}
 PLAIN = (5, 10)  # crops for which the plain attention is measured too

@@ -30,14 +30,13 @@ from jaxphoton.engine.sequence import Sequence
 from jaxphoton.engine.state import PagedCache, RowState
 from jaxphoton.layers.attention import attend
 from jaxphoton.measure.cost_model import step_cost
-from jaxphoton.measure.timing import memory_limit
+from jaxphoton.measure.timing import memory_limit, noise, random_array
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import Params, abstract, count
 from jaxphoton.models.moondream.prompts import Prompt
 from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.models.moondream.region import coordinate_values, size_values
 from jaxphoton.requests.settings import Settings
-from scripts.gpu.timing import noise, random_array
 
 CONTEXT = 850  # positions a row: an image, a question, some text
 TICKS = 100  # of a measured round

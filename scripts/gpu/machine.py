@@ -14,8 +14,7 @@ from typing import Any
 import jax
 
 from jaxphoton.measure.host_bench import measure_host
-from jaxphoton.measure.timing import copy_bandwidth, memory_limit
-from scripts.gpu.timing import matmul_rate
+from jaxphoton.measure.timing import copy_bandwidth, matmul_rate, memory_limit
 
 PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "numpy", "flax")
 

@@ -13,8 +13,7 @@ from jaxphoton.measure.timing import copy_bandwidth, device_seconds
 from kernels_pallas.dispatch import Target
 from kernels_pallas.paged_attention import cases, triton
 from scripts.gpu import ops
-from scripts.gpu.kernels import backend_here, parallel, short
-from scripts.gpu.timing import KERNEL_SECONDS
+from scripts.gpu.kernels import KERNEL_SECONDS, backend_here, parallel, short
 
 HEADS, SIZES, WARPS = (2, 4, 8), (2048, 4096, 8192), (2, 4, 8)
 SPLITS = {8: (1, 2, 4, 8), 32: (1, 2, 4)}

@@ -19,10 +19,9 @@ from jaxphoton.engine import programs as programs_of
 from jaxphoton.engine import state as state_of
 from jaxphoton.engine.programs import Family
 from jaxphoton.engine.state import Kernels
-from jaxphoton.measure.timing import device_seconds, interleaved
+from jaxphoton.measure.timing import device_seconds, interleaved, pipelined
 from jaxphoton.models.moondream.params import Params
 from scripts.gpu.load import Load, Stepper, model_config, uncompiled
-from scripts.gpu.timing import pipelined
 
 LAYERS = 8
 ROWS = (8, 32)

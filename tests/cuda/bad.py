@@ -11,13 +11,13 @@ from jax import lax
 
 from jaxphoton.engine.state import PagedCache
 from jaxphoton.models.moondream.config import TextConfig
-from scripts.cuda.chips import Chip
+from scripts.cuda.gpus import Gpu
 from scripts.cuda.programs import Program
 
 LAYERS, ROWS, DIM = 4, 8, 2048
 
 
-def steps(chip: Chip) -> list[Program]:
+def steps(chip: Gpu) -> list[Program]:
     weights = jax.ShapeDtypeStruct((DIM, DIM), jnp.bfloat16)
     x = jax.ShapeDtypeStruct((ROWS, DIM), jnp.bfloat16)
     text = TextConfig(n_layers=LAYERS, n_heads=32, n_kv_heads=32, dim=DIM)
@@ -31,7 +31,7 @@ def steps(chip: Chip) -> list[Program]:
     ]
 
 
-def dying(chip: Chip) -> list[Program]:
+def dying(chip: Gpu) -> list[Program]:
     os.kill(os.getpid(), signal.SIGKILL)
     return []
 

@@ -9,8 +9,7 @@ import threading
 import pytest
 
 from jaxphoton import Moondream
-from jaxphoton.measure import arrivals
-from jaxphoton.measure.throughput import Load, synthetic_images
+from jaxphoton.measure.throughput import Load, bursts, poisson, synthetic_images
 
 SETTINGS = {"temperature": 0.0, "max_tokens": 3}
 
@@ -68,9 +67,9 @@ def test_broken_images_are_counted(load):
 
 
 def test_arrivals_have_the_rate_asked_for():
-    for times in (arrivals.poisson(50, seed=1), arrivals.bursts(50, 8, seed=1)):
+    for times in (poisson(50, seed=1), bursts(50, 8, seed=1)):
         first = list(itertools.islice(times, 4000))
         assert first == sorted(first)
         assert 4000 / first[-1] == pytest.approx(50, rel=0.15)
-    together = list(itertools.islice(arrivals.bursts(10, 4), 8))
+    together = list(itertools.islice(bursts(10, 4), 8))
     assert len(set(together)) == 2

@@ -19,7 +19,7 @@ TARGETS = Path(__file__).parent / "targets"
 
 
 @dataclass(frozen=True, slots=True)
-class Chip:
+class Gpu:
     """One GPU: the figures of `targets/`, in the text form of XLA's GpuTargetConfigProto."""
 
     name: str
@@ -47,11 +47,11 @@ class Chip:
         return int(match[1])
 
 
-CHIPS = {name: Chip(name, (TARGETS / f"{name}.txtpb").read_text(encoding="utf-8")) for name in ("h200", "a100", "l40s")}
+CHIPS = {name: Gpu(name, (TARGETS / f"{name}.txtpb").read_text(encoding="utf-8")) for name in ("h200", "a100", "l40s")}
 
 
 def compile_for(
-    chip: Chip,
+    chip: Gpu,
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
     donated: tuple[int, ...],

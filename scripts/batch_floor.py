@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from jaxphoton import Moondream
 from jaxphoton.batch.journal import Journal
-from jaxphoton.batch.local import LocalAnswerer
 from jaxphoton.batch.record import Header
 from jaxphoton.batch.runner import Runner
 from jaxphoton.batch.sources import open_source
 from jaxphoton.batch.tasks import Plan, Task
+from jaxphoton.batch.workers.inprocess import LocalAnswerer
 from jaxphoton.image.prepare import prepare
 from jaxphoton.measure.throughput import synthetic_images
 from jaxphoton.requests.ask import Ask, Job

@@ -26,7 +26,7 @@ LAYERS = (
     {"constraints", "layers"},
     {"config", "kernels_pallas"},
     {"files"},
-    {"messages"},
+    {"messages", "processes"},
 )
 LEVEL = {part: depth for depth, layer in enumerate(reversed(LAYERS)) for part in layer}
 # Imports inside one layer: (importer, imported).
@@ -56,6 +56,7 @@ FORBIDDEN = {
     "jaxphoton.config": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.files": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.image": HEAVY,
+    "jaxphoton.processes": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.prompt": HEAVY,
     "jaxphoton.models.moondream.skills": HEAVY,
     "jaxphoton.models.moondream.config": (*HEAVY, "numpy", "PIL"),

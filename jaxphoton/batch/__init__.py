@@ -1,6 +1,6 @@
 """Captioning at scale: images in, one journal, every other output made from the journal.
 
-Host only: importing it never imports jax. `local` and `replica` are given a model, or load one when they run.
+Host only: importing it never imports jax. `workers` are given a model, or load one when they run.
 
 Sources (`jaxphoton.batch.sources`)
     source = open_source("shards/{000..099}.tar", SourceOptions(columns=("question",)))
@@ -34,15 +34,14 @@ Exports (`jaxphoton.batch.exports`)
   work whether they can be made; inside `exports.atomic.keeping(files)` no output replaces one of these;
   `ExistingTexts` (`existing`) finds the images whose text is there already.
 
-Runs (`jaxphoton.batch.runner`, `tasks`, `local`)
+Runs (`jaxphoton.batch.runner`, `tasks`, `workers`)
     plan = Plan((Task("caption"), Task("detect", "person")), {"temperature": 0.0})
     Runner(LocalAnswerer(model), plan, sink, stopped=lambda: False).run(Selection().items(source, journal.__contains__))
   `sink(number, record)` takes each record, for instance to `journal.write`. An `Answerer` is whatever turns
   `jaxphoton.Job`s into `Answer`s in any order, reading them as it needs them: memory stays the same however many
   there are. An image that cannot be read or answered is a record; what every image would fail of ends the run.
-  `LocalAnswerer` has a model in this process; `jaxphoton.batch.replicas.Replicas` has several engine processes, one a
-  GPU: `replica` is what such a process runs, `process`, `lane` and `board` start and feed them, `wire` is what is said
-  between.
+  `LocalAnswerer` has a model in this process; `jaxphoton.batch.workers.pool.Replicas` has several engine processes,
+  one a GPU.
   With `Dedupe` equal files are asked about once. The journal of a finished run and what is resumed need no model.
 
 All faults that end a run are `BatchError`s with a message for the user; those of one image are `ImageError`s, their

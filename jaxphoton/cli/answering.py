@@ -13,17 +13,17 @@ from jaxphoton.cli.output import say
 from jaxphoton.cli.tracing import recorded
 
 if TYPE_CHECKING:
-    from jaxphoton.batch.engine_options import EngineOptions
-    from jaxphoton.batch.local import LocalAnswerer
-    from jaxphoton.batch.replicas import Replicas
+    from jaxphoton.batch.workers.engine_options import EngineOptions
+    from jaxphoton.batch.workers.inprocess import LocalAnswerer
+    from jaxphoton.batch.workers.pool import Replicas
 
 
 @contextmanager
 def answering(args: argparse.Namespace) -> Iterator[tuple[LocalAnswerer | Replicas, int]]:
     """What answers, here or in several processes, and how many."""
-    from jaxphoton.batch.gpus import replica_gpus
-    from jaxphoton.batch.local import LocalAnswerer
-    from jaxphoton.batch.replicas import Replicas
+    from jaxphoton.batch.workers.gpus import replica_gpus
+    from jaxphoton.batch.workers.inprocess import LocalAnswerer
+    from jaxphoton.batch.workers.pool import Replicas
 
     engine = _engine_options(args)
     pictures = {
@@ -55,7 +55,7 @@ def answering(args: argparse.Namespace) -> Iterator[tuple[LocalAnswerer | Replic
 
 def _engine_options(args: argparse.Namespace) -> EngineOptions:
     """What the options say about the engine."""
-    from jaxphoton.batch.engine_options import EngineOptions
+    from jaxphoton.batch.workers.engine_options import EngineOptions
 
     # No option restricts answers: two programs less to compile.
     return EngineOptions(args.rows, args.depth, args.workers, args.deterministic, args.image_timeout, host_masks=False)

@@ -1,7 +1,7 @@
 """Worker processes that decode and crop pictures ahead of the engine's loop, a bounded number at a time.
 
 Workers are new programs, not forks (jax has threads) and not multiprocessing's children (those run an unguarded
-user script again). A lane, a thread that mostly waits, feeds each. POSIX only.
+user script again). A supervisor, a thread that mostly waits, feeds each. POSIX only.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from concurrent.futures import Future
 from typing import Any
 
 from jaxphoton.image.decode import check_rules
-from jaxphoton.image.lane import Lane, Task, TaskQueue, closed_error
 from jaxphoton.image.prepare import MAX_PIXELS, Prepared, prepare
 from jaxphoton.image.process import worker_environment
+from jaxphoton.image.supervisor import PictureQueue, PictureTask, Supervisor, closed_error
 from jaxphoton.models.moondream.config import VisionConfig
 
 CLOSE_S = 5.0
@@ -75,20 +75,21 @@ class ImagePool:
         settings = {"vision": dataclasses.asdict(config), "rules": rules}
         environment = worker_environment()  # once: others may be changing it when a worker is replaced
         self._prepare = functools.partial(prepare, config=config, **rules)
-        self._queue = TaskQueue(bound)
-        self._lanes = [
-            Lane(number, self._queue, slots, timeout, settings, environment, self._prepare) for number in range(workers)
+        self._queue = PictureQueue(bound)
+        self._supervisors = [
+            Supervisor(number, self._queue, slots, timeout, settings, environment, self._prepare)
+            for number in range(workers)
         ]
-        self._stop = weakref.finalize(self, _stop, self._queue, self._lanes)
+        self._stop = weakref.finalize(self, _stop, self._queue, self._supervisors)
         self._stop.atexit = False  # _close_all does more, and not in a fork
-        for lane in self._lanes:
-            lane.start()
+        for each in self._supervisors:
+            each.start()
         _open_pools.add(self)
 
     @property
     def worker_pids(self) -> list[int]:
         """Process ids of the workers, without those that are being replaced."""
-        return [worker.pid for lane in self._lanes if (worker := lane.worker)]
+        return [worker.pid for each in self._supervisors if (worker := each.worker)]
 
     def submit(self, source: Any, *, name: str | None = None) -> Future[Prepared]:
         """Hands over one picture; blocks while `bound` futures are outstanding.
@@ -108,7 +109,7 @@ class ImagePool:
         path, data = _for_worker(source)
         if path is None and data is None:
             return self._submit_here(source, name)
-        task = Task(name or ("<bytes>" if path is None else os.fsdecode(source)), path, data)
+        task = PictureTask(name or ("<bytes>" if path is None else os.fsdecode(source)), path, data)
         self._queue.put(task)
         return task.future
 
@@ -126,10 +127,10 @@ class ImagePool:
         """Stops the workers, within `CLOSE_S` seconds; unfinished futures raise RuntimeError."""
         self._stop()
         deadline = time.monotonic() + CLOSE_S
-        for lane in self._lanes:
-            # A future's callback runs in a lane, and may close the pool.
-            if lane is not threading.current_thread():
-                lane.join(max(0.0, deadline - time.monotonic()))
+        for each in self._supervisors:
+            # A future's callback runs in a supervisor, and may close the pool.
+            if each is not threading.current_thread():
+                each.join(max(0.0, deadline - time.monotonic()))
 
     def __enter__(self) -> ImagePool:
         return self
@@ -154,11 +155,11 @@ def _for_worker(source: Any) -> tuple[str | None, bytes | None]:
     return (None, None) if path.startswith(_OWN_FILES) else (path, None)
 
 
-def _stop(queue: TaskQueue, lanes: list[Lane]) -> None:
+def _stop(queue: PictureQueue, supervisors: list[Supervisor]) -> None:
     """Waits for nothing: it may run inside the collection of memory, in any thread."""
     queue.close()
-    for lane in lanes:
-        if worker := lane.worker:
+    for each in supervisors:
+        if worker := each.worker:
             worker.kill()
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxphoton.image.pipe import Pipe, WaitLimit, reap, step_of
-from jaxphoton.image.worker import READY, Message, read_block, read_frame, write_block, write_frame
+from jaxphoton.image.worker import READY, read_block, write_block
+from jaxphoton.processes.frames import Message, read_frame, write_frame
+from jaxphoton.processes.pipe import Pipe, WaitLimit, reap, step_of
 
 # To start: a cold disk and a busy machine included.
 START_S = 120.0

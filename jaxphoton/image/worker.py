@@ -9,59 +9,19 @@ Only the standard library is imported before the protocol has left stdout; jax n
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
-import struct
-import sys
 import threading
 from queue import SimpleQueue
-from typing import IO, Any, Protocol
+from typing import IO
+
+from jaxphoton.processes.frames import Message, read_frame, write_frame
+from jaxphoton.processes.serve import die_with_parent, take_streams
 
 # One line, so that whatever a site's start-up files print before it can be told apart.
 READY = b"jaxphoton image worker ready\n"
-_LENGTH = struct.Struct(">I")
 # A block that held the bytes of a larger file is emptied; this holds the crops of every released model.
 _KEPT_BYTES = 16 << 20
-_PR_SET_PDEATHSIG = 1
-
-Message = dict[str, Any]
-
-
-class Readable(Protocol):
-    """What frames come from."""
-
-    def read(self, size: int, /) -> bytes: ...
-
-
-class Writable(Protocol):
-    """What frames go to."""
-
-    def write(self, data: bytes, /) -> Any: ...
-    def flush(self) -> Any: ...
-
-
-def read_frame(stream: Readable) -> Message:
-    """The next message.
-
-    Raises:
-      EOFError: the other side is gone.
-      ValueError: something else than a message.
-    """
-    head = stream.read(_LENGTH.size)
-    if len(head) == _LENGTH.size:
-        (length,) = _LENGTH.unpack(head)
-        body = stream.read(length)
-        if len(body) == length:
-            return json.loads(body)
-    raise EOFError("end of the stream of messages")
-
-
-def write_frame(stream: Writable, message: Message) -> None:
-    body = json.dumps(message).encode("ascii")
-    stream.write(_LENGTH.pack(len(body)) + body)
-    stream.flush()
 
 
 def read_block(block: int, into: memoryview) -> None:
@@ -101,27 +61,6 @@ def main() -> None:
             write_frame(replies, answer(queue.get()))
     except BrokenPipeError:
         os._exit(0)
-
-
-def take_streams() -> tuple[IO[bytes], IO[bytes]]:
-    """stdin and stdout for the protocol alone: prints of any library go to stderr, and nobody reads our tasks."""
-    # First: where the parent has no stderr, this becomes 2.
-    null = os.open(os.devnull, os.O_RDWR)
-    tasks, replies = os.dup(0), os.dup(1)
-    os.dup2(null, 0)
-    os.dup2(2, 1)
-    if null > 2:
-        os.close(null)
-    return os.fdopen(tasks, "rb"), os.fdopen(replies, "wb")
-
-
-def die_with_parent() -> None:
-    """The end of the parent ends this process even while it is stopped and cannot look at its stdin (Linux alone)."""
-    if sys.platform == "linux":
-        with contextlib.suppress(ImportError, OSError, AttributeError):  # a Python built without it
-            import ctypes
-
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _listen(tasks: IO[bytes], queue: SimpleQueue[Message]) -> None:

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxphoton.image import lane, process
+from jaxphoton.image import process, supervisor
 from jaxphoton.image.errors import REASONS, ImageError
-from jaxphoton.image.lane import Lane, Task, TaskQueue
-from jaxphoton.image.pipe import TookTooLong
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import prepare
+from jaxphoton.image.supervisor import PictureQueue, PictureTask, Supervisor
+from jaxphoton.processes.pipe import TookTooLong
 from tests.image.pools import CONFIG, PNG, S, exists, needs_proc, running, same, until
 from tests.image.test_pool_lifetime import script
 
@@ -182,11 +182,11 @@ class FakeWorker:
 )
 def test_only_those_at_which_a_worker_was_are_blamed(kinds, workers, slots):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lane, "WorkerProcess", FakeWorker)
+        patch.setattr(supervisor, "WorkerProcess", FakeWorker)
         FakeWorker.begun = Counter()
-        queue = TaskQueue(len(kinds) + 1)
-        lanes = [Lane(number, queue, slots, 9, {}, {}, lambda *_: None) for number in range(workers)]
-        tasks = [Task(f"{kind} {number}", None, b"") for number, kind in enumerate(kinds)]
+        queue = PictureQueue(len(kinds) + 1)
+        lanes = [Supervisor(number, queue, slots, 9, {}, {}, lambda *_: None) for number in range(workers)]
+        tasks = [PictureTask(f"{kind} {number}", None, b"") for number, kind in enumerate(kinds)]
         for each in lanes:
             each.start()
         for task in tasks:

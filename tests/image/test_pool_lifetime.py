@@ -141,7 +141,7 @@ def script(tmp_path: Path, text: str) -> list[str]:
     """A program of a user: no `if __name__ == "__main__"`."""
     path = tmp_path / "script.py"
     head = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-    imports = "from jaxphoton.config import VisionConfig\nfrom jaxphoton.image.pool import ImagePool\n"
+    imports = "from jaxphoton.models.moondream.config import VisionConfig\nfrom jaxphoton.image.pool import ImagePool\n"
     path.write_text(f"{head}{imports}print('started', flush=True)\n{text}")
     return [sys.executable, str(path)]
 

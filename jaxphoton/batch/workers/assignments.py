@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from jaxphoton.batch.errors import BatchError
-from jaxphoton.batch.wire import pack_job
+from jaxphoton.batch.workers.protocol import pack_job
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Job
@@ -21,7 +21,7 @@ class ReplicaError(BatchError):
 
 
 @dataclass(slots=True, eq=False)
-class Task:
+class Assignment:
     """A job ready to be sent.
 
     Attributes:
@@ -47,7 +47,7 @@ class Task:
 
 
 @dataclass(slots=True, eq=False)
-class Hand:
+class WorkerLoad:
     """What one process has.
 
     Attributes:
@@ -60,14 +60,14 @@ class Hand:
     """
 
     room: int
-    tasks: dict[int, Task] = field(default_factory=dict)
+    tasks: dict[int, Assignment] = field(default_factory=dict)
     alone: bool = False
     answers: int = 0
     gone: bool = False
     hung: str = ""
 
 
-class Board:
+class Assignments:
     """Hands tasks out, and takes them back from processes that died.
 
     Nobody knows which of its tasks killed a process. So each becomes a suspect, tried again with nothing beside it:
@@ -79,18 +79,18 @@ class Board:
       fault: why nothing goes on; None while it does.
     """
 
-    def __init__(self, lanes: int):
+    def __init__(self, processes: int):
         self._changed = threading.Condition()
-        self._waiting: deque[Task] = deque()
-        self._suspects: deque[Task] = deque()
-        self._hands: list[Hand] = []
+        self._waiting: deque[Assignment] = deque()
+        self._suspects: deque[Assignment] = deque()
+        self._hands: list[WorkerLoad] = []
         self._numbers = count()
-        self._lanes = self._starting = lanes
+        self._processes = self._starting = processes
         self._first_tried = False
         self.room = 0
         self.fault: ReplicaError | None = None
 
-    def put(self, job: Job) -> Task:
+    def put(self, job: Job) -> Assignment:
         """Adds a job.
 
         Raises:
@@ -99,7 +99,7 @@ class Board:
         """
         number = next(self._numbers)
         frame, data = pack_job(number, job)
-        task = Task(number, frame, data, job.name or ("<bytes>" if data is not None else os.fsdecode(job.image)))
+        task = Assignment(number, frame, data, job.name or ("<bytes>" if data is not None else os.fsdecode(job.image)))
         with self._changed:
             if self.fault:
                 raise self.fault
@@ -128,7 +128,7 @@ class Board:
         with self._changed:
             self._changed.wait_for(lambda: self.fault, seconds)
 
-    def join(self, hand: Hand) -> None:
+    def join(self, hand: WorkerLoad) -> None:
         """A process is ready."""
         with self._changed:
             self._hands.append(hand)
@@ -137,7 +137,7 @@ class Board:
             self.room = hand.room
             self._changed.notify_all()
 
-    def take(self, hand: Hand) -> Task | None:
+    def take(self, hand: WorkerLoad) -> Assignment | None:
         """The next task for a process; None when it is dead or nothing goes on."""
         with self._changed:
             while not self.fault and not hand.gone:
@@ -147,7 +147,7 @@ class Board:
                 self._changed.wait()
         return None
 
-    def answer(self, hand: Hand, number: int, answer: Answer) -> None:
+    def answer(self, hand: WorkerLoad, number: int, answer: Answer) -> None:
         """A process has finished the task of this number.
 
         Raises:
@@ -162,18 +162,18 @@ class Board:
             self._changed.notify_all()
         task.finish(answer)
 
-    def mark_gone(self, hand: Hand) -> None:
+    def mark_gone(self, hand: WorkerLoad) -> None:
         """A process is dead; answers of its that are under way still count until `take_back`."""
         with self._changed:
             hand.gone = True
             self._changed.notify_all()
 
-    def take_back(self, hand: Hand | None, status: str) -> int:
+    def take_back(self, hand: WorkerLoad | None, status: str) -> int:
         """Takes the tasks of a dead process (None if it was never ready); another is being started in its place.
 
         Returns how many are tried again. One under which a process has died before fails.
         """
-        failed: list[Task] = []
+        failed: list[Assignment] = []
         with self._changed:
             self._first_tried = True
             tasks = list(hand.tasks.values()) if hand else []
@@ -190,12 +190,12 @@ class Board:
         return len(tasks) - len(failed)
 
     def retire(self, reason: str) -> None:
-        """No process is started any more in one of the lanes; without any nothing goes on."""
+        """No process is started any more in the place of one; without any nothing goes on."""
         with self._changed:
             self._starting -= 1
-            self._lanes -= 1
+            self._processes -= 1
             self._changed.notify_all()
-        if not self._lanes:
+        if not self._processes:
             self.fail(ReplicaError(f"no engine process is left: {reason}"))
 
     def fail(self, fault: ReplicaError) -> None:
@@ -213,7 +213,7 @@ class Board:
         for task in tasks:
             task.finish(fault)
 
-    def _next(self, hand: Hand) -> Task | None:
+    def _next(self, hand: WorkerLoad) -> Assignment | None:
         for queue in (self._suspects, self._waiting):
             while queue and queue[0].future.cancelled():
                 queue.popleft()
@@ -226,11 +226,11 @@ class Board:
             return None
         return self._waiting.popleft() if self._waiting else None
 
-    def _is_emptied(self, hand: Hand) -> bool:
+    def _is_emptied(self, hand: WorkerLoad) -> bool:
         return not self._starting and hand is self._hands[0] and not any(other.alone for other in self._hands)
 
 
-def _failure(task: Task, hand: Hand | None, status: str) -> ImageError:
+def _failure(task: Assignment, hand: WorkerLoad | None, status: str) -> ImageError:
     if hand is not None and hand.hung:
         fault = f"the engine process hung while it had this image ({hand.hung}); one before had died or hung too"
         return ImageError(task.name, "timeout", fault)

@@ -1,5 +1,5 @@
-"""An engine process without a model: `python -m tests.batch.fake_replica`. What it does is in the settings' path_or_id
-and in the bytes of the images."""
+"""An engine process without a model: `python -m tests.batch.workers.fake_child`. What it does is in the settings'
+path_or_id and in the bytes of the images."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 
-from jaxphoton.batch import replica
-from jaxphoton.batch.wire import Message
+from jaxphoton.batch.workers import child
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
+from jaxphoton.processes.frames import Message
 from jaxphoton.requests.answer import Answer, Result
 from jaxphoton.requests.ask import Job
 
@@ -79,5 +79,5 @@ def load(settings: Message) -> tuple[Fake, int]:
 
 if __name__ == "__main__":
     print("printed by a start-up file", flush=True)
-    replica.BEAT_S = 0.05
-    replica.serve(load)
+    child.BEAT_S = 0.05
+    child.serve(load)

@@ -11,14 +11,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from jaxphoton.batch import lane, process
-from jaxphoton.batch.board import ReplicaError
-from jaxphoton.batch.replica import GREETING
-from jaxphoton.batch.replicas import Replicas
-from jaxphoton.batch.wire import pack, send
+from jaxphoton.batch.workers import process, supervisor
+from jaxphoton.batch.workers.assignments import ReplicaError
+from jaxphoton.batch.workers.child import GREETING
+from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.image.errors import ImageError
-from jaxphoton.image.worker import read_frame
-from tests.batch.test_replicas import COMMAND, ROOT, jobs, no_pauses, numbered  # noqa: F401
+from jaxphoton.processes.frames import pack, read_frame, send
+from tests.batch.workers.test_replicas import COMMAND, ROOT, jobs, no_pauses, numbered  # noqa: F401
 from tests.image.pools import exists, needs_proc, running, until
 
 SILENCE = 2.0  # forty signs of life
@@ -65,7 +64,7 @@ def test_an_image_that_stops_its_process_twice_fails_alone(count):
 
 
 def test_a_process_that_lives_and_does_nothing_hangs_too(monkeypatch):
-    monkeypatch.setattr(lane, "STALL_S", 2.0)
+    monkeypatch.setattr(supervisor, "STALL_S", 2.0)
     images = numbered(20)
     images[7] = b"stuck"
     with started(1, silence=60) as (replicas, _):
@@ -135,7 +134,7 @@ def parent(count: int) -> list[str]:
     """A program with engine processes: prints their ids; at each line it gets, answers and tells if they are those."""
     text = f"""
 import sys, time
-from jaxphoton.batch.replicas import Replicas
+from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.requests.ask import Ask, Job
 replicas = Replicas((None,) * {count}, {{"path_or_id": "well"}}, silence={SILENCE}, command={COMMAND!r})
 while len(replicas.pids) < {count}: time.sleep(0.01)

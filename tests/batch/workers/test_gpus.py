@@ -9,9 +9,9 @@ import subprocess
 
 import pytest
 
-from jaxphoton.batch import gpus
 from jaxphoton.batch.errors import BatchError
-from jaxphoton.batch.gpus import replica_gpus, visible_gpus
+from jaxphoton.batch.workers import gpus
+from jaxphoton.batch.workers.gpus import replica_gpus, visible_gpus
 from tests.image.pools import exists, until
 
 PLAIN = "GPU 0: NVIDIA A (UUID: GPU-11)\nGPU 1: NVIDIA A (UUID: GPU-22)\n"

@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
-from jaxphoton.batch.board import Task
-from jaxphoton.batch.replica import GREETING
-from jaxphoton.batch.wire import Message, error_of, pack, send
-from jaxphoton.image.pipe import Pipe, WaitLimit, reap, step_of
-from jaxphoton.image.worker import read_frame
+from jaxphoton.batch.workers.assignments import Assignment
+from jaxphoton.batch.workers.child import GREETING
+from jaxphoton.batch.workers.protocol import error_of
+from jaxphoton.processes.frames import Message, pack, read_frame, send
+from jaxphoton.processes.pipe import Pipe, WaitLimit, reap, step_of
 
 Log = Callable[[str], None]
 
@@ -33,7 +33,7 @@ class Refused(Exception):
     """A process says why it cannot start: its only argument is the exception."""
 
 
-class Replica:
+class EngineProcess:
     """A running engine process, the leader of a group of processes and of a session: no terminal's signals reach it.
 
     Attributes:
@@ -89,7 +89,7 @@ class Replica:
                 raise Refused(error_of(reply["refused"]))
         return reply["room"], reply["compiling"]
 
-    def send(self, task: Task) -> None:
+    def send(self, task: Assignment) -> None:
         send(self._jobs, task.frame, task.data)
 
     def receive(self) -> Message:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from jaxphoton import Moondream
-from jaxphoton.batch.engine_options import EngineOptions
-from jaxphoton.batch.replicas import Replicas
+from jaxphoton.batch.workers.engine_options import EngineOptions
+from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.ask import Ask, Job
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "shapes"
+EXAMPLES = Path(__file__).parents[3] / "examples" / "shapes"
 OPTIONS = EngineOptions(deterministic=True)
 GREEDY = {"temperature": 0}
 ASKS = (Ask("caption", {}, GREEDY), Ask("detect", {"object": "circle"}), Ask("caption", {}, {"seed": 3}))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.image.pipe import Pipe, TookTooLong, WaitLimit
+from jaxphoton.processes.pipe import Pipe, TookTooLong, WaitLimit
 
 
 def ends(check=lambda: None) -> tuple[Pipe, Pipe]:

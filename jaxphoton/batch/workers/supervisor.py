@@ -7,11 +7,12 @@ import signal
 import threading
 from collections.abc import Mapping, Sequence
 
-from jaxphoton.batch.board import Board, Hand, ReplicaError
-from jaxphoton.batch.process import Log, Refused, Replica
-from jaxphoton.batch.replica import BEAT_S
-from jaxphoton.batch.wire import Message, unpack_answer
-from jaxphoton.image.pipe import TookTooLong, WaitLimit
+from jaxphoton.batch.workers.assignments import Assignments, ReplicaError, WorkerLoad
+from jaxphoton.batch.workers.child import BEAT_S
+from jaxphoton.batch.workers.process import EngineProcess, Log, Refused
+from jaxphoton.batch.workers.protocol import unpack_answer
+from jaxphoton.processes.frames import Message
+from jaxphoton.processes.pipe import TookTooLong, WaitLimit
 
 # A process that dies is replaced after 1, 2, 4 seconds; the fourth in a row that has answered nothing is the last.
 PAUSE_S = 1.0
@@ -20,7 +21,7 @@ MOST_DEATHS = 4
 STALL_S = 1800.0
 
 
-class Lane(threading.Thread):
+class Supervisor(threading.Thread):
     """Keeps one process, and takes tasks from the board to it.
 
     Attributes:
@@ -32,7 +33,7 @@ class Lane(threading.Thread):
     def __init__(
         self,
         number: int,
-        board: Board,
+        board: Assignments,
         command: Sequence[str],
         environment: Mapping[str, str],
         settings: Message,
@@ -46,7 +47,7 @@ class Lane(threading.Thread):
         self._silence = silence
         # A picture may be all it waits for, twice.
         self._stall = max(STALL_S, 3 * (settings["engine"].get("image_timeout") or 0))
-        self.replica: Replica | None = None
+        self.replica: EngineProcess | None = None
         self.compiling = 0.0
         self.stages: list[Mapping[str, float]] = []
 
@@ -73,11 +74,11 @@ class Lane(threading.Thread):
                 return
             self._board.pause(PAUSE_S * 2 ** (deaths - 1))
 
-    def _run_replica(self) -> tuple[Hand | None, str]:
+    def _run_replica(self) -> tuple[WorkerLoad | None, str]:
         """The life of one process: what it had, if it was ever ready, and how it ended."""
-        hand: Hand | None = None
+        hand: WorkerLoad | None = None
         try:
-            self.replica = replica = Replica(self._command, self._environment, self._print, self._silence)
+            self.replica = replica = EngineProcess(self._command, self._environment, self._print, self._silence)
         except OSError as error:
             return None, str(error)
         listener, fault = None, ""
@@ -85,7 +86,7 @@ class Lane(threading.Thread):
             if self._board.fault:  # whoever set it may have looked before the process was there
                 return None, ""
             room, self.compiling = replica.greet(self._settings)
-            hand = Hand(room)
+            hand = WorkerLoad(room)
             self._board.join(hand)
             listener = threading.Thread(target=self._listen, args=(replica, hand), daemon=True)
             listener.start()
@@ -110,7 +111,7 @@ class Lane(threading.Thread):
             self.replica = None
         return hand, (hand.hung if hand else "") or fault or status
 
-    def _listen(self, replica: Replica, hand: Hand) -> None:
+    def _listen(self, replica: EngineProcess, hand: WorkerLoad) -> None:
         """Brings answers back until the process is dead, or kills it because it hangs."""
         self.stages.append({})
         idle = WaitLimit(self._stall, 2 * BEAT_S, "no work done for {:g} s")

@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import struct
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
-from jaxphoton.image.worker import Readable, Writable, read_frame
+from jaxphoton.processes.frames import Message, Readable, pack, read_frame
 from jaxphoton.requests.answer import Answer, Result
 from jaxphoton.requests.ask import Ask, Job
 
-Message = dict[str, Any]
-
-_LENGTH = struct.Struct(">I")
 # Errors keep their kind; those of other kinds become RuntimeErrors.
 _KINDS: dict[str, Callable[..., Exception]] = {
     kind.__name__: kind for kind in (ImageError, ValueError, TypeError, OSError, ImportError, RuntimeError)
 }
-
-
-def send(stream: Writable, frame: bytes, data: bytes | None = None) -> None:
-    """Writes what `pack` made, and bytes that the message has announced."""
-    stream.write(frame)
-    if data:
-        stream.write(data)
-    stream.flush()
-
-
-def pack(message: Message) -> bytes:
-    """A message as `read_frame` takes it.
-
-    Raises:
-      TypeError, ValueError: it has values that JSON has not.
-    """
-    body = json.dumps(message).encode("ascii")
-    return _LENGTH.pack(len(body)) + body
 
 
 def pack_job(number: int, job: Job) -> tuple[bytes, bytes | None]:

@@ -1,6 +1,6 @@
-"""One engine process: `python -m jaxphoton.batch.replica`, started and fed by `jaxphoton.batch.replicas`.
+"""One engine process: `python -m jaxphoton.batch.workers.child`, started and fed by `jaxphoton.batch.workers.pool`.
 
-Frames on stdin (see `jaxphoton.batch.wire`): first the settings, then jobs. Frames on stdout: first how many jobs it
+Frames on stdin (see `protocol`): first the settings, then jobs. Frames on stdout: first how many jobs it
 takes at once and how long it compiled, or why it cannot start, then answers in the order in which they are ready; from
 the greeting on, signs of life between them. It ends when stdin does, whatever it is doing. What libraries print goes to
 stderr, which the run shows.
@@ -18,10 +18,11 @@ from queue import SimpleQueue
 from typing import IO, Any, Protocol
 
 from jaxphoton.batch.compiling import compiling_shown
-from jaxphoton.batch.engine_options import EngineOptions
-from jaxphoton.batch.local import LocalAnswerer
-from jaxphoton.batch.wire import Message, error_fields, pack, pack_answer, read_job, send
-from jaxphoton.image.worker import die_with_parent, read_frame, take_streams
+from jaxphoton.batch.workers.engine_options import EngineOptions
+from jaxphoton.batch.workers.inprocess import LocalAnswerer
+from jaxphoton.batch.workers.protocol import error_fields, pack_answer, read_job
+from jaxphoton.processes.frames import Message, pack, read_frame, send
+from jaxphoton.processes.serve import die_with_parent, take_streams
 from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Job
 

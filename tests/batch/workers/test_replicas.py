@@ -13,22 +13,22 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jaxphoton.batch import lane
-from jaxphoton.batch.board import ReplicaError
-from jaxphoton.batch.replicas import Replicas
+from jaxphoton.batch.workers import supervisor
+from jaxphoton.batch.workers.assignments import ReplicaError
+from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.ask import Ask, Job
-from tests.batch import fake_replica
+from tests.batch.workers import fake_child
 from tests.image.pools import S, needs_proc, running, traces, until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ASKS = (Ask("caption", {"length": "short"}, {"temperature": 0}),)
-COMMAND = ("-m", "tests.batch.fake_replica")
+COMMAND = ("-m", "tests.batch.workers.fake_child")
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(lane, "PAUSE_S", 0.01)
+    monkeypatch.setattr(supervisor, "PAUSE_S", 0.01)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_answers_are_whole(start, tmp_path):
         assert result["asked"] == [{"length": "short"}]
         assert (answer.error, answer.size, answer.notes) == (None, (3, 4), ("rotated",))
         assert (result.finish_reason, result.seed, result.tokens, result.logprob) == ("stop", 5, (3, 4), -0.1)
-        assert result.metrics == fake_replica.METRICS
+        assert result.metrics == fake_child.METRICS
 
 
 def test_errors_of_images_are_theirs_alone(start):
@@ -84,7 +84,7 @@ def test_errors_of_images_are_theirs_alone(start):
     assert fine.error is None
     errors = [answer.error for answer in others]
     assert [type(error) for error in errors] == [ImageError, ValueError, RuntimeError, TypeError]
-    assert errors[0].args == fake_replica.ERRORS[b"broken"].args
+    assert errors[0].args == fake_child.ERRORS[b"broken"].args
     assert [str(error) for error in errors[1:3]] == ["no such setting", "ZeroDivisionError: by zero"]
 
 
@@ -223,7 +223,7 @@ def test_signals_of_a_terminal_and_of_batch_systems_reach_this_process_alone(sta
 def test_processes_do_not_outlive_a_killed_parent():
     text = f"""
 import time
-from jaxphoton.batch.replicas import Replicas
+from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.requests.ask import Ask, Job
 replicas = Replicas((None, None), {{"path_or_id": "well"}}, command={COMMAND!r})
 while len(replicas.pids) < 2: time.sleep(0.01)
@@ -240,5 +240,5 @@ list(replicas.answer(Job(key, b"stuck", (Ask("caption"),)) for key in range(50))
 
 
 def test_this_process_opens_no_device():
-    text = "import sys, jaxphoton.batch.replicas, jaxphoton.batch.gpus; sys.exit('jax' in sys.modules)"
+    text = "import sys, jaxphoton.batch.workers.pool, jaxphoton.batch.workers.gpus; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", text], cwd=ROOT, check=True)

@@ -14,14 +14,14 @@ from PIL import Image
 
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.errors import ImageError
-from jaxphoton.image.pipe import TookTooLong
 from jaxphoton.image.prepare import Prepared
 from jaxphoton.image.process import WorkerProcess
-from jaxphoton.image.worker import Message
+from jaxphoton.processes.frames import Message
+from jaxphoton.processes.pipe import TookTooLong
 
 
 @dataclass(slots=True, eq=False)
-class Task:
+class PictureTask:
     """One picture: the path or the bytes of a file.
 
     Attributes:
@@ -45,18 +45,18 @@ class Task:
             self.future.set_exception(error)
 
 
-class TaskQueue:
+class PictureQueue:
     """The tasks that no worker has yet, and how many are unfinished altogether."""
 
     def __init__(self, bound: int):
         # Condition's own lock may be taken twice: a finalizer may close the queue from wherever memory is collected.
         self._changed = threading.Condition()
-        self._waiting: deque[Task] = deque()
+        self._waiting: deque[PictureTask] = deque()
         self._bound = bound
         self._outstanding = self._idle = 0
         self.closed = False
 
-    def put(self, task: Task) -> None:
+    def put(self, task: PictureTask) -> None:
         """Adds a task, when fewer than the bound are unfinished."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed or self._outstanding < self._bound)
@@ -67,8 +67,8 @@ class TaskQueue:
             self._waiting.append(task)
             self._changed.notify_all()
 
-    def take(self, wait: bool) -> Task | None:
-        """The next task; None when the queue is closed, or when not waiting and idle lanes will have it."""
+    def take(self, wait: bool) -> PictureTask | None:
+        """The next task; None when the queue is closed, or when not waiting and idle supervisors will have it."""
         with self._changed:
             while not self.closed:
                 if wait:
@@ -81,7 +81,7 @@ class TaskQueue:
                     return task
         return None
 
-    def put_back(self, tasks: list[Task]) -> None:
+    def put_back(self, tasks: list[PictureTask]) -> None:
         """Tasks that were taken and have to be done again, before all others."""
         with self._changed:
             if not self.closed:
@@ -108,13 +108,13 @@ class TaskQueue:
             self._changed.notify_all()
 
 
-class Lane(threading.Thread):
+class Supervisor(threading.Thread):
     """Feeds one worker and replaces it when it dies or hangs."""
 
     def __init__(
         self,
         number: int,
-        queue: TaskQueue,
+        queue: PictureQueue,
         slots: int,
         limit: float,
         settings: Message,
@@ -135,7 +135,7 @@ class Lane(threading.Thread):
         self._number, self._queue, self._slots, self._limit = number, queue, slots, limit
         self._prepare_here = prepare_here
         self._settings, self._environment = settings, environment
-        self._under_way: deque[Task] = deque()
+        self._under_way: deque[PictureTask] = deque()
         self.worker: WorkerProcess | None = None
 
     def run(self) -> None:
@@ -161,10 +161,10 @@ class Lane(threading.Thread):
                 self._send(task)
             elif self._under_way:
                 self._receive()
-        except Exception as error:  # whatever it is, the lane goes on with a new worker
+        except Exception as error:  # whatever it is, it goes on with a new worker
             self._lost(error)
 
-    def _send(self, task: Task) -> None:
+    def _send(self, task: PictureTask) -> None:
         if not self._under_way and self.worker and not self.worker.alive():
             self._drop()  # it died idle: no picture's fault
         self._under_way.append(task)
@@ -182,7 +182,7 @@ class Lane(threading.Thread):
         else:
             task.future.set_result(prepared)
 
-    def _prepared(self, task: Task, reply: Message, worker: WorkerProcess) -> Prepared:
+    def _prepared(self, task: PictureTask, reply: Message, worker: WorkerProcess) -> Prepared:
         """The picture behind an answer, or the exception."""
         if "error" in reply:
             raise RuntimeError(f"{task.name}: {reply['error']}")

@@ -21,10 +21,10 @@ from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import Any
 
-from jaxphoton.batch.board import Board, ReplicaError, Task
-from jaxphoton.batch.engine_options import EngineOptions
-from jaxphoton.batch.lane import Lane
-from jaxphoton.batch.process import Log
+from jaxphoton.batch.workers.assignments import Assignment, Assignments, ReplicaError
+from jaxphoton.batch.workers.engine_options import EngineOptions
+from jaxphoton.batch.workers.process import Log
+from jaxphoton.batch.workers.supervisor import Supervisor
 from jaxphoton.image.process import worker_environment
 from jaxphoton.messages import to_stderr
 from jaxphoton.requests.answer import Answer
@@ -39,9 +39,9 @@ _DEFAULT = EngineOptions()
 class Replicas:
     """Answers jobs with several engine processes. Close it (or use `with`).
 
-    A process that dies is started again, three times at most without an answer in between (see `lane`), and the jobs
-    it had are tried again one at a time (see `Board`). One that gives no sign of life (it is stopped, or hangs) is
-    killed, and counts as dead. A job under which two processes died becomes an ImageError ("process-died" or
+    A process that dies is started again, three times at most without an answer in between (see `supervisor`), and the
+    jobs it had are tried again one at a time (see `Assignments`). One that gives no sign of life (it is stopped, or
+    hangs) is killed, and counts as dead. A job under which two processes died becomes an ImageError ("process-died" or
     "timeout"), the others go on. Ctrl-C reaches this process alone; when it ends, however that happens, the others end
     too.
 
@@ -57,7 +57,7 @@ class Replicas:
         *,
         log: Log | None = None,
         silence: float = SILENCE_S,
-        command: Sequence[str] = ("-m", "jaxphoton.batch.replica"),
+        command: Sequence[str] = ("-m", "jaxphoton.batch.workers.child"),
     ):
         """Starts the processes and waits for the first.
 
@@ -76,9 +76,9 @@ class Replicas:
         if engine.image_workers is None:
             engine = replace(engine, image_workers=max(1, min(8, (os.cpu_count() or 1) // 2 // len(gpus))))
         settings = {"options": dict(options), "engine": asdict(engine)}
-        self._board = Board(len(gpus))
-        self._lanes = [
-            Lane(
+        self._board = Assignments(len(gpus))
+        self._supervisors = [
+            Supervisor(
                 number,
                 self._board,
                 command,
@@ -89,26 +89,26 @@ class Replicas:
             )
             for number, gpu in enumerate(gpus)
         ]
-        for lane in self._lanes:
-            lane.start()
+        for each in self._supervisors:
+            each.start()
         try:
             self._board.wait_until_ready()
         except BaseException:
             self.close()
             raise
-        self.compiling = max(lane.compiling for lane in self._lanes)
+        self.compiling = max(each.compiling for each in self._supervisors)
 
     @property
     def pids(self) -> list[int]:
         """Process ids, without those that are being replaced."""
-        return [replica.pid for lane in self._lanes if (replica := lane.replica)]
+        return [replica.pid for each in self._supervisors if (replica := each.replica)]
 
     @property
     def stages(self) -> dict[str, float]:
         """Seconds of all devices so far, by stage; see `LocalAnswerer`."""
         totals: Counter[str] = Counter()
-        for lane in self._lanes:
-            for stages in list(lane.stages):
+        for each in self._supervisors:
+            for stages in list(each.stages):
                 totals.update(stages)
         return dict(totals)
 
@@ -120,7 +120,7 @@ class Replicas:
         Raises:
           ReplicaError: no process is left, or this was closed. Jobs not answered by then have not failed.
         """
-        room = (len(self._lanes) + 1) * self._board.room
+        room = (len(self._supervisors) + 1) * self._board.room
         desk = Desk(jobs, _no_picture, self._submit, _answered, _cancel, room=room, most=sys.maxsize)
         for answer in desk.answers():
             if isinstance(answer.error, ReplicaError):
@@ -131,13 +131,13 @@ class Replicas:
         """Ends the processes, within `CLOSE_S` seconds."""
         self._board.fail(ReplicaError("the replicas were closed"))
         deadline = time.monotonic() + CLOSE_S
-        for lane in self._lanes:
-            if replica := lane.replica:
+        for each in self._supervisors:
+            if replica := each.replica:
                 replica.kill()
-        for lane in self._lanes:
-            # A future's callback runs in a lane, and may close this.
-            if lane is not threading.current_thread():
-                lane.join(max(0.0, deadline - time.monotonic()))
+        for each in self._supervisors:
+            # A future's callback runs in a supervisor, and may close this.
+            if each is not threading.current_thread():
+                each.join(max(0.0, deadline - time.monotonic()))
 
     def __enter__(self) -> Replicas:
         return self
@@ -145,7 +145,7 @@ class Replicas:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _submit(self, job: Job, _: None) -> list[Task]:
+    def _submit(self, job: Job, _: None) -> list[Assignment]:
         return [self._board.put(job)]
 
 
@@ -162,10 +162,10 @@ def _no_picture(_: Job) -> Future[None]:
     return future
 
 
-def _answered(job: Job, _: None, tasks: list[Task]) -> Answer:
+def _answered(job: Job, _: None, tasks: list[Assignment]) -> Answer:
     answer = tasks[0].future.result()
     return Answer(job.key, answer.results, answer.error, answer.size, answer.notes)
 
 
-def _cancel(task: Task) -> None:
+def _cancel(task: Assignment) -> None:
     task.future.cancel()

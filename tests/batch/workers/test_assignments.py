@@ -9,7 +9,7 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxphoton.batch.board import Board, Hand, ReplicaError
+from jaxphoton.batch.workers.assignments import Assignments, ReplicaError, WorkerLoad
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Ask, Job
@@ -19,14 +19,14 @@ from tests.image.pools import S, until
 class Process(threading.Thread):
     """Answers what it has in a random order, and dies of `poison`, sometimes late. A new one follows."""
 
-    def __init__(self, board: Board, room: int, poison: set[int], seed: int):
+    def __init__(self, board: Assignments, room: int, poison: set[int], seed: int):
         super().__init__(daemon=True)
         self._board, self._room, self._poison, self._chance = board, room, poison, random.Random(seed)
         self.most = 0
 
     def run(self) -> None:
         while not self._board.fault:
-            hand = Hand(self._room)
+            hand = WorkerLoad(self._room)
             self._board.join(hand)
             device = threading.Thread(target=self._work, args=(hand,), daemon=True)
             device.start()
@@ -36,7 +36,7 @@ class Process(threading.Thread):
             device.join()
             self._board.take_back(hand, "signal 9")
 
-    def _work(self, hand: Hand) -> None:
+    def _work(self, hand: WorkerLoad) -> None:
         while not hand.gone and not self._board.fault:
             tasks = list(hand.tasks)
             if not tasks or self._chance.random() < 0.3:
@@ -58,7 +58,7 @@ class Process(threading.Thread):
     seed=st.integers(0, 2**16),
 )
 def test_only_those_that_kill_fail(processes, room, count, poison, seed):
-    board = Board(processes)
+    board = Assignments(processes)
     lanes = [Process(board, room, poison, seed + number) for number in range(processes)]
     for lane in lanes:
         lane.start()
@@ -75,7 +75,7 @@ def test_only_those_that_kill_fail(processes, room, count, poison, seed):
 
 
 def test_suspects_are_tried_alone_and_before_others():
-    board, first, second = Board(2), Hand(2), Hand(2)
+    board, first, second = Assignments(2), WorkerLoad(2), WorkerLoad(2)
     board.join(first)
     for number in range(4):
         board.put(Job(number, b"", (Ask("caption"),)))

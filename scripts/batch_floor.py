@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from jaxphoton import Moondream
 from jaxphoton.batch.journal import Journal
-from jaxphoton.batch.record import Header
+from jaxphoton.batch.journal.record import Header
 from jaxphoton.batch.runner import Runner
 from jaxphoton.batch.sources import open_source
 from jaxphoton.batch.tasks import Plan, Task

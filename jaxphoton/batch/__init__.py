@@ -13,7 +13,7 @@ Sources (`jaxphoton.batch.sources`)
   48 bytes a key. What is done is not read again. An entry that cannot be used is an item whose `read` raises;
   the iteration goes on.
 
-Journal (`jaxphoton.batch.journal`, `record`, `reading`)
+Journal (`jaxphoton.batch.journal`)
     with Journal("run.jsonl", Header(settings, model=digest), retry_failed=False) as journal:
         if item.key not in journal:
             journal.write(Record(item.key, "ok", path=item.path, width=w, height=h, results=(
@@ -32,7 +32,7 @@ Exports (`jaxphoton.batch.exports`)
   the columns of recaptioned datasets: key, url, sha256, org_caption, re_caption, and see `exports.rows.recaption`.
   `report.lost` counts results that could not be written. `Places` (`places`) names a run's files and tries before the
   work whether they can be made; inside `exports.atomic.keeping(files)` no output replaces one of these;
-  `ExistingTexts` (`existing`) finds the images whose text is there already.
+  `ExistingTexts` (`exports.existing`) finds the images whose text is there already.
 
 Runs (`jaxphoton.batch.runner`, `tasks`, `workers`)
     plan = Plan((Task("caption"), Task("detect", "person")), {"temperature": 0.0})

@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from jaxphoton.batch.keymap import KeyMap
-from jaxphoton.batch.reading import scan
-from jaxphoton.batch.record import Header, Record, from_line
+from jaxphoton.batch.journal.keymap import KeyMap
+from jaxphoton.batch.journal.reading import scan
+from jaxphoton.batch.journal.record import Header, Record, from_line
 
 _FOLLOWERS = 256
 

@@ -12,7 +12,7 @@ from typing import IO
 
 from PIL import Image
 
-from jaxphoton.batch.ahead import read_ahead
+from jaxphoton.batch.sources.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item
 from jaxphoton.files import open_regular
 from jaxphoton.image import png

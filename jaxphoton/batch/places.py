@@ -10,17 +10,16 @@ from pathlib import Path
 
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.atomic import Kept, probe
-from jaxphoton.batch.exports.names import fitted
+from jaxphoton.batch.exports.names import check_tars, fitted, is_pattern
 from jaxphoton.batch.exports.options import fault_of
 from jaxphoton.batch.exports.run import check_out, in_folder
-from jaxphoton.batch.exports.tar_names import check_tars, is_pattern
-from jaxphoton.batch.reading import is_journal
+from jaxphoton.batch.journal.reading import is_journal
 from jaxphoton.batch.report.page import is_page
 from jaxphoton.batch.sources import Source
 from jaxphoton.batch.sources.beside import Beside, begins_like_an_image
+from jaxphoton.batch.sources.containers import containers
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
 from jaxphoton.batch.sources.opening import container_kind
-from jaxphoton.batch.sources.patterns import containers
 from jaxphoton.batch.sources.storage import is_remote
 
 JOURNAL, FAILURES = ".journal", ".failures.jsonl"

@@ -8,11 +8,11 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from jaxphoton.batch.ahead import read_ahead
 from jaxphoton.batch.dedupe import Dedupe
 from jaxphoton.batch.errors import BatchError
+from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.quality import WARNINGS, flags
-from jaxphoton.batch.record import Record
+from jaxphoton.batch.sources.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item
 from jaxphoton.batch.tasks import Plan
 from jaxphoton.batch.variables import original_caption

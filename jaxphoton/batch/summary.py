@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.quality import WARNINGS
-from jaxphoton.batch.record import Record
 
 MILLION = 1_000_000
 SHORT_S = 0.1  # not worth a line

@@ -19,13 +19,13 @@ from jaxphoton.cli.output import STDOUT, Lines, check_output, places_of, say, wr
 from jaxphoton.cli.tracing import before_loading
 
 if TYPE_CHECKING:
-    from jaxphoton.batch.existing import ExistingTexts
     from jaxphoton.batch.exports import ExportOptions
+    from jaxphoton.batch.exports.existing import ExistingTexts
     from jaxphoton.batch.journal import Journal
     from jaxphoton.batch.places import Places
-    from jaxphoton.batch.progress import Progress
     from jaxphoton.batch.sources import Item, Selection, Source
     from jaxphoton.batch.tasks import Plan, Task
+    from jaxphoton.cli.progress import Progress
 
 ALL = (0, 1)
 _COUNT_S = 0.5  # to know the number of images for the first line
@@ -39,8 +39,8 @@ def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], *
       texts: more fields of the `Plan`.
     """
     from jaxphoton.batch.errors import BatchError, SettingsDiffer
-    from jaxphoton.batch.existing import ExistingTexts
     from jaxphoton.batch.exports import ExportOptions
+    from jaxphoton.batch.exports.existing import ExistingTexts
     from jaxphoton.batch.sources import Selection, parse_shard
     from jaxphoton.batch.tasks import Plan
     from jaxphoton.messages import listed
@@ -103,8 +103,8 @@ class _Work:
 
 def _open_journal(args: argparse.Namespace, plan: Plan, places: Places, model: Path) -> Journal | None:
     from jaxphoton.batch.journal import Journal
-    from jaxphoton.batch.reading import JournalReader
-    from jaxphoton.batch.record import Header
+    from jaxphoton.batch.journal.reading import JournalReader
+    from jaxphoton.batch.journal.record import Header
 
     path = places.journal
     if path is None:
@@ -147,8 +147,8 @@ def _settings(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
 
 
 def _run(work: _Work, journal: Journal | None) -> int:
-    from jaxphoton.batch.progress import Progress
     from jaxphoton.batch.summary import Tally
+    from jaxphoton.cli.progress import Progress
 
     args, places = work.args, work.places
     done = journal.counts.total() if journal is not None else 0

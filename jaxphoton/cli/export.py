@@ -133,7 +133,7 @@ def _read(args) -> list[str]:
 
 def _inputs(args) -> tuple[list[str], dict[str, Any]]:
     """What the run has read, from the options or the journal's header, and its settings."""
-    from jaxphoton.batch.reading import JournalReader
+    from jaxphoton.batch.journal.reading import JournalReader
 
     with JournalReader(args.journal) as reader:
         settings = reader.header.settings

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from jaxphoton import __version__
-from jaxphoton.batch.compiling import compiling_shown
 from jaxphoton.cli.base import BROKEN_PIPE, FATAL, INTERRUPTED, CommandError, CommandParser
+from jaxphoton.messages import compiling_shown
 from jaxphoton.requests.errors import EngineError, fault_of
 
 COMMANDS = (

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from jaxphoton.batch.exports import ExportOptions, ExportReport
     from jaxphoton.batch.exports.failures import FailureList
     from jaxphoton.batch.journal import Journal
+    from jaxphoton.batch.journal.record import Record
     from jaxphoton.batch.places import Places
-    from jaxphoton.batch.progress import Progress
-    from jaxphoton.batch.record import Record
     from jaxphoton.batch.sources import Source
     from jaxphoton.batch.summary import Tally
     from jaxphoton.batch.tasks import Plan
+    from jaxphoton.cli.progress import Progress
 
 STDOUT = "-"
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from jaxphoton.batch.errors import ENTRY_REASONS
 from jaxphoton.batch.journal import Journal
-from jaxphoton.batch.record import Header, Record
+from jaxphoton.batch.journal.record import Header, Record
 from jaxphoton.batch.sources import Item, Source
 from jaxphoton.image.errors import ImageError
 

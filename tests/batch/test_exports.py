@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from jaxphoton.batch.errors import ExportError, SourceError
 from jaxphoton.batch.exports import ExportOptions, export, form_of
-from jaxphoton.batch.reading import JournalReader
-from jaxphoton.batch.record import Header, Record
+from jaxphoton.batch.journal.reading import JournalReader
+from jaxphoton.batch.journal.record import Header, Record
 from jaxphoton.batch.sources import Item, Source, open_source
 from jaxphoton.batch.sources.base import every
 from jaxphoton.batch.tasks import Plan, parse_tasks

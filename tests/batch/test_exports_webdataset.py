@@ -9,7 +9,7 @@ import tarfile
 import pytest
 
 from jaxphoton.batch.exports import ExportOptions, export
-from jaxphoton.batch.record import Record
+from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.sources import Selection, SourceOptions, open_source
 from tests.batch.rig import caption, keys, make_folder, make_journal, make_table, make_tar, picture, read_tar
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from jaxphoton.batch.errors import JournalError, SettingsDiffer
 from jaxphoton.batch.journal import Journal
-from jaxphoton.batch.reading import JournalReader
-from jaxphoton.batch.record import Header, Record, from_line, to_line
+from jaxphoton.batch.journal.reading import JournalReader
+from jaxphoton.batch.journal.record import Header, Record, from_line, to_line
 from tests.batch.rig import HEADER, json_lines, make_journal
 
 BOX = {"x_min": 0.1, "y_min": 0, "x_max": 0.5, "y_max": 1}

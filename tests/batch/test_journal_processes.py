@@ -11,14 +11,14 @@ import pytest
 
 from jaxphoton.batch.errors import JournalError
 from jaxphoton.batch.journal import Journal
-from jaxphoton.batch.reading import JournalReader
-from jaxphoton.batch.record import Record
+from jaxphoton.batch.journal.reading import JournalReader
+from jaxphoton.batch.journal.record import Record
 from tests.batch.rig import HEADER, make_journal
 
 WRITER = """
 import sys
 from jaxphoton.batch.journal import Journal
-from jaxphoton.batch.record import Header, Record
+from jaxphoton.batch.journal.record import Header, Record
 header = Header({"task": "caption", "length": "normal"}, model="m1")
 journal = Journal(sys.argv[1], header, sync_s=0.001, sync_lines=7)
 start = journal.counts["ok"]

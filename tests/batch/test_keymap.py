@@ -7,7 +7,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.batch.keymap import KeyMap, digest
+from jaxphoton.batch.journal.keymap import KeyMap, digest
 
 
 @given(st.lists(st.tuples(st.text(max_size=2), st.integers(0, 255))))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from jaxphoton.batch.exports import ExportOptions, export
 from jaxphoton.batch.exports.lines import LineForm
-from jaxphoton.batch.record import Header, Record
+from jaxphoton.batch.journal.record import Header, Record
 from jaxphoton.batch.tasks import Plan, Task, parse_tasks
 from tests.batch.rig import json_lines, make_journal
 

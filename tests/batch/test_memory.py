@@ -11,7 +11,7 @@ import tarfile
 import pytest
 
 from jaxphoton.batch.journal import Journal
-from jaxphoton.batch.record import Record
+from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.sources import open_source
 from tests.batch.rig import HEADER
 
@@ -23,8 +23,8 @@ import resource, sys
 from pathlib import Path
 from jaxphoton.batch.exports import export
 from jaxphoton.batch.journal import Journal
-from jaxphoton.batch.reading import JournalReader
-from jaxphoton.batch.record import Header
+from jaxphoton.batch.journal.reading import JournalReader
+from jaxphoton.batch.journal.record import Header
 from jaxphoton.batch.sources import Selection, open_source
 
 def held():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxphoton.batch.errors import ExportError, JournalError
-from jaxphoton.batch.record import Header, Record
+from jaxphoton.batch.journal.record import Header, Record
 from jaxphoton.batch.report import ReportOptions, write_report
 from jaxphoton.batch.report.entries import link
 from jaxphoton.batch.report.outlines import outline

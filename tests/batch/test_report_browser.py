@@ -7,7 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from jaxphoton.batch.record import Record
+from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.report import write_report
 from tests.batch.rig import make_journal
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.batch.ahead import read_ahead
 from jaxphoton.batch.dedupe import Dedupe
 from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.journal import Journal
 from jaxphoton.batch.runner import Runner
+from jaxphoton.batch.sources.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item, broken
 from jaxphoton.batch.tasks import Plan, Task, parse_tasks
 from jaxphoton.image.errors import ImageError

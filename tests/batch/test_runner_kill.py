@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from jaxphoton import Moondream
-from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.engine.memory import whole_pages
 from tests.batch.rig import json_lines
 

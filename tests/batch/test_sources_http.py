@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from jaxphoton.batch.ahead import read_ahead
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources import SourceOptions, open_source
 from jaxphoton.batch.sources import retry as retrying
+from jaxphoton.batch.sources.ahead import read_ahead
 from jaxphoton.batch.sources.retry import RetryPolicy
 from jaxphoton.image.errors import ImageError
 from tests.batch.rig import fault, make_table, make_tar, picture

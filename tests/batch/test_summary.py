@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from jaxphoton.batch.digest import model_digest
-from jaxphoton.batch.progress import Progress
-from jaxphoton.batch.record import Record
+from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.summary import Tally, cost_per_million, duration
 from jaxphoton.batch.workers.inprocess import LocalAnswerer
+from jaxphoton.cli.progress import Progress
 from jaxphoton.engine.metrics import LaunchMetrics
 
 TEXT = {"task": "caption", "caption": "a cat", "tokens": 7, "finish_reason": "stop"}

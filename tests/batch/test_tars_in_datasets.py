@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from jaxphoton.batch.exports import ExportOptions, export
-from jaxphoton.batch.record import Record
+from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.sources import open_source
 from tests.batch.rig import caption, make_folder, make_journal, make_tar, picture, read_tar
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.cli.main import main
 from tests.batch.rig import json_lines, make_folder, make_tar, picture, read_tar
 

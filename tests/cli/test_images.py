@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.cli.images import find_images
 from jaxphoton.cli.main import main
 from jaxphoton.engine.memory import whole_pages

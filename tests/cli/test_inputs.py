@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.cli.main import main
 from tests.batch.rig import json_lines, make_folder, make_journal, make_tar, picture, read_tar
 from tests.batch.site import Site, send
@@ -84,7 +84,7 @@ def test_inputs_side_by_side_go_on_where_they_were(model, here):
 
 
 def test_a_journal_from_before_keys_had_folders_goes_on(model, here):
-    from jaxphoton.batch.record import Record
+    from jaxphoton.batch.journal.record import Record
 
     make_folder(here, ["train/a.png", "val/b.png", "val/c.png"])
     command = ["caption", "train", "val", "--out", "x.jsonl"]

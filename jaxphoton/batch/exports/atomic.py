@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
-from jaxphoton.batch.keymap import digest
+from jaxphoton.batch.journal.keymap import digest
 
 _LONG = 64  # bytes of a name from which on its draft has a shorter one
 _BLOCK = 4096

@@ -11,8 +11,8 @@ from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.options import ExportReport
 from jaxphoton.batch.exports.rows import asked_objects, boxes, detected, json_bytes, labels
-from jaxphoton.batch.reading import JournalReader
-from jaxphoton.batch.record import Record
+from jaxphoton.batch.journal.reading import JournalReader
+from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.sources.base import Source
 
 

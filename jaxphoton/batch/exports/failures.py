@@ -10,9 +10,9 @@ from typing import Any
 
 from jaxphoton.batch.errors import NOT_WRITTEN
 from jaxphoton.batch.exports.atomic import replacing
-from jaxphoton.batch.exports.jsonl import failure
+from jaxphoton.batch.exports.lines import failure
 from jaxphoton.batch.exports.rows import json_bytes
-from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.journal.reading import JournalReader
 
 _IN_MEMORY = 1 << 20
 

@@ -7,13 +7,16 @@ What reads such files (`datasets`, `pandas`) takes the type of a column from the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from jaxphoton.batch.exports.rows import encodable
+from jaxphoton.batch.exports.atomic import replacing
+from jaxphoton.batch.exports.options import ExportReport
+from jaxphoton.batch.exports.rows import encodable, json_bytes
+from jaxphoton.batch.journal.reading import JournalReader
+from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.kinds import names_of
-from jaxphoton.batch.reading import JournalReader
-from jaxphoton.batch.record import Record
 
 # What stands where a result has nothing; every other field is a text. Never `{}`: a column of nothing else is a struct
 # without fields, which no parquet file can hold.
@@ -100,3 +103,28 @@ def _typed(name: str, value: Any) -> Any:
 def _floats(place: Mapping[str, float]) -> dict[str, float]:
     """Coordinates, whole ones too, as floats."""
     return {name: float(at) for name, at in place.items()}
+
+
+def export_jsonl(journal: JournalReader, out: Path, report: ExportReport) -> None:
+    """A line for each image, see `LineForm`."""
+    _write(journal.records(), out, report, line_form(journal).line)
+
+
+def export_failures(journal: JournalReader, out: Path, report: ExportReport) -> None:
+    """A line for each image that failed, see `failure`."""
+    _write((record for record in journal.records() if record.status == "failed"), out, report, failure)
+
+
+def failure(record: Record) -> dict[str, Any]:
+    """Key, error, reason and path, which leads to the file whatever its name is."""
+    return {"key": record.key, "error": record.fault, "reason": record.reason, "path": record.path}
+
+
+def _write(
+    records: Iterable[Record], out: Path, report: ExportReport, line: Callable[[Record], dict[str, Any]]
+) -> None:
+    with replacing(out) as file:
+        for record in records:
+            report.failed += record.status == "failed"
+            file.write(json_bytes(line(record)) + b"\n")
+            report.written += 1

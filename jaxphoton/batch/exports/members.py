@@ -9,8 +9,8 @@ from typing import Any
 
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport, merge
 from jaxphoton.batch.exports.rows import recaption
+from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.quality import texts
-from jaxphoton.batch.record import Record
 from jaxphoton.batch.sources.tar import json_object
 
 # Which field of a JSON member holds the answer to which task.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from jaxphoton.batch.errors import ExportError
-from jaxphoton.batch.record import Record
+from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
 
 Existing = Literal["skip", "overwrite", "append", "prepend"]

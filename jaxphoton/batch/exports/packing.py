@@ -15,11 +15,10 @@ from PIL import Image
 
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.members import add_member, member_of
-from jaxphoton.batch.exports.names import relative_path
+from jaxphoton.batch.exports.names import is_pattern, packs, relative_path, tars_in_folder
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport
-from jaxphoton.batch.exports.tar_names import is_pattern, packs, tars_in_folder
-from jaxphoton.batch.keymap import KeyMap, digest
-from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.journal.keymap import KeyMap, digest
+from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.sources.base import Seen, Source
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
 from jaxphoton.batch.sources.selection import Selection

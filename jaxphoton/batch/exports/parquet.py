@@ -10,7 +10,7 @@ from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.options import ExportReport
 from jaxphoton.batch.exports.rows import encodable, recaption
-from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.journal.reading import JournalReader
 
 _ROWS = 10_000
 

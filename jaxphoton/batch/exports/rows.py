@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from jaxphoton.batch.record import Record
+from jaxphoton.batch.journal.record import Record
 
 
 def recaption(record: Record) -> dict[str, Any]:

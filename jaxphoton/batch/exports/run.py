@@ -8,15 +8,14 @@ from pathlib import Path
 
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.coco import export_coco
-from jaxphoton.batch.exports.jsonl import export_failures, export_jsonl
-from jaxphoton.batch.exports.names import is_folder
+from jaxphoton.batch.exports.lines import export_failures, export_jsonl
+from jaxphoton.batch.exports.names import is_folder, tars_in_folder
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport
 from jaxphoton.batch.exports.parquet import export_parquet, load_pyarrow
 from jaxphoton.batch.exports.sidecar import export_sidecar
-from jaxphoton.batch.exports.tar_names import tars_in_folder
 from jaxphoton.batch.exports.webdataset import export_webdataset
 from jaxphoton.batch.exports.yolo import export_yolo
-from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.sources.base import Source
 from jaxphoton.batch.sources.storage import is_remote
 

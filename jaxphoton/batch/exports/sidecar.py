@@ -9,9 +9,9 @@ from jaxphoton.batch.exports.atomic import write_text
 from jaxphoton.batch.exports.lines import LineForm, line_form
 from jaxphoton.batch.exports.names import relative_path, with_extension
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport, fault_of, merge
+from jaxphoton.batch.journal.reading import JournalReader
+from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.quality import texts
-from jaxphoton.batch.reading import JournalReader
-from jaxphoton.batch.record import Record
 from jaxphoton.batch.sources.base import Seen
 from jaxphoton.files import open_regular
 

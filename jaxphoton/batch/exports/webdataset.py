@@ -10,11 +10,11 @@ from typing import IO
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.members import add_member, member_of
+from jaxphoton.batch.exports.names import Copy, check_tars, copies
 from jaxphoton.batch.exports.options import ExportOptions, ExportReport
 from jaxphoton.batch.exports.packing import pack
-from jaxphoton.batch.exports.tar_names import Copy, check_tars, copies
-from jaxphoton.batch.keymap import KeyMap
-from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.journal.keymap import KeyMap
+from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.sources.archive import read_member, samples
 from jaxphoton.batch.sources.base import Seen, Source
 from jaxphoton.batch.sources.containers import Containers

@@ -10,8 +10,8 @@ from jaxphoton.batch.exports.coco import category_ids
 from jaxphoton.batch.exports.names import relative_path
 from jaxphoton.batch.exports.options import ExportReport, fault_of
 from jaxphoton.batch.exports.rows import boxes, detected, encodable
-from jaxphoton.batch.keymap import KeyMap
-from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.journal.keymap import KeyMap
+from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.sources.base import Seen
 
 

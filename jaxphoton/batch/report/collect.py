@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from jaxphoton.batch.keymap import digest
+from jaxphoton.batch.journal.keymap import digest
+from jaxphoton.batch.journal.reading import JournalReader
+from jaxphoton.batch.journal.record import Header, Record
 from jaxphoton.batch.quality import WARNINGS, Flag, flags, texts
-from jaxphoton.batch.reading import JournalReader
-from jaxphoton.batch.record import Header, Record
 from jaxphoton.batch.report.counting import Frequent, Lengths, Smallest, kind, opening
 
 _NOTED = 200  # images with notes that are shown in any case

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.atomic import replacing
-from jaxphoton.batch.reading import JournalReader
+from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.report.collect import Collection, ReportOptions, collect
 from jaxphoton.batch.report.entries import entry, overview
 from jaxphoton.batch.report.thumbnails import Thumbnail, thumbnails

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import IO
 
-from jaxphoton.batch.keymap import KeyMap, digest
+from jaxphoton.batch.journal.keymap import KeyMap, digest
 from jaxphoton.batch.sources.sample import Sample, is_hidden, is_link, split_name
 from jaxphoton.batch.sources.storage import MAX_FILE_BYTES
 

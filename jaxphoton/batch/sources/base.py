@@ -3,14 +3,56 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from jaxphoton.batch.keymap import KeyMap, digest
+from jaxphoton.batch.journal.keymap import KeyMap, digest
 from jaxphoton.batch.sources.globs import Excluded
 from jaxphoton.batch.sources.item import Item
 from jaxphoton.batch.sources.retry import RETRY, RetryPolicy
-from jaxphoton.batch.sources.skipped import Skipped
+
+_KINDS = 6  # named; the rest are "other"
+
+
+@dataclass(slots=True)
+class Skipped:
+    """What a source has passed over.
+
+    Attributes:
+      files: by suffix, or "hidden", "excluded", "without a suffix".
+      folders: left out as a whole, by name.
+      samples: of tars, those without an image.
+    """
+
+    files: Counter[str] = field(default_factory=Counter)
+    folders: Counter[str] = field(default_factory=Counter)
+    samples: int = 0
+
+    def add(self, other: Skipped) -> None:
+        self.files.update(other.files)
+        self.folders.update(other.folders)
+        self.samples += other.samples
+
+    def lines(self) -> list[str]:
+        """For people; empty if there is nothing to say."""
+        lines = []
+        if total := self.files.total():
+            lines.append(f"{total:,} file{'s' * (total != 1)} passed over: {_listed(self.files)}")
+        if total := self.folders.total():
+            lines.append(f"{total:,} folder{'s' * (total != 1)} left out: {_listed(self.folders)}")
+        if self.samples:
+            lines.append(f"{self.samples:,} sample{'s' * (self.samples != 1)} without an image passed over")
+        return lines
+
+
+def _listed(counts: Counter[str]) -> str:
+    kinds = sorted(counts.items(), key=lambda kind: (-kind[1], kind[0]))
+    named = [f"{number:,} {name[:40]}" for name, number in kinds[:_KINDS]]
+    if rest := sum(number for _, number in kinds[_KINDS:]):
+        named.append(f"{rest:,} other")
+    return ", ".join(named)
+
 
 Wanted = Callable[[str], bool]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from jaxphoton.batch.sources.base import Seen, Source, Wanted, count_keys, every
+from jaxphoton.batch.sources.base import Seen, Skipped, Source, Wanted, count_keys, every
+from jaxphoton.batch.sources.containers import below_common
 from jaxphoton.batch.sources.item import Item, broken
-from jaxphoton.batch.sources.patterns import below_common
-from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.messages import quoted
 
 

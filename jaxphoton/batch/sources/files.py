@@ -6,12 +6,11 @@ import functools
 from collections.abc import Iterator
 
 from jaxphoton.batch.errors import SourceError
-from jaxphoton.batch.sources.base import Source, SourceOptions, Wanted, every
+from jaxphoton.batch.sources.base import Skipped, Source, SourceOptions, Wanted, every
 from jaxphoton.batch.sources.folders import Walk, images_in
 from jaxphoton.batch.sources.globs import EVERYTHING, Excluded, split_glob
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES, Item, broken
 from jaxphoton.batch.sources.retry import RETRY, RetryPolicy
-from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import absolute, exists, is_remote, join, read_file
 
 DEFAULT = SourceOptions()

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jaxphoton.batch.keymap import KeyMap
+from jaxphoton.batch.journal.keymap import KeyMap
+from jaxphoton.batch.sources.base import Skipped
 from jaxphoton.batch.sources.globs import EVERYTHING, Excluded, Glob, State
-from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import filesystem, is_remote, join, suffix_of
 
 # Where network storages and systems put thumbnails, copies and deleted files, in lower case.

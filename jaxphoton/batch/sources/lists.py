@@ -10,12 +10,11 @@ from itertools import islice
 from typing import IO, Any
 
 from jaxphoton.batch.errors import SourceError
-from jaxphoton.batch.sources.base import LOOKED_AT, Seen, Source, SourceOptions, Wanted, count_keys, every
+from jaxphoton.batch.sources.base import LOOKED_AT, Seen, Skipped, Source, SourceOptions, Wanted, count_keys, every
+from jaxphoton.batch.sources.containers import stem_of
 from jaxphoton.batch.sources.files import file_item
 from jaxphoton.batch.sources.item import Item, broken
-from jaxphoton.batch.sources.patterns import stem_of
 from jaxphoton.batch.sources.remote import open_seekable
-from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import absolute, exists, is_remote, parent
 from jaxphoton.batch.sources.values import image_item, is_embedded, path_of
 from jaxphoton.messages import listed, quoted, short

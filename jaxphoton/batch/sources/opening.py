@@ -6,17 +6,16 @@ import os
 from collections.abc import Sequence
 
 from jaxphoton.batch.errors import SourceError
-from jaxphoton.batch.sources.base import Source, SourceOptions
+from jaxphoton.batch.sources.base import Skipped, Source, SourceOptions
 from jaxphoton.batch.sources.beside import Beside, begins_like_an_image
 from jaxphoton.batch.sources.chain import Chain
+from jaxphoton.batch.sources.containers import containers
 from jaxphoton.batch.sources.files import Files, OneFile
 from jaxphoton.batch.sources.folders import Walk
 from jaxphoton.batch.sources.globs import is_glob
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
 from jaxphoton.batch.sources.lists import JsonLines, TextList
 from jaxphoton.batch.sources.parquet import Parquet
-from jaxphoton.batch.sources.patterns import containers
-from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import exists, filesystem, is_remote, is_web, suffix_of
 from jaxphoton.batch.sources.tar import Tar
 from jaxphoton.batch.sources.unpacking import TAR_SUFFIXES, UNREAD_SUFFIXES

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from jaxphoton.batch.errors import SourceError
-from jaxphoton.batch.sources.base import EndOfSelection, Seen, SourceOptions, Wanted, count_keys, every
+from jaxphoton.batch.sources.base import EndOfSelection, Seen, Skipped, SourceOptions, Wanted, count_keys, every
 from jaxphoton.batch.sources.containers import Containers
 from jaxphoton.batch.sources.item import Item, broken
 from jaxphoton.batch.sources.remote import open_seekable
 from jaxphoton.batch.sources.retry import RETRY, RetryPolicy
-from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import is_remote, parent
 from jaxphoton.batch.sources.values import image_item
 from jaxphoton.messages import listed

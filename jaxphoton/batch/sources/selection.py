@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from jaxphoton.batch.errors import SourceError
-from jaxphoton.batch.keymap import digest
+from jaxphoton.batch.journal.keymap import digest
 from jaxphoton.batch.sources.base import EndOfSelection, Source, count_keys, every
 from jaxphoton.batch.sources.item import Item
 

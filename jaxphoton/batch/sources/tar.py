@@ -13,11 +13,10 @@ from typing import IO, Any
 
 from jaxphoton.batch.errors import EntryError, SourceError
 from jaxphoton.batch.sources.archive import read_member, samples
-from jaxphoton.batch.sources.base import LOOKED_AT, EndOfSelection, Seen, SourceOptions, Wanted, every
+from jaxphoton.batch.sources.base import LOOKED_AT, EndOfSelection, Seen, Skipped, SourceOptions, Wanted, every
 from jaxphoton.batch.sources.containers import Containers
 from jaxphoton.batch.sources.item import Item, broken
 from jaxphoton.batch.sources.sample import Sample
-from jaxphoton.batch.sources.skipped import Skipped
 from jaxphoton.batch.sources.storage import is_remote
 from jaxphoton.batch.sources.unpacking import first_member, open_tar
 from jaxphoton.files import open_regular

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import SimpleQueue
 from typing import IO, Any, Protocol
 
-from jaxphoton.batch.compiling import compiling_shown
 from jaxphoton.batch.workers.engine_options import EngineOptions
 from jaxphoton.batch.workers.inprocess import LocalAnswerer
 from jaxphoton.batch.workers.protocol import error_fields, pack_answer, read_job
+from jaxphoton.messages import compiling_shown
 from jaxphoton.processes.frames import Message, pack, read_frame, send
 from jaxphoton.processes.serve import die_with_parent, take_streams
 from jaxphoton.requests.answer import Answer

@@ -9,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 
 from jaxphoton.batch.errors import JournalError, SettingsDiffer
-from jaxphoton.batch.keymap import KeyMap
-from jaxphoton.batch.reading import Damage, check_signature, scan
-from jaxphoton.batch.record import Header, Record, to_line
+from jaxphoton.batch.journal.keymap import KeyMap
+from jaxphoton.batch.journal.reading import Damage, check_signature, scan
+from jaxphoton.batch.journal.record import Header, Record, to_line
 
 _STATUS = {"failed": 0, "ok": 1}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from jaxphoton.batch.compiling import compiling_shown
+from jaxphoton.messages import compiling_shown
 
 COMPILING = logging.getLogger("jaxphoton.compiling")
 

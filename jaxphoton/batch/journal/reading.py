@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from jaxphoton.batch.errors import JournalError
-from jaxphoton.batch.keymap import KeyMap
-from jaxphoton.batch.record import Header, Record, from_line
+from jaxphoton.batch.journal.keymap import KeyMap
+from jaxphoton.batch.journal.record import Header, Record, from_line
 from jaxphoton.files import NotRegular, first_bytes, open_regular
 
 _SIGNATURE = b'{"jaxphoton_journal": '

@@ -47,7 +47,7 @@ def test_the_device_s_time_is_shared_out_among_the_stages():
 def clock(monkeypatch) -> SimpleNamespace:
     """Of the summary and of what answers; stands still unless told."""
     clock = SimpleNamespace(now=100.0)
-    for module in ("summary", "local"):
+    for module in ("summary", "workers.inprocess"):
         monkeypatch.setattr(f"jaxphoton.batch.{module}.time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 

@@ -76,8 +76,8 @@ def prefill(
     rows, tokens = ids.shape
     positions = jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32)[None], (rows, tokens))
     prefix = jnp.full(rows, 0 if image is None else config.text.prefix_attn, jnp.int32)
-    length = config.text.max_context
-    cache = DenseCache.zeros(config.text, rows, length, params.text.wte.dtype)
+    heads, length = (config.text.n_kv_heads, config.text.head_dim), config.text.max_context
+    cache = DenseCache.zeros(config.text.n_layers, *heads, rows, length, params.text.wte.dtype)
     x = inputs.embed(params, ids, kinds, values, image)
     attend = dense_attend(positions, prefix, length)
     return text.forward(params.text, config.text, x, positions, attend, cache, trace=trace)

@@ -45,7 +45,6 @@ SIDEWAYS = {
     ("models", "image"),
     ("image", "models"),
     ("prompt", "models"),
-    ("layers", "models"),
     ("platform", "models"),
     ("verify", "measure"),
 }

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxphoton.layers.dense import einsum
+from jaxphoton.layers.weight import einsum
 
 TEXT_BLOCK = -1
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # q, k, v [B, T, N, H], everything visible
+
+# attend(layer, q, k, v, cache) -> (attention output [B, T, N, H], cache): the seam between a network and whatever holds
+# its keys and values.
+Attend = Callable[[int, jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 
 def prefix_blocks(positions: jax.Array, prefix_length: jax.Array) -> jax.Array:

@@ -7,9 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
-from jaxphoton.layers.attention import attend, block_mask, prefix_blocks
-from jaxphoton.models.moondream.config import TextConfig
-from jaxphoton.models.moondream.network import Attend
+from jaxphoton.layers.attention import Attend, attend, block_mask, prefix_blocks
 
 
 @struct.dataclass
@@ -24,8 +22,8 @@ class DenseCache:
     v: jax.Array
 
     @classmethod
-    def zeros(cls, config: TextConfig, rows: int, length: int, dtype: DTypeLike) -> DenseCache:
-        shape = (config.n_layers, rows, length, config.n_kv_heads, config.head_dim)
+    def zeros(cls, layers: int, kv_heads: int, head_dim: int, rows: int, length: int, dtype: DTypeLike) -> DenseCache:
+        shape = (layers, rows, length, kv_heads, head_dim)
         return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
 

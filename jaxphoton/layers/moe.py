@@ -6,18 +6,36 @@ Expert e computes down[e] @ (gelu_exact(u) * (g + 1)) with u | g = up[e] @ x; no
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
-from jaxphoton.layers.dense import einsum, gelu_exact, linear
-from jaxphoton.models.moondream.params import ExpertParams
+from jaxphoton.layers.mlp import gelu_exact
+from jaxphoton.layers.weight import einsum, linear
 from kernels_pallas.dispatch import Target
 from kernels_pallas.moe_decode import moe_decode
 
+Leaf = Any  # jax.Array, or what stands for one in an abstract tree
+
 CHUNK = 256  # tokens of one pass over all experts: enough to be bound by arithmetic, few enough for little memory
+
+
+@struct.dataclass
+class ExpertParams:
+    """Router and experts of one layer; no biases but the router's, which stands apart.
+
+    Experts in float8_e4m3fn have one scale per output row: a weight is `fc1_w[e, i, j] * fc1_scale[e, i]`. In any
+    other type the scales are None. (Two leaves a layer: slices of one would be copied in every step.)
+    """
+
+    router_w: Leaf  # [E, D]
+    fc1_w: Leaf  # [E, 2 * inner, D]: the rows under the activation first, then those of the factor
+    fc2_w: Leaf  # [E, D, inner]
+    fc1_scale: Leaf  # float32 [E, 2 * inner]
+    fc2_scale: Leaf  # float32 [E, D]
 
 
 @struct.dataclass

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxphoton.layers import moe
-from jaxphoton.models.moondream.params import ExpertParams
+from jaxphoton.layers.moe import ExpertParams
 
 EXPERTS, DIM, INNER = 8, 12, 6
 erf = np.vectorize(math.erf)

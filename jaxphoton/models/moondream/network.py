@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxphoton.layers import moe
-from jaxphoton.layers.dense import gelu_exact, layer_norm, linear, mlp
+from jaxphoton.layers.attention import Attend
+from jaxphoton.layers.mlp import gelu_exact, mlp
+from jaxphoton.layers.norms import layer_norm
+from jaxphoton.layers.rope import rotary_tables, rotate
+from jaxphoton.layers.weight import linear
 from jaxphoton.models.moondream.config import TextConfig
 from jaxphoton.models.moondream.params import TextParams
-
-# attend(layer, q, k, v, cache) -> (attention output [B, T, N, H], cache): the seam between the network and
-# whatever holds the keys and values.
-Attend = Callable[[int, jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 
 @dataclass
@@ -85,7 +83,7 @@ def logits(params: TextParams, hidden: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    """What depends on positions alone: the cos and sin of `_rotary_tables`, and the tau term of `_tau_positions`."""
+    """What depends on positions alone: the cos and sin of `rotary_tables`, and the tau term of `_tau_positions`."""
 
     cos: jax.Array
     sin: jax.Array
@@ -94,7 +92,7 @@ class _Tables:
 
 def _tables(params: TextParams, config: TextConfig, positions: jax.Array) -> _Tables:
     tau = None if params.tau_alpha is None else _tau_positions(params.tau_alpha, positions)
-    return _Tables(*_rotary_tables(config, positions), tau)
+    return _Tables(*rotary_tables(positions, config.rotary_dim, config.rope_theta), tau)
 
 
 def _attention(
@@ -114,7 +112,7 @@ def _attention(
         tau = _tau(layer.tau_w, qkv, tables.tau[index])
         trace.tau.append(tau)
         q, v = _scaled(q, tau[:, :, 0]), _scaled(v, tau[:, :, 1])
-    q, k = (_rotate(part, tables.cos, tables.sin) for part in (q, k))
+    q, k = (rotate(part, tables.cos, tables.sin) for part in (q, k))
     out, cache = attend(index, q, k, v, cache)
     bias = params.attn_bias[index, config.qkv_dim :]
     return linear(out.reshape(*h.shape[:2], -1), layer.proj_w, bias), cache
@@ -160,25 +158,3 @@ def _split_heads(config: TextConfig, qkv: jax.Array) -> tuple[jax.Array, jax.Arr
     heads = qkv.reshape(*qkv.shape[:2], -1, config.head_dim)
     n, kv = config.n_heads, config.n_kv_heads
     return heads[:, :, :n], heads[:, :, n : n + kv], heads[:, :, n + kv :]
-
-
-def _rotary_tables(config: TextConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """cos and sin, float32 [B, T, 1, rotary_dim / 2], of position * theta^(-2 i / rotary_dim).
-
-    float32 in every mode: bfloat16 cannot tell position 257 from 256.
-    """
-    half = config.rotary_dim // 2
-    frequencies = config.rope_theta ** (-np.arange(half, dtype=np.float64) / half)
-    angles = (
-        positions[:, :, None, None].astype(jnp.float32) * jnp.asarray(frequencies, jnp.float32)[None, None, None, :]
-    )
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def _rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotates the first half of each head's dims (split-half pairing), in float32."""
-    half = cos.shape[-1]
-    x32 = x.astype(jnp.float32)
-    a, b, rest = x32[..., :half], x32[..., half : 2 * half], x[..., 2 * half :]
-    rotated = jnp.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
-    return jnp.concatenate([rotated.astype(x.dtype), rest], axis=-1)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
+from jaxphoton.layers.moe import ExpertParams
 from jaxphoton.models.moondream.config import ModelConfig, MoeConfig, RegionConfig, TextConfig, VisionConfig
 
 Leaf = Any  # jax.Array, or jax.ShapeDtypeStruct in an abstract tree
@@ -42,21 +43,6 @@ class VisionParams:
     proj_fc1_b: Leaf  # [inner]
     proj_fc2_w: Leaf  # [D, inner]
     proj_fc2_b: Leaf  # [D]
-
-
-@struct.dataclass
-class ExpertParams:
-    """Router and experts of one layer; no biases but the router's, which `TextParams` stacks.
-
-    Experts in float8_e4m3fn have one scale per output row: a weight is `fc1_w[e, i, j] * fc1_scale[e, i]`. In any
-    other type the scales are None. (Two leaves a layer: slices of one would be copied in every step.)
-    """
-
-    router_w: Leaf  # [E, D]
-    fc1_w: Leaf  # [E, 2 * inner, D]: the rows under the activation first, then those of the factor
-    fc2_w: Leaf  # [E, D, inner]
-    fc1_scale: Leaf  # float32 [E, 2 * inner]
-    fc2_scale: Leaf  # float32 [E, D]
 
 
 @struct.dataclass

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.layers.dense import add_bias, einsum, gelu_tanh, layer_norm, linear
+from jaxphoton.layers.mlp import gelu_tanh
+from jaxphoton.layers.norms import layer_norm
+from jaxphoton.layers.weight import add_bias, einsum, linear
 from jaxphoton.models.moondream.config import RegionConfig
 from jaxphoton.models.moondream.params import RegionParams
 

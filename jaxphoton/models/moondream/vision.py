@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxphoton.layers.attention import Attention, attend
-from jaxphoton.layers.dense import einsum, layer_norm, linear, mlp
+from jaxphoton.layers.mlp import mlp
+from jaxphoton.layers.norms import layer_norm
+from jaxphoton.layers.weight import einsum, linear
 from jaxphoton.models.moondream.config import VisionConfig
 from jaxphoton.models.moondream.params import VisionParams
 

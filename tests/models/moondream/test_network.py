@@ -1,4 +1,4 @@
-"""Attention masks, the cache and number formats of the text decoder."""
+"""The cache, number formats and tau attention of the text decoder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from jaxphoton.layers.attention import attend, block_mask, prefix_blocks
 from jaxphoton.layers.cache import DenseCache, dense_attend
+from jaxphoton.layers.rope import rotary_tables, rotate
 from jaxphoton.models.moondream import network as text
 from jaxphoton.models.moondream.config import TextConfig, VisionConfig
 
@@ -24,37 +22,12 @@ VISION = VisionConfig(
 
 
 TEXT = TextConfig(dim=32, ff_dim=64, n_layers=2, vocab_size=97, max_context=64, n_heads=4, n_kv_heads=2, prefix_attn=26)
+KEPT = (TEXT.n_layers, TEXT.n_kv_heads, TEXT.head_dim)
 
 
 @pytest.fixture(scope="module")
 def params(random_params):
     return random_params(VISION, TEXT).text
-
-
-@given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=12))
-def test_block_mask_is_causal_plus_blocks(ids):
-    blocks = jnp.asarray([ids], jnp.int32)
-    positions = jnp.arange(len(ids), dtype=jnp.int32)[None]
-    mask = np.asarray(block_mask(positions, positions, blocks, blocks))[0]
-    for q, k in np.ndindex(*mask.shape):
-        assert mask[q, k] == (k <= q or (ids[q] >= 0 and ids[q] == ids[k]))
-
-
-@given(st.integers(0, 9))
-def test_prefix_blocks_mark_exactly_the_prefix(prefix):
-    positions = jnp.arange(9, dtype=jnp.int32)[None]
-    blocks = np.asarray(prefix_blocks(positions, jnp.full(1, prefix, jnp.int32)))[0]
-    assert (blocks == 0).sum() == prefix
-    assert (blocks[prefix:] == -1).all()
-
-
-def test_grouped_heads_equal_repeated_ones():
-    q, k, v = (
-        jax.random.normal(jax.random.key(i), shape, jnp.float32)
-        for i, shape in enumerate([(2, 3, 6, 8), (2, 5, 2, 8), (2, 5, 2, 8)])
-    )
-    repeated = attend(q, jnp.repeat(k, 3, axis=2), jnp.repeat(v, 3, axis=2))
-    np.testing.assert_allclose(attend(q, k, v), repeated, atol=1e-6)
 
 
 @pytest.mark.parametrize("prefix", [0, 4])
@@ -67,8 +40,8 @@ def test_one_pass_equals_prefill_and_single_steps(params, prefix):
         positions = start + jnp.arange(x.shape[1], dtype=jnp.int32)[None]
         return text.forward(params, TEXT, x, positions, dense_attend(positions, prefix_length, 16), cache)
 
-    whole, _ = run(x, 0, DenseCache.zeros(TEXT, 1, 16, jnp.float32))
-    part, cache = run(x[:, :split], 0, DenseCache.zeros(TEXT, 1, 16, jnp.float32))
+    whole, _ = run(x, 0, DenseCache.zeros(*KEPT, 1, 16, jnp.float32))
+    part, cache = run(x[:, :split], 0, DenseCache.zeros(*KEPT, 1, 16, jnp.float32))
     parts = [part]
     for t in range(split, length):
         part, cache = run(x[:, t : t + 1], t, cache)
@@ -79,17 +52,17 @@ def test_one_pass_equals_prefill_and_single_steps(params, prefix):
 def test_bfloat16_tells_late_positions_apart():
     """bfloat16 rounds 257 to 256: the angles must not pass through it."""
     x = jnp.ones((1, 2, TEXT.dim), jnp.bfloat16)
-    tables = text._rotary_tables(TEXT, jnp.asarray([[256, 257]], jnp.int32))
+    tables = rotary_tables(jnp.asarray([[256, 257]], jnp.int32), TEXT.rotary_dim, TEXT.rope_theta)
     assert all(table.dtype == jnp.float32 for table in tables)
     heads = x.reshape(1, 2, TEXT.n_heads, TEXT.head_dim)
-    rotated = np.asarray(text._rotate(heads, *tables), np.float32)
+    rotated = np.asarray(rotate(heads, *tables), np.float32)
     assert np.abs(rotated[0, 0] - rotated[0, 1]).max() > 0.1
 
 
 def test_dtypes_of_a_bfloat16_model(random_params):
     params = random_params(VISION, TEXT, "bfloat16").text
     positions = jnp.arange(3, dtype=jnp.int32)[None]
-    cache = DenseCache.zeros(TEXT, 1, 8, jnp.bfloat16)
+    cache = DenseCache.zeros(*KEPT, 1, 8, jnp.bfloat16)
     attending = dense_attend(positions, jnp.zeros(1, jnp.int32), 8)
     hidden, cache = text.forward(params, TEXT, params.wte[positions], positions, attending, cache)
     assert hidden.dtype == cache.k.dtype == jnp.bfloat16

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxphoton.layers.dense import LN_EPSILON
+from jaxphoton.layers.norms import LN_EPSILON
 from jaxphoton.models.moondream import region
 from jaxphoton.models.moondream.params import _region, _Shapes
 from tests.models.moondream.conftest import REGION

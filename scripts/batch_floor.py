@@ -17,9 +17,9 @@ from typing import NamedTuple
 from jaxphoton import Moondream
 from jaxphoton.batch.journal import Journal
 from jaxphoton.batch.journal.record import Header
+from jaxphoton.batch.questions import Question, Questions
 from jaxphoton.batch.runner import Runner
 from jaxphoton.batch.sources import open_source
-from jaxphoton.batch.tasks import Plan, Task
 from jaxphoton.batch.workers.inprocess import LocalAnswerer
 from jaxphoton.image.prepare import prepare
 from jaxphoton.measure.throughput import synthetic_images
@@ -90,7 +90,7 @@ def engine_only(model: Moondream, jobs: list[Job]) -> None:
 def whole_loop(model: Moondream, folder: Path) -> None:
     with Journal(folder.with_suffix(".journal"), Header({}, "shapes")) as journal:
         runner = Runner(
-            LocalAnswerer(model), Plan((Task("caption"),), SETTINGS), lambda _, record: journal.write(record)
+            LocalAnswerer(model), Questions((Question("caption"),), SETTINGS), lambda _, record: journal.write(record)
         )
         runner.run(open_source(str(folder)).items())
         assert journal.counts["failed"] == 0

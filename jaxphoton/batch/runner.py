@@ -12,9 +12,9 @@ from jaxphoton.batch.dedupe import Dedupe
 from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.quality import WARNINGS, flags
+from jaxphoton.batch.questions import Questions
 from jaxphoton.batch.sources.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item
-from jaxphoton.batch.tasks import Plan
 from jaxphoton.batch.variables import original_caption
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.answer import Answer
@@ -67,12 +67,12 @@ class Runner:
     def __init__(
         self,
         answerer: Answerer,
-        plan: Plan,
+        questions: Questions,
         sink: Sink,
         stopped: Callable[[], bool] = lambda: False,
         dedupe: Dedupe[_Entry] | None = None,
     ):
-        self._answerer, self._plan, self._sink = answerer, plan, sink
+        self._answerer, self._questions, self._sink = answerer, questions, sink
         self._stopped, self._dedupe = stopped, dedupe
         self._lock = threading.Lock()
         self._under_way: dict[Hashable, _Entry] = {}
@@ -114,7 +114,7 @@ class Runner:
 
     def _read(self, item: Item) -> _Entry:
         try:
-            asks, image, sha256 = self._plan.asks(item), item.image(), ""
+            asks, image, sha256 = self._questions.asks(item), item.image(), ""
             if self._dedupe is not None:
                 data = item.read() if isinstance(image, str) else image
                 sha256 = hashlib.sha256(data).hexdigest()
@@ -146,7 +146,7 @@ class Runner:
             return _failure(entry, error)
         if isinstance(error, OSError):
             return _failure(entry, ImageError(entry.item.key, "unreadable", error.strerror or str(error)))
-        if isinstance(error, ValueError) and self._plan.varies:  # what this image was asked, and no other
+        if isinstance(error, ValueError) and self._questions.varies:  # what this image was asked, and no other
             return _failure(entry, ImageError(entry.item.key, "bad-entry", str(error)))  # type: ignore[arg-type]
         if isinstance(error, (ValueError, RuntimeError)):
             raise BatchError(str(error)) from error
@@ -154,7 +154,7 @@ class Runner:
 
     def _success(self, entry: _Entry, answer: Answer) -> Record:
         item, (height, width) = entry.item, answer.size
-        results = self._plan.results(item, entry.asks, answer.results)
+        results = self._questions.results(item, entry.asks, answer.results)
         odd = tuple(WARNINGS[flag] for flag in flags(results))
         return Record(
             item.key,

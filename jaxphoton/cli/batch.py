@@ -23,55 +23,58 @@ if TYPE_CHECKING:
     from jaxphoton.batch.exports.existing import ExistingTexts
     from jaxphoton.batch.journal import Journal
     from jaxphoton.batch.places import Places
+    from jaxphoton.batch.questions import Question, Questions
     from jaxphoton.batch.sources import Item, Selection, Source
-    from jaxphoton.batch.tasks import Plan, Task
     from jaxphoton.cli.progress import Progress
 
 ALL = (0, 1)
 _COUNT_S = 0.5  # to know the number of images for the first line
 
 
-def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Task, ...]], **texts: Any) -> int:
+def run_batch(args: argparse.Namespace, tasks: Callable[[], tuple[Question, ...]], **texts: Any) -> int:
     """Asks about every image that the options name; the exit code.
 
     Args:
       tasks: what to ask.
-      texts: more fields of the `Plan`.
+      texts: more fields of the `Questions`.
     """
     from jaxphoton.batch.errors import BatchError, SettingsDiffer
     from jaxphoton.batch.exports import ExportOptions
     from jaxphoton.batch.exports.existing import ExistingTexts
+    from jaxphoton.batch.questions import Questions
     from jaxphoton.batch.sources import Selection, parse_shard
-    from jaxphoton.batch.tasks import Plan
     from jaxphoton.messages import listed
 
     try:
-        plan = Plan(tasks(), settings_of(args), extension=args.extension, **texts)
+        questions = Questions(tasks(), settings_of(args), extension=args.extension, **texts)
         selection = Selection(parse_shard(args.shard) if args.shard else ALL, args.limit)
         places = places_of(args, selection.shard)
         options = ExportOptions(args.existing, extension=args.extension, image_suffix=args.image_suffix)
-        existing = ExistingTexts(places.out, places.form, options, {task.kind for task in plan.tasks})
-        source = _source(args, plan, existing)
-        if named := (*plan.columns, *plan.possible_columns):
-            plan = plan.over(source.columns(named))
-            if plan.plain_words:
-                _say(args, f"no variables, so left as they are: {listed(f'{{{word}}}' for word in plan.plain_words)}")
+        existing = ExistingTexts(places.out, places.form, options, {question.kind for question in questions.each})
+        source = _source(args, questions, existing)
+        if named := (*questions.columns, *questions.possible_columns):
+            questions = questions.over(source.columns(named))
+            if questions.plain_words:
+                _say(
+                    args,
+                    f"no variables, so left as they are: {listed(f'{{{word}}}' for word in questions.plain_words)}",
+                )
         if args.dry_run:
-            return dry_run(args, plan, source, selection)
-        check_output(args, plan, places, source)
+            return dry_run(args, questions, source, selection)
+        check_output(args, questions, places, source)
         # Before the programs are compiled, and before a journal keeps the digest of a model that cannot be loaded, or
         # all files of another folder are read for it.
         model, config = find_model(args)
-        plan.check(config.tokenizer)
-        with _open_journal(args, plan, places, model) or nullcontext() as journal:
-            return _run(_Work(args, plan, source, selection, places, options, existing), journal)
+        questions.check(config.tokenizer)
+        with _open_journal(args, questions, places, model) or nullcontext() as journal:
+            return _run(_Work(args, questions, source, selection, places, options, existing), journal)
     except SettingsDiffer as error:
         raise CommandError(f"{error}. Go on with --allow-changes, or begin again with --restart") from error
     except BatchError as error:
         raise CommandError(str(error)) from error
 
 
-def _source(args: argparse.Namespace, plan: Plan, existing: ExistingTexts) -> Source:
+def _source(args: argparse.Namespace, questions: Questions, existing: ExistingTexts) -> Source:
     from jaxphoton.batch.sources import SourceOptions, open_source
     from jaxphoton.batch.sources.retry import RetryPolicy
     from jaxphoton.batch.variables import CAPTION_COLUMNS
@@ -79,8 +82,8 @@ def _source(args: argparse.Namespace, plan: Plan, existing: ExistingTexts) -> So
     options = SourceOptions(
         args.image_column,
         args.key_column,
-        (*CAPTION_COLUMNS, *existing.columns, *plan.possible_columns),
-        plan.columns,
+        (*CAPTION_COLUMNS, *existing.columns, *questions.possible_columns),
+        questions.columns,
         args.root,
         tuple(args.exclude),
         RetryPolicy(args.timeout, args.retries),
@@ -93,7 +96,7 @@ class _Work:
     """All that a run is about."""
 
     args: argparse.Namespace
-    plan: Plan
+    questions: Questions
     source: Source
     selection: Selection
     places: Places
@@ -101,7 +104,7 @@ class _Work:
     existing: ExistingTexts
 
 
-def _open_journal(args: argparse.Namespace, plan: Plan, places: Places, model: Path) -> Journal | None:
+def _open_journal(args: argparse.Namespace, questions: Questions, places: Places, model: Path) -> Journal | None:
     from jaxphoton.batch.journal import Journal
     from jaxphoton.batch.journal.reading import JournalReader
     from jaxphoton.batch.journal.record import Header
@@ -109,7 +112,7 @@ def _open_journal(args: argparse.Namespace, plan: Plan, places: Places, model: P
     path = places.journal
     if path is None:
         return None
-    settings = _settings(args, plan)
+    settings = _settings(args, questions)
     if places.form == "webdataset" and places.one_file is not None and places.shard != ALL:
         settings["shard"] = "/".join(map(str, places.shard))  # the tar of one shard would replace that of another
     header = Header(settings, digest_model(args, model))
@@ -127,14 +130,14 @@ def _open_journal(args: argparse.Namespace, plan: Plan, places: Places, model: P
     return journal
 
 
-def _settings(args: argparse.Namespace, plan: Plan) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, questions: Questions) -> dict[str, Any]:
     """What changes the results, for the header of the journal."""
     return {
         "input": [spec.rstrip("/") or spec for spec in args.input],
         "columns": {"image": args.image_column, "key": args.key_column, "root": args.root}
         # Only where it is asked for: journals from before this option go on.
         | ({"exclude": args.exclude} if args.exclude else {}),
-        **plan.description(),
+        **questions.description(),
         "pictures": {
             "max_pixels": args.max_pixels,
             "background": args.alpha_background,
@@ -162,8 +165,8 @@ def _run(work: _Work, journal: Journal | None) -> int:
         _greet(args, progress.total(_COUNT_S), done, first is None)
         if first is not None:
             json_lines = journal is None or args.out == STDOUT
-            lines = Lines(journal, tally, progress, json_lines, args.quiet, work.plan)
-            figures, stopped = _answer(args, work.plan, chain([first], items), lines, journal, progress)
+            lines = Lines(journal, tally, progress, json_lines, args.quiet, work.questions)
+            figures, stopped = _answer(args, work.questions, chain([first], items), lines, journal, progress)
     for line in work.selection.part(work.source)[0].skipped.lines():
         _say(args, line)
     for line in tally.lines(figures) if figures else ():
@@ -210,7 +213,7 @@ def _items(work: _Work, journal: Journal | None, progress: Progress) -> Iterator
 
 def _answer(
     args: argparse.Namespace,
-    plan: Plan,
+    questions: Questions,
     items: Iterator[Item],
     lines: Lines,
     journal: Journal | None,
@@ -225,7 +228,7 @@ def _answer(
     dedupe = Dedupe(journal.path) if args.dedupe == "sha256" and journal is not None else None
     with answering(args) as (answerer, gpus), stoppable() as stop:
         progress.start(answerer.compiling)
-        Runner(answerer, plan, lines, lambda: stop.asked, dedupe).run(items)
+        Runner(answerer, questions, lines, lambda: stop.asked, dedupe).run(items)
         price = None if args.gpu_hour_price is None else gpus * args.gpu_hour_price
         return progress.tally.summary(answerer.stages, price), stop.asked
 

@@ -31,7 +31,7 @@ def add_parser(subparsers) -> None:
 
 
 def run(args) -> int:
-    from jaxphoton.batch.tasks import Task
+    from jaxphoton.batch.questions import Question
     from jaxphoton.cli.batch import run_batch
 
-    return run_batch(args, lambda: (Task("detect", args.object),))
+    return run_batch(args, lambda: (Question("detect", args.object),))

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from jaxphoton.cli.base import OK
 
 if TYPE_CHECKING:
+    from jaxphoton.batch.questions import Questions
     from jaxphoton.batch.sources import Selection, Source
-    from jaxphoton.batch.tasks import Plan
     from jaxphoton.models.moondream.config import ModelConfig
 
 _PROBED = 10_000  # headers read; the rest is taken to be alike
 _TOKENS = 768  # the most of a text, where --max-tokens does not say
 
 
-def dry_run(args: argparse.Namespace, plan: Plan, source: Source, selection: Selection) -> int:
+def dry_run(args: argparse.Namespace, questions: Questions, source: Source, selection: Selection) -> int:
     """Prints it; the exit code."""
     from jaxphoton.batch.dryrun import probe
     from jaxphoton.image.pillow import MAX_PIXELS
@@ -37,14 +37,14 @@ def dry_run(args: argparse.Namespace, plan: Plan, source: Source, selection: Sel
         print(f"  {found.mean_crops:.1f} crops each on average (crops: images {histogram})")
     if found.reasons:
         print("  cannot be used: " + ", ".join(f"{name} {n:,}" for name, n in found.reasons.most_common()))
-    _show_tokens(args, plan, config, images)
+    _show_tokens(args, questions, config, images)
     _show_memory(args, config)
     _show_time(args, images)
     return OK
 
 
-def _show_tokens(args: argparse.Namespace, plan: Plan, config: ModelConfig, images: int) -> None:
-    asks = sum(plan.captions if task.kind == "caption" else 1 for task in plan.tasks)
+def _show_tokens(args: argparse.Namespace, questions: Questions, config: ModelConfig, images: int) -> None:
+    asks = sum(questions.captions if question.kind == "caption" else 1 for question in questions.each)
     prefix, most = config.text.prefix_attn, args.max_tokens or _TOKENS
     print(f"tokens: {images * prefix:,} of the images ({prefix} each), at most {images * asks * most:,} generated")
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from jaxphoton.batch.journal import Journal
     from jaxphoton.batch.journal.record import Record
     from jaxphoton.batch.places import Places
+    from jaxphoton.batch.questions import Questions
     from jaxphoton.batch.sources import Source
     from jaxphoton.batch.summary import Tally
-    from jaxphoton.batch.tasks import Plan
     from jaxphoton.cli.progress import Progress
 
 STDOUT = "-"
@@ -57,19 +57,19 @@ def files_read(args: argparse.Namespace) -> list[str]:
     return [*input_files(args.input), *([] if prompt is None else [str(prompt)]), *args.flagfiles]
 
 
-def check_output(args: argparse.Namespace, plan: Plan, places: Places, source: Source) -> None:
+def check_output(args: argparse.Namespace, questions: Questions, places: Places, source: Source) -> None:
     """Finds out before the work whether its output can be made.
 
     Raises:
       CommandError, BatchError: it cannot.
     """
-    if args.dedupe != "none" and plan.varies:
+    if args.dedupe != "none" and questions.varies:
         raise CommandError("--dedupe is for images that are all asked the same: texts with variables are not")
     places.check(files_read(args), source)
-    kinds = {task.kind for task in plan.tasks}
+    kinds = {question.kind for question in questions.each}
     if places.form in ("coco", "yolo") and "detect" not in kinds:
         raise CommandError(f"--out {args.out}: {places.form} is for boxes, and nothing is detected")
-    if places.form == "yolo" and plan.classes_vary and places.shard[1] > 1:
+    if places.form == "yolo" and questions.classes_vary and places.shard[1] > 1:
         # No shard knows what those of the others ask for.
         raise CommandError("classes are numbered by what all images ask for: with variables, yolo is for a whole run")
     texts = kinds & {"caption", "query"}
@@ -86,11 +86,17 @@ class Lines:
     """
 
     def __init__(
-        self, journal: Journal | None, tally: Tally, progress: Progress, json_lines: bool, quiet: bool, plan: Plan
+        self,
+        journal: Journal | None,
+        tally: Tally,
+        progress: Progress,
+        json_lines: bool,
+        quiet: bool,
+        questions: Questions,
     ):
         from jaxphoton.batch.exports.lines import LineForm
 
-        self._form = LineForm(plan.description())
+        self._form = LineForm(questions.description())
         self._journal, self._tally, self._progress = journal, tally, progress
         self._json, self._quiet = json_lines, quiet
         self._early: dict[int, Record] = {}

@@ -37,7 +37,7 @@ def add_parser(subparsers) -> None:
 
 
 def run(args) -> int:
-    from jaxphoton.batch.tasks import Task
+    from jaxphoton.batch.questions import Question
     from jaxphoton.cli.batch import run_batch
 
-    return run_batch(args, lambda: (Task("query", args.question, reasoning=args.reasoning),))
+    return run_batch(args, lambda: (Question("query", args.question, reasoning=args.reasoning),))

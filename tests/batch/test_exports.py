@@ -16,9 +16,9 @@ from jaxphoton.batch.errors import ExportError, SourceError
 from jaxphoton.batch.exports import ExportOptions, export, form_of
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.journal.record import Header, Record
+from jaxphoton.batch.questions import Questions, parse_questions
 from jaxphoton.batch.sources import Item, Source, open_source
 from jaxphoton.batch.sources.base import every
-from jaxphoton.batch.tasks import Plan, parse_tasks
 from tests.batch.rig import caption, json_lines, make_folder, make_journal, make_table, make_tar, picture, read_tar
 
 FAILED = Record("bad.png", "failed", "/x/bad.png", reason="corrupt", fault="the image data is damaged")
@@ -193,7 +193,7 @@ def detected(key: str, objects: list, label: str = "cat") -> Record:
 @given(st.permutations([f"{n}.png" for n in range(12)]), st.sets(st.integers(0, 11)), st.integers(1, 12))
 def test_ids_in_a_coco_file_depend_on_the_keys_alone(order, broken, part):
     failed = {f"{n}.png" for n in broken}
-    header = Header(Plan(parse_tasks("detect:cat,detect:ant", {})).description(), "m")
+    header = Header(Questions(parse_questions("detect:cat,detect:ant", {})).description(), "m")
 
     def ids(records, source=None):
         with tempfile.TemporaryDirectory() as folder:

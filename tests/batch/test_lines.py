@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jaxphoton.batch.exports import ExportOptions, export
 from jaxphoton.batch.exports.lines import LineForm
 from jaxphoton.batch.journal.record import Header, Record
-from jaxphoton.batch.tasks import Plan, Task, parse_tasks
+from jaxphoton.batch.questions import Question, Questions, parse_questions
 from tests.batch.rig import json_lines, make_journal
 
 BOX = {"x_min": 0, "y_min": 0.25, "x_max": 0.5, "y_max": 1}
@@ -38,36 +38,36 @@ TASKS = (
 )
 
 
-def plans() -> st.SearchStrategy[Plan]:
-    tasks = st.sampled_from(TASKS).map(lambda text: parse_tasks(text, {"caption": Task("caption")}))
-    prompts = st.sampled_from(["Say it in rhyme.", "short"]).map(lambda text: (Task("caption", text),))
-    thoughts = st.sampled_from([None, True, False]).map(lambda on: (Task("query", "Why?", reasoning=on),))
+def questions_of_runs() -> st.SearchStrategy[Questions]:
+    tasks = st.sampled_from(TASKS).map(lambda text: parse_questions(text, {"caption": Question("caption")}))
+    prompts = st.sampled_from(["Say it in rhyme.", "short"]).map(lambda text: (Question("caption", text),))
+    thoughts = st.sampled_from([None, True, False]).map(lambda on: (Question("query", "Why?", reasoning=on),))
     several = st.integers(1, 3)
-    return st.builds(lambda t, n: Plan(t, {"temperature": 1.0}, n), tasks | prompts | thoughts, several)
+    return st.builds(lambda t, n: Questions(t, {"temperature": 1.0}, n), tasks | prompts | thoughts, several)
 
 
-def results(draw, task: Task) -> dict[str, Any]:
-    """An answer as `Task.result` makes it."""
-    asked = {"caption": "prompt", "query": "question"}.get(task.kind, "object")
-    row: dict[str, Any] = {"task": task.kind}
-    row |= {"length": task.length} if task.kind == "caption" and not task.text else {asked: task.text}
-    if task.kind in PLACES:
-        row["objects" if task.kind == "detect" else "points"] = draw(st.lists(PLACES[task.kind], max_size=2))
-    elif task.kind == "segment":
+def results(draw, question: Question) -> dict[str, Any]:
+    """An answer as `Question.result` makes it."""
+    asked = {"caption": "prompt", "query": "question"}.get(question.kind, "object")
+    row: dict[str, Any] = {"task": question.kind}
+    row |= {"length": question.length} if question.kind == "caption" and not question.text else {asked: question.text}
+    if question.kind in PLACES:
+        row["objects" if question.kind == "detect" else "points"] = draw(st.lists(PLACES[question.kind], max_size=2))
+    elif question.kind == "segment":
         row |= {"path": draw(TEXT), "bbox": draw(st.none() | st.just(BOX))}
         row |= draw(st.sampled_from([{}, {"parse_error": "no path"}]))
     else:
-        row["caption" if task.kind == "caption" else "answer"] = draw(TEXT)
-    if task.reasoning:
+        row["caption" if question.kind == "caption" else "answer"] = draw(TEXT)
+    if question.reasoning:
         row["reasoning"] = {"text": draw(TEXT), "grounding": []}
     return row | {"tokens": draw(st.integers(0, 900)), "finish_reason": draw(st.sampled_from(["stop", "length"]))}
 
 
 @st.composite
-def runs(draw) -> tuple[Plan, list[list[Record]]]:
-    """A plan, and the records of each of its parts."""
-    plan, number = draw(plans()), 0
-    times = [plan.captions if task.kind == "caption" else 1 for task in plan.tasks]
+def runs(draw) -> tuple[Questions, list[list[Record]]]:
+    """Questions, and the records of each of its parts."""
+    questions, number = draw(questions_of_runs()), 0
+    times = [questions.captions if question.kind == "caption" else 1 for question in questions.each]
     parts = []
     for _ in range(draw(st.integers(1, 3))):
         part = []
@@ -78,18 +78,18 @@ def runs(draw) -> tuple[Plan, list[list[Record]]]:
                 fault, reason = draw(TEXT), draw(st.sampled_from(["corrupt", "empty"]))
                 part.append(Record(key, "failed", f"/x/{key}", fault=fault, reason=reason))
                 continue
-            rows = tuple(results(draw, task) for task, n in zip(plan.tasks, times, strict=True) for _ in range(n))
+            rows = tuple(results(draw, task) for task, n in zip(questions.each, times, strict=True) for _ in range(n))
             warnings = tuple(draw(st.lists(TEXT, max_size=2)))
             part.append(Record(key, "ok", f"/x/{key}", 8, 6, rows, warnings=warnings))
         parts.append(part)
-    return plan, parts
+    return questions, parts
 
 
-def written(folder: Path, plan: Plan, parts: list[list[Record]], suffix: str) -> list[Path]:
+def written(folder: Path, questions: Questions, parts: list[list[Record]], suffix: str) -> list[Path]:
     """The output of each part, from a journal of its own."""
     files = []
     for number, part in enumerate(parts):
-        journal = make_journal(folder / f"{number}.journal", part, Header(plan.description(), "m1"))
+        journal = make_journal(folder / f"{number}.journal", part, Header(questions.description(), "m1"))
         files.append(folder / f"{number}{suffix}")
         export(journal, files[-1])
     return files
@@ -118,15 +118,15 @@ def same(one: Any, other: Any) -> bool:
 
 @given(runs())
 def test_all_lines_of_all_parts_have_the_same_keys_and_types(run):
-    plan, parts = run
+    questions, parts = run
     with tempfile.TemporaryDirectory() as folder:
-        files = written(Path(folder), plan, parts, ".jsonl")
+        files = written(Path(folder), questions, parts, ".jsonl")
         lines = [line for file in files for line in json_lines(file)]
     assert len(lines) == sum(map(len, parts))
     for line in lines:
         assert list(line) == list(lines[0]) and same(shape(line), shape(lines[0]))
     # And so are those that are printed.
-    form = LineForm(plan.description())
+    form = LineForm(questions.description())
     printed = [json.loads(form.text(record)) for part in parts for record in part]
     assert printed == lines
 
@@ -134,8 +134,10 @@ def test_all_lines_of_all_parts_have_the_same_keys_and_types(run):
 @pytest.mark.parametrize("task", ["query:Is it day?", "segment:cat"])
 def test_lines_without_anything_found_can_become_a_parquet_file(task, tmp_path):
     arrow, parquet = pytest.importorskip("pyarrow.json"), pytest.importorskip("pyarrow.parquet")
-    plan = Plan(parse_tasks(task, {}))
-    (file,) = written(tmp_path, plan, [[Record("a.png", "failed", "/x/a.png", fault="x", reason="corrupt")]], ".jsonl")
+    questions = Questions(parse_questions(task, {}))
+    (file,) = written(
+        tmp_path, questions, [[Record("a.png", "failed", "/x/a.png", fault="x", reason="corrupt")]], ".jsonl"
+    )
     parquet.write_table(arrow.read_json(file), tmp_path / "x.parquet")
 
 
@@ -143,20 +145,20 @@ def test_lines_without_anything_found_can_become_a_parquet_file(task, tmp_path):
 @given(runs())
 def test_parts_load_as_one(run):
     datasets, pandas = pytest.importorskip("datasets"), pytest.importorskip("pandas")
-    plan, parts = run
+    questions, parts = run
     # Lists without elements have no type: what is found at all, is found in the first part (docs/batch.md).
     found = {"objects": [BOX], "points": [{"x": 0, "y": 1}], "reasoning": {"text": "", "grounding": []}}
     whole = next((record for part in parts for record in part if record.results), None)
     if whole is not None:
         rows = tuple(row | {name: found[name] for name in row if name in found} for row in whole.results)
         parts[0].insert(0, Record("first.png", "ok", results=rows))
-    elif any(task.kind in PLACES for task in plan.tasks):
+    elif any(question.kind in PLACES for question in questions.each):
         return
     count = sum(map(len, parts))
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder:
         for suffix, kind in ((".jsonl", "json"), (".parquet", "parquet")):
-            files = [str(file) for file in written(Path(folder), plan, parts, suffix)]
+            files = [str(file) for file in written(Path(folder), questions, parts, suffix)]
             loaded = datasets.load_dataset(kind, data_files=files, split="train", cache_dir=f"{folder}/{kind}")
             assert len(loaded) == count
             del loaded
@@ -167,11 +169,11 @@ def test_parts_load_as_one(run):
 
 
 def test_texts_that_are_not_there_are_empty_and_nothing_is_null(tmp_path):
-    plan = Plan((Task("caption"),))
+    questions = Questions((Question("caption"),))
     fine = Record("a", "ok", results=({"task": "caption", "length": "normal", "caption": "c", "tokens": 1},))
     turned = Record("b", "ok", results=fine.results, warnings=("rotated", "cut off"))
     broken = Record("c", "failed", reason="empty", fault="the file is empty")
-    first, second, third = json_lines(written(tmp_path, plan, [[fine, turned, broken]], ".jsonl")[0])
+    first, second, third = json_lines(written(tmp_path, questions, [[fine, turned, broken]], ".jsonl")[0])
     one = {"length": "normal", "caption": "c", "tokens": 1, "finish_reason": ""}
     assert first == {"key": "a", **one, "error": "", "reason": "", "warnings": ""}
     assert second == {"key": "b", **one, "error": "", "reason": "", "warnings": "rotated; cut off"}
@@ -180,8 +182,10 @@ def test_texts_that_are_not_there_are_empty_and_nothing_is_null(tmp_path):
 
 
 def test_several_answers_fail_as_several(tmp_path):
-    plan = Plan(parse_tasks("caption:short,detect:cat", {}), {"temperature": 1.0}, captions=2)
-    (line,) = json_lines(written(tmp_path, plan, [[Record("c", "failed", reason="empty", fault="f")]], ".jsonl")[0])
+    questions = Questions(parse_questions("caption:short,detect:cat", {}), {"temperature": 1.0}, captions=2)
+    (line,) = json_lines(
+        written(tmp_path, questions, [[Record("c", "failed", reason="empty", fault="f")]], ".jsonl")[0]
+    )
     assert [each["task"] for each in line["results"]] == ["caption", "caption", "detect"]
     fields = ["task", "length", "caption", "object", "objects", "tokens", "finish_reason"]
     assert all(list(each) == fields and each["finish_reason"] == "error" for each in line["results"])
@@ -192,14 +196,14 @@ def test_a_journal_of_two_plans_has_lines_of_one_form(tmp_path):
     answer = {"task": "query", "question": "q", "answer": "a", "tokens": 1, "finish_reason": "stop"}
     text = {"task": "caption", "length": "short", "caption": "c", "tokens": 1, "finish_reason": "stop"}
     records = [Record("a", "ok", results=(answer,)), Record("b", "ok", results=(text,)), Record("c", "failed")]
-    lines = json_lines(written(tmp_path, Plan((Task("caption"),)), [records], ".jsonl")[0])
+    lines = json_lines(written(tmp_path, Questions((Question("caption"),)), [records], ".jsonl")[0])
     assert len({tuple(line) for line in lines}) == 1 and [line["answer"] for line in lines] == ["a", "", ""]
 
 
 def test_json_files_beside_the_images_are_such_lines(tmp_path):
     records = [Record(key, "ok", results=({"task": "caption", "length": "short", "caption": key},)) for key in "ab"]
     records[1] = Record("b", "ok", results=records[1].results, warnings=("rotated",))
-    journal = make_journal(tmp_path / "j", records, Header(Plan((Task("caption"),)).description(), "m1"))
+    journal = make_journal(tmp_path / "j", records, Header(Questions((Question("caption"),)).description(), "m1"))
     export(journal, tmp_path / "out", options=ExportOptions(extension=".json"))
     one, other = (json.loads((tmp_path / "out" / f"{key}.json").read_text()) for key in "ab")
     assert list(one) == list(other) and other["warnings"] == "rotated"

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from jaxphoton.batch.dedupe import Dedupe
 from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.journal import Journal
+from jaxphoton.batch.questions import Question, Questions, parse_questions
 from jaxphoton.batch.runner import Runner
 from jaxphoton.batch.sources.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item, broken
-from jaxphoton.batch.tasks import Plan, Task, parse_tasks
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.answer import Answer, Result
 from tests.batch.rig import HEADER
 
-PLAN = Plan((Task("caption"),))
+PLAN = Questions((Question("caption"),))
 
 
 class Shuffler:
@@ -60,7 +60,7 @@ def item(key: str, data: bytes | None = None, **columns) -> Item:
     return Item(key, f"in.tar#{key}", lambda: data or key.encode(), columns=columns)
 
 
-def run(answerer, items, plan=PLAN, **options) -> dict:
+def run(answerer, items, questions=PLAN, **options) -> dict:
     """Number -> record; every number once."""
     records = {}
 
@@ -68,7 +68,7 @@ def run(answerer, items, plan=PLAN, **options) -> dict:
         assert number not in records
         records[number] = record
 
-    Runner(answerer, plan, sink, **options).run(items)
+    Runner(answerer, questions, sink, **options).run(items)
     return records
 
 
@@ -108,7 +108,7 @@ def test_errors_of_one_image_are_its_failure_and_others_end_the_run():
     ]
     with pytest.raises(BatchError, match="too long"):
         run(Shuffler(error=lambda job: ValueError("too long")), [item("a")])
-    asked = Plan((Task("query", "{what}"),))
+    asked = Questions((Question("query", "{what}"),))
     records = run(Shuffler(error=lambda job: ValueError("too long")), [item("a", what="?")], asked)
     assert records[0].reason == "bad-entry"
 
@@ -205,16 +205,16 @@ def test_reading_ahead_is_bounded():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("caption", [Task("caption")]),
-        ("caption:short,detect:a, b and c", [Task("caption", length="short"), Task("detect", "a, b and c")]),
-        ("query:Day, or night?,point:dog", [Task("query", "Day, or night?"), Task("point", "dog")]),
+        ("caption", [Question("caption")]),
+        ("caption:short,detect:a, b and c", [Question("caption", length="short"), Question("detect", "a, b and c")]),
+        ("query:Day, or night?,point:dog", [Question("query", "Day, or night?"), Question("point", "dog")]),
     ],
 )
 def test_tasks_are_split_where_one_begins(text, expected):
-    assert list(parse_tasks(text, {"caption": Task("caption")})) == expected
+    assert list(parse_questions(text, {"caption": Question("caption")})) == expected
 
 
 @pytest.mark.parametrize("text", ["", "caption,", "count:cars", "detect", "query:"])
 def test_other_tasks_are_refused(text):
     with pytest.raises(BatchError):
-        parse_tasks(text, {"caption": Task("caption")})
+        parse_questions(text, {"caption": Question("caption")})

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxphoton.batch.errors import BatchError, EntryError
+from jaxphoton.batch.questions import Question, Questions
 from jaxphoton.batch.sources import Item, SourceOptions, open_source
-from jaxphoton.batch.tasks import Plan, Task
 from jaxphoton.batch.variables import fill, variables
 from tests.batch.rig import make_folder, make_table, make_tar, picture
 
@@ -77,8 +77,8 @@ def test_a_text_beside_an_image_may_have_a_byte_order_mark_and_never_blocks(tmp_
     assert [fill("{caption}", item) for item in open_source(str(tmp_path)).items()] == ["old", "", ""]
 
 
-def plan(text: str, **around: str) -> Plan:
-    return Plan((Task("query", text),), **around)
+def questions(text: str, **around: str) -> Questions:
+    return Questions((Question("query", text),), **around)
 
 
 def sources(folder) -> dict[str, str]:
@@ -99,9 +99,9 @@ def sources(folder) -> dict[str, str]:
 @pytest.mark.parametrize("kind", ["folder", "list"])
 def test_without_columns_any_other_name_is_text(tmp_path, kind):
     source = open_source(sources(tmp_path)[kind])
-    bound = plan("{a} {name}", prefix="{thing}").over(source.columns(("a", "thing")))
+    bound = questions("{a} {name}", prefix="{thing}").over(source.columns(("a", "thing")))
     assert bound.columns == () and bound.varies and bound.plain_words == ("a", "thing")
-    assert not plan("{a} {{name}}").over(()).varies
+    assert not questions("{a} {{name}}").over(()).varies
     (item,) = (item for item in source.items() if item.key.endswith("a.png"))
     (ask,) = bound.asks(item)
     assert ask.arguments["question"] == "{a} a"
@@ -117,9 +117,9 @@ def test_with_columns_an_unknown_name_is_an_error_that_names_the_known(tmp_path,
         spec = [inputs["folder"], inputs["lines"]] if kind == "several" else inputs[kind]
     source = open_source(spec, SourceOptions())
     with pytest.raises(BatchError, match=r"\{thng\} is no variable here.*name, dir, caption.*thing") as caught:
-        plan("A {thng}?").over(source.columns(("thng",)))
+        questions("A {thng}?").over(source.columns(("thng",)))
     assert "{{thng}}" in str(caught.value)
-    bound = plan("A {thing} {txt}? {{a}}").over(source.columns(("thing", "txt")))
+    bound = questions("A {thing} {txt}? {{a}}").over(source.columns(("thing", "txt")))
     assert bound.columns == ("thing", "txt") and bound.varies
 
 
@@ -127,7 +127,7 @@ def test_an_image_without_a_column_that_others_have_fails_alone(tmp_path):
     inputs = sources(tmp_path)
     names = ("thing",)
     source = open_source([inputs["folder"], inputs["lines"]], SourceOptions(required_columns=names))
-    bound = plan("q", prefix="{thing}: ").over(source.columns(names))
+    bound = questions("q", prefix="{thing}: ").over(source.columns(names))
     (lacking,) = (item for item in source.items() if item.path.endswith("a.png") and not item.columns)
     with pytest.raises(EntryError, match="no column 'thing'"):
         bound.asks(lacking)

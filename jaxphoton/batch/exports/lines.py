@@ -41,7 +41,7 @@ class LineForm:
     def __init__(self, settings: Mapping[str, Any], records: Iterable[Record] = ()):
         """
         Args:
-          settings: `Plan.description`, or a header's settings, which hold it.
+          settings: `Questions.description`, or a header's settings, which hold it.
           records: whose results have a place in the lines too, should the settings not speak of them.
         """
         described = settings.get("tasks")

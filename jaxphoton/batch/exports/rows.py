@@ -74,7 +74,7 @@ def labels(record: Record) -> set[str]:
 
 
 def asked_objects(settings: Mapping[str, Any]) -> set[str]:
-    """The objects that a run's settings (`Plan.description`) ask boxes of, but for those that each image fills in."""
+    """The objects that a run with these settings asks boxes of, but for those that each image fills in."""
     tasks = settings.get("tasks")
     described = (str(task).partition(":") for task in tasks) if isinstance(tasks, list) else ()
     return {about for kind, _, about in described if kind == "detect" and not {"{", "}"} & set(about)}

@@ -30,7 +30,7 @@ def _no_ids(_: str) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Question:
     """One thing to ask.
 
     Attributes:
@@ -59,7 +59,7 @@ class Task:
             _OBJECT_PROMPTS[self.kind](config, _no_ids, "?")
 
     def ask(self, item: Item, extension: str, known: Collection[str] | None) -> tuple[str, dict[str, Any]]:
-        """Task and arguments for the model; `extension` and `known` as in `variables.fill`."""
+        """Skill and arguments for the model; `extension` and `known` as in `variables.fill`."""
         if self.kind == "caption" and not self.text:
             return "caption", {"length": self.length}
         text = fill(self.text, item, extension, known)
@@ -82,11 +82,11 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Questions:
     """All that is asked about every image.
 
     Attributes:
-      tasks: at least one.
+      each: at least one.
       settings: how to generate, see `Moondream`.
       captions: of every image, from consecutive seeds.
       prefix, suffix: put around every caption; may have variables.
@@ -97,7 +97,7 @@ class Plan:
       BatchError: several captions of an image would all be the same.
     """
 
-    tasks: tuple[Task, ...]
+    each: tuple[Question, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     captions: int = 1
     prefix: str = ""
@@ -127,7 +127,7 @@ class Plan:
     @property
     def classes_vary(self) -> bool:
         """Whether images are asked for boxes of different objects."""
-        names = (name for task in self.tasks if task.kind == "detect" for name in variables(task.text))
+        names = (name for question in self.each if question.kind == "detect" for name in variables(question.text))
         return any(is_variable(name, self.known) for name in names)
 
     @property
@@ -141,10 +141,10 @@ class Plan:
 
     @property
     def _names(self) -> tuple[str, ...]:
-        texts = (*(task.text for task in self.tasks), self.prefix, self.suffix)
+        texts = (*(question.text for question in self.each), self.prefix, self.suffix)
         return tuple(dict.fromkeys(name for text in texts for name in variables(text)))
 
-    def over(self, columns: Collection[str]) -> Plan:
+    def over(self, columns: Collection[str]) -> Questions:
         """The same for images with these columns. Where there are none, braces around another name are text.
 
         Raises:
@@ -162,8 +162,8 @@ class Plan:
           BatchError: a model with these prompts cannot be asked all of this.
         """
         try:
-            for task in self.tasks:
-                task.check(config)
+            for question in self.each:
+                question.check(config)
         except ValueError as error:
             raise BatchError(str(error)) from error
 
@@ -175,15 +175,15 @@ class Plan:
         """
         self._around(item)  # lest it turn out when the image is done
         return tuple(
-            Ask(*task.ask(item, self.extension, self.known), settings)
-            for task in self.tasks
-            for settings in self._settings_of(task)
+            Ask(*question.ask(item, self.extension, self.known), settings)
+            for question in self.each
+            for settings in self._settings_of(question)
         )
 
     def results(self, item: Item, asks: Sequence[Ask], results: Sequence[Any]) -> tuple[dict[str, Any], ...]:
         """The answers to `asks`, in the same order."""
-        tasks = [task for task in self.tasks for _ in self._settings_of(task)]
-        rows = [task.result(ask, result) for task, ask, result in zip(tasks, asks, results, strict=True)]
+        asked = [question for question in self.each for _ in self._settings_of(question)]
+        rows = [question.result(ask, result) for question, ask, result in zip(asked, asks, results, strict=True)]
         for row in rows if self.prefix or self.suffix else ():
             if "caption" in row:
                 before, after = self._around(item)
@@ -192,7 +192,9 @@ class Plan:
 
     def description(self) -> dict[str, Any]:
         """For the header of the journal."""
-        asked = [description(task.kind, task.text, task.length, task.reasoning) for task in self.tasks]
+        asked = [
+            description(question.kind, question.text, question.length, question.reasoning) for question in self.each
+        ]
         changed = {"captions_per_image": self.captions, "prefix": self.prefix, "suffix": self.suffix}
         return {"tasks": asked, "generation": dict(self.settings)} | changed
 
@@ -201,16 +203,16 @@ class Plan:
         before, after = (fill(text, item, self.extension, self.known) for text in (self.prefix, self.suffix))
         return before, after
 
-    def _settings_of(self, task: Task) -> list[dict[str, Any]]:
-        region = task.kind in ("detect", "point")
+    def _settings_of(self, question: Question) -> list[dict[str, Any]]:
+        region = question.kind in ("detect", "point")
         settings = {n: v for n, v in self.settings.items() if n in _TEXT_SETTINGS or region}
-        if task.kind != "caption" or self.captions == 1:
+        if question.kind != "caption" or self.captions == 1:
             return [settings]
         first = settings.get("seed")
         return [settings | ({} if first is None else {"seed": (first + i) % 2**32}) for i in range(self.captions)]
 
 
-def parse_tasks(text: str, default: Mapping[str, Task]) -> tuple[Task, ...]:
+def parse_questions(text: str, default: Mapping[str, Question]) -> tuple[Question, ...]:
     """Tasks from a list such as "caption:short,detect:person,query:Is it day, or night?".
 
     A comma separates where a task follows it. `default` has the tasks that may stand without a text.
@@ -218,7 +220,7 @@ def parse_tasks(text: str, default: Mapping[str, Task]) -> tuple[Task, ...]:
     Raises:
       BatchError: something else.
     """
-    tasks = []
+    found = []
     for part in re.split(rf",(?=(?:{'|'.join(KINDS)})(?:[:,]|$))", text):
         kind, _, about = part.partition(":")
         if kind not in KINDS:
@@ -228,11 +230,11 @@ def parse_tasks(text: str, default: Mapping[str, Task]) -> tuple[Task, ...]:
                 f"task {kind!r} needs a text, as in {kind}:{'person' if kind != 'query' else 'Is it day?'}"
             )
         if not about.strip():
-            tasks.append(default[kind])
+            found.append(default[kind])
         elif kind == "caption":
             if about.strip() not in LENGTHS:
                 raise BatchError(f"task {part!r}: the length of a caption is one of {', '.join(LENGTHS)}")
-            tasks.append(Task("caption", length=about.strip()))
+            found.append(Question("caption", length=about.strip()))
         else:
-            tasks.append(Task(cast(Kind, kind), about.strip()))
-    return tuple(tasks)
+            found.append(Question(cast(Kind, kind), about.strip()))
+    return tuple(found)

@@ -72,7 +72,7 @@ PARTS = {
     "captions": Part(90),
     "variants": Part(90),
     "verify": Part(75),
-    "callback": Part(45),
+    "callback": Part(75),
     **FLAGS,
     "sweep": Part(75),
     "host": Part(45),

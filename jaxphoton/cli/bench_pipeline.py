@@ -81,8 +81,8 @@ def _measure(args: argparse.Namespace, pinning: Any) -> tuple[dict[str, Any], li
     from jaxphoton import platform
     from jaxphoton.cli.images import load_model
     from jaxphoton.measure.cost_model import step_cost
-    from jaxphoton.measure.pipeline_bench import PipelineBench
-    from jaxphoton.measure.pipeline_report import measure_stream
+    from jaxphoton.measure.decoding import DecodeBench, compile_programs
+    from jaxphoton.measure.pipeline_bench import measure_stream
     from jaxphoton.measure.timing import copy_bandwidth
     from jaxphoton.models.moondream.params import count
 
@@ -94,7 +94,8 @@ def _measure(args: argparse.Namespace, pinning: Any) -> tuple[dict[str, Any], li
     benches = {}
     for rows in args.streams:
         print(f"compiling for {rows} streams", file=sys.stderr)
-        benches[rows] = PipelineBench(params, config, rows, args.tokens, context, args.host_work_ms / 1e3)
+        programs = compile_programs(params, config, rows, args.tokens, context)
+        benches[rows] = DecodeBench(programs, rows, args.tokens, context, args.host_work_ms / 1e3)
     here = jax.devices()[0]
     pinned = not args.no_pin and here.platform == "cpu" and pinning.take_host_core()
     if here.platform != "cpu":
@@ -127,7 +128,7 @@ def _host(platform: str, pinned: bool) -> str:
 
 
 def _print(report: dict[str, Any], streams: list[Any]) -> None:
-    from jaxphoton.measure.pipeline_report import table
+    from jaxphoton.measure.pipeline_bench import table
 
     print(f"{report['model']}: {report['parameters'] / 1e6:.2f} M parameters, {report['device']}; {report['host']}")
     print(f"medians over all steps, [quartiles]; {report['context']} positions a row; tokens by {report['delivery']}")

@@ -114,7 +114,8 @@ def read_benchmark(path: str | Path) -> Benchmark:
         chip = Chip(device["device"], None, *rates, float32=None, source=f"measured, {Path(path).name}")
         spent = {line["program"]: line["ms"] for line in data.get("encode", {}).get("programs", ())}
         for name, column in (("step", "device_ms"), ("tick", "depth2_ms")):
-            spent |= {f"{name} {line['rows']}": line[column] for line in step.get("steps", ()) if column in line}
+            lines = (*step.get("steps", ()), *step.get("ticks", ()))
+            spent |= {f"{name} {line['rows']}": line[column] for line in lines if column in line}
         seconds = {name: ms / 1e3 for name, ms in spent.items()}
         return Benchmark(chip, step.get("parameters"), step.get("context", 0), seconds)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

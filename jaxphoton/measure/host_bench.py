@@ -19,21 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxphoton.constraints import automaton
-from jaxphoton.engine.control import ControlPacker, TokenReader
+from jaxphoton.engine.control import ControlPacker
 from jaxphoton.engine.layout import Output, table_width
 from jaxphoton.engine.pages import PageAllocator
-from jaxphoton.engine.pipeline import Pipeline
-from jaxphoton.engine.request import Request
 from jaxphoton.engine.scheduler import Limits, PrefillPlan, Scheduler, StepPlan
-from jaxphoton.engine.sequence import Sequence
 from jaxphoton.engine.state import PagedCache, RowState
+from jaxphoton.measure.decoding import pipeline_of, text_sequence
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import abstract
-from jaxphoton.models.moondream.prompts import Prompt
 from jaxphoton.models.moondream.reading import named_config
-from jaxphoton.models.moondream.region import coordinate_values, size_values
-from jaxphoton.requests.settings import Settings
 
 PAGE_SIZE = 16
 PROMPT_IDS = 30
@@ -115,12 +110,9 @@ def measure_host(rows: int, ticks: int) -> HostCost:
     width = table_width(config.text.max_context, PAGE_SIZE)
     scheduler = Scheduler(Limits(rows, rows, ((1, 1),)), PageAllocator(1 + rows * width))
     device: Any = NoOpDevice(config, rows)  # of a launch device it has what text needs
-    reader = TokenReader(config.tokenizer.size_id, coordinate_values(config.region), size_values(config.region))
-    pipeline = Pipeline(device, scheduler, reader, depth=2, on_finish=lambda sequence: None)
-    settings = Settings(temperature=0.0, max_tokens=config.text.max_context, seed=0)
+    pipeline = pipeline_of(config, scheduler, device, depth=2)
     for _ in range(rows):
-        request = Request(Prompt(tuple(range(20, 20 + PROMPT_IDS))), "text", settings)
-        scheduler.add(Sequence(request, config.text.prefix_attn, PAGE_SIZE, config.text.max_context))
+        scheduler.add(text_sequence(config, PAGE_SIZE, range(20, 20 + PROMPT_IDS), "text", config.text.max_context))
     timers = _Timers()
     scheduler.plan = timers.around("plan", scheduler.plan)  # type: ignore[method-assign]
     device.step = timers.around("launch", device.step)  # type: ignore[method-assign]

@@ -7,161 +7,60 @@ from the parts of blocking steps alone, by (forward + sampling + host) / max(for
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Sequence as Many
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
-import jax
-import numpy as np
-from jax.experimental import io_callback
+from jaxphoton.measure.decoding import DecodeBench, Run, pool
 
-from jaxphoton.config import EngineConfig
-from jaxphoton.constraints import automaton
-from jaxphoton.constraints.grammar import Grammar, State
-from jaxphoton.engine import programs
-from jaxphoton.engine.buckets import limits_of
-from jaxphoton.engine.control import TokenReader
-from jaxphoton.engine.device import Device, Programs
-from jaxphoton.engine.layout import table_width
-from jaxphoton.engine.metrics import LaunchMetrics
-from jaxphoton.engine.pages import PageAllocator
-from jaxphoton.engine.pipeline import Launch, Pipeline
-from jaxphoton.engine.programs import Family
-from jaxphoton.engine.request import Request
-from jaxphoton.engine.scheduler import Scheduler, StepPlan
-from jaxphoton.engine.sequence import Sequence
-from jaxphoton.measure import timing
-from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.params import Params
-from jaxphoton.models.moondream.prompts import Prompt
-from jaxphoton.models.moondream.region import coordinate_values, size_values
-from jaxphoton.requests.settings import Settings
-
-FILLER = 20  # the id that every step generates
+Spread = tuple[float, float]
+PARTS = ("plan", "launch", "wait", "commit")
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One run of all requests.
+class StreamReport:
+    """One number of streams; milliseconds a step, medians. Parts are those of blocking steps.
 
     Attributes:
-      steps: the decode steps in which all rows were alive or dying, in order.
-      seconds: from the first token of the last request to the end of the last commit.
-      zombie_fraction: share of all decode steps that only ended rows ran.
+      rows: streams, decoded together.
+      t_block_ms, t_pipe_ms: period of a step at depth 1 and 2.
+      tokens_per_request: tokens of every request.
+      zombie_fraction: share of the pipelined steps that only ended rows ran.
+      predicted_speedup: t_block / t_pipe * (1 - zombie_fraction), of each pair of runs.
+      predicted_from_parts: (forward + sampling + host) / max(forward + sampling, host), of blocking steps alone.
+      observed_speedup: decode time of all requests, blocking over pipelined.
+      forward_ms, sampling_ms: on the device alone.
+      plan_ms, launch_ms, wait_ms, commit_ms: of the host; synthetic work is in commit.
+      idle_ms: t_pipe less forward and sampling: what the device does nothing in.
+      spread: quartiles of the figures above that are medians, by name.
     """
 
-    steps: tuple[LaunchMetrics, ...]
-    seconds: float
+    rows: int
+    t_block_ms: float
+    t_pipe_ms: float
+    tokens_per_request: int
     zombie_fraction: float
-
-    @property
-    def periods(self) -> list[float]:
-        return [after.arrived - before.arrived for before, after in zip(self.steps, self.steps[1:], strict=False)]
-
-
-class PipelineBench:
-    """Runs `rows` requests of exactly `tokens` tokens each behind a prompt of `context` - `tokens` ids.
-
-    A request ends by its stop token, as a caption does: the device knows a step before the host.
-    """
-
-    def __init__(self, params: Params, config: ModelConfig, rows: int, tokens: int, context: int, host_work: float = 0):
-        self.config, self.rows, self.tokens, self.host_work = config, rows, tokens, host_work
-        self._prompt = max(1, context - tokens - 1)
-        engine = EngineConfig(
-            max_rows=rows,
-            step_rows=(max(2, rows),),
-            prefill_rows=(rows,),
-            prefill_lengths=(min(128, self._prompt + 1),),
-            vision=((1, 1),),
-            kv_pages=1 + rows * table_width(context + 2, EngineConfig().page_size),
-        )
-        tables = automaton.build(_grammars(tokens, config.tokenizer.eos_id), config.text.vocab_size)
-        self.programs = Programs(params, config, tables, engine)
-        self.callback: CallbackDevice | None = None
-
-    def run(self, depth: int, device: Device | None = None) -> Run:
-        """All requests from their prefill to their end."""
-        scheduler = Scheduler(limits_of(self.programs.engine, self.programs.buckets), self._allocator())
-        region, ids = self.config.region, self.config.tokenizer
-        reader = TokenReader(ids.size_id, coordinate_values(region), size_values(region))
-        launches: list[LaunchMetrics] = []
-        pipeline = Pipeline(
-            device or Device(self.programs),
-            scheduler,
-            reader,
-            depth,
-            on_finish=lambda sequence: None,
-            on_event=self._work,
-            on_metrics=launches.append,
-            clock=time.perf_counter,
-        )
-        for sequence in self._sequences("caption"):
-            scheduler.add(sequence)
-        while not pipeline.idle:
-            pipeline.tick()
-        steps = [launch for launch in launches if launch.kind == "step"]
-        ended = steps[-1].arrived + steps[-1].commit
-        began = max(launch.arrived for launch in launches if launch.kind == "prefill")
-        zombies = sum(step.zombies == step.rows for step in steps) / len(steps)
-        return Run(tuple(step for step in steps if step.rows == self.rows), ended - began, zombies)
-
-    def run_with_callbacks(self, depth: int) -> Run:
-        """The same with tokens delivered by a host callback inside the step."""
-        self.callback = self.callback or CallbackDevice(self.programs)
-        return self.run(depth, self.callback)
-
-    def device_seconds(self) -> tuple[float, float]:
-        """(forward, sampling) of a step on the device alone: steps in a row, enqueued without reading any.
-
-        Sampling is what a whole step takes more than its forward pass.
-        """
-        device = Device(self.programs)
-        sequences = self._sequences("endless")
-        scheduler = Scheduler(limits_of(self.programs.engine, self.programs.buckets), self._allocator())
-        for sequence in sequences:
-            scheduler.add(sequence)
-        plan = scheduler.plan(0)
-        device.prefill(plan)  # type: ignore[arg-type]
-        for sequence in sequences:
-            sequence.inflight_refs = 1
-        step = StepPlan(tuple(sequences))
-        seconds = timing.interleaved(
-            {"step": lambda: device.step(step)[1], "forward": lambda: device.forward(step)[1][1]}
-        )
-        forward = min(seconds.values())
-        return forward, seconds["step"] - forward
-
-    def _sequences(self, grammar: str) -> list[Sequence]:
-        text, page = self.config.text, self.programs.engine.page_size
-        settings = Settings(temperature=0.0, max_tokens=self.tokens + 8, seed=0)
-        drawn = np.random.default_rng(0).integers(FILLER, text.vocab_size, self._prompt)
-        request = Request(Prompt(tuple(drawn.tolist())), grammar, settings)
-        return [Sequence(request, text.prefix_attn, page, text.max_context) for _ in range(self.rows)]
-
-    def _allocator(self) -> PageAllocator:
-        return PageAllocator(self.programs.pages)
-
-    def _work(self, name: str, launch: Launch) -> None:
-        """Bookkeeping that holds the interpreter, for every step that is committed."""
-        if self.host_work and name == "commit_end" and launch.kind == "step":
-            end = time.perf_counter() + self.host_work
-            while time.perf_counter() < end:
-                pass
+    predicted_speedup: float
+    predicted_from_parts: float
+    observed_speedup: float
+    forward_ms: float
+    sampling_ms: float
+    plan_ms: float
+    launch_ms: float
+    wait_ms: float
+    commit_ms: float
+    idle_ms: float
+    spread: dict[str, Spread]
 
 
-def _grammars(tokens: int, eos: int) -> dict[str, Grammar]:
-    """`caption`: exactly `tokens` tokens, the last the stop token; `endless`: never stops."""
-    filler = frozenset({FILLER})
-    states = {str(i): State(allow=filler, moves={FILLER: str(i + 1)}) for i in range(tokens - 1)}
-    states[str(tokens - 1)] = State(allow=frozenset({eos}), stop=frozenset({eos}))
-    return {"caption": Grammar(states), "endless": Grammar({"on": State(allow=filler)})}
+def measure_stream(bench: DecodeBench, rounds: int, callbacks: bool = False) -> StreamReport:
+    """Interleaved runs of one bench, and its device alone."""
+    forward, sampling = bench.device_seconds()
+    blocking, pipelined = interleaved(bench, rounds, callbacks)
+    return summarise(bench.rows, bench.tokens, forward, sampling, blocking, pipelined)
 
 
-def interleaved(bench: PipelineBench, rounds: int, callbacks: bool = False) -> tuple[list[Run], list[Run]]:
+def interleaved(bench: DecodeBench, rounds: int, callbacks: bool = False) -> tuple[list[Run], list[Run]]:
     """(blocking, pipelined) runs, one of each a round; with `callbacks` the second kind delivers by callback."""
     second = bench.run_with_callbacks if callbacks else bench.run
     for warm_up in (bench.run, second):
@@ -170,37 +69,71 @@ def interleaved(bench: PipelineBench, rounds: int, callbacks: bool = False) -> t
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def pool(runs: Many[Run], part: str) -> list[float]:
-    """One part of every step of all runs, seconds; `period` is from one result to the next."""
-    if part == "period":
-        return [period for run in runs for period in run.periods]
-    return [getattr(step, part) for run in runs for step in run.steps]
+def summarise(
+    rows: int, tokens: int, forward: float, sampling: float, blocking: Sequence[Run], pipelined: Sequence[Run]
+) -> StreamReport:
+    """Figures of runs that were made in pairs; `forward` and `sampling` in seconds."""
+    samples = {f"{part}_ms": [1e3 * s for s in pool(blocking, part)] for part in PARTS}
+    samples["t_block_ms"] = [1e3 * s for s in pool(blocking, "period")]
+    samples["t_pipe_ms"] = [1e3 * s for s in pool(pipelined, "period")]
+    pairs = list(zip(blocking, pipelined, strict=True))
+    samples["observed_speedup"] = [one.seconds / other.seconds for one, other in pairs]
+    # Of pairs of runs, one right after the other: what slows a machine for seconds slows both.
+    samples["predicted_speedup"] = [
+        statistics.median(one.periods) / statistics.median(other.periods) * (1 - other.zombie_fraction)
+        for one, other in pairs
+    ]
+    medians = {name: statistics.median(values) for name, values in samples.items()}
+    device = 1e3 * (forward + sampling)
+    host = medians["plan_ms"] + medians["launch_ms"] + medians["commit_ms"]
+    zombies = statistics.median(run.zombie_fraction for run in pipelined)
+    return StreamReport(
+        rows=rows,
+        tokens_per_request=tokens,
+        zombie_fraction=zombies,
+        predicted_from_parts=(device + host) / max(device, host),
+        forward_ms=1e3 * forward,
+        sampling_ms=1e3 * sampling,
+        idle_ms=max(0.0, medians["t_pipe_ms"] - device),
+        spread={name: _quartiles(values) for name, values in samples.items()},
+        **medians,
+    )
 
 
-class CallbackDevice(Device):
-    """A device whose decode steps (of the largest bucket) hand their output to Python themselves: what the engine does
-    not do, to show what it costs."""
-
-    def __init__(self, compiled: Programs):
-        super().__init__(compiled)
-        self._compiled = compiled
-        self._arrived: deque[np.ndarray] = deque()
-        self._run = jax.jit(partial(_step_with_callback, self._arrived.append, compiled.family), donate_argnums=(1, 2))
-
-    def step(self, plan: StepPlan) -> tuple[np.ndarray, Any]:
-        control = self._control.step(plan.sequences, self._compiled.buckets.step[-1])
-        self._cache, self._rows, output = self._run(self._compiled.text_params, self._cache, self._rows, control)
-        return control, (output,)
-
-    def fetch(self, output: Any) -> np.ndarray:
-        if not isinstance(output, tuple):  # of a prefill
-            return super().fetch(output)
-        jax.block_until_ready(output)
-        jax.effects_barrier()
-        return self._arrived.popleft()
+def _quartiles(values: list[float]) -> Spread:
+    if len(values) == 1:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
 
 
-def _step_with_callback(deliver, family: Family, params, cache, rows, control):
-    cache, rows, output = programs.step(family, params, cache, rows, control)
-    io_callback(lambda tokens: deliver(np.array(tokens)), None, output, ordered=True)
-    return cache, rows, output
+def table(streams: Sequence[StreamReport]) -> list[str]:
+    """Lines for people; quartiles in brackets."""
+
+    def spread(name: str) -> Callable[[StreamReport], str]:
+        def cell(stream: StreamReport) -> str:
+            low, high = stream.spread[name]
+            return f"{getattr(stream, name):.3f} [{low:.3f}, {high:.3f}]"
+
+        return cell
+
+    lines = [
+        ("streams", lambda s: str(s.rows)),
+        ("blocking period (T_block), ms", spread("t_block_ms")),
+        ("pipelined period (T_pipe), ms", spread("t_pipe_ms")),
+        ("tokens a request (L)", lambda s: str(s.tokens_per_request)),
+        ("steps of ended rows only (z)", lambda s: f"{s.zombie_fraction:.4f}"),
+        ("device: forward, ms", lambda s: f"{s.forward_ms:.3f}"),
+        ("device: sampling, ms", lambda s: f"{s.sampling_ms:.3f}"),
+        *((f"host: {part}, ms", spread(f"{part}_ms")) for part in PARTS),
+        ("device idle a pipelined step, ms", lambda s: f"{s.idle_ms:.3f}"),
+        ("predicted: T_block / T_pipe * (1 - z)", spread("predicted_speedup")),
+        ("predicted from the blocking parts", lambda s: f"{s.predicted_from_parts:.3f}"),
+        ("observed speed-up", spread("observed_speedup")),
+    ]
+    cells = [[title, *(cell(stream) for stream in streams)] for title, cell in lines]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    ]

@@ -13,7 +13,7 @@ from jaxphoton.measure.chips import Chip
 from jaxphoton.measure.roofline import Batch, Comparison, Floor, Knee
 
 if TYPE_CHECKING:
-    from jaxphoton.measure.pipeline_report import StreamReport
+    from jaxphoton.measure.pipeline_bench import StreamReport
 
 GIB = 2**30
 

@@ -11,13 +11,19 @@ import jax
 import numpy as np
 
 from jaxphoton.engine.crops import pack_crops
-from jaxphoton.engine.layout import Prefill, Row
+from jaxphoton.engine.device import Device
+from jaxphoton.engine.request import ImageInput, Request
+from jaxphoton.engine.scheduler import PrefillPlan
+from jaxphoton.engine.sequence import Sequence
 from jaxphoton.image.crops import Crops
 from jaxphoton.layers.attention import attend
 from jaxphoton.measure.cost_model import Cost, encode_cost, prefill_cost, prefix_cost
+from jaxphoton.measure.decoding import scheduler_of
 from jaxphoton.measure.timing import device_seconds, matmul_rate, random_array
 from jaxphoton.models.moondream import vision
 from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.requests.settings import Settings
 from scripts.gpu.load import Load, Stepper, row_counts
 
 TILINGS = {2: (1, 1), 5: (2, 2), 10: (3, 3), 13: (3, 4)}
@@ -56,16 +62,17 @@ def programs(load: Load) -> Iterator[tuple[str, Cost, Any]]:
                 cost,
                 lambda run=plain, p=packed: run(compiled.params.vision, *p),
             )
+    device, past = Device(compiled), config.text.prefix_attn
+    for rows, length in buckets.prefill:
+        plan, cost = _prefill_plan(load, rows, length), prefill_cost(config, dtype, rows, length, past)
+        yield f"prefill {rows} x {length}", cost, lambda plan=plan: device.prefill(plan)[1]
+    device.close()  # its cache makes room for the next
     stepper = Stepper(load.state())
     for images in buckets.prefix:
         embeddings = random_array((images, config.text.prefix_attn - 1, config.text.dim), dtype)
         pages = np.arange(1, 1 + images * compiled.prefix_pages, dtype=np.int32).reshape(images, -1)
         cost = prefix_cost(config, dtype, images)
         yield f"prefix {images}", cost, _prefix(stepper, compiled, images, embeddings, jax.device_put(pages))
-    for rows, length in buckets.prefill:
-        run, past = compiled["prefill", rows, length], config.text.prefix_attn
-        launch = stepper.launch(run, compiled.text_params, jax.device_put(_prompt(load, rows, length)))
-        yield f"prefill {rows} x {length}", prefill_cost(config, dtype, rows, length, past), launch
 
 
 def _embed(config: ModelConfig, images: int, params: Any, *packed: Any) -> jax.Array:
@@ -90,18 +97,15 @@ def _prefix(stepper: Stepper, compiled: Any, images: int, embeddings: jax.Array,
     return enqueue
 
 
-def _prompt(load: Load, rows: int, length: int) -> np.ndarray:
-    """Control of a prefill of whole chunks behind image prefixes."""
-    compiled, text = load.programs, load.config.text
-    control = np.zeros((rows, len(Row) + compiled.table + len(Prefill) + 4 * length), np.int32)
-    control[:, Row.ROW] = np.arange(rows)
-    control[:, Row.POSITION] = text.prefix_attn
-    control[:, Row.HOLE] = -text.prefix_attn % compiled.engine.page_size
-    control[:, Row.MAX_TOKENS] = 10**6
-    pages = 1 + np.arange(rows * compiled.table, dtype=np.int32) % (compiled.pages - 1)
-    control[:, len(Row) : len(Row) + compiled.table] = pages.reshape(rows, -1)
-    extra = control[:, len(Row) + compiled.table :]
-    extra[:, Prefill.COUNT], extra[:, Prefill.SAMPLE] = length, 1
-    extra[:, Prefill.STATE] = compiled.automaton.start["free"]
-    extra[:, len(Prefill) : len(Prefill) + length] = np.random.default_rng(0).integers(20, 500, (rows, length))
-    return control
+def _prefill_plan(load: Load, rows: int, length: int) -> PrefillPlan:
+    """Prompts behind image prefixes that are in the cache already."""
+    scheduler, text, page = scheduler_of(load.programs), load.config.text, load.programs.engine.page_size
+    picture = pictures(load.config, 1, min(TILINGS))[0]
+    prompt = Prompt(tuple(np.random.default_rng(0).integers(20, 500, length).tolist()))
+    settings = Settings(temperature=0.0, max_tokens=load.ticks, seed=0)
+    for row in range(rows):
+        request = Request(prompt, "free", settings, ImageInput(row.to_bytes(8, "big"), picture))
+        scheduler.add(Sequence(request, text.prefix_attn, page, text.max_context))
+    while isinstance(scheduler.plan(0), PrefillPlan):
+        pass  # as many pictures at a time as a program takes
+    return PrefillPlan(tuple(scheduler.running), ())

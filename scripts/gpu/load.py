@@ -1,10 +1,8 @@
-"""A model of full size with random weights on the device, and decode steps and ticks of it."""
+"""A model of full size with random weights on the device, and what decodes it."""
 
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 from unittest import mock
@@ -15,34 +13,21 @@ import numpy as np
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.constraints import automaton
-from jaxphoton.constraints.grammar import Grammar, State
 from jaxphoton.engine import device as device_of
-from jaxphoton.engine.buckets import limits_of
-from jaxphoton.engine.control import TokenReader
-from jaxphoton.engine.device import Device, Programs
-from jaxphoton.engine.layout import Row
-from jaxphoton.engine.metrics import LaunchMetrics
-from jaxphoton.engine.pages import PageAllocator
-from jaxphoton.engine.pipeline import Pipeline
-from jaxphoton.engine.request import Request
-from jaxphoton.engine.scheduler import Scheduler
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.control import ControlPacker
+from jaxphoton.engine.device import Programs
 from jaxphoton.engine.state import PagedCache, RowState
 from jaxphoton.layers.attention import attend
 from jaxphoton.measure.cost_model import step_cost
+from jaxphoton.measure.decoding import DecodeBench, grammars
 from jaxphoton.measure.timing import memory_limit, noise, random_array
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import Params, abstract, count
-from jaxphoton.models.moondream.prompts import Prompt
 from jaxphoton.models.moondream.reading import named_config
-from jaxphoton.models.moondream.region import coordinate_values, size_values
-from jaxphoton.requests.settings import Settings
 
+FEW_LAYERS = 8
 CONTEXT = 850  # positions a row: an image, a question, some text
 TICKS = 100  # of a measured round
-WARM_UP = 8
-# A grammar that allows everything and never stops: random weights decode as long as they are asked to.
-FREE = {"free": Grammar({"free": State()})}
 
 
 def model_config(name: str, layers: int | None = None) -> ModelConfig:
@@ -105,7 +90,8 @@ class Load:
         engine = EngineConfig(
             max_rows=steps[-1], step_rows=steps, kv_pages=_pages(steps[-1]), host_masks=False, **buckets
         )
-        self.programs, self.fault = (build or compiled)(params, self.config, engine)
+        tables = automaton.build(grammars(self.ticks, self.config.tokenizer.eos_id), self.config.text.vocab_size)
+        self.programs, self.fault = (build or compiled)(params, self.config, tables, engine)
 
     def faults(self) -> dict[str, list[str]]:
         """For a part's result."""
@@ -123,70 +109,21 @@ class Load:
         start = self.programs.automaton.start["free"]
         return cache, dataclasses.replace(rows, state=rows.state + start, token=rows.token + 20)
 
+    def bench(self, rows: int) -> DecodeBench:
+        """Texts of about `context` positions each."""
+        return DecodeBench(self.programs, rows, self.ticks, self.context)
+
     def control(self, rows: int) -> np.ndarray:
-        """Of a step of `rows` rows of `context` positions, an image prefix with its hole among them; the rest of the
-        bucket is padding."""
-        programs, engine = self.programs, self.programs.engine
-        batch = next(n for n in programs.buckets.step if n >= rows)
-        control = np.zeros((batch, len(Row) + programs.table), np.int32)
-        control[:, Row.ROW] = engine.max_rows
-        control[:rows, Row.ROW] = np.arange(rows)
-        control[:rows, Row.POSITION] = self.context - 1
-        control[:rows, Row.HOLE] = -self.config.text.prefix_attn % engine.page_size
-        control[:rows, Row.INDEX], control[:rows, Row.MAX_TOKENS] = 1, 10**6
-        width = self.context // engine.page_size + 2
-        pages = np.random.default_rng(0).permutation(np.arange(1, programs.pages))[: rows * width]
-        control[:rows, len(Row) : len(Row) + width] = pages.reshape(rows, width)
-        return control
-
-    def device(self) -> Device:
-        """To hand to `tick_costs`: one physical cache serves all rounds."""
-        return Device(self.programs)
-
-    def tick_costs(self, device: Device, rows: int, depth: int) -> dict[str, float]:
-        """Medians in seconds over decode ticks of `rows` sequences of about `context` positions: `period` from one
-        commit to the next, and the host's `plan`, `launch`, `wait` and `commit`."""
-        ids, region, engine = self.config.tokenizer, self.config.region, self.programs.engine
-        steps: list[tuple[float, LaunchMetrics]] = []
-
-        def seen(launch: LaunchMetrics) -> None:
-            if launch.kind == "step" and launch.rows == rows:
-                steps.append((time.perf_counter(), launch))
-
-        scheduler = Scheduler(limits_of(engine, self.programs.buckets), PageAllocator(self.programs.pages))
-        pipeline = Pipeline(
-            device,
-            scheduler,
-            TokenReader(ids.size_id, coordinate_values(region), size_values(region)),
-            depth,
-            on_finish=lambda sequence: None,
-            on_metrics=seen,
-        )
-        for sequence in self._sequences(rows):
-            scheduler.add(sequence)
-        while len(steps) < WARM_UP + self.ticks:
-            if not pipeline.tick():
-                raise RuntimeError(f"the pipeline has stopped with {len(scheduler.running)} of {rows} rows running")
-        while pipeline.ring.in_flight:
-            pipeline.commit_oldest()
-        del steps[:WARM_UP]
-        periods = [b[0] - a[0] for a, b in zip(steps, steps[1:], strict=False)]
-        parts = {p: statistics.median(getattr(launch, p) for _, launch in steps) for p in HOST_PARTS}
-        return {"period": statistics.median(periods), **parts}
-
-    def _sequences(self, rows: int) -> Iterable[Sequence]:
-        text, page = self.config.text, self.programs.engine.page_size
-        ids = np.random.default_rng(0).integers(20, 500, self.context - self.ticks // 2)
-        settings = Settings(temperature=0.0, max_tokens=WARM_UP + self.ticks + 8, seed=0)
-        for _ in range(rows):
-            yield Sequence(
-                Request(Prompt(tuple(ids.tolist())), "free", settings), text.prefix_attn, page, text.max_context
-            )
+        """Of a step of `rows` texts; the rest of the bucket is padding."""
+        programs, plan = self.programs, self.bench(rows).step_plan()
+        packer = ControlPacker(programs.engine.max_rows, programs.table, programs.mask_words)
+        return packer.step(plan.sequences, next(n for n in programs.buckets.step if n >= rows))
 
 
-def compiled(params: Params, config: ModelConfig, engine: EngineConfig) -> tuple[Programs, str]:
+def compiled(
+    params: Params, config: ModelConfig, tables: automaton.TokenAutomaton, engine: EngineConfig
+) -> tuple[Programs, str]:
     """Programs as they are meant to run; if they do not compile, without cuDNN; if not so either, without kernels."""
-    tables = automaton.build(FREE, config.text.vocab_size)
     try:
         return Programs(params, config, tables, engine), ""
     except Exception as error:
@@ -204,12 +141,14 @@ class _Uncompiled(Programs):
         return {}
 
 
-def uncompiled(params: Params, config: ModelConfig, engine: EngineConfig) -> tuple[Programs, str]:
+def uncompiled(*arguments: Any) -> tuple[Programs, str]:
     """For those who compile a step of their own."""
-    return _Uncompiled(params, config, automaton.build(FREE, config.text.vocab_size), engine), ""
+    return _Uncompiled(*arguments), ""
 
 
-HOST_PARTS = ("plan", "launch", "wait", "commit")
+def small_load(name: str, rows: Iterable[int], build: Callable[..., tuple[Programs, str]] = uncompiled) -> Load:
+    """Of few layers."""
+    return Load(name, rows, model_config(name, layers=2 if name == "small" else FEW_LAYERS), build)
 
 
 class Stepper:

@@ -27,7 +27,7 @@ MODULES = {
     "captions": "captions",
     "variants": "variants",
     "flag": "variants",
-    "callback": "callback",
+    "callback": "steps",
 }
 
 

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
+from jaxphoton.engine.device import Device
+from jaxphoton.measure.decoding import DecodeBench, Run, pool
+from jaxphoton.measure.pipeline_bench import PARTS
 from jaxphoton.measure.timing import copy_bandwidth, device_seconds
 from jaxphoton.platform import calm_interpreter
 from scripts.cuda import thunks
-from scripts.gpu.load import HOST_PARTS, Load, Stepper, row_counts
+from scripts.gpu.load import Load, compiled, row_counts, small_load
+
+CALLBACK_ROWS = 8
 
 
 def step(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -25,47 +28,50 @@ def step(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     yield {"context": load.context, "parameters": load.parameters, **graphs(), **load.faults()}
     bandwidth = copy_bandwidth()
     yield {"copy_gb_s": bandwidth / 1e9}
-    table = []
-    stepper = Stepper(load.state())
+    table, ticks, device = [], [], Device(load.programs)
     for rows in row_counts(args.model):
-        floor, seconds = load.step_bytes(rows) / bandwidth, step_seconds(load, stepper, rows)
+        bench = load.bench(rows)
+        plan = bench.step_plan(device)
+        floor, seconds = load.step_bytes(rows) / bandwidth, device_seconds(lambda plan=plan: device.step(plan)[1])
         table.append(
             {"rows": rows, "floor_ms": 1e3 * floor, "device_ms": 1e3 * seconds, "floor_share": floor / seconds}
         )
         yield {"steps": table}
-    del stepper  # its cache makes room for the next
     calm_interpreter()
-    device = load.device()
-    ticks = []
     for line in table:
         rows, alone = line["rows"], line["device_ms"]
-        ticks.append({"rows": rows, "device_ms": alone, **_ticks(load, device, rows, alone)})
+        ticks.append({"rows": rows, "device_ms": alone, **_ticks(load.bench(rows), device, alone)})
         yield {"ticks": ticks}
 
 
-def step_seconds(load: Load, stepper: Stepper, rows: int) -> float:
-    """Device seconds of a step, back to back."""
-    programs, control = load.programs, load.control(rows)
-    run = programs["step", len(control)]
-    return device_seconds(stepper.launch(run, programs.text_params, jax.device_put(control)))
-
-
-def _ticks(load: Load, device: Any, rows: int, device_ms: float) -> dict[str, float]:
+def _ticks(bench: DecodeBench, device: Device, device_ms: float) -> dict[str, float]:
     """Depths take turns: 1 2 1 2."""
-    rounds: dict[int, list[dict[str, float]]] = {1: [], 2: []}
+    runs: dict[int, list[Run]] = {1: [], 2: []}
     for depth in (1, 2, 1, 2):
-        rounds[depth].append(load.tick_costs(device, rows, depth))
-    medians = {
-        depth: {part: 1e3 * statistics.median(cost[part] for cost in costs) for part in ("period", *HOST_PARTS)}
-        for depth, costs in rounds.items()
-    }
+        runs[depth].append(bench.run(depth, device))
+    blocking, period = (1e3 * statistics.median(pool(runs[depth], "period")) for depth in (1, 2))
     return {
-        "depth1_ms": medians[1]["period"],
-        "depth2_ms": medians[2]["period"],
-        "speedup": medians[1]["period"] / medians[2]["period"],
-        "idle_ms": medians[2]["period"] - device_ms,
-        **{f"{part}_ms": medians[2][part] for part in HOST_PARTS},
+        "depth1_ms": blocking,
+        "depth2_ms": period,
+        "speedup": blocking / period,
+        "idle_ms": period - device_ms,
+        **{f"{part}_ms": 1e3 * statistics.median(pool(runs[2], part)) for part in PARTS},
     }
+
+
+def callback(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """An 8-layer step at depth 2, its tokens copied to the host or delivered by a callback inside the program, by
+    turns; `call_ms` is how long the launch kept the host."""
+    bench = small_load(args.model, (CALLBACK_ROWS,), compiled).bench(CALLBACK_ROWS)
+    deliveries = {"copy_to_host_async": bench.run, "io_callback": bench.run_with_callbacks}
+    for run in deliveries.values():
+        run(2)  # warm-up
+    table = []
+    for name, run in [*deliveries.items()] * 3:
+        steps = run(2)
+        spent = {"step_ms": steps.periods, "call_ms": [step.launch for step in steps.steps]}
+        table.append({"delivery": name, **{part: 1e3 * statistics.median(s) for part, s in spent.items()}})
+        yield {"deliveries": table}
 
 
 def graphs() -> dict[str, Any]:

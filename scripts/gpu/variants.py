@@ -21,9 +21,8 @@ from jaxphoton.engine.programs import Family
 from jaxphoton.engine.state import Kernels
 from jaxphoton.measure.timing import device_seconds, interleaved, pipelined
 from jaxphoton.models.moondream.params import Params
-from scripts.gpu.load import Load, Stepper, model_config, uncompiled
+from scripts.gpu.load import Load, Stepper, small_load
 
-LAYERS = 8
 ROWS = (8, 32)
 
 
@@ -59,10 +58,6 @@ def flag(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     launch = stepper.launch(step, params, control)
     period, call = pipelined(launch, lambda output: output.copy_to_host_async(), np.asarray, load.ticks)
     yield {"depth2_ms": 1e3 * period, "call_ms": 1e3 * call}
-
-
-def small_load(name: str, rows: tuple[int, ...]) -> Load:
-    return Load(name, rows, model_config(name, layers=2 if name == "small" else LAYERS), uncompiled)
 
 
 def _compile(load: Load, control: Any) -> dict[str, tuple[Any, Any]]:

@@ -10,17 +10,18 @@ from types import SimpleNamespace
 import pytest
 
 from jaxphoton.engine.metrics import LaunchMetrics
-from jaxphoton.measure import pipeline_bench
-from jaxphoton.measure.pipeline_bench import PipelineBench, Run, interleaved
-from jaxphoton.measure.pipeline_report import summarise, table
+from jaxphoton.measure import decoding
+from jaxphoton.measure.decoding import DecodeBench, Run, compile_programs
+from jaxphoton.measure.pipeline_bench import interleaved, summarise, table
 from tests.engine import tiny
 
 TOKENS = 6
 
 
 @pytest.fixture(scope="module")
-def bench() -> PipelineBench:
-    return PipelineBench(tiny.parameters(), tiny.CONFIG, rows=2, tokens=TOKENS, context=20)
+def bench() -> DecodeBench:
+    programs = compile_programs(tiny.parameters(), tiny.CONFIG, rows=2, tokens=TOKENS, context=20)
+    return DecodeBench(programs, rows=2, tokens=TOKENS, context=20)
 
 
 def step(began: float, arrived: float, commit: float = 0.25, rows: int = 2, zombies: int = 0) -> LaunchMetrics:
@@ -58,13 +59,13 @@ def test_sampling_is_what_a_step_takes_beyond_its_forward_pass(bench, monkeypatc
             launch()
         return {"step": step_s, "forward": forward_s}
 
-    monkeypatch.setattr(pipeline_bench.timing, "interleaved", interleaved)
+    monkeypatch.setattr(decoding.timing, "interleaved", interleaved)
     assert bench.device_seconds() == parts
 
 
 def test_host_work_is_in_the_commits(bench, monkeypatch):
     clock = map(float, itertools.count())
-    monkeypatch.setattr(pipeline_bench, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(decoding, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     working = copy.copy(bench)
     working.host_work = 30.0
     assert max(step.commit for step in bench.run(1).steps) < 30 < min(step.commit for step in working.run(1).steps)

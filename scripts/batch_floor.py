@@ -50,6 +50,7 @@ def main() -> None:
             engine = spent(lambda given=jobs: engine_only(model, given), list)
             images = spent(lambda folder=alone: [prepare(str(p), model.config.vision) for p in folder.iterdir()], list)
             workers = model._front._worker_pool()
+            assert workers is not None
             loop = spent(lambda folder=files: whole_loop(model, folder), lambda pool=workers: pool.worker_pids)
             if number == 0:
                 continue  # compiled here
@@ -90,7 +91,9 @@ def engine_only(model: Moondream, jobs: list[Job]) -> None:
 def whole_loop(model: Moondream, folder: Path) -> None:
     with Journal(folder.with_suffix(".journal"), Header({}, "shapes")) as journal:
         runner = Runner(
-            LocalAnswerer(model), Questions((Question("caption"),), SETTINGS), lambda _, record: journal.write(record)
+            LocalAnswerer(model),
+            Questions((Question("caption"),), SETTINGS),
+            lambda number, record: journal.write(record),
         )
         runner.run(open_source(str(folder)).items())
         assert journal.counts["failed"] == 0

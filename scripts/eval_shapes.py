@@ -15,7 +15,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from shapes.drawing import CLASSES
@@ -101,7 +100,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--json", action="store_true", help="print the JSON line alone")
     args = parser.parse_args()
-    with Moondream.from_pretrained(Path(args.model) if Path(args.model).is_dir() else args.model) as model:
+    with Moondream.from_pretrained(str(args.model)) as model:
         scores = evaluate(model, args.seed, args.scenes)
     if not args.json:
         for name, value in scores.items():

@@ -46,7 +46,7 @@ class Recorder:
     def put(self, case: str, **values: Tensor | np.ndarray | list) -> None:
         """Keep arrays of a case: whole numbers as int32, all others as float32."""
         for name, value in values.items():
-            array = np.asarray(value.numpy() if isinstance(value, Tensor) else value)
+            array = np.asarray(value)
             kind = array.dtype
             if kind != np.uint8:
                 kind = np.int32 if np.issubdtype(kind, np.integer) else np.float32

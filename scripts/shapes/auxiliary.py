@@ -25,7 +25,7 @@ def cell_targets(scenes: Sequence[Sequence[Thing]]) -> dict[str, np.ndarray]:
             x0, y0, x1, y1 = thing.box
             rows = np.flatnonzero((y0 < CENTRES) & (y1 > CENTRES))
             columns = np.flatnonzero((x0 < CENTRES) & (x1 > CENTRES))
-            cells = np.ix_([picture], rows, columns)
+            cells = np.ix_(np.array([picture]), rows, columns)
             classes[cells] = CLASSES.index(thing.name)
             colours[cells] = COLOURS.index(thing.colour)
             x, y = thing.centre

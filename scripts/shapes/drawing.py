@@ -135,7 +135,7 @@ def paint(background: np.ndarray, objects: list[tuple[list[Part], tuple[int, int
     """Draw the objects (parts in picture pixels and their colour) over a uint8 RGB background."""
     height, width = background.shape[:2]
     scale = SUPERSAMPLING
-    image = Image.fromarray(background).resize((width * scale, height * scale), Image.NEAREST)
+    image = Image.fromarray(background).resize((width * scale, height * scale), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(image)
     for parts, colour in objects:
         for polygon, fill in parts:

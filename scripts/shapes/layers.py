@@ -1,6 +1,7 @@
 """Sizes of the network, and the layers its parts share."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Sizes:
     size_features: int = 128
     region_inner: int = 256
 
-    def config(self) -> dict[str, dict[str, object]]:
+    def config(self) -> dict[str, dict[str, Any]]:
         """Return the text, vision and region parts of config.json."""
         text = {
             "dim": self.dim,

@@ -38,14 +38,15 @@ def picture_size(rng: np.random.Generator, tiling: tuple[int, int]) -> tuple[int
     """Draw a height and width that the tiling rule maps to the tiling."""
     rows, columns = tiling
     if rows > columns:
-        return picture_size(rng, (columns, rows))[::-1]
+        height, width = picture_size(rng, (columns, rows))
+        return width, height
     while True:
         if tiling == (1, 1):
             side = int(rng.integers(54, 65))
             other = int(round(side * np.exp(rng.normal(0.0, 0.12))))
             size = (side, other) if rng.random() < 0.5 else (other, side)
         elif tiling == (2, 2):
-            side = int(rng.choice([rng.integers(84, 113), 112, rng.integers(113, 240)]))
+            side = int(rng.choice([int(rng.integers(84, 113)), 112, int(rng.integers(113, 240))]))
             size = (side, int(round(side * np.exp(rng.normal(0.0, 0.06)))))
         else:
             aspect = rng.uniform(1.2, 1.9) if columns == 2 else rng.uniform(2.2, 2.9)

@@ -116,7 +116,8 @@ def draw_sequences(rng: np.random.Generator, words: Words, things: Sequence[Thin
             label = texts.draw_label(rng, things)
             found = texts.matching(things, label)
             drawn.append(find_sequence(skill, words.find_prompt(skill, label), found, rng))
-    questions = [("count", texts.count_question(rng, things)) for _ in range(2)]
+    questions: list[tuple[str, tuple[str, str] | None]] = []
+    questions += [("count", texts.count_question(rng, things)) for _ in range(2)]
     questions += [("yes_no", texts.yes_no_question(rng, things)) for _ in range(2)]
     questions.append(("colour", texts.colour_question(rng, things)))
     if rng.random() < 0.5:

@@ -24,8 +24,8 @@ def encode_image(
     """One picture's crops -> image embeddings [grid * grid, D].
 
     Args:
-      pixels: uint8 [C, S, S, 3], the global crop first (`jaxphoton.image.crops.cut_crops`).
-      rows, columns: float32 [C, grid, grid] (`jaxphoton.image.pooling.pooling_matrices` of the tiling).
+      pixels: uint8 [C, S, S, 3], the global crop first (`jaxphoton.models.moondream.pictures.cut_crops`).
+      rows, columns: float32 [C, grid, grid] (`jaxphoton.models.moondream.pooling.pooling_matrices` of the tiling).
     """
     owner = jnp.minimum(jnp.arange(pixels.shape[0], dtype=jnp.int32), 1)
     return vision.embed_images(params.vision, config.vision, pixels, rows, columns, owner, images=1)[0]

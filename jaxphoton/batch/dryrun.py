@@ -16,11 +16,11 @@ from jaxphoton.batch.sources.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item
 from jaxphoton.files import open_regular
 from jaxphoton.image import png
-from jaxphoton.image.crops import select_tiling
 from jaxphoton.image.errors import ImageError, diagnose
 from jaxphoton.image.formats import identify, open_image
 from jaxphoton.image.pillow import orientation_of
 from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.models.moondream.pictures import select_tiling
 
 _HEAD_BYTES = 300
 

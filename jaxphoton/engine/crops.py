@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from jaxphoton.image.crops import Crops
-from jaxphoton.image.pooling import pooling_matrices
 from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.pooling import pooling_matrices
 
 
 def pack_crops(pictures: list[Crops], crops: int, config: ModelConfig) -> tuple[np.ndarray, ...]:

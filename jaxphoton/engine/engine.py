@@ -26,7 +26,7 @@ from jaxphoton.engine.pipeline import DeviceError, Pipeline
 from jaxphoton.engine.request import Request
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.engine.sequence import Sequence
-from jaxphoton.models.moondream.region import coordinate_values, size_values
+from jaxphoton.models.moondream.readouts import coordinate_values, size_values
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull, forget_frames
 from jaxphoton.requests.tokens import Generation, Token
 

@@ -26,7 +26,7 @@ from jaxphoton.engine import layout
 from jaxphoton.engine.layout import Output, Prefill, Row
 from jaxphoton.engine.state import Kernels, PagedCache, RowState, paged_attend
 from jaxphoton.layers import moe
-from jaxphoton.models.moondream import inputs, region
+from jaxphoton.models.moondream import inputs, readouts, region
 from jaxphoton.models.moondream import network as text
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.network import Attend
@@ -240,8 +240,8 @@ def _bins(
 
 def _values(family: Family, kind: jax.Array, bins: jax.Array) -> jax.Array:
     """float32 [B, 2]: the coordinate, or width and height."""
-    coordinates = jnp.asarray(region.coordinate_values(family.config.region))
-    sizes = jnp.asarray(region.size_values(family.config.region))
+    coordinates = jnp.asarray(readouts.coordinate_values(family.config.region))
+    sizes = jnp.asarray(readouts.size_values(family.config.region))
     first = jnp.where(kind == inputs.COORDINATE, coordinates[bins[:, 0]], sizes[bins[:, 0]])
     return jnp.where((kind == inputs.TOKEN)[:, None], 0.0, jnp.stack([first, sizes[bins[:, 1]]], axis=1))
 

@@ -1,14 +1,11 @@
-"""RGB picture -> one global crop and a grid of overlapping local crops."""
+"""The crops of one picture, and the resize they are made with."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-
-from jaxphoton.models.moondream.config import VisionConfig
 
 # A picture one pixel wide and millions high is not widened before it is made lower: pixels, of 4 bytes each.
 _MAX_BETWEEN = 1 << 27
@@ -19,79 +16,12 @@ class Crops:
     """The crops of one picture.
 
     Attributes:
-      pixels: uint8 [1 + rows * columns, crop, crop, 3]; row 0 is the global crop, then the tiles in row-major order.
-      tiling: (rows, columns) of local tiles.
+      pixels: uint8 [C, crop, crop, 3], in the order of the family (Moondream: the global crop, then the tiles).
+      tiling: (rows, columns) of local tiles, in row-major order.
     """
 
     pixels: np.ndarray
     tiling: tuple[int, int]
-
-
-def select_tiling(height: int, width: int, config: VisionConfig) -> tuple[int, int]:
-    """Rows and columns of local tiles for a picture of `height` x `width` pixels.
-
-    The rule of the upstream models: as many tiles as `max_crops` allows while the picture's shape is
-    roughly kept, (1, 1) when one side fits into a single window. Both results are at least 1.
-    """
-    window, margin = _window(config)
-    most = config.max_crops
-    height, width = max(1, height - 2 * margin), max(1, width - 2 * margin)
-    if height <= window or width <= window:
-        return 1, 1
-    rows_needed, columns_needed = math.ceil(height / window), math.ceil(width / window)
-    if rows_needed * columns_needed > most:
-        ratio = math.sqrt(most / (rows_needed * columns_needed))
-        # Upstream lifts a side that rounds to 0 without shortening the other: `most` keeps very long pictures bounded.
-        rows, columns = (max(1, math.floor(needed * ratio)) for needed in (rows_needed, columns_needed))
-        return min(rows, most), min(columns, most)
-    rows = max(math.floor(math.sqrt(most * height / width)), rows_needed)
-    columns = max(math.floor(math.sqrt(most * width / height)), columns_needed)
-    if rows * columns > most:
-        if columns > rows:
-            columns = math.floor(most / rows)
-        else:
-            rows = math.floor(most / columns)
-    return max(1, rows), max(1, columns)
-
-
-def needed_size(height: int, width: int, config: VisionConfig) -> tuple[int, int]:
-    """(height, width) that a picture of `height` x `width` pixels is resized to before it is cut."""
-    window, margin = _window(config)
-    rows, columns = select_tiling(height, width, config)
-    return rows * window + 2 * margin, columns * window + 2 * margin
-
-
-def cut_crops(image: np.ndarray, config: VisionConfig, size: tuple[int, int] | None = None) -> Crops:
-    """Cuts an RGB picture (uint8 [height, width, 3]) into crops.
-
-    `size` is (height, width) of the picture, where `image` is a smaller copy of it.
-
-    The picture is resized (aspect ratio not kept, Pillow LANCZOS, width first) to cover the tile grid exactly; the
-    global crop is a resize of the original picture of its own.
-
-    Raises:
-      ValueError: the array is not a non-empty uint8 [height, width, 3].
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"expected uint8 pixels [height, width, 3], got {image.dtype} {list(image.shape)}")
-    window, _ = _window(config)
-    crop = config.crop_size
-    height, width = size or image.shape[:2]
-    rows, columns = select_tiling(height, width, config)
-    picture = Image.fromarray(image)
-    pixels = np.empty((1 + rows * columns, crop, crop, 3), np.uint8)
-    pixels[0] = resize(picture, crop, crop)
-    resized = resize(picture, *needed_size(height, width, config))
-    for tile in range(rows * columns):
-        top, left = tile // columns * window, tile % columns * window
-        pixels[1 + tile] = resized[top : top + crop, left : left + crop]
-    return Crops(pixels, (rows, columns))
-
-
-def _window(config: VisionConfig) -> tuple[int, int]:
-    """The step between tiles and the margin kept on each side, in pixels."""
-    margin = config.overlap_margin * config.enc_patch_size
-    return config.crop_size - 2 * margin, margin
 
 
 def resize(picture: Image.Image, height: int, width: int) -> np.ndarray:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxphoton.image.crops import Crops, cut_crops, needed_size
+from jaxphoton.image.crops import Crops
 from jaxphoton.image.decode import MAX_PIXELS, decode
 from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.models.moondream.pictures import cut_crops, needed_size
 
 __all__ = ["MAX_PIXELS", "Prepared", "prepare"]
 

@@ -33,7 +33,7 @@ from jaxphoton.measure import timing
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import Params
 from jaxphoton.models.moondream.prompts import Prompt
-from jaxphoton.models.moondream.region import coordinate_values, size_values
+from jaxphoton.models.moondream.readouts import coordinate_values, size_values
 from jaxphoton.requests.settings import Settings
 
 FILLER = 20  # the id that every step generates

@@ -18,13 +18,13 @@ from jaxphoton.constraints.grammar import Grammar, State, Walk
 from jaxphoton.constraints.protocol import Constraint, MakeConstraint
 from jaxphoton.functional import decode_step, encode_image, fed_as, prefill, prompt_inputs, read
 from jaxphoton.image.crops import Crops
-from jaxphoton.image.pooling import pooling_matrices
 from jaxphoton.layers import moe
 from jaxphoton.layers.cache import DenseCache
 from jaxphoton.models.moondream import network as text
-from jaxphoton.models.moondream import region
+from jaxphoton.models.moondream import readouts
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.moondream.pooling import pooling_matrices
 from jaxphoton.models.moondream.prompts import Prompt
 from jaxphoton.oracle import sampling
 from jaxphoton.requests.settings import Settings
@@ -62,8 +62,8 @@ class Oracle:
 
     def __init__(self, params: Params, config: ModelConfig):
         self.params, self.config = params, config
-        self._coordinate_values = region.coordinate_values(config.region)
-        self._size_values = region.size_values(config.region)
+        self._coordinate_values = readouts.coordinate_values(config.region)
+        self._size_values = readouts.size_values(config.region)
         self._encode = jax.jit(partial(encode_image, config=config))
         self._prefill = jax.jit(partial(_prefill, config=config))
         self._step = jax.jit(partial(_step, config=config), donate_argnames="cache")

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from jaxphoton.files import FileError, read_json
-from jaxphoton.image.crops import Crops, select_tiling
+from jaxphoton.image.crops import Crops
 from jaxphoton.messages import escaped, quoted
 from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.models.moondream.pictures import select_tiling
 from jaxphoton.weights.checkpoint import Checkpoint, open_checkpoint
 
 MAX_FACTS_BYTES = 16 << 20

@@ -48,7 +48,7 @@ SETTINGS = {
         "vision.enc_n_layers must be an integer from",
     ),
     "kind": (_setting("config", "text", "dim", value=None), "text.dim must be an integer from 1 to 65536, not None"),
-    "family": (_setting("model_type", value="qwen2_vl"), "not a Moondream model: model_type is 'qwen2_vl'"),
+    "family": (_setting("model_type", value="qwen2_vl"), "not a model of ours: qwen2_vl; known are"),
     "prompt": (
         _setting("config", "tokenizer", "templates", "caption", "normal", value=[1, 437]),
         "holds 437, which is no token id: text.vocab_size is 437",

@@ -21,13 +21,13 @@ from jaxphoton.engine.pipeline import Launch, Pipeline
 from jaxphoton.engine.request import ImageInput, Request
 from jaxphoton.engine.scheduler import Limits, Scheduler
 from jaxphoton.engine.sequence import Sequence
-from jaxphoton.image.crops import cut_crops
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
 from jaxphoton.models.moondream.params import Params, abstract
+from jaxphoton.models.moondream.pictures import cut_crops
 from jaxphoton.models.moondream.prompts import Prompt
 from jaxphoton.models.moondream.reading import named_config
-from jaxphoton.models.moondream.region import coordinate_values, size_values
+from jaxphoton.models.moondream.readouts import coordinate_values, size_values
 from jaxphoton.requests.settings import Settings
 from tests.engine.rig import check_books, check_clean
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import load_file
 
-from jaxphoton.image.crops import Crops, cut_crops, select_tiling
+from jaxphoton.image.crops import Crops
 from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.models.moondream.pictures import cut_crops, select_tiling
 from jaxphoton.models.moondream.reading import load_config
 
 REAL = VisionConfig()

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from jaxphoton.image.pooling import pooling_matrices, stitch_matrices
 from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.models.moondream.pooling import pooling_matrices, stitch_matrices
 from jaxphoton.models.moondream.reading import load_config
 
 REAL = VisionConfig()

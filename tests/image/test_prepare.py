@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxphoton.image.crops import cut_crops
 from jaxphoton.image.decode import ImageError, decode
 from jaxphoton.image.prepare import prepare
 from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.models.moondream.pictures import cut_crops
 from tests.image.files import photo, saved
 
 CONFIG = VisionConfig(crop_size=56, overlap_margin=1)

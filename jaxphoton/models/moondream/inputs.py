@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.moondream.readouts import COORDINATE, IMAGE, SIZE, TOKEN
 from jaxphoton.models.moondream.region import encode_coordinate, encode_size
 
-TOKEN, IMAGE, COORDINATE, SIZE = range(4)
+__all__ = ["COORDINATE", "IMAGE", "SIZE", "TOKEN", "embed"]
 
 
 def embed(

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 from jaxphoton.messages import quoted
 from jaxphoton.models.moondream.config import TokenizerConfig
+from jaxphoton.models.protocol import Prompt
 
 Encode = Callable[[str], list[int]]
 SpatialRefs = Iterable[Sequence[float]]
 
 _REF_FORMS = "a point (x, y) or a box (x_min, y_min, x_max, y_max), each from 0 to 1"
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What follows BOS and the image.
-
-    Attributes:
-      ids: token ids; coordinate and size ids among them are placeholders of spatial references.
-      values: (index in `ids`, values to embed there) for each placeholder: (coordinate,) or (width, height).
-    """
-
-    ids: tuple[int, ...]
-    values: tuple[tuple[int, tuple[float, ...]], ...] = ()
 
 
 def caption_prompt(config: TokenizerConfig, length: str = "normal") -> Prompt:

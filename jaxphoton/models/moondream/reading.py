@@ -21,13 +21,13 @@ from jaxphoton.models.moondream.config import (
     VisionConfig,
 )
 from jaxphoton.models.moondream.templates import id_lists
+from jaxphoton.models.registry import MAX_BYTES, checked_type
 
 T = TypeVar("T")
 
 # The wrapper's `model_type` names the defaults of an empty inner object (published Moondream 2 files have one).
 MODEL_TYPES = {"moondream1": "moondream2", "moondream2": "moondream2", "moondream3": "moondream3"}
 PARTS = {"vision": VisionConfig, "text": TextConfig, "region": RegionConfig, "tokenizer": TokenizerConfig}
-MAX_BYTES = 4 << 20  # of a settings file
 
 
 def load_config(path: str | Path) -> ModelConfig:
@@ -87,9 +87,9 @@ def _check_ids(tokens: TokenizerConfig, vocab_size: int) -> None:
 
 
 def _family(data: dict[str, Any]) -> str:
-    kind = data.get("model_type", "moondream2")
-    if not isinstance(kind, str) or kind not in MODEL_TYPES:
-        raise OtherFamily(f"not a Moondream model: model_type is {quoted(kind)}; known are {', '.join(MODEL_TYPES)}")
+    kind = checked_type(data)
+    if kind not in MODEL_TYPES:
+        raise OtherFamily(f"not a Moondream model: {kind}; those are {', '.join(MODEL_TYPES)}")
     return MODEL_TYPES[kind]
 
 

@@ -1,4 +1,4 @@
-"""Coordinates and sizes: Fourier encoders, bin decoders, and the values of bins."""
+"""Coordinates and sizes: Fourier encoders and bin decoders. The values of bins are in `readouts`."""
 
 from __future__ import annotations
 
@@ -6,31 +6,12 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxphoton.layers.mlp import gelu_tanh
 from jaxphoton.layers.norms import layer_norm
 from jaxphoton.layers.weight import add_bias, einsum, linear
 from jaxphoton.models.moondream.config import RegionConfig
 from jaxphoton.models.moondream.params import RegionParams
-
-
-def coordinate_values(config: RegionConfig) -> np.ndarray:
-    """The coordinate each bin stands for, float32 [bins]: bin / bins, or bin / (bins - 1) as Photon has it."""
-    bins = config.coord_out_dim
-    divisor = bins if config.coord_divisor == "bins" else bins - 1
-    return (np.arange(bins, dtype=np.float64) / divisor).astype(np.float32)
-
-
-def size_values(config: RegionConfig) -> np.ndarray:
-    """The width or height each bin stands for, float32 [bins].
-
-    Log scale: 2^(10 bin / (bins - 1) - 10), from 1/1024 to 1. Models before March 2025: bin / bins.
-    """
-    bins = config.size_out_dim // 2
-    index = np.arange(bins, dtype=np.float64)
-    values = np.exp2(10 * index / (bins - 1) - 10) if config.size_bins == "log" else index / bins
-    return values.astype(np.float32)
 
 
 def encode_coordinate(params: RegionParams, values: jax.Array) -> jax.Array:

@@ -62,7 +62,7 @@ def combine(
 
     Args:
       features: [C, grid * grid, E].
-      rows, columns: float32 [C, grid, grid], the matrices of `jaxphoton.image.pooling` (identity for a global crop).
+      rows, columns: float32 [C, grid, grid], the matrices of `pooling` (identity for a global crop).
       image: int32 [C], 2 * i for the global crop of image i, 2 * i + 1 for its tiles, -1 for padding.
       images: how many images, static.
 

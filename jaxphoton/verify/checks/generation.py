@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxphoton.models.moondream.region import coordinate_values
+from jaxphoton.models.moondream.readouts import coordinate_values
 from jaxphoton.models.moondream.skills.query import Query
 from jaxphoton.oracle import sampling
 from jaxphoton.requests.tokens import Generation, Token

@@ -7,7 +7,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.models.moondream import region
+from jaxphoton.models.moondream import readouts, region
 from jaxphoton.models.moondream.skills.detect import Detect
 from jaxphoton.models.moondream.skills.point import Point
 from jaxphoton.oracle.oracle import Readout
@@ -20,9 +20,9 @@ from jaxphoton.verify.report import Findings
 def check_region(bench: Bench, case: Case, findings: Findings) -> None:
     config, params, bins = bench.config.region, bench.params.region, case["bins"]
     for name, divisor in (("bin_to_coord_upstream", "bins"), ("bin_to_coord_photon", "bins-1")):
-        values = region.coordinate_values(dataclasses.replace(config, coord_divisor=divisor))
+        values = readouts.coordinate_values(dataclasses.replace(config, coord_divisor=divisor))
         findings.close(name, values[bins], case[name])
-    findings.close("bin_to_size", region.size_values(config)[bins], case["bin_to_size"])
+    findings.close("bin_to_size", readouts.size_values(config)[bins], case["bin_to_size"])
     coordinates = jnp.asarray(case["coord_values"], jnp.float32)[:, None]
     findings.close("coord_embeds", region.encode_coordinate(params, coordinates), case["coord_embeds"])
     sizes = jnp.asarray(case["size_values"], jnp.float32)

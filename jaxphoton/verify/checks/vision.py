@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.image.crops import cut_crops, select_tiling
-from jaxphoton.image.pooling import pooling_matrices, stitch_matrices
 from jaxphoton.models.moondream import vision
 from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.models.moondream.pictures import cut_crops, select_tiling
+from jaxphoton.models.moondream.pooling import pooling_matrices, stitch_matrices
 from jaxphoton.verify.bench import Bench
 from jaxphoton.verify.golden import Case
 from jaxphoton.verify.report import Findings

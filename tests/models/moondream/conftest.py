@@ -5,6 +5,7 @@ import pytest
 
 from jaxphoton.models.moondream.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
 from jaxphoton.models.moondream.params import Params, abstract
+from tests.prompt.conftest import tokenizer, tokenizer_file  # noqa: F401 (fixtures)
 
 REGION = RegionConfig(dim=32, coord_feat_dim=16, coord_out_dim=64, size_feat_dim=16, size_out_dim=128, inner_dim=24)
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxphoton.image.crops import cut_crops
-from jaxphoton.image.pooling import pooling_matrices
 from jaxphoton.models.moondream import vision
 from jaxphoton.models.moondream.config import TextConfig, VisionConfig
+from jaxphoton.models.moondream.pictures import cut_crops
+from jaxphoton.models.moondream.pooling import pooling_matrices
 
 CONFIG = VisionConfig(
     enc_dim=24,

@@ -1,0 +1,79 @@
+"""The device side of a Moondream: `protocol.Network`, put together from the modules of the network."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+from jaxphoton.layers import moe
+from jaxphoton.layers.attention import attend as plain
+from jaxphoton.layers.attention import cudnn_attend
+from jaxphoton.models.moondream import inputs, vision
+from jaxphoton.models.moondream import network as text
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.params import Params, VisionParams, abstract
+from jaxphoton.models.protocol import Attend, Kernels
+
+
+class MoondreamNetwork:
+    """`protocol.Network` of one model."""
+
+    def __init__(self, config: ModelConfig):
+        self._config = config
+
+    def abstract(self, dtype: DTypeLike, **form: Any) -> Params:
+        return abstract(self._config, dtype, **form)
+
+    def encoder(self, params: Params) -> VisionParams:
+        return params.vision
+
+    def decoder(self, params: Params) -> Params:
+        # Every argument of a launch costs host time: the vision leaves stay behind.
+        return dataclasses.replace(params, vision=None)
+
+    def dtype(self, params: Params) -> Any:
+        return params.text.wte.dtype
+
+    def kv_scale(self, params: Params) -> Any:
+        return params.text.kv_scale
+
+    def encode(self, encoder: VisionParams, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:
+        fused = kernels.backend in ("auto", "triton") and kernels.target is not None
+        on_cuda = fused and kernels.target is not None and kernels.target.platform == "cuda"
+        attention = cudnn_attend if on_cuda and encoder.pos_emb.dtype == jnp.bfloat16 else plain
+        pixels, rows, columns, owner = packed
+        return vision.embed_images(encoder, self._config.vision, pixels, rows, columns, owner, images, attention)
+
+    def embed_prefix(self, params: Params, ids: jax.Array | None, embeddings: jax.Array) -> jax.Array:
+        images, _, width = embeddings.shape
+        bos = jnp.broadcast_to(params.text.wte[self._config.tokenizer.bos_id][None, None], (images, 1, width))
+        return jnp.concatenate([bos, embeddings], axis=1)
+
+    def embed(self, params: Params, ids: jax.Array, fed: jax.Array) -> jax.Array:
+        return inputs.embed(params, ids, fed[..., 0], lax.bitcast_convert_type(fed[..., 1:], jnp.float32))
+
+    def forward(
+        self,
+        params: Params,
+        x: jax.Array,
+        positions: jax.Array,
+        attend: Attend,
+        cache: Any,
+        kernels: Kernels,
+        margins: list[jax.Array] | None = None,
+    ) -> tuple[jax.Array, Any]:
+        trace = text.Trace()
+        mix = partial(moe.mix, **kernels.options)
+        hidden, cache = text.forward(params.text, self._config.text, x, positions, attend, cache, mix, trace)
+        if margins is not None:
+            margins += [moe.gap(route) for route in trace.routes]
+        return hidden, cache
+
+    def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
+        return text.logits(params.text, hidden)

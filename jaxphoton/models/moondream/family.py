@@ -1,0 +1,105 @@
+"""Moondream 2 and 3 as a family: `protocol.Family`. No jax at import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxphoton.constraints.grammar import Grammar
+from jaxphoton.image.crops import Crops
+from jaxphoton.models.moondream.config import ModelConfig, TextConfig
+from jaxphoton.models.moondream.grammars import grammars
+from jaxphoton.models.moondream.pictures import MoondreamPictures, pack_crops
+from jaxphoton.models.moondream.prompts import reasons_by_default
+from jaxphoton.models.moondream.reading import config_from_dict, config_to_dict
+from jaxphoton.models.moondream.readouts import RegionReadout
+from jaxphoton.models.protocol import IMAGE, CacheSpec, Guard, Prompt, Segments
+
+if TYPE_CHECKING:
+    from jaxphoton.models.moondream.device import MoondreamNetwork
+
+FLOAT32 = 4
+EXPERT_TOKENS = 256  # tokens that go through all experts at once (`jaxphoton.layers.moe`)
+
+
+def bound(data: dict[str, Any]) -> MoondreamFamily:
+    """The family of a `config.json`."""
+    return MoondreamFamily(config_from_dict(data))
+
+
+class MoondreamFamily:
+    """A prompt is BOS, the image, and the ids of a skill; without an image it is BOS and these ids."""
+
+    name = "moondream"
+    causal = False
+    fixed_prefix = True
+
+    def __init__(self, config: ModelConfig):
+        text, vision, ids = config.text, config.vision, config.tokenizer
+        self.config = config
+        self.vocab_size, self.max_context, self.width, self.heads = (
+            text.vocab_size,
+            text.max_context,
+            text.dim,
+            text.n_heads,
+        )
+        self.cache = CacheSpec(text.n_layers, text.n_kv_heads, text.head_dim)
+        self.prefix_lengths = (text.prefix_attn,)
+        self.image_tokens, self.max_crops = vision.image_tokens, 1 + vision.max_crops
+        self.pictures = MoondreamPictures(vision)
+        self.stop_ids, self.answer_id = frozenset({ids.eos_id}), ids.answer_id
+        self.reasons = reasons_by_default(ids)
+        self.readout = RegionReadout(config)
+        self._prefix = np.array([ids.bos_id, *[IMAGE] * vision.image_tokens], np.int32)
+        self._no_prefix, self._bos = np.zeros(0, np.int32), (ids.bos_id,)
+
+    @cached_property
+    def grammars(self) -> Mapping[str, Grammar]:
+        return grammars(self.config.tokenizer)
+
+    @cached_property
+    def network(self) -> MoondreamNetwork:
+        from jaxphoton.models.moondream.device import MoondreamNetwork
+
+        return MoondreamNetwork(self.config)
+
+    def to_json(self) -> dict[str, Any]:
+        return config_to_dict(self.config)
+
+    def segments(self, prompt: Prompt, image: Crops | None) -> Segments:
+        lead = () if image is not None else self._bos
+        ids = np.array([*lead, *prompt.ids], np.int32)
+        fed = np.zeros((len(ids), self.readout.fed), np.int32)
+        for place, values in prompt.values:
+            fed[len(lead) + place] = self.readout.feed(values)
+        return Segments(self._no_prefix if image is None else self._prefix, ids, fed)
+
+    def pack(self, pictures: Sequence[Crops], images: int, crops: int, guard: Guard) -> tuple[np.ndarray, ...]:
+        return pack_crops(pictures, crops, self.config.vision, guard)
+
+    def vision_buckets(self, images: int) -> tuple[tuple[int, int], ...]:
+        """Single images of few, of many and of the most crops; several images of few and of many."""
+        most = self.max_crops
+        singles = {(1, crops) for crops in (2, 5, 10, most) if crops <= most}
+        several = {(images, images * crops) for crops in (5, 10) if crops <= most} if images > 1 else set()
+        return tuple(singles | several)
+
+    def layer_scratch(self, tokens: int, item: int) -> int:
+        """Of the linear layers: qkv, twice the inner width and twice the model width for each token."""
+        text: TextConfig = self.config.text
+        dense = tokens * (text.qkv_dim + 2 * text.ff_dim + 2 * text.dim) * item
+        if text.moe is None:
+            return dense
+        # With experts also what all of them make of a chunk of tokens: T E I (8 + item).
+        inner, at_once = text.moe.expert_inner_dim, min(tokens, EXPERT_TOKENS)
+        return dense + at_once * text.moe.num_experts * inner * (2 * FLOAT32 + item)
+
+    def encode_scratch(self, images: int, crops: int, item: int) -> int:
+        vision = self.config.vision
+        patches = vision.image_tokens
+        widths = 3 * vision.enc_dim + 2 * vision.enc_ff_dim + 2 * vision.enc_dim
+        scores = crops * vision.enc_n_heads * patches * patches * (FLOAT32 + item)
+        return scores + crops * patches * widths * item + images * patches * vision.proj_out_dim * item

@@ -1,0 +1,127 @@
+"""RGB picture -> one global crop and a grid of overlapping local crops; and several pictures packed for one launch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from jaxphoton.image.crops import Crops, resize
+from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.models.moondream.pooling import pooling_matrices
+from jaxphoton.models.protocol import Guard
+
+
+@dataclass(frozen=True, slots=True)
+class MoondreamPictures:
+    """`protocol.Pictures` of one model."""
+
+    vision: VisionConfig
+
+    def needed_size(self, height: int, width: int) -> tuple[int, int]:
+        return needed_size(height, width, self.vision)
+
+    def count(self, height: int, width: int) -> int:
+        rows, columns = select_tiling(height, width, self.vision)
+        return 1 + rows * columns
+
+    def prepare(self, pixels: np.ndarray, size: tuple[int, int] | None = None) -> Crops:
+        return cut_crops(pixels, self.vision, size)
+
+
+def select_tiling(height: int, width: int, config: VisionConfig) -> tuple[int, int]:
+    """Rows and columns of local tiles for a picture of `height` x `width` pixels.
+
+    The rule of the upstream models: as many tiles as `max_crops` allows while the picture's shape is
+    roughly kept, (1, 1) when one side fits into a single window. Both results are at least 1.
+    """
+    window, margin = _window(config)
+    most = config.max_crops
+    height, width = max(1, height - 2 * margin), max(1, width - 2 * margin)
+    if height <= window or width <= window:
+        return 1, 1
+    rows_needed, columns_needed = math.ceil(height / window), math.ceil(width / window)
+    if rows_needed * columns_needed > most:
+        ratio = math.sqrt(most / (rows_needed * columns_needed))
+        # Upstream lifts a side that rounds to 0 without shortening the other: `most` keeps very long pictures bounded.
+        rows, columns = (max(1, math.floor(needed * ratio)) for needed in (rows_needed, columns_needed))
+        return min(rows, most), min(columns, most)
+    rows = max(math.floor(math.sqrt(most * height / width)), rows_needed)
+    columns = max(math.floor(math.sqrt(most * width / height)), columns_needed)
+    if rows * columns > most:
+        if columns > rows:
+            columns = math.floor(most / rows)
+        else:
+            rows = math.floor(most / columns)
+    return max(1, rows), max(1, columns)
+
+
+def needed_size(height: int, width: int, config: VisionConfig) -> tuple[int, int]:
+    """(height, width) that a picture of `height` x `width` pixels is resized to before it is cut."""
+    window, margin = _window(config)
+    rows, columns = select_tiling(height, width, config)
+    return rows * window + 2 * margin, columns * window + 2 * margin
+
+
+def cut_crops(image: np.ndarray, config: VisionConfig, size: tuple[int, int] | None = None) -> Crops:
+    """Cuts an RGB picture (uint8 [height, width, 3]) into crops.
+
+    `size` is (height, width) of the picture, where `image` is a smaller copy of it.
+
+    The picture is resized (aspect ratio not kept, Pillow LANCZOS, width first) to cover the tile grid exactly; the
+    global crop is a resize of the original picture of its own.
+
+    Raises:
+      ValueError: the array is not a non-empty uint8 [height, width, 3].
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"expected uint8 pixels [height, width, 3], got {image.dtype} {list(image.shape)}")
+    window, _ = _window(config)
+    crop = config.crop_size
+    height, width = size or image.shape[:2]
+    rows, columns = select_tiling(height, width, config)
+    picture = Image.fromarray(image)
+    pixels = np.empty((1 + rows * columns, crop, crop, 3), np.uint8)
+    pixels[0] = resize(picture, crop, crop)
+    resized = resize(picture, *needed_size(height, width, config))
+    for tile in range(rows * columns):
+        top, left = tile // columns * window, tile % columns * window
+        pixels[1 + tile] = resized[top : top + crop, left : left + crop]
+    return Crops(pixels, (rows, columns))
+
+
+def _window(config: VisionConfig) -> tuple[int, int]:
+    """The step between tiles and the margin kept on each side, in pixels."""
+    margin = config.overlap_margin * config.enc_patch_size
+    return config.crop_size - 2 * margin, margin
+
+
+def pack_crops(pictures: Sequence[Crops], crops: int, config: VisionConfig, guard: Guard) -> tuple[np.ndarray, ...]:
+    """Pixels, pooling rows and columns, and owner of the crops of several pictures, padded to `crops`.
+
+    The owner is int32, 2 i for the global crop of picture i, 2 i + 1 for its tiles, -1 for padding.
+
+    Raises (inside `guard`):
+      ValueError: a picture's crops are not uint8 crops of this model, one and those of the tiling.
+    """
+    size, grid = config.crop_size, config.grid
+    pixels = np.zeros((crops, size, size, 3), np.uint8)
+    rows, columns = (np.zeros((crops, grid, grid), np.float32) for _ in range(2))
+    owner, start = np.full(crops, -1, np.int32), 0
+    for index, picture in enumerate(pictures):
+        with guard(index):
+            shape = (1 + picture.tiling[0] * picture.tiling[1], size, size, 3)
+            # Checked because NumPy would stretch or cast what nearly fits.
+            if picture.pixels.shape != shape or picture.pixels.dtype != np.uint8:
+                found = f"{picture.pixels.dtype} {list(picture.pixels.shape)}"
+                raise ValueError(f"crops of the tiling {picture.tiling} must be uint8 {list(shape)}, not {found}")
+            stop = start + len(picture.pixels)
+            pixels[start:stop] = picture.pixels
+            rows[start:stop], columns[start:stop] = pooling_matrices(picture.tiling, config)
+            owner[start:stop] = 2 * index + 1
+            owner[start] = 2 * index
+            start = stop
+    return pixels, rows, columns, owner

@@ -1,0 +1,275 @@
+"""What a family of models is: all that the engine, the requests and the oracle know of one. No jax at import.
+
+A `Family` is bound to the settings of one model and lives on the host; its `Network` holds the pure functions of device
+programs. A prompt is a prefix, which ends with the image block and whose keys and values questions share, and the ids
+behind it. Sizes in docstrings: B rows, T tokens, I images, N image embeddings, P positions of a prefix, D width,
+V vocabulary, F and E the `fed` and `columns` of a readout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from jaxphoton.constraints.grammar import Grammar
+from jaxphoton.image.crops import Crops
+
+if TYPE_CHECKING:
+    import jax
+    from jax.typing import DTypeLike
+
+    from kernels_pallas.dispatch import Target
+
+IMAGE = -1  # in the ids of a prefix: an image embedding stands here
+
+# attend(layer, q [B, T, heads, H], k, v [B, T, K, H], cache) -> (output [B, T, heads, H], cache): the seam between a
+# network and whatever holds the keys and values.
+Attend = Callable[[int, Any, Any, Any, Any], tuple[Any, Any]]
+# draw(logits float32 [B, n], stream, needed bool [B]) -> (chosen int32 [B], log-probability float32 [B]); streams of
+# random words from 1 on are the readout's, at most 7 of them.
+Draw = Callable[[Any, int, Any], tuple[Any, Any]]
+# guard(index) surrounds what is done with picture number `index`: an exception in it is that picture's fault.
+Guard = Callable[[int], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSpec:
+    """What a position keeps in every layer: keys and values [n_kv_heads, head_dim]."""
+
+    n_layers: int
+    n_kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """How a program's attention and sampling are computed.
+
+    Attributes:
+      backend: as in `EngineConfig.kernels`.
+      target: the device the program is compiled for; None for jax's default device.
+    """
+
+    backend: str = "auto"
+    target: Target | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"backend": self.backend, "target": self.target}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as a skill writes it, before it meets its image.
+
+    Attributes:
+      ids: token ids behind the image (and behind what every prompt of the family begins with).
+      values: (index in `ids`, values fed there besides the id) for each place that carries some.
+      before: token ids in front of the image, where the family lets a prompt have any there.
+    """
+
+    ids: tuple[int, ...]
+    values: tuple[tuple[int, tuple[float, ...]], ...] = ()
+    before: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segments:
+    """A prompt as the network takes it.
+
+    Attributes:
+      prefix: int32 [P], all up to the end of the image block, IMAGE where an embedding stands; empty without an image.
+      ids: int32 [T], what follows; at least one.
+      fed: int32 [T, F], what these carry besides their ids; zeros for nothing.
+    """
+
+    prefix: np.ndarray
+    ids: np.ndarray
+    fed: np.ndarray
+
+
+class Pictures(Protocol):
+    """How pictures are made ready for the vision encoder: plain settings, equal where they make the same crops."""
+
+    def needed_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) up to which pixels of a picture of this size matter."""
+        ...
+
+    def count(self, height: int, width: int) -> int:
+        """Crops of a picture of this size."""
+        ...
+
+    def prepare(self, pixels: np.ndarray, size: tuple[int, int] | None = None) -> Crops:
+        """Crops of an RGB picture, uint8 [height, width, 3]; `size` is its own where `pixels` are a smaller copy.
+
+        Raises:
+          ValueError: an empty picture, or one of another shape or dtype.
+        """
+        ...
+
+
+class Readout(Protocol):
+    """What a token may carry besides its id, such as a coordinate.
+
+    Attributes:
+      columns: E, numbers that come back for each token.
+      fed: F, numbers that are kept for the step that feeds it; zeros for the id alone.
+    """
+
+    columns: int
+    fed: int
+
+    def taken(self, token: int, columns: Sequence[int]) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
+        """(what was chosen, the values it stands for) of a token with these columns; None, None for nothing."""
+        ...
+
+    def feed(self, values: tuple[float, ...]) -> Sequence[int]:
+        """The F numbers with which values are fed."""
+        ...
+
+    def read(
+        self, params: Any, hidden: jax.Array, token: jax.Array, reads: jax.Array, draw: Draw
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """On the device: what hidden states [B, D] say beside the tokens int32 [B], in the rows with `reads` bool [B].
+
+        Returns (fed int32 [B, F], columns int32 [B, E], log-probability of the choices float32 [B], 0 for none).
+        """
+        ...
+
+
+class Network(Protocol):
+    """The device side: pure functions. `params` is the whole tree where nothing else is said."""
+
+    def abstract(self, dtype: DTypeLike, **form: Any) -> Any:
+        """The tree of parameters as jax.ShapeDtypeStruct; its first level are the parts that memory plans name."""
+        ...
+
+    def encoder(self, params: Any) -> Any:
+        """The leaves that `encode` takes."""
+        ...
+
+    def decoder(self, params: Any) -> Any:
+        """The leaves that all other functions take, in a tree that stands for `params` there."""
+        ...
+
+    def dtype(self, params: Any) -> Any:
+        """Of activations."""
+        ...
+
+    def kv_scale(self, params: Any) -> Any:
+        """float32 [L, 2], factors of float8 keys and values; None where the checkpoint has none."""
+        ...
+
+    def encode(self, encoder: Any, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:
+        """What `Family.pack` made of so many images -> their embeddings [I, N, D]."""
+        ...
+
+    def embed_prefix(self, params: Any, ids: jax.Array | None, embeddings: jax.Array) -> jax.Array:
+        """Input embeddings [I, P, D] of prefixes with ids int32 [I, P] (None for a family with `fixed_prefix`)."""
+        ...
+
+    def embed(self, params: Any, ids: jax.Array, fed: jax.Array) -> jax.Array:
+        """Input embeddings [B, T, D] of ids int32 [B, T] that carry fed int32 [B, T, F]."""
+        ...
+
+    def forward(
+        self,
+        params: Any,
+        x: jax.Array,
+        positions: jax.Array,
+        attend: Attend,
+        cache: Any,
+        kernels: Kernels,
+        margins: list[jax.Array] | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """All layers on x [B, T, D] at positions int32 [B, T]; returns (hidden [B, T, D], cache).
+
+        `margins` is filled with float32 [B, T] a layer that chooses (experts): by how much the choice was made.
+        """
+        ...
+
+    def logits(self, params: Any, hidden: jax.Array) -> jax.Array:
+        """Hidden states [..., D] -> float32 [..., V]."""
+        ...
+
+
+class Family(Protocol):
+    """One model's family, compared by identity.
+
+    Attributes:
+      name: of the family.
+      config: the settings it is bound to.
+      vocab_size, max_context, width: V, positions, D.
+      heads: query heads of a layer.
+      cache: what a position keeps.
+      causal: whether the positions of a prefix see each other as text does; else both ways.
+      prefix_lengths: lengths to which prefixes are padded, ascending; the last is the longest that there is.
+      fixed_prefix: every prefix is the same ids, of the one length: its ids need not go up.
+      image_tokens: N, the most embeddings of one image.
+      max_crops: of one picture.
+      pictures: how pictures are prepared.
+      grammars: by name; states say which ids stop, and where the readout reads.
+      stop_ids: that end a plain text.
+      answer_id: opens the answer behind the reasoning; None for a family that does not reason.
+      reasons: whether it reasons where nobody says.
+      readout: None if tokens are ids alone.
+      network: the device side; importing it imports jax.
+    """
+
+    name: str
+    config: Any
+    vocab_size: int
+    max_context: int
+    width: int
+    heads: int
+    cache: CacheSpec
+    causal: bool
+    prefix_lengths: tuple[int, ...]
+    fixed_prefix: bool
+    image_tokens: int
+    max_crops: int
+    pictures: Pictures
+    grammars: Mapping[str, Grammar]
+    stop_ids: frozenset[int]
+    answer_id: int | None
+    reasons: bool
+    readout: Readout | None
+
+    @property
+    def network(self) -> Network: ...
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings in the form of a `config.json`."""
+        ...
+
+    def segments(self, prompt: Prompt, image: Crops | None) -> Segments:
+        """A prompt with its image, or without one.
+
+        Raises:
+          ValueError: the prompt cannot stand with it.
+        """
+        ...
+
+    def pack(self, pictures: Sequence[Crops], images: int, crops: int, guard: Guard) -> tuple[np.ndarray, ...]:
+        """The arrays of one launch of `Network.encode`, padded to so many images and crops.
+
+        Raises (inside `guard`):
+          ValueError: a picture's crops are not those of this model.
+        """
+        ...
+
+    def vision_buckets(self, images: int) -> tuple[tuple[int, int], ...]:
+        """(images, crops) that encoders are compiled for where nobody says; at most `images` together."""
+        ...
+
+    def layer_scratch(self, tokens: int, item: int) -> int:
+        """Bytes that the linear parts of a layer need for so many tokens, of numbers of `item` bytes."""
+        ...
+
+    def encode_scratch(self, images: int, crops: int, item: int) -> int:
+        """Bytes that the encoder needs."""
+        ...

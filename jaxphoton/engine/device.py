@@ -157,7 +157,7 @@ class Programs:
         config = self.config.vision
         side = jax.ShapeDtypeStruct((crops, config.grid, config.grid), jnp.float32)
         pixels = jax.ShapeDtypeStruct((crops, config.crop_size, config.crop_size, 3), jnp.uint8)
-        attention = _vision_attention(self.kernels, self.params.vision.qkv_w.dtype)
+        attention = _vision_attention(self.kernels, self.params.vision.pos_emb.dtype)
 
         def encode_images(params, pixels, rows, columns, image):
             return vision.embed_images(params, config, pixels, rows, columns, image, images, attention)

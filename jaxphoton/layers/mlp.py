@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxphoton.layers.weight import linear
+from jaxphoton.layers.weight import Weight, linear, matmul
 
 
 def gelu_tanh(x: jax.Array) -> jax.Array:
@@ -23,11 +23,11 @@ def silu(x: jax.Array) -> jax.Array:
     return jax.nn.silu(x.astype(jnp.float32)).astype(x.dtype)
 
 
-def mlp(x: jax.Array, fc1_w: jax.Array, fc1_b: jax.Array, fc2_w: jax.Array, fc2_b: jax.Array) -> jax.Array:
+def mlp(x: jax.Array, fc1_w: Weight, fc1_b: jax.Array, fc2_w: Weight, fc2_b: jax.Array) -> jax.Array:
     """fc2(gelu(fc1(x)))."""
     return linear(gelu_tanh(linear(x, fc1_w, fc1_b)), fc2_w, fc2_b)
 
 
-def gated_mlp(x: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+def gated_mlp(x: jax.Array, gate: Weight, up: Weight, down: Weight) -> jax.Array:
     """down(silu(gate(x)) * up(x)), no biases."""
-    return linear(silu(linear(x, gate)) * linear(x, up), down)
+    return matmul(silu(matmul(x, gate)) * matmul(x, up), down)

@@ -6,7 +6,6 @@ Expert e computes down[e] @ (gelu_exact(u) * (g + 1)) with u | g = up[e] @ x; no
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,28 +13,20 @@ from flax import struct
 from jax import lax
 
 from jaxphoton.layers.mlp import gelu_exact
-from jaxphoton.layers.weight import einsum, linear
+from jaxphoton.layers.weight import Dense, RowScaled, Weight, linear
 from kernels_pallas.dispatch import Target
 from kernels_pallas.moe_decode import moe_decode
-
-Leaf = Any  # jax.Array, or what stands for one in an abstract tree
 
 CHUNK = 256  # tokens of one pass over all experts: enough to be bound by arithmetic, few enough for little memory
 
 
 @struct.dataclass
 class ExpertParams:
-    """Router and experts of one layer; no biases but the router's, which stands apart.
+    """Router and experts of one layer; no biases but the router's, which stands apart."""
 
-    Experts in float8_e4m3fn have one scale per output row: a weight is `fc1_w[e, i, j] * fc1_scale[e, i]`. In any
-    other type the scales are None. (Two leaves a layer: slices of one would be copied in every step.)
-    """
-
-    router_w: Leaf  # [E, D]
-    fc1_w: Leaf  # [E, 2 * inner, D]: the rows under the activation first, then those of the factor
-    fc2_w: Leaf  # [E, D, inner]
-    fc1_scale: Leaf  # float32 [E, 2 * inner]
-    fc2_scale: Leaf  # float32 [E, D]
+    router_w: Weight  # [E, D]
+    fc1_w: Weight  # [E, 2 * inner, D]: the rows under the activation first, then those of the factor
+    fc2_w: Weight  # [E, D, inner]
 
 
 @struct.dataclass
@@ -57,7 +48,7 @@ class Route:
 Mix = Callable[[ExpertParams, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def route(weight: jax.Array, bias: jax.Array, chosen: int, h: jax.Array) -> Route:
+def route(weight: Weight, bias: jax.Array, chosen: int, h: jax.Array) -> Route:
     """Router weight [E, D] and bias [E] on h [..., D]; logits and softmax in float32."""
     logits = linear(h, weight, bias, out=jnp.float32)
     best, experts = lax.top_k(logits, chosen)
@@ -92,12 +83,20 @@ def mix(
 ) -> jax.Array:
     """A `Mix` that reads the fewer weights: the chosen experts of every token, or all experts once.
 
+    Experts in a form that the kernel does not know are always read all.
     `backend` and `target` as in `kernels_pallas.dispatch.choose`.
     """
-    if experts.size > params.router_w.shape[0]:
+    up, down = params.fc1_w, params.fc2_w
+    if not isinstance(up, Dense | RowScaled) or not isinstance(down, Dense | RowScaled):
         return mix_dense(params, x, experts, weights)
-    scales = {"up_scale": params.fc1_scale, "down_scale": params.fc2_scale}
-    return moe_decode(x, params.fc1_w, params.fc2_w, experts, weights, **scales, backend=backend, target=target)
+    if experts.size > up.matrix.shape[0]:
+        return mix_dense(params, x, experts, weights)
+    scales = {"up_scale": _scale(up), "down_scale": _scale(down)}
+    return moe_decode(x, up.matrix, down.matrix, experts, weights, **scales, backend=backend, target=target)
+
+
+def _scale(weight: Weight) -> jax.Array | None:
+    return weight.scale if isinstance(weight, RowScaled) else None
 
 
 def mix_dense(params: ExpertParams, x: jax.Array, experts: jax.Array, weights: jax.Array) -> jax.Array:
@@ -116,14 +115,10 @@ def mix_dense(params: ExpertParams, x: jax.Array, experts: jax.Array, weights: j
 
 
 def _dense(params: ExpertParams, x: jax.Array, experts: jax.Array, weights: jax.Array) -> jax.Array:
-    hidden = einsum("td,eid->eti", x, params.fc1_w.astype(x.dtype)).astype(jnp.float32)
-    if params.fc1_scale is not None:
-        hidden = hidden * params.fc1_scale[:, None, :]
+    hidden = params.fc1_w.einsum("td,eid->eti", x, out=jnp.float32, product=x.dtype)
     u, g = jnp.split(hidden, 2, axis=-1)
     fed = (gelu_exact(u) * (g + 1)).astype(x.dtype)
-    out = einsum("eti,edi->etd", fed, params.fc2_w.astype(x.dtype), out=jnp.float32)
-    if params.fc2_scale is not None:
-        out = out * params.fc2_scale[:, None, :]
+    out = params.fc2_w.einsum("eti,edi->etd", fed, out=jnp.float32)
     # [E, T, k]: which choice of a token an expert is.
     chosen = experts[None] == jnp.arange(out.shape[0], dtype=jnp.int32)[:, None, None]
     share = jnp.sum(jnp.where(chosen, weights[None], 0.0), axis=-1)

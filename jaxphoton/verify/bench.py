@@ -71,7 +71,7 @@ class Bench:
         return Oracle(self.params, dataclasses.replace(self.config, region=region))
 
     def float8(self, keep: bool) -> Bench:
-        """The model with float8 experts, under the other naming scheme; `keep` as `float8_experts` of `load_model`."""
+        """The model with float8 experts, under the other naming scheme; `keep` as `quantized` of `load_model`."""
         wte = self.params.text.wte
         config, params = load_model(self.golden.weights / FLOAT8_FILE, wte.dtype, wte.sharding, keep)
         return Bench(self.golden, params, config)

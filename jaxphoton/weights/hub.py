@@ -27,13 +27,13 @@ MODEL_FILES = [*SETTINGS_FILES, "*.safetensors"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
-def resolve(path_or_id: str | Path, revision: str | None = None, float8_experts: bool = False) -> Path:
+def resolve(path_or_id: str | Path, revision: str | None = None, quantized: bool = False) -> Path:
     """The local file or folder of a model.
 
     `shapes` is the packaged model whatever the working directory holds (write `./shapes` for a folder). An existing
     path is itself. Anything of the form `owner/name` is downloaded from Hugging Face, or taken from its cache.
-    With `float8_experts` it is the file `FLOAT8_FILE` where a folder or a known repository has one; of a repository
-    only that one is downloaded then, not the shards.
+    With `quantized` it is the file `FLOAT8_FILE` where a folder or a known repository has one; of a repository only
+    that one is downloaded then, not the shards.
 
     Raises:
       WeightsError: nothing of that name exists, or it cannot be downloaded.
@@ -44,11 +44,11 @@ def resolve(path_or_id: str | Path, revision: str | None = None, float8_experts:
     path = Path(os.path.expanduser(name))
     if os.path.lexists(path):
         file = path / FLOAT8_FILE
-        return file if float8_experts and file.is_file() else path
+        return file if quantized and file.is_file() else path
     if isinstance(path_or_id, Path) or not _HUB_ID.fullmatch(name):
         also = f"and neither {SHAPES!r} nor a Hugging Face id (owner/name)"
         raise WeightsError(f"{short(name)}: no such file or folder, {also}")
-    if float8_experts and name in FLOAT8_FILE_REPOSITORIES:
+    if quantized and name in FLOAT8_FILE_REPOSITORIES:
         return _download(name, revision, [*SETTINGS_FILES, FLOAT8_FILE]) / FLOAT8_FILE
     return _download(name, revision, MODEL_FILES)
 

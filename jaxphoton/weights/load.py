@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
+import math
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,27 +14,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxphoton.layers.spec import by_path
+from jaxphoton.layers.weight import Dense, Weight
 from jaxphoton.messages import escaped, listed, quoted, short
+from jaxphoton.models.moondream import names
 from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.moondream.params import Params, abstract
 from jaxphoton.models.moondream.reading import load_config, settings_file
+from jaxphoton.models.naming import Placement, Source, placed_shape
 from jaxphoton.weights.checkpoint import Checkpoint, WeightsError, open_checkpoint
-from jaxphoton.weights.float8 import dequantise, require_float8
 from jaxphoton.weights.mapped import TensorEntry
-from jaxphoton.weights.mapping import Form, Placement, Placing, abstract_leaves, abstract_tree, placed_shape, placements
-from jaxphoton.weights.names import Source, canonical_names
 
 __all__ = ["WeightsError", "load_model", "load_params"]
 
 DTYPES = ("bfloat16", "float16", "float32")
 ALIGNMENT = 64  # bytes
+Placing = jax.Device | jax.sharding.Sharding | None  # where leaves go; None is the default device
 
 
 def load_model(
     path: str | Path,
     dtype: DTypeLike = jnp.bfloat16,
     sharding: Placing = None,
-    float8_experts: bool = False,
+    quantized: bool = False,
 ) -> tuple[ModelConfig, Params]:
     """Settings and parameters of a local model: a converted checkpoint, a folder of weights, or one file of them.
 
@@ -41,8 +44,8 @@ def load_model(
     LayerNorm (`region.use_ln`) is settled by the weights.
 
     Args:
-      float8_experts: keep the experts of a float8 checkpoint as they are stored, with their row scales; without it
-        they are brought to `dtype`.
+      quantized: keep matrices that are stored in few bits in that form (experts in float8 with row scales); without
+        it they are brought to `dtype`.
 
     Raises:
       ConfigError: the settings are missing or wrong.
@@ -55,8 +58,8 @@ def load_model(
     if os.path.isdir(path / "params"):
         from jaxphoton.weights import orbax  # slow to import, and needed for converted checkpoints only
 
-        return config, orbax.restore(path, config, dtype, sharding, float8_experts)
-    return _load(path, config, dtype, sharding, float8_experts)
+        return config, orbax.restore(path, config, dtype, sharding, quantized)
+    return _load(path, config, dtype, sharding, quantized)
 
 
 def load_params(
@@ -64,35 +67,37 @@ def load_params(
     config: ModelConfig,
     dtype: DTypeLike = jnp.bfloat16,
     sharding: Placing = None,
-    float8_experts: bool = False,
+    quantized: bool = False,
 ) -> Params:
-    """Parameters of `config` from a file or folder of weights, cast to `dtype` (but see `model.params.abstract`).
+    """Parameters of `config` from a file or folder of weights, cast to `dtype` (but see `params.specs` of the family).
 
     The host holds one leaf at a time beside what is on the device already, and nothing refers to the files afterwards.
-    `float8_experts` and `region.use_ln` as in `load_model`.
+    `quantized` and `region.use_ln` as in `load_model`.
 
     Raises:
       WeightsError: a damaged file, or one error naming all missing, unexpected and misshapen tensors; nothing has
         been read then.
     """
-    return _load(path, config, dtype, sharding, float8_experts)[1]
+    return _load(path, config, dtype, sharding, quantized)[1]
 
 
 def _load(
-    path: str | Path, config: ModelConfig, dtype: DTypeLike, sharding: Placing, float8_experts: bool
+    path: str | Path, config: ModelConfig, dtype: DTypeLike, sharding: Placing, quantized: bool
 ) -> tuple[ModelConfig, Params]:
     if jnp.dtype(dtype).name not in DTYPES:
         raise WeightsError(f"weights cannot be loaded as {jnp.dtype(dtype).name}; use one of {', '.join(DTYPES)}")
     checkpoint = open_checkpoint(path)
     try:
-        sources, unknown = canonical_names(checkpoint)
-        config, form = _fit(config, checkpoint, sources)
-        if float8_experts:
-            require_float8(form)
+        sources, unknown = names.canonical_names(checkpoint)
+        config, form, left_out = names.fit(config, sources, lambda name: checkpoint.entry(name).dtype)
+        tree = abstract(config, dtype, form)
+        if quantized:
+            require_quantized(tree)
     except WeightsError as error:
         raise WeightsError(f"{escaped(checkpoint.path)}: {error}") from None
-    shapes = abstract_leaves(config, dtype, form)
-    plan = _plan(checkpoint, placements(config, form), shapes, sources, unknown)
+    sources = {name: source for name, source in sources.items() if name not in left_out}
+    shapes = by_path(tree)
+    plan = _plan(checkpoint, names.placements(config, form), shapes, sources, unknown)
     leaves = {}
     for name, leaf in shapes.items():
         buffer = _assemble(checkpoint, leaf, plan[name])
@@ -101,24 +106,40 @@ def _load(
         leaves[name] = jax.block_until_ready(jax.device_put(buffer, sharding))
         del buffer
         gc.collect(0)
-    if not float8_experts:
-        form = dequantise(leaves, form, dtype)
-    return config, jax.tree.unflatten(jax.tree.structure(abstract_tree(config, dtype, form)), leaves.values())
+    return config, completed(tree, leaves, dtype, quantized)
 
 
-def _fit(config: ModelConfig, checkpoint: Checkpoint, sources: dict[str, Source]) -> tuple[ModelConfig, Form]:
-    """Settings and form as the tensors have them; scales of keys and values not there for all layers are dropped."""
-    use_ln = any(name.startswith("region.ln.") for name in sources)
-    config = dataclasses.replace(config, region=dataclasses.replace(config.region, use_ln=use_ln))
-    moe, layers = config.text.moe, range(config.text.n_layers)
-    experts = [f"text.blocks.{i}.mlp.fc{j}.weight" for i in layers if moe and i >= moe.start_layer for j in (1, 2)]
-    float8 = any(checkpoint.entry(sources[name].name).dtype.itemsize == 1 for name in experts if name in sources)
-    scales = [f"text.blocks.{i}.attn.{kind}_scale" for i in layers for kind in "kv"]
-    kv_scales = all(name in sources for name in scales)
-    if not kv_scales:
-        for name in scales:
-            sources.pop(name, None)
-    return config, Form(float8, kv_scales)
+def require_quantized(tree: Params) -> None:
+    """Raises WeightsError where a tree has no matrices in few bits."""
+    nodes = jax.tree.leaves(tree, is_leaf=_is_weight)
+    if all(isinstance(node, Dense) for node in nodes if _is_weight(node)):
+        raise WeightsError("the weights hold no float8 experts to keep: they are in another type, or there are none")
+
+
+def completed(tree: Params, leaves: dict[str, jax.Array], dtype: DTypeLike, quantized: bool) -> Params:
+    """The parameters of an abstract tree; `leaves` are all of its leaves by path, in order, and are taken out.
+
+    Unless `quantized`, matrices in few bits are brought to `dtype`, one at a time.
+    """
+    params = jax.tree.unflatten(jax.tree.structure(tree), [leaves.pop(name) for name in list(leaves)])
+    if quantized:
+        return params
+    nodes, structure = jax.tree.flatten(params, is_leaf=_is_weight)
+    del params
+    for i in range(len(nodes)):
+        if _is_weight(nodes[i]) and not isinstance(nodes[i], Dense):
+            # Waiting lets go of the quantized matrix before the next one takes memory.
+            nodes[i] = jax.block_until_ready(_dense(nodes[i], dtype))
+    return jax.tree.unflatten(structure, nodes)
+
+
+def _is_weight(node: object) -> bool:
+    return isinstance(node, Weight)
+
+
+@partial(jax.jit, static_argnums=1)
+def _dense(weight: Weight, dtype: DTypeLike) -> Dense:
+    return weight.dense(dtype)
 
 
 def _plan(
@@ -129,6 +150,10 @@ def _plan(
     unknown: list[str],
 ) -> dict[str, list[tuple[Placement, Source]]]:
     """Leaf -> the tensors that fill it; raises with everything that does not fit."""
+    filled = Counter[str]()
+    for place in table:
+        filled[place.leaf] += math.prod(placed_shape(leaves[place.leaf].shape, place.index))
+    assert filled == {name: leaf.size for name, leaf in leaves.items()}, "placements do not fill the tree"
     plan: dict[str, list[tuple[Placement, Source]]] = defaultdict(list)
     missing, misfits = [], []
     for place in table:

@@ -13,14 +13,11 @@ import numpy as np
 
 from jaxphoton.files import open_regular, reason
 from jaxphoton.messages import escaped
+from jaxphoton.models.naming import WeightsError
 
 # NumPy refuses shapes whose non-zero extents multiply beyond this, even where another extent is zero.
 MAX_EXTENT = 2**62
 MAX_RANK = 32
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be found, read, or fitted to a model."""
 
 
 @dataclass(frozen=True, slots=True)

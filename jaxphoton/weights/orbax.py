@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,14 +16,15 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxphoton.files import FileError, read_json
+from jaxphoton.layers.spec import by_path
 from jaxphoton.messages import escaped, first_line, listed, short
 from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.moondream.names import stored_form
+from jaxphoton.models.moondream.params import Params, abstract
 from jaxphoton.models.moondream.reading import MAX_BYTES, config_to_dict
 from jaxphoton.weights.checksums import checksums, verify
-from jaxphoton.weights.float8 import EXPERT_SCALES, dequantise, require_float8
+from jaxphoton.weights.load import Placing, completed, require_quantized
 from jaxphoton.weights.mapped import WeightsError
-from jaxphoton.weights.mapping import Form, Placing, abstract_leaves, abstract_tree, by_path
 
 CHECKSUMS = "checksums"  # in config.json, of all other files
 
@@ -81,11 +81,11 @@ def restore(
     config: ModelConfig,
     dtype: DTypeLike = jnp.bfloat16,
     sharding: Placing = None,
-    float8_experts: bool = False,
+    quantized: bool = False,
 ) -> Params:
     """Parameters of a converted checkpoint, cast to `dtype` and placed as `sharding` says while they are read.
 
-    `float8_experts` as in `load_model`.
+    `quantized` as in `load_model`.
 
     Raises:
       WeightsError: the folder holds no readable parameters, not those of `config`, or no float8 experts to keep; or a
@@ -103,11 +103,11 @@ def restore(
         sharding = jax.sharding.SingleDeviceSharding(sharding or jnp.zeros(()).device)  # type: ignore[arg-type]
     with ocp.StandardCheckpointer() as checkpointer:
         stored = _stored(checkpointer, folder)
-        form = _form(stored)
-        shapes = abstract_leaves(config, dtype, form)
+        tree = abstract(config, dtype, stored_form(stored))
+        shapes = by_path(tree)
         _check_stored(folder, stored, shapes)
-        if float8_experts:
-            require_float8(form)
+        if quantized:
+            require_quantized(tree)
         target = {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding) for name, leaf in shapes.items()
         }
@@ -115,10 +115,7 @@ def restore(
             restored = checkpointer.restore(folder, target)
         except Exception as error:  # orbax passes on whatever its storage raises
             raise WeightsError(f"{escaped(folder)}: cannot be restored: {first_line(error)}") from error
-    leaves = {name: restored.pop(name) for name in shapes}
-    if not float8_experts:
-        form = dequantise(leaves, form, dtype)
-    return jax.tree.unflatten(jax.tree.structure(abstract_tree(config, dtype, form)), leaves.values())
+    return completed(tree, {name: restored.pop(name) for name in shapes}, dtype, quantized)
 
 
 def _verify(directory: Path) -> None:
@@ -144,11 +141,6 @@ def _stored(checkpointer, folder: Path) -> dict[str, tuple[int, ...]]:
         raise WeightsError(f"{escaped(folder)}: not a readable orbax checkpoint: {first_line(error)}") from error
 
 
-def _form(names: Iterable[str]) -> Form:
-    names = set(names)
-    return Form(any(name.endswith(EXPERT_SCALES) for name in names), "text.kv_scale" in names)
-
-
 def _check_stored(folder: Path, stored: dict[str, tuple[int, ...]], shapes: dict[str, jax.ShapeDtypeStruct]) -> None:
     wanted = {name: leaf.shape for name, leaf in shapes.items()}
     differing = sorted(name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name))
@@ -159,7 +151,7 @@ def _check_stored(folder: Path, stored: dict[str, tuple[int, ...]], shapes: dict
 
 def _checked_leaves(params: Params, config: ModelConfig) -> dict[str, jax.Array]:
     leaves = by_path(params)
-    wanted = {name: leaf.shape for name, leaf in abstract_leaves(config, form=_form(leaves)).items()}
+    wanted = {name: leaf.shape for name, leaf in by_path(abstract(config, form=stored_form(leaves))).items()}
     if {name: leaf.shape for name, leaf in leaves.items()} != wanted:
         raise WeightsError("the parameters to save are not those of the settings")
     return leaves

@@ -10,6 +10,7 @@ import pytest
 from jaxphoton.layers.mlp import gated_mlp
 from jaxphoton.layers.norms import layer_norm, rms_norm
 from jaxphoton.layers.rope import rotary_tables, rotate
+from jaxphoton.layers.weight import Dense
 
 
 def drawn(seed: int, *shape: int) -> jax.Array:
@@ -51,4 +52,4 @@ def test_a_gated_mlp():
     x64, gate64, up64, down64 = (np.asarray(part, np.float64) for part in (x, gate, up, down))
     gated = x64 @ gate64.T
     wanted = (gated / (1 + np.exp(-gated)) * (x64 @ up64.T)) @ down64.T
-    np.testing.assert_allclose(gated_mlp(x, gate, up, down), wanted, atol=1e-4)
+    np.testing.assert_allclose(gated_mlp(x, *map(Dense, (gate, up, down))), wanted, atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 
@@ -12,6 +13,7 @@ import pytest
 
 from jaxphoton.layers import moe
 from jaxphoton.layers.moe import ExpertParams
+from jaxphoton.layers.weight import Dense, RowScaled
 
 EXPERTS, DIM, INNER = 8, 12, 6
 erf = np.vectorize(math.erf)
@@ -24,12 +26,9 @@ def drawn(seed: int, dtype=jnp.float32, float8: bool = False) -> ExpertParams:
         return jnp.asarray(random.normal(0, 0.5, shape), jnp.float8_e4m3fn if float8 else dtype)
 
     scales = [jnp.asarray(random.uniform(0.5, 2, (EXPERTS, rows)), jnp.float32) for rows in (2 * INNER, DIM)]
-    return ExpertParams(
-        jnp.asarray(random.normal(0, 1, (EXPERTS, DIM)), dtype),
-        normal(EXPERTS, 2 * INNER, DIM),
-        normal(EXPERTS, DIM, INNER),
-        *(scales if float8 else (None, None)),
-    )
+    matrices = normal(EXPERTS, 2 * INNER, DIM), normal(EXPERTS, DIM, INNER)
+    up, down = map(RowScaled, matrices, scales) if float8 else map(Dense, matrices)
+    return ExpertParams(Dense(jnp.asarray(random.normal(0, 1, (EXPERTS, DIM)), dtype)), up, down)
 
 
 def tokens(count: int, seed: int = 0) -> jax.Array:
@@ -38,12 +37,10 @@ def tokens(count: int, seed: int = 0) -> jax.Array:
 
 def loop(params: ExpertParams, x, experts, weights) -> np.ndarray:
     """One expert of one token after the other, float64."""
-    up, down = (np.asarray(w.astype(jnp.float32), np.float64) for w in (params.fc1_w, params.fc2_w))
-    if params.fc1_scale is not None:
-        up, down = (
-            matrix * np.asarray(scale, np.float64)[..., None]
-            for matrix, scale in ((up, params.fc1_scale), (down, params.fc2_scale))
-        )
+    up, down = (np.asarray(w.matrix.astype(jnp.float32), np.float64) for w in (params.fc1_w, params.fc2_w))
+    if isinstance(params.fc1_w, RowScaled):
+        up = up * np.asarray(params.fc1_w.scale, np.float64)[..., None]
+        down = down * np.asarray(params.fc2_w.scale, np.float64)[..., None]
     out = np.zeros(x.shape)
     for t, j in np.ndindex(*experts.shape):
         hidden = up[experts[t, j]] @ np.asarray(x[t], np.float64)
@@ -87,7 +84,8 @@ def test_an_expert_that_nobody_chose_may_hold_anything():
     params, x = drawn(3), tokens(3)
     route = moe.route(params.router_w, jnp.zeros(EXPERTS, jnp.float32).at[5].set(-1e9), 2, x)
     clean = moe.apply(params, route, x, moe.mix_dense)
-    broken = params.replace(fc1_w=params.fc1_w.at[5].set(jnp.inf), fc2_w=params.fc2_w.at[5].set(jnp.nan))
+    up, down = params.fc1_w.matrix.at[5].set(jnp.inf), params.fc2_w.matrix.at[5].set(jnp.nan)
+    broken = dataclasses.replace(params, fc1_w=Dense(up), fc2_w=Dense(down))
     for mix in (moe.mix_dense, partial(moe.mix, backend="reference")):
         np.testing.assert_allclose(moe.apply(broken, route, x, mix), clean, atol=1e-6)
 
@@ -96,7 +94,7 @@ def test_the_router_takes_the_best_logits_with_their_bias_and_weighs_them_alone(
     x = jnp.ones((1, 1), jnp.float32)
     weight = jnp.asarray([[1.0], [5.0], [2.0], [4.0]], jnp.float32)
     bias = jnp.asarray([0.0, 0.0, 2.5, -2.0], jnp.float32)
-    route = moe.route(weight, bias, 2, x)
+    route = moe.route(Dense(weight), bias, 2, x)
     np.testing.assert_allclose(route.logits, [[1.0, 5.0, 4.5, 2.0]])
     assert route.experts.tolist() == [[1, 2]]
     np.testing.assert_allclose(route.weights, np.exp([[5.0, 4.5]]) / np.exp([5.0, 4.5]).sum(), rtol=1e-6)
@@ -104,7 +102,9 @@ def test_the_router_takes_the_best_logits_with_their_bias_and_weighs_them_alone(
 
 
 def test_of_equal_logits_the_first_are_taken_and_the_gap_is_nothing():
-    route = moe.route(jnp.zeros((4, 1), jnp.float32), jnp.zeros(4, jnp.float32), 2, jnp.ones((1, 1), jnp.float32))
+    route = moe.route(
+        Dense(jnp.zeros((4, 1), jnp.float32)), jnp.zeros(4, jnp.float32), 2, jnp.ones((1, 1), jnp.float32)
+    )
     assert route.experts.tolist() == [[0, 1]]
     assert route.weights.tolist() == [[0.5, 0.5]]
     assert moe.gap(route).tolist() == [0.0]
@@ -119,7 +119,7 @@ def test_a_bfloat16_model_routes_in_float32():
     params, x = drawn(5, jnp.bfloat16), tokens(3).astype(jnp.bfloat16)
     route = moe.route(params.router_w, jnp.zeros(EXPERTS, jnp.bfloat16), 2, x)
     assert route.logits.dtype == route.weights.dtype == jnp.float32
-    exact = x.astype(jnp.float32) @ params.router_w.astype(jnp.float32).T
+    exact = x.astype(jnp.float32) @ params.router_w.matrix.astype(jnp.float32).T
     np.testing.assert_allclose(route.logits, exact, rtol=1e-5, atol=1e-5)
     for mix in (moe.mix_dense, partial(moe.mix, backend="reference")):
         assert moe.apply(params, route, x, mix).dtype == jnp.bfloat16

@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 from jaxphoton import platform
 from jaxphoton.config import EngineConfig
 from jaxphoton.engine.memory import DeviceMemoryError, whole_pages
+from jaxphoton.layers.spec import by_path
 from jaxphoton.measure.chips import CHIPS
 from jaxphoton.measure.compiled import compiled_scratch
 from jaxphoton.measure.memory_plan import Planner, client_fraction, engine_of, usable_bytes
 from jaxphoton.measure.models import settings_of
+from jaxphoton.models.moondream.names import placements
+from jaxphoton.models.moondream.params import abstract
 from jaxphoton.models.moondream.reading import named_config
-from jaxphoton.weights.mapping import abstract_leaves, placed_shape, placements
+from jaxphoton.models.naming import placed_shape
 from tests.engine import tiny
 
 GIB = 2**30
@@ -34,7 +37,7 @@ def default_client(monkeypatch):
 
 
 def test_moondream2_at_32_rows_of_1024_positions():
-    leaves = abstract_leaves(MOONDREAM2)
+    leaves = by_path(abstract(MOONDREAM2))
     elements = 0
     for place in placements(MOONDREAM2):
         size = 1

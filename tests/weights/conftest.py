@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import tokenizers
 
+from jaxphoton.layers.spec import FLOAT8, by_path
 from jaxphoton.models.moondream.config import ModelConfig, MoeConfig
+from jaxphoton.models.moondream.names import placements
+from jaxphoton.models.moondream.params import Form, abstract
 from jaxphoton.models.moondream.reading import config_from_dict
-from jaxphoton.weights.mapping import Form, abstract_leaves, placed_shape, placements
+from jaxphoton.models.naming import placed_shape
 from jaxphoton.weights.safetensors import DTYPES
 
 CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -159,7 +162,7 @@ def mini_tokenizer() -> str:
 def published_tensors(config: ModelConfig, form: Form) -> dict[str, np.ndarray]:
     """Published-style tensors of a model, from a seed: bfloat16, but for float8 experts and scales."""
     rng = np.random.default_rng(0)
-    leaves = abstract_leaves(config, form=form)
+    leaves = by_path(abstract(config, form=form))
     tensors = {}
     for place in placements(config, form):
         leaf = leaves[place.leaf]
@@ -188,4 +191,4 @@ def moe_tensors(moe_config: ModelConfig) -> dict[str, np.ndarray]:
 @pytest.fixture
 def float8_tensors(moe_config: ModelConfig) -> dict[str, np.ndarray]:
     """With experts in float8, their row scales, and scales of keys and values."""
-    return published_tensors(moe_config, Form(float8_experts=True, kv_scales=True))
+    return published_tensors(moe_config, Form(FLOAT8, kv_scales=True))

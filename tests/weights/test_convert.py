@@ -55,10 +55,10 @@ def test_convert_with_float8_experts(tmp_path, write_torch, moe_config, float8_t
     (folder / "tokenizer.json").write_text(mini_tokenizer)
     assert _run(folder, tmp_path / "kept", "--float8-experts") == 0
     assert _run(folder, tmp_path / "plain") == 0
-    kept = load_model(tmp_path / "kept", float8_experts=True)[1]
+    kept = load_model(tmp_path / "kept", quantized=True)[1]
     plain = load_model(tmp_path / "plain")[1]
-    assert kept.text.layers[1].experts.fc1_w.dtype == jnp.float8_e4m3fn
-    assert plain.text.layers[1].experts.fc1_w.dtype == jnp.bfloat16
+    assert kept.text.layers[1].experts.fc1_w.matrix.dtype == jnp.float8_e4m3fn
+    assert plain.text.layers[1].experts.fc1_w.matrix.dtype == jnp.bfloat16
     for one, two in zip(jax.tree.leaves(load_model(tmp_path / "kept")[1]), jax.tree.leaves(plain), strict=True):
         assert np.asarray(one).tobytes() == np.asarray(two).tobytes()
 

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxphoton.config import ConfigError
+from jaxphoton.models.moondream.params import Form
 from jaxphoton.models.moondream.reading import config_to_dict
 from jaxphoton.weights import hub
 from jaxphoton.weights.checkpoint import open_checkpoint
 from jaxphoton.weights.load import WeightsError, load_model, load_params
-from jaxphoton.weights.mapping import Form
 
 INDEX = "model.safetensors.index.json"
 

@@ -67,20 +67,20 @@ def test_the_preview_is_downloaded_in_one_form(downloads):
     assert folder.is_dir()
     shards = {f"model-{i:05}-of-00004.safetensors" for i in range(1, 5)}
     assert _fetched(downloads[-1][2]) == settings | shards
-    file = hub.resolve("moondream/moondream3-preview", "v1", float8_experts=True)
+    file = hub.resolve("moondream/moondream3-preview", "v1", quantized=True)
     assert file == folder / "model_fp8.pt"
     assert downloads[-1][:2] == ("moondream/moondream3-preview", "v1")
     assert _fetched(downloads[-1][2]) == settings | {"model_fp8.pt"}
     assert hub.resolve_tokenizer("moondream/moondream3-preview", file, named_config("moondream3")).is_file()
     # The other repositories have float8 experts in the one file they have.
-    assert hub.resolve("moondream/moondream3.1-9B-A2B", float8_experts=True).is_dir()
+    assert hub.resolve("moondream/moondream3.1-9B-A2B", quantized=True).is_dir()
     assert shards <= _fetched(downloads[-1][2])
 
 
 def test_a_local_folder_with_both_forms(tmp_path, downloads):
-    assert hub.resolve(tmp_path, float8_experts=True) == tmp_path
+    assert hub.resolve(tmp_path, quantized=True) == tmp_path
     (tmp_path / "model_fp8.pt").touch()
-    assert hub.resolve(tmp_path, float8_experts=True) == tmp_path / "model_fp8.pt"
+    assert hub.resolve(tmp_path, quantized=True) == tmp_path / "model_fp8.pt"
     assert hub.resolve(tmp_path) == tmp_path
     assert not downloads
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +13,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxphoton.config import ConfigError
+from jaxphoton.layers.spec import by_path
+from jaxphoton.models.moondream.names import canonical_names, placements
 from jaxphoton.models.moondream.params import abstract
 from jaxphoton.models.moondream.reading import config_to_dict, load_config
 from jaxphoton.weights.load import WeightsError, load_model, load_params
-from jaxphoton.weights.mapping import placements
-from jaxphoton.weights.names import canonical_names
 from jaxphoton.weights.safetensors import DTYPES, TensorFile
 
 
@@ -42,13 +41,11 @@ def test_golden_checkpoint(goldens, dtype):
     config, params = load_model(goldens / "md2-tiny", dtype)
     _fits(params, config, dtype)
     stored = load_file(goldens / "md2-tiny" / "model.safetensors")
+    leaves = by_path(params)
     for place in placements(config):
-        leaf: Any = params
-        for part in place.leaf.split("."):
-            leaf = leaf[int(part)] if part.isdigit() else getattr(leaf, part)
         wanted = stored.pop(f"model.{place.name}").astype(np.float32)
         wanted = wanted[0] if place.name == "vision.pos_emb" else wanted
-        np.testing.assert_array_equal(np.asarray(leaf, np.float32)[place.index], wanted)
+        np.testing.assert_array_equal(np.asarray(leaves[place.leaf], np.float32)[place.index], wanted)
     assert not stored
 
 
@@ -87,7 +84,7 @@ def test_both_schemes_give_the_same_parameters(tmp_path, write_file, mini_config
     np.testing.assert_array_equal(np.asarray(one.text.mlp_bias)[2, mini_config.text.ff_dim :], stored)
     np.testing.assert_array_equal(np.asarray(one.vision.ln)[1, 1, 0], mini_tensors["model.vision.blocks.1.ln2.weight"])
     np.testing.assert_array_equal(
-        np.asarray(one.region.fc1_w)[24:], mini_tensors["model.region.size_decoder.fc1.weight"]
+        np.asarray(one.region.fc1_w.matrix)[24:], mini_tensors["model.region.size_decoder.fc1.weight"]
     )
 
 

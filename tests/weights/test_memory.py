@@ -13,9 +13,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from jaxphoton.layers.spec import by_path
 from jaxphoton.models.moondream.config import ModelConfig, MoeConfig
+from jaxphoton.models.moondream.names import placements
+from jaxphoton.models.moondream.params import abstract
 from jaxphoton.models.moondream.reading import config_to_dict, named_config
-from jaxphoton.weights.mapping import abstract_leaves, placed_shape, placements
+from jaxphoton.models.naming import placed_shape
 
 # Memory is sampled all the time, and at every transfer: a leaf is whole then.
 LOADER = """
@@ -110,7 +113,7 @@ def _load(folder: Path) -> dict:
 
 def _write_sparse(folder: Path, config: ModelConfig, shards: int) -> dict:
     """Writes a published checkpoint whose data are holes (zeros) but for two marks; the bytes of its parts."""
-    leaves = abstract_leaves(config)
+    leaves = by_path(abstract(config))
     shapes = {f"model.{p.name}": placed_shape(leaves[p.leaf].shape, p.index) for p in placements(config)}
     tensors = {name: 2 * math.prod(shape) for name, shape in shapes.items()}
     share, homes, position = sum(tensors.values()) / shards, {}, 0

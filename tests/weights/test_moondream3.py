@@ -9,20 +9,17 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.models.moondream.params import abstract
+from jaxphoton.layers.spec import FLOAT8
+from jaxphoton.models.moondream.params import PUBLISHED, Form, abstract
 from jaxphoton.models.moondream.reading import config_to_dict, load_config
 from jaxphoton.weights import orbax
 from jaxphoton.weights.load import WeightsError, load_model, load_params
-from jaxphoton.weights.mapping import Form
 from jaxphoton.weights.safetensors import TensorFile
-
-FLOAT8 = ml_dtypes.float8_e4m3fn
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -37,8 +34,8 @@ def _same(one, two) -> None:
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-def _fits(params, config, dtype, **form) -> None:
-    tree = abstract(config, dtype, **form)
+def _fits(params, config, dtype, form: Form = PUBLISHED) -> None:
+    tree = abstract(config, dtype, form)
     assert jax.tree.structure(params) == jax.tree.structure(tree)
     for leaf, wanted in zip(jax.tree.leaves(params), jax.tree.leaves(tree), strict=True):
         assert (leaf.shape, leaf.dtype) == (wanted.shape, wanted.dtype)
@@ -70,16 +67,16 @@ def test_golden_checkpoint(goldens, dtype):
     dense, last = params.text.layers[0], params.text.layers[3]
     assert dense.experts is None and last.fc1_w is last.fc2_w is None
     wanted = {
-        "text.blocks.0.mlp.fc1.weight": dense.fc1_w,
+        "text.blocks.0.mlp.fc1.weight": dense.fc1_w.matrix,
         "text.blocks.0.mlp.fc2.bias": params.text.mlp_bias[0, config.text.ff_dim :],
-        "text.blocks.3.mlp.fc1.weight": last.experts.fc1_w,
-        "text.blocks.3.mlp.fc2.weight": last.experts.fc2_w,
-        "text.blocks.3.mlp.router.weight": last.experts.router_w,
+        "text.blocks.3.mlp.fc1.weight": last.experts.fc1_w.matrix,
+        "text.blocks.3.mlp.fc2.weight": last.experts.fc2_w.matrix,
+        "text.blocks.3.mlp.router.weight": last.experts.router_w.matrix,
         "text.blocks.3.mlp.router.bias": params.text.router_b[2],
-        "text.blocks.3.attn.tau.wq": last.tau_w[:4],
-        "text.blocks.3.attn.tau.wv": last.tau_w[4:],
+        "text.blocks.3.attn.tau.wq": last.tau_w.matrix[:4],
+        "text.blocks.3.attn.tau.wv": last.tau_w.matrix[4:],
         "text.blocks.3.attn.tau.alpha": params.text.tau_alpha[3],
-        "region.coord_decoder.weight": params.region.coord_w,
+        "region.coord_decoder.weight": params.region.coord_w.matrix,
         "region.size_decoder.bias": params.region.head_b[1024:],
         "region.ln.weight": params.region.ln[0],
     }
@@ -104,23 +101,23 @@ def test_golden_float8_file(goldens, golden_float8, dtype):
     assert config == published
     _fits(params, config, dtype)
     _same(_without_experts(params), _without_experts(plain))
-    kept = load_model(golden_float8, dtype, float8_experts=True)[1]
-    _fits(kept, config, dtype, float8_experts=True)
+    kept = load_model(golden_float8, dtype, quantized=True)[1]
+    _fits(kept, config, dtype, Form(FLOAT8))
     stored = _read(goldens / "md3-tiny" / "model_photon_fp8.safetensors")
     for i in (1, 2, 3):
         front = f"text_model.transformer.h.{i}."
         scales = [stored[f"{front}moe_quant.{name}_scale"] for name in ("up", "down")]
         held, restored, original = (tree.text.layers[i].experts for tree in (kept, params, plain))
-        np.testing.assert_array_equal(held.fc1_scale, scales[0])
-        np.testing.assert_array_equal(held.fc2_scale, scales[1])
+        np.testing.assert_array_equal(held.fc1_w.scale, scales[0])
+        np.testing.assert_array_equal(held.fc2_w.scale, scales[1])
         for name, leaf, scale in (("experts", "fc1_w", scales[0]), ("output_experts", "fc2_w", scales[1])):
             weight = stored[f"{front}mlp.{name}.weight"]
-            assert np.asarray(getattr(held, leaf)).tobytes() == weight.tobytes()
+            assert np.asarray(getattr(held, leaf).matrix).tobytes() == weight.tobytes()
             exact = weight.astype(np.float32) * scale[:, :, None]
-            got = np.asarray(getattr(restored, leaf))
+            got = np.asarray(getattr(restored, leaf).matrix)
             assert got.tobytes() == exact.astype(jnp.dtype(dtype)).tobytes()
             # A normal float8 is within 1/16 of what it stands for, a subnormal within half its step of 2^-9.
-            true = np.asarray(getattr(original, leaf), np.float32)
+            true = np.asarray(getattr(original, leaf).matrix, np.float32)
             assert (np.abs(exact - true) <= np.abs(true) / 15 + scale[:, :, None] * 2**-9).all()
 
 
@@ -135,9 +132,9 @@ def test_golden_checkpoint_in_shards(goldens, tmp_path, write_file):
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory, write_file, published_tensors, moe_config):
     """Tensors with everything that a checkpoint may hold, and their parameters."""
-    tensors = published_tensors(moe_config, Form(float8_experts=True, kv_scales=True))
+    tensors = published_tensors(moe_config, Form(FLOAT8, kv_scales=True))
     path = write_file(tmp_path_factory.mktemp("loaded") / "a.safetensors", tensors)
-    return tensors, load_params(path, moe_config, jnp.float32, float8_experts=True)
+    return tensors, load_params(path, moe_config, jnp.float32, quantized=True)
 
 
 @given(data=st.data())
@@ -163,7 +160,7 @@ def test_every_form_gives_the_same_parameters(moe_config, loaded, write_file, wr
                 path = write_file(folder / "any.safetensors", tensors)
             case _:
                 path = write_torch(folder / "any.pt", tensors)
-        _same(load_params(path, moe_config, jnp.float32, float8_experts=True), wanted)
+        _same(load_params(path, moe_config, jnp.float32, quantized=True), wanted)
 
 
 def test_the_layer_norm_of_the_regions_is_there_or_not(tmp_path, write_file, moe_config, moe_tensors):
@@ -186,7 +183,7 @@ def test_scales_of_keys_and_values_count_if_all_layers_have_them(tmp_path, write
     params = load_params(write_file(tmp_path / "a.safetensors", float8_tensors), moe_config)
     stored = [[float8_tensors[f"model.text.blocks.{i}.attn.{kind}_scale"][0] for kind in "kv"] for i in range(3)]
     np.testing.assert_array_equal(params.text.kv_scale, stored)
-    _fits(params, moe_config, jnp.bfloat16, kv_scales=True)
+    _fits(params, moe_config, jnp.bfloat16, Form(kv_scales=True))
     del float8_tensors["model.text.blocks.2.attn.v_scale"]
     params = load_params(write_file(tmp_path / "b.safetensors", float8_tensors), moe_config)
     assert params.text.kv_scale is None
@@ -197,7 +194,7 @@ def test_faults_of_experts(tmp_path, write_file, moe_config, moe_tensors, float8
         load_params(write_file(tmp_path / "a.safetensors", tensors), moe_config, **choice)
 
     with pytest.raises(WeightsError, match=r"a.safetensors: the weights hold no float8 experts to keep"):
-        load(moe_tensors, float8_experts=True)
+        load(moe_tensors, quantized=True)
     name = "model.text.blocks.1.mlp.fc1"
     without = {other: tensor for other, tensor in float8_tensors.items() if other != f"{name}.scale"}
     with pytest.raises(WeightsError, match=r"1 missing: text.blocks.1.mlp.fc1.scale"):
@@ -248,13 +245,13 @@ def test_faults_of_shards(tmp_path, write_file, moe_config, moe_tensors):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_converted_checkpoints(tmp_path, write_file, moe_config, float8_tensors, kept, dtype):
     path = write_file(tmp_path / "a.safetensors", float8_tensors)
-    params = load_params(path, moe_config, dtype, float8_experts=kept)
+    params = load_params(path, moe_config, dtype, quantized=kept)
     folder = orbax.save(tmp_path / "out", params, moe_config)
-    config, restored = load_model(folder, dtype, float8_experts=kept)
+    config, restored = load_model(folder, dtype, quantized=kept)
     assert config == moe_config
     _same(restored, params)
     if kept:
         _same(load_model(folder, dtype)[1], load_params(path, moe_config, dtype))
     else:
         with pytest.raises(WeightsError, match="no float8 experts to keep"):
-            load_model(folder, dtype, float8_experts=True)
+            load_model(folder, dtype, quantized=True)

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxphoton.models.moondream.params import Form
 from jaxphoton.models.moondream.reading import load_config
 from jaxphoton.weights import checksums as sums
 from jaxphoton.weights import orbax
 from jaxphoton.weights.load import WeightsError, load_model, load_params
-from jaxphoton.weights.mapping import Form
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def test_cast_on_restore(tmp_path, source, mini_config, stored, asked):
     features = restored.region.coord_features
     assert features.dtype == jnp.float32
     np.testing.assert_array_equal(features, params.region.coord_features)
-    cast = np.asarray(params.text.lm_head_w).astype(jnp.dtype(asked))
-    assert np.asarray(restored.text.lm_head_w).tobytes() == cast.tobytes()
+    cast = np.asarray(params.text.lm_head_w.matrix).astype(jnp.dtype(asked))
+    assert np.asarray(restored.text.lm_head_w.matrix).tobytes() == cast.tobytes()
 
 
 def test_sharded_restore(tmp_path, source, mini_config):

@@ -13,7 +13,7 @@ from jaxphoton.layers.attention import Attend
 from jaxphoton.layers.mlp import gelu_exact, mlp
 from jaxphoton.layers.norms import layer_norm
 from jaxphoton.layers.rope import rotary_tables, rotate
-from jaxphoton.layers.weight import linear
+from jaxphoton.layers.weight import Weight, linear, matmul
 from jaxphoton.models.moondream.config import TextConfig
 from jaxphoton.models.moondream.params import TextParams
 
@@ -108,7 +108,7 @@ def _attention(
     layer = params.layers[index]
     qkv = linear(h, layer.qkv_w, params.attn_bias[index, : config.qkv_dim])
     q, k, v = _split_heads(config, qkv)
-    if tables.tau is not None:
+    if tables.tau is not None and layer.tau_w is not None:
         tau = _tau(layer.tau_w, qkv, tables.tau[index])
         trace.tau.append(tau)
         q, v = _scaled(q, tau[:, :, 0]), _scaled(v, tau[:, :, 1])
@@ -120,10 +120,10 @@ def _attention(
 
 def _feed(params: TextParams, config: TextConfig, index: int, h: jax.Array, mix: moe.Mix, trace: Trace) -> jax.Array:
     layer = params.layers[index]
-    if layer.experts is None:
+    if layer.fc1_w is not None and layer.fc2_w is not None:
         bias = params.mlp_bias[index]
         return mlp(h, layer.fc1_w, bias[: config.ff_dim], layer.fc2_w, bias[config.ff_dim :])
-    assert config.moe is not None
+    assert config.moe is not None and layer.experts is not None
     bias = params.router_b[index - config.moe.start_layer]
     route = moe.route(layer.experts.router_w, bias, config.moe.experts_per_token, h)
     trace.routes.append(route)
@@ -139,12 +139,12 @@ def _tau_positions(alpha: jax.Array, positions: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(alpha[:, None, None, :] * logs[None, :, :, None]) + 0.5
 
 
-def _tau(weight: jax.Array, qkv: jax.Array, positional: jax.Array) -> jax.Array:
+def _tau(weight: Weight, qkv: jax.Array, positional: jax.Array) -> jax.Array:
     """The factors of q and v, float32 [B, T, 2, N], of tau attention: tanh(W gelu(qkv)) + the term of the position.
 
     weight [2 N, Q] with the rows of q first, qkv [B, T, Q] before the rotation, positional float32 [B, T, N].
     """
-    learned = jnp.tanh(linear(gelu_exact(qkv), weight, out=jnp.float32))
+    learned = jnp.tanh(matmul(gelu_exact(qkv), weight, out=jnp.float32))
     return learned.reshape(*qkv.shape[:2], 2, -1) + positional[:, :, None, :]
 
 

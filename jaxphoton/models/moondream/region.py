@@ -9,20 +9,20 @@ import jax.numpy as jnp
 
 from jaxphoton.layers.mlp import gelu_tanh
 from jaxphoton.layers.norms import layer_norm
-from jaxphoton.layers.weight import add_bias, einsum, linear
+from jaxphoton.layers.weight import add_bias, einsum, linear, matmul
 from jaxphoton.models.moondream.config import RegionConfig
 from jaxphoton.models.moondream.params import RegionParams
 
 
 def encode_coordinate(params: RegionParams, values: jax.Array) -> jax.Array:
     """Coordinates float32 [..., 1] -> embeddings [..., D]."""
-    features = _fourier(values, params.coord_features).astype(params.coord_enc_w.dtype)
+    features = _fourier(values, params.coord_features).astype(params.enc_b.dtype)
     return linear(features, params.coord_enc_w, params.enc_b[0])
 
 
 def encode_size(params: RegionParams, values: jax.Array) -> jax.Array:
     """(width, height) float32 [..., 2] -> embeddings [..., D]."""
-    features = _fourier(values, params.size_features).astype(params.size_enc_w.dtype)
+    features = _fourier(values, params.size_features).astype(params.enc_b.dtype)
     return linear(features, params.size_enc_w, params.enc_b[1])
 
 
@@ -39,8 +39,8 @@ def decode(params: RegionParams, config: RegionConfig, hidden: jax.Array) -> tup
             # Both decoders read the same input: their first layers are one matrix.
             h = gelu_tanh(linear(h, params.fc1_w, params.fc1_b))
             for_coordinate, for_size = h[:, : config.inner_dim], h[:, config.inner_dim :]
-        coordinate = linear(for_coordinate, params.coord_w, out=jnp.float32)
-        size = linear(for_size, params.size_w, out=jnp.float32)
+        coordinate = matmul(for_coordinate, params.coord_w, out=jnp.float32)
+        size = matmul(for_size, params.size_w, out=jnp.float32)
         coordinate = add_bias(coordinate, params.head_b[: config.coord_out_dim])
         size = add_bias(size, params.head_b[config.coord_out_dim :])
         return coordinate, size.reshape(-1, 2, config.size_out_dim // 2)

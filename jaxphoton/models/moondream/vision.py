@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -32,7 +34,7 @@ def patchify(config: VisionConfig, pixels: jax.Array) -> jax.Array:
 def encode(params: VisionParams, config: VisionConfig, pixels: jax.Array, attention: Attention = attend) -> jax.Array:
     """Crops uint8 [C, S, S, 3] -> features after the final LayerNorm [C, grid * grid, E]."""
     with jax.named_scope("vision"):
-        patches = patchify(config, normalise(pixels)).astype(params.patch_w.dtype)
+        patches = patchify(config, normalise(pixels)).astype(params.pos_emb.dtype)
         x = linear(patches, params.patch_w, params.patch_b) + params.pos_emb[None]
         layers = {name: getattr(params, name) for name in _SCANNED}
         x, _ = lax.scan(lambda x, layer: (_block(config, layer, x, attention), None), x, layers)
@@ -42,7 +44,7 @@ def encode(params: VisionParams, config: VisionConfig, pixels: jax.Array, attent
 _SCANNED = ("ln", "qkv_w", "qkv_b", "proj_w", "proj_b", "fc1_w", "fc1_b", "fc2_w", "fc2_b")
 
 
-def _block(config: VisionConfig, p: dict[str, jax.Array], x: jax.Array, attention: Attention) -> jax.Array:
+def _block(config: VisionConfig, p: dict[str, Any], x: jax.Array, attention: Attention) -> jax.Array:
     with jax.named_scope("attention"):
         qkv = linear(layer_norm(x, p["ln"][0]), p["qkv_w"], p["qkv_b"])
         heads = qkv.reshape(*x.shape[:2], 3, config.enc_n_heads, config.head_dim)
@@ -83,7 +85,7 @@ def combine(
 def project(params: VisionParams, global_map: jax.Array, pooled_map: jax.Array) -> jax.Array:
     """Global and pooled features, each [I, grid * grid, E] -> image embeddings [I, grid * grid, D]."""
     with jax.named_scope("projection"):
-        joined = jnp.concatenate([global_map, pooled_map], axis=-1).astype(params.proj_fc1_w.dtype)
+        joined = jnp.concatenate([global_map, pooled_map], axis=-1).astype(params.proj_fc1_b.dtype)
         return mlp(joined, params.proj_fc1_w, params.proj_fc1_b, params.proj_fc2_w, params.proj_fc2_b)
 
 

@@ -79,7 +79,7 @@ def test_tau_factors_follow_their_formula(random_params):
     tau = np.asarray(text._tau(params.layers[1].tau_w, qkv, text._tau_positions(params.tau_alpha, positions)[1]))
     raw, alpha = np.asarray(qkv, np.float64)[0], np.asarray(params.tau_alpha[1], np.float64)
     fed = raw * (1 + np.vectorize(math.erf)(raw / 2**0.5)) / 2
-    learned = np.tanh(fed @ np.asarray(params.layers[1].tau_w, np.float64).T).reshape(2, 2, TAU.n_heads)
+    learned = np.tanh(fed @ np.asarray(params.layers[1].tau_w.matrix, np.float64).T).reshape(2, 2, TAU.n_heads)
     place = 1 / (1 + np.exp(-alpha * np.log([[1.0], [301.0]]))) + 0.5
     np.testing.assert_allclose(tau[0], learned + place[:, None], atol=1e-5)
 

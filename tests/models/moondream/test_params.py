@@ -5,7 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxphoton.models.moondream.params import abstract, count
+from jaxphoton.layers.spec import FLOAT8
+from jaxphoton.layers.weight import Dense
+from jaxphoton.models.moondream.params import Form, abstract, count
 from jaxphoton.models.moondream.reading import named_config
 
 
@@ -29,17 +31,18 @@ def test_the_tree_is_stable_for_jit():
 def test_moondream3_has_nine_billion_parameters_and_few_leaves():
     config = named_config("moondream3")
     assert count(abstract(config)) == 9_268_626_928
-    everything = abstract(config, float8_experts=True, kv_scales=True)
+    everything = abstract(config, form=Form(FLOAT8, kv_scales=True))
     assert len(jax.tree.leaves(everything)) <= 220
 
 
 def test_float8_experts_come_with_row_scales():
     config = named_config("moondream3")
-    plain, kept = (abstract(config, float8_experts=choice).text.layers[4].experts for choice in (False, True))
-    assert plain.fc1_scale is None and plain.fc2_scale is None and plain.fc1_w.dtype == jnp.bfloat16
-    assert kept.fc1_w.dtype == kept.fc2_w.dtype == jnp.float8_e4m3fn and kept.router_w.dtype == jnp.bfloat16
-    assert kept.fc1_scale.shape == (64, 2 * 1024) and kept.fc2_scale.shape == (64, 2048)
-    assert kept.fc1_scale.dtype == kept.fc2_scale.dtype == jnp.float32
+    plain, kept = (abstract(config, form=form).text.layers[4].experts for form in (Form(), Form(FLOAT8)))
+    assert isinstance(plain.fc1_w, Dense) and plain.fc1_w.matrix.dtype == jnp.bfloat16
+    assert kept.fc1_w.matrix.dtype == kept.fc2_w.matrix.dtype == jnp.float8_e4m3fn
+    assert kept.router_w.matrix.dtype == jnp.bfloat16
+    assert kept.fc1_w.scale.shape == (64, 2 * 1024) and kept.fc2_w.scale.shape == (64, 2048)
+    assert kept.fc1_w.scale.dtype == kept.fc2_w.scale.dtype == jnp.float32
 
 
 def test_the_settings_decide_which_parts_there_are():

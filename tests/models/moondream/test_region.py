@@ -9,16 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxphoton.layers import spec
 from jaxphoton.layers.norms import LN_EPSILON
 from jaxphoton.models.moondream import region
-from jaxphoton.models.moondream.params import _region, _Shapes
+from jaxphoton.models.moondream.params import _region
 from tests.models.moondream.conftest import REGION
 
 LINEAR = dataclasses.replace(REGION, decoder_arch="linear")
 
 
 def drawn(config, seed: int = 0):
-    leaves, tree = jax.tree.flatten(_region(config, _Shapes(jnp.float32)))
+    leaves, tree = jax.tree.flatten(spec.abstract(_region(config, spec.Specs(jnp.float32))))
     random = np.random.default_rng(seed)
     return jax.tree.unflatten(tree, [jnp.asarray(random.normal(0, 0.3, leaf.shape), leaf.dtype) for leaf in leaves])
 
@@ -29,7 +30,7 @@ def hidden() -> jax.Array:
 
 
 def expected(params, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    weight = np.concatenate([params.coord_w, params.size_w])
+    weight = np.concatenate([params.coord_w.matrix, params.size_w.matrix])
     both = h @ weight.T + np.asarray(params.head_b)
     return both[:, : REGION.coord_out_dim], both[:, REGION.coord_out_dim :].reshape(-1, 2, REGION.coord_out_dim)
 

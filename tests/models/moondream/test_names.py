@@ -7,10 +7,11 @@ from collections import defaultdict
 
 import pytest
 
+from jaxphoton.layers.spec import FLOAT8, by_path
+from jaxphoton.models.moondream.names import canonical_names, placements
+from jaxphoton.models.moondream.params import Form, abstract
 from jaxphoton.models.moondream.reading import named_config
-from jaxphoton.weights.checkpoint import WeightsError
-from jaxphoton.weights.mapping import Form, abstract_leaves, placed_shape, placements
-from jaxphoton.weights.names import Source, canonical_names
+from jaxphoton.models.naming import Source, WeightsError, placed_shape
 
 
 def _box(shape, index):
@@ -30,10 +31,10 @@ def _disjoint(one, two) -> bool:
 
 
 @pytest.mark.parametrize("family", ["moondream2", "moondream-0.5b", "moondream3"])
-@pytest.mark.parametrize("form", [Form(), Form(float8_experts=True, kv_scales=True)])
+@pytest.mark.parametrize("form", [Form(), Form(FLOAT8, kv_scales=True)])
 def test_every_element_of_every_leaf_is_placed_once(family, form):
     config = named_config(family)
-    leaves = abstract_leaves(config, form=form)
+    leaves = by_path(abstract(config, form=form))
     boxes = defaultdict(list)
     table = placements(config, form)
     for place in table:
@@ -90,8 +91,8 @@ MOONDREAM3_EXAMPLES = {
 
 @pytest.mark.parametrize(("family", "examples"), [("moondream2", EXAMPLES), ("moondream3", MOONDREAM3_EXAMPLES)])
 def test_examples_of_placements(family, examples):
-    config, form = named_config(family), Form(float8_experts=True, kv_scales=family == "moondream3")
-    leaves = abstract_leaves(config, form=form)
+    config, form = named_config(family), Form(FLOAT8, kv_scales=family == "moondream3")
+    leaves = by_path(abstract(config, form=form))
     table = {place.name: place for place in placements(config, form)}
     for name, (leaf, index, shape) in examples.items():
         place = table[name]

@@ -1,0 +1,108 @@
+"""What the leaves of a parameter tree are, before there are any: shapes, dtypes, logical axes, forms of matrices.
+
+A network builds one tree of `Spec` leaves; the abstract tree that programs are compiled for, the tree of axes and
+shardings are read off it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
+
+from jaxphoton.layers.weight import Dense, RowScaled, Weight
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One leaf. `axes` names each axis of `shape` by what it counts ("vocab", "embed"), None where it has no name."""
+
+    shape: tuple[int, ...]
+    dtype: jnp.dtype
+    axes: tuple[str | None, ...]
+
+
+class MatrixForm(Protocol):
+    """How a matrix is stored: from the spec of the plain matrix to a `Weight` of the specs of its leaves."""
+
+    def __call__(self, matrix: Spec) -> Weight: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DenseForm:
+    """An array in the model's dtype."""
+
+    def __call__(self, matrix: Spec) -> Dense:
+        return Dense(matrix)
+
+
+@dataclass(frozen=True, slots=True)
+class RowScaledForm:
+    """8-bit numbers of `dtype` with a float32 factor a row."""
+
+    dtype: str
+
+    def __call__(self, matrix: Spec) -> RowScaled:
+        scale = Spec(matrix.shape[:-1], jnp.dtype(jnp.float32), matrix.axes[:-1])
+        return RowScaled(dataclasses.replace(matrix, dtype=jnp.dtype(self.dtype)), scale)
+
+
+DENSE = DenseForm()
+FLOAT8 = RowScaledForm("float8_e4m3fn")
+
+
+class Specs:
+    """Makes the specs of a network whose numbers are of one dtype.
+
+    Axes are given in order as keywords, `leaf(vocab=51200, embed=2048)`; a name that begins with an underscore is none.
+    """
+
+    def __init__(self, dtype: DTypeLike):
+        self.dtype = jnp.dtype(dtype)
+
+    def leaf(self, **axes: int) -> Spec:
+        names = tuple(None if name.startswith("_") else name for name in axes)
+        return Spec(tuple(axes.values()), self.dtype, names)
+
+    def float32(self, **axes: int) -> Spec:
+        """A leaf that is float32 in every dtype of the model."""
+        return dataclasses.replace(self.leaf(**axes), dtype=jnp.dtype(jnp.float32))
+
+    def matrix(self, form: MatrixForm = DENSE, /, **axes: int) -> Weight:
+        return form(self.leaf(**axes))
+
+
+def abstract(specs: Any) -> Any:
+    """The tree with jax.ShapeDtypeStruct leaves."""
+    return jax.tree.map(lambda spec: jax.ShapeDtypeStruct(spec.shape, spec.dtype), specs)
+
+
+def partition(specs: Any, rules: Mapping[str, str | tuple[str, ...] | None]) -> Any:
+    """The tree with jax.sharding.PartitionSpec leaves.
+
+    `rules` says which axes of a mesh a logical axis is split over; one without a rule is not split.
+    """
+    return jax.tree.map(lambda spec: PartitionSpec(*(rules.get(axis) for axis in spec.axes)), specs)
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    """Dotted path -> leaf, in the order of the tree's leaves.
+
+    A matrix has the path of its weight, and the factors of `fc1_w` are `fc1_scale` beside it: the names under which
+    converted checkpoints keep them, whatever classes the tree is made of.
+    """
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {_plain(jax.tree_util.keystr(path, simple=True, separator=".")): leaf for path, leaf in paths}
+
+
+def _plain(path: str) -> str:
+    front, _, last = path.rpartition(".")
+    if last == "matrix":
+        return front
+    return f"{front.removesuffix('_w')}_scale" if last == "scale" and front.endswith("_w") else path

@@ -1,7 +1,6 @@
 """Worker processes that decode and crop pictures ahead of the engine's loop, a bounded number at a time.
 
-Workers are new programs, not forks (jax has threads) and not multiprocessing's children (those run an unguarded
-user script again). A supervisor, a thread that mostly waits, feeds each. POSIX only.
+A supervisor, a thread that mostly waits, feeds each (see `jaxphoton.processes`).
 """
 
 from __future__ import annotations
@@ -10,8 +9,6 @@ import atexit
 import dataclasses
 import functools
 import os
-import threading
-import time
 import weakref
 from concurrent.futures import Future
 from typing import Any
@@ -19,8 +16,10 @@ from typing import Any
 from jaxphoton.image.decode import check_rules
 from jaxphoton.image.prepare import MAX_PIXELS, Prepared, prepare
 from jaxphoton.image.process import worker_environment
-from jaxphoton.image.supervisor import PictureQueue, PictureTask, Supervisor, closed_error
+from jaxphoton.image.supervisor import ImageSupervisor, PictureTask
 from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.processes import supervisor
+from jaxphoton.processes.assignments import Assignments
 
 CLOSE_S = 5.0
 TIMEOUT_S = 60.0
@@ -75,12 +74,12 @@ class ImagePool:
         settings = {"vision": dataclasses.asdict(config), "rules": rules}
         environment = worker_environment()  # once: others may be changing it when a worker is replaced
         self._prepare = functools.partial(prepare, config=config, **rules)
-        self._queue = PictureQueue(bound)
+        self._work: Assignments[PictureTask] = Assignments(workers, in_order=True, bound=bound)
         self._supervisors = [
-            Supervisor(number, self._queue, slots, timeout, settings, environment, self._prepare)
+            ImageSupervisor(number, self._work, slots, timeout, settings, environment, self._prepare)
             for number in range(workers)
         ]
-        self._stop = weakref.finalize(self, _stop, self._queue, self._supervisors)
+        self._stop = weakref.finalize(self, _stop, self._work, self._supervisors)
         self._stop.atexit = False  # _close_all does more, and not in a fork
         for each in self._supervisors:
             each.start()
@@ -89,7 +88,7 @@ class ImagePool:
     @property
     def worker_pids(self) -> list[int]:
         """Process ids of the workers, without those that are being replaced."""
-        return [worker.pid for each in self._supervisors if (worker := each.worker)]
+        return supervisor.pids(self._supervisors)
 
     def submit(self, source: Any, *, name: str | None = None) -> Future[Prepared]:
         """Hands over one picture; blocks while `bound` futures are outstanding.
@@ -109,13 +108,13 @@ class ImagePool:
         path, data = _for_worker(source)
         if path is None and data is None:
             return self._submit_here(source, name)
-        task = PictureTask(name or ("<bytes>" if path is None else os.fsdecode(source)), path, data)
-        self._queue.put(task)
+        task = PictureTask(name=name or ("<bytes>" if path is None else os.fsdecode(source)), path=path, data=data)
+        self._work.put(task)
         return task.future
 
     def _submit_here(self, source: Any, name: str | None) -> Future[Prepared]:
-        if self._queue.closed:
-            raise closed_error()
+        if self._work.fault:
+            raise _closed_error()
         future: Future[Prepared] = Future()
         try:
             future.set_result(self._prepare(source, name=name))
@@ -126,11 +125,7 @@ class ImagePool:
     def close(self) -> None:
         """Stops the workers, within `CLOSE_S` seconds; unfinished futures raise RuntimeError."""
         self._stop()
-        deadline = time.monotonic() + CLOSE_S
-        for each in self._supervisors:
-            # A future's callback runs in a supervisor, and may close the pool.
-            if each is not threading.current_thread():
-                each.join(max(0.0, deadline - time.monotonic()))
+        supervisor.join(self._supervisors, CLOSE_S)
 
     def __enter__(self) -> ImagePool:
         return self
@@ -155,12 +150,14 @@ def _for_worker(source: Any) -> tuple[str | None, bytes | None]:
     return (None, None) if path.startswith(_OWN_FILES) else (path, None)
 
 
-def _stop(queue: PictureQueue, supervisors: list[Supervisor]) -> None:
+def _stop(work: Assignments[PictureTask], supervisors: list[ImageSupervisor]) -> None:
     """Waits for nothing: it may run inside the collection of memory, in any thread."""
-    queue.close()
-    for each in supervisors:
-        if worker := each.worker:
-            worker.kill()
+    work.fail(_closed_error())
+    supervisor.kill(supervisors)
+
+
+def _closed_error() -> RuntimeError:
+    return RuntimeError("the image pool is closed")
 
 
 _open_pools: weakref.WeakSet[ImagePool] = weakref.WeakSet()

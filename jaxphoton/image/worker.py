@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from queue import SimpleQueue
-from typing import IO
 
-from jaxphoton.processes.frames import Message, read_frame, write_frame
-from jaxphoton.processes.serve import die_with_parent, take_streams
+from jaxphoton.processes.frames import Message
+from jaxphoton.processes.parent import Parent
 
 # One line, so that whatever a site's start-up files print before it can be told apart.
 READY = b"jaxphoton image worker ready\n"
@@ -42,38 +40,19 @@ def write_block(block: int, data: memoryview) -> None:
 
 
 def main() -> None:
-    """Answers until stdin ends, then leaves at once."""
+    """Answers until the parent is gone, then leaves at once."""
     # Ctrl-C goes to the whole group of processes; the parent decides what it means for its images.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tasks, replies = take_streams()
-    die_with_parent()
-    try:
-        settings = read_frame(tasks)
-    except EOFError:
-        return
-    answer = _answerer(settings)
-    queue: SimpleQueue[Message] = SimpleQueue()
-    threading.Thread(target=_listen, args=(tasks, queue), daemon=True).start()
-    try:
-        replies.write(READY)
-        replies.flush()
-        while True:
-            write_frame(replies, answer(queue.get()))
-    except BrokenPipeError:
-        os._exit(0)
-
-
-def _listen(tasks: IO[bytes], queue: SimpleQueue[Message]) -> None:
-    """A thread of its own, so that the end of the parent ends a worker that is stuck in a picture too."""
-    try:
-        while True:
-            queue.put(read_frame(tasks))
-    except EOFError:
-        os._exit(0)
+    parent = Parent(signal.SIGINT)
+    answer = _answerer(parent.receive())
+    tasks: SimpleQueue[Message] = SimpleQueue()
+    parent.listen(tasks.put)
+    parent.greet(READY)
+    while True:
+        parent.send(answer(tasks.get()))
 
 
 def _answerer(settings: Message):
-    # Late: these imports may print, and take_streams comes first.
+    # Late: these imports may print, and the streams are taken first.
     from PIL import Image
 
     from jaxphoton.image.errors import ImageError

@@ -1,4 +1,9 @@
-"""How a child process is run: `frames` between it and its parent, `pipe`s that never wait for ever.
+"""How child processes are run, whatever they do: image workers and engine workers alike.
 
-Children are new programs (`python -m ...`), never forks. Host only, the standard library alone.
+`supervisor` keeps one child after the other, feeds it and listens to it; `assignments` knows which child has which
+work, and takes it back from those that died; `child` is a parent's side of one, `parent` a child's side of it; between
+them go `frames`, through `pipe`s that never wait for ever.
+
+Children are new programs (`python -m ...`): never forks, which a process with jax cannot have, nor multiprocessing's,
+which run an unguarded user script again. POSIX only, the standard library alone.
 """

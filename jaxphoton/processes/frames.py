@@ -1,4 +1,4 @@
-"""Messages between a parent and its child process: JSON after its length, and bytes behind it where it says so."""
+"""Messages between a parent and a child: JSON after its length, and behind it the bytes that it announces."""
 
 from __future__ import annotations
 
@@ -25,38 +25,39 @@ class Writable(Protocol):
 
 
 def read_frame(stream: Readable) -> Message:
-    """The next message.
+    """The next message; where bytes came with it, they are its "bytes".
 
     Raises:
       EOFError: the other side is gone.
       ValueError: something else than a message.
     """
-    head = stream.read(_LENGTH.size)
-    if len(head) == _LENGTH.size:
-        (length,) = _LENGTH.unpack(head)
-        body = stream.read(length)
-        if len(body) == length:
-            return json.loads(body)
-    raise EOFError("end of the stream of messages")
+    (length,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
+    message = json.loads(_exactly(stream, length))
+    if (size := message.get("bytes")) is not None:
+        message["bytes"] = _exactly(stream, size)
+    return message
 
 
-def pack(message: Message) -> bytes:
-    """A message as `read_frame` takes it.
+def pack(message: Message, data: bytes | None = None) -> bytes:
+    """A message as `read_frame` takes it, to be followed by `data`, if any.
 
     Raises:
       TypeError, ValueError: it has values that JSON has not.
     """
-    body = json.dumps(message).encode("ascii")
+    body = json.dumps(message if data is None else message | {"bytes": len(data)}).encode("ascii")
     return _LENGTH.pack(len(body)) + body
 
 
 def send(stream: Writable, frame: bytes, data: bytes | None = None) -> None:
-    """Writes what `pack` made, and bytes that the message has announced."""
+    """Writes what `pack` made, and the bytes it was given."""
     stream.write(frame)
     if data:
         stream.write(data)
     stream.flush()
 
 
-def write_frame(stream: Writable, message: Message) -> None:
-    send(stream, pack(message))
+def _exactly(stream: Readable, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError("end of the stream of messages")
+    return data

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import subprocess
-import threading
 import time
 from collections.abc import Callable
 from typing import IO
@@ -51,16 +49,6 @@ class WaitLimit:
 def step_of(limit: float) -> float:
     """How often to look, for a limit: seldom enough to cost nothing, often enough to be about right."""
     return min(1.0, limit / 8)
-
-
-def reap(process: subprocess.Popen, seconds: float) -> int | None:
-    """The exit code of a process that was killed. None where a disk or a driver holds it for longer: then a thread
-    waits for it, and nobody else."""
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        threading.Thread(target=process.wait, name="jaxphoton-reaper", daemon=True).start()
-        return None
 
 
 class Pipe:

@@ -10,17 +10,21 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxphoton.image import process, supervisor
+from jaxphoton.image import supervisor
 from jaxphoton.image.errors import REASONS, ImageError
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import prepare
-from jaxphoton.image.supervisor import PictureQueue, PictureTask, Supervisor
+from jaxphoton.image.supervisor import ImageSupervisor, PictureTask
+from jaxphoton.processes import child
+from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.pipe import TookTooLong
+from jaxphoton.processes.supervisor import kill
 from tests.image.pools import CONFIG, PNG, S, exists, needs_proc, running, same, until
 from tests.image.test_pool_lifetime import script
 
@@ -97,7 +101,7 @@ def stopping(tmp_path: Path, monkeypatch) -> None:
 
 def test_workers_that_stop_while_they_start(tmp_path, monkeypatch):
     stopping(tmp_path, monkeypatch)
-    monkeypatch.setattr(process, "START_S", 0.25)
+    monkeypatch.setattr(child, "START_S", 0.25)
     with ImagePool(CONFIG, 1, timeout=LIMIT) as pool:
         error = pool.submit(PNG, name="mine").exception(S)
         assert str(error) == "mine: the image worker does not start (took longer than 0.25 s)"
@@ -112,7 +116,7 @@ def test_closing_while_workers_are_stopped_at_their_start(tmp_path, monkeypatch)
 
 
 def test_a_process_that_a_disk_holds_is_left_to_its_fate(monkeypatch):
-    monkeypatch.setattr(process, "END_S", 0.05)
+    monkeypatch.setattr(child.Child, "end_s", 0.05)
     with ImagePool(CONFIG, 1, timeout=LIMIT) as pool:
         pid = idle(pool)
         os.kill(pid, signal.SIGSTOP)
@@ -145,30 +149,34 @@ class FakeWorker:
     lock = threading.Lock()
 
     def __init__(self, slots, environment, limit):
-        self.pid, self.ready, self._sent = 1, False, []
+        self.pid, self._sent = 1, SimpleQueue()
 
-    def greet(self, settings):
-        self.ready = True
+    def greet(self, settings, greeting):
+        pass
+
+    def expect(self, what):
+        pass
 
     def alive(self):
         return True
 
-    def send(self, name, path, data):
-        self._sent.append(name)
+    def send_picture(self, name, path, data):
+        self._sent.put(name)
 
     def receive(self):
-        name = self._sent[0]
+        name = self._sent.get()
+        if name is None:
+            raise EOFError
         with FakeWorker.lock:
             FakeWorker.begun[name] += 1
         if name.startswith("slow"):
             raise TookTooLong("took longer than 9 s")
         if name.startswith("deadly"):
             raise EOFError
-        self._sent.pop(0)
         return {"image_error": (name, "empty", "as it should be")}
 
     def kill(self):
-        pass
+        self._sent.put(None)
 
     def stop(self):
         return "killed by SIGKILL"
@@ -184,13 +192,13 @@ def test_only_those_at_which_a_worker_was_are_blamed(kinds, workers, slots):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(supervisor, "WorkerProcess", FakeWorker)
         FakeWorker.begun = Counter()
-        queue = PictureQueue(len(kinds) + 1)
-        lanes = [Supervisor(number, queue, slots, 9, {}, {}, lambda *_: None) for number in range(workers)]
-        tasks = [PictureTask(f"{kind} {number}", None, b"") for number, kind in enumerate(kinds)]
-        for each in lanes:
+        work = Assignments(workers, in_order=True, bound=len(kinds) + 1)
+        supervisors = [ImageSupervisor(number, work, slots, 9, {}, {}, lambda *_: None) for number in range(workers)]
+        tasks = [PictureTask(name=f"{kind} {number}", data=b"") for number, kind in enumerate(kinds)]
+        for each in supervisors:
             each.start()
         for task in tasks:
-            queue.put(task)
+            work.put(task)
         reasons = {"fine": "empty", "slow": "timeout", "deadly": "process-died"}
         faults = {
             "fine": "as it should be",
@@ -201,8 +209,9 @@ def test_only_those_at_which_a_worker_was_are_blamed(kinds, workers, slots):
             error = task.future.exception(S)
             assert (error.reason, error.fault) == (reasons[kind], faults[kind])
             assert FakeWorker.begun[task.name] == (1 if kind == "fine" else 2)
-        queue.close()
-        for each in lanes:
+        work.fail(RuntimeError("the end"))
+        kill(supervisors)
+        for each in supervisors:
             each.join(S)
 
 

@@ -1,39 +1,53 @@
 """One engine process: `python -m jaxphoton.batch.workers.child`, started and fed by `jaxphoton.batch.workers.pool`.
 
-Frames on stdin (see `protocol`): first the settings, then jobs. Frames on stdout: first how many jobs it
-takes at once and how long it compiled, or why it cannot start, then answers in the order in which they are ready; from
-the greeting on, signs of life between them. It ends when stdin does, whatever it is doing. What libraries print goes to
-stderr, which the run shows.
+What it is told (see `protocol`): first the settings, then jobs, asks, and which of these are given up. What it says:
+first how many it takes at once and how long it compiled, or why it cannot start, then answers, events and results as
+they are ready; from the greeting on, signs of life between them. What libraries print goes to stderr, which the run
+shows.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
 from queue import SimpleQueue
-from typing import IO, Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from jaxphoton.batch.workers.engine_options import EngineOptions
 from jaxphoton.batch.workers.inprocess import LocalAnswerer
-from jaxphoton.batch.workers.protocol import error_fields, pack_answer, read_job
+from jaxphoton.batch.workers.protocol import (
+    CANCEL,
+    answer_message,
+    ask_of,
+    error_fields,
+    image_of,
+    job_of,
+    result_fields,
+)
 from jaxphoton.messages import compiling_shown
-from jaxphoton.processes.frames import Message, pack, read_frame, send
-from jaxphoton.processes.serve import die_with_parent, take_streams
+from jaxphoton.processes.frames import Message
+from jaxphoton.processes.parent import Parent
 from jaxphoton.requests.answer import Answer
-from jaxphoton.requests.ask import Job
+from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.errors import DeadlineExceeded, EngineError, QueueFull
+from jaxphoton.requests.submitting import Event, OnEvent, Pending
 
 # One line, so that whatever a site's start-up files print before it can be told apart.
 GREETING = b"jaxphoton replica\n"
 # Between signs of life.
 BEAT_S = 2.0
+# Asks whose images are read at once: decoding is most of handing one over.
+_READERS = 8
 
 
 class Answerer(Protocol):
-    """What answers jobs in a process; see `LocalAnswerer`."""
+    """What answers in a process; see `LocalAnswerer`."""
 
     @property
     def compiling(self) -> float: ...
@@ -43,39 +57,51 @@ class Answerer(Protocol):
 
     def answer(self, jobs: Iterable[Job], /) -> Iterator[Answer]: ...
 
+    def submit(self, image: Any, ask: Ask, on_event: OnEvent | None = None, wait: bool = False) -> Pending: ...
+
 
 def serve(load: Callable[[Message], tuple[Answerer, int]]) -> None:
-    """Answers until stdin ends.
+    """Answers until the parent is gone.
 
     Args:
       load: from the settings to what answers, ready to, and the number of jobs it takes at once.
     """
     # Ctrl-C and the signals of batch systems go to all processes; the run decides what they mean for its images.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    tasks, stdout = take_streams()
-    die_with_parent()
-    replies = _Replies(stdout)
+    parent = Parent(signal.SIGINT, signal.SIGTERM)
+    parent.greet(GREETING)
+    stages: Mapping[Any, float] = {}
+    parent.beat(BEAT_S, lambda: {"stages": stages})
+    settings = parent.receive()
+    orders: SimpleQueue[Message] = SimpleQueue()
+    parent.listen(orders.put)
     try:
-        replies.send(GREETING)
-        threading.Thread(target=replies.beat, daemon=True).start()
-        settings = read_frame(tasks)
-        jobs: SimpleQueue[Job] = SimpleQueue()
-        threading.Thread(target=_listen, args=(tasks, jobs), daemon=True).start()
-        try:
-            answerer, room = load(settings)
-        except Exception as error:
-            replies.send(pack({"refused": error_fields(error)}))
-            os._exit(1)
-        replies.stages = answerer.stages
-        replies.send(pack({"room": room, "compiling": answerer.compiling}))
+        answerer, room = load(settings)
+    except Exception as error:
+        parent.send({"refused": error_fields(error)})
+        os._exit(1)
+    stages = answerer.stages
+    parent.send({"room": room, "compiling": answerer.compiling})
+    jobs: SimpleQueue[Job] = SimpleQueue()
+    asks = _Asks(answerer, parent)
+
+    def sort() -> None:
+        while True:
+            message = orders.get()
+            if "asks" in message:
+                jobs.put(job_of(message))
+            elif CANCEL in message:
+                asks.cancel(message["number"])
+            else:
+                asks.take(message)
+
+    threading.Thread(target=sort, daemon=True).start()
+    try:
         for answer in answerer.answer(iter(jobs.get, None)):
-            replies.send(pack_answer(answer, answerer.stages))
-    except (EOFError, BrokenPipeError):
-        os._exit(0)
-    except Exception:
-        traceback.print_exc()
-        os._exit(1)  # an engine that has failed may not let go of its device
+            if answer.error is not None and _is_mortal(answer.error):
+                raise answer.error
+            parent.send(answer_message(answer) | {"stages": stages})
+    except Exception as error:
+        _end(error)
 
 
 def load_model(settings: Message) -> tuple[Answerer, int]:
@@ -100,57 +126,81 @@ def load_model(settings: Message) -> tuple[Answerer, int]:
         options["background"] = tuple(options["background"])
     model = Moondream.from_pretrained(**options)
     model.engine_config = EngineOptions(**settings["engine"]).applied(model.engine_config, model.config.text)
-    answerer = _HealthyAnswerer(model)
+    answerer = LocalAnswerer(model)
     with compiling_shown(""):
         answerer.start()
     calm_interpreter()
     return answerer, model.engine_config.batch_requests
 
 
-class _Replies:
-    """What this process says, from several threads.
+class _Asks:
+    """The asks that this process has: their images are read by a few threads, the rest is the engine's."""
 
-    Attributes:
-      stages: of the answerer; empty until there is one.
-    """
+    def __init__(self, answerer: Answerer, parent: Parent):
+        self._answerer, self._parent = answerer, parent
+        self._lock = threading.Lock()
+        self._pending: dict[int, Pending] = {}
+        self._unsubmitted: set[int] = set()
+        self._readers = ThreadPoolExecutor(_READERS)
 
-    def __init__(self, stdout: IO[bytes]):
-        self._stdout, self._lock = stdout, threading.Lock()
-        self.stages: Mapping[Any, float] = {}
-
-    def send(self, frame: bytes) -> None:
+    def take(self, message: Message) -> None:
         with self._lock:
-            send(self._stdout, frame)
+            self._unsubmitted.add(message["number"])
+        self._readers.submit(self._submit, message)
 
-    def beat(self) -> None:
-        """A thread of its own: loading and compiling take minutes, and this process must not be taken for stopped."""
+    def cancel(self, number: int) -> None:
+        """Gives one up, if it has not ended."""
+        with self._lock:
+            self._unsubmitted.discard(number)
+            pending = self._pending.get(number)
+        if pending is not None:
+            pending.cancel()
+
+    def _submit(self, message: Message) -> None:
+        number = message["number"]
         try:
-            while True:
-                time.sleep(BEAT_S)
-                self.send(pack({"stages": self.stages}))
-        except OSError:
-            os._exit(0)  # nobody listens
+            on_event = partial(self._say_event, number) if message["events"] else None
+            pending = self._answerer.submit(image_of(message), ask_of(message), on_event, wait=True)
+        except Exception as error:
+            future: Future[Any] = Future()
+            future.set_exception(error)
+            self._finished(number, future)
+            return
+        with self._lock:
+            self._pending[number] = pending
+            given_up = number not in self._unsubmitted
+            self._unsubmitted.discard(number)
+        if given_up:
+            pending.cancel()
+        pending.future.add_done_callback(partial(self._finished, number))
+
+    def _say_event(self, number: int, event: Event) -> None:
+        self._parent.send({"number": number, "event": event})
+
+    def _finished(self, number: int, future: Future[Any]) -> None:
+        with self._lock:
+            self._pending.pop(number, None)
+            self._unsubmitted.discard(number)
+        try:
+            said = {"result": result_fields(future.result())}
+        except CancelledError:
+            said = {CANCEL: True}
+        except Exception as error:
+            if _is_mortal(error):
+                _end(error)
+            said = {"error": error_fields(error)}
+        self._parent.send({"number": number, "stages": self._answerer.stages, **said})
 
 
-class _HealthyAnswerer(LocalAnswerer):
-    """Ends with what only a new process can mend."""
-
-    def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
-        from jaxphoton.requests.errors import EngineError
-
-        for answer in super().answer(jobs):
-            if isinstance(answer.error, EngineError):
-                raise answer.error
-            yield answer
+def _is_mortal(error: Exception | None) -> bool:
+    """Whether only a new process can mend it."""
+    return isinstance(error, EngineError) and not isinstance(error, (DeadlineExceeded, QueueFull))
 
 
-def _listen(tasks: IO[bytes], jobs: SimpleQueue[Job]) -> None:
-    """A thread of its own, so that the end of the run also ends a process that compiles or waits for its device."""
-    try:
-        while True:
-            jobs.put(read_job(tasks))
-    except EOFError:
-        os._exit(0)
+def _end(error: Exception) -> NoReturn:
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(1)  # an engine that has failed may not let go of its device
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxphoton.batch.errors import BatchError
-from jaxphoton.processes.pipe import reap
+from jaxphoton.processes.child import reap
 
 # A broken driver can keep nvidia-smi waiting.
 _ASK_S = 60.0

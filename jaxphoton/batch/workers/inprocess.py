@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxphoton.requests.answer import Answer
-from jaxphoton.requests.ask import Job
+from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.submitting import OnEvent, Pending
 
 if TYPE_CHECKING:  # which imports jax
     from jaxphoton.api import Moondream
@@ -49,6 +50,10 @@ class LocalAnswerer:
             yield from self._model.answer(jobs)
         finally:
             engine.on_metrics = before
+
+    def submit(self, image: Any, ask: Ask, on_event: OnEvent | None = None, wait: bool = False) -> Pending:
+        """Hands over one ask; see `requests.submitting`."""
+        return self._model.submit(image, ask, on_event, wait)
 
     def _count(self, launch: LaunchMetrics) -> None:
         """The device works on a launch from when it was enqueued, or the one before was done, until it arrives."""

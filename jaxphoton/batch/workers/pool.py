@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,15 +20,18 @@ from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import Any
 
-from jaxphoton.batch.workers.assignments import Assignment, Assignments, ReplicaError
 from jaxphoton.batch.workers.engine_options import EngineOptions
-from jaxphoton.batch.workers.process import Log
-from jaxphoton.batch.workers.supervisor import Supervisor
-from jaxphoton.image.process import worker_environment
+from jaxphoton.batch.workers.protocol import CLOSED, EngineTask, ReplicaError, ask_error, ask_task, job_task
+from jaxphoton.batch.workers.supervisor import EngineSupervisor
 from jaxphoton.messages import to_stderr
-from jaxphoton.requests.answer import Answer
-from jaxphoton.requests.ask import Job
+from jaxphoton.processes import supervisor
+from jaxphoton.processes.assignments import Assignments
+from jaxphoton.processes.child import Log, child_environment
+from jaxphoton.requests.answer import Answer, Result
+from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.dispatcher import Desk
+from jaxphoton.requests.errors import DeadlineExceeded, QueueFull
+from jaxphoton.requests.submitting import OnEvent, Pending
 
 CLOSE_S = 10.0
 SILENCE_S = 60.0
@@ -76,13 +78,13 @@ class Replicas:
         if engine.image_workers is None:
             engine = replace(engine, image_workers=max(1, min(8, (os.cpu_count() or 1) // 2 // len(gpus))))
         settings = {"options": dict(options), "engine": asdict(engine)}
-        self._board = Assignments(len(gpus))
+        self._work: Assignments[EngineTask] = Assignments(len(gpus))
         self._supervisors = [
-            Supervisor(
+            EngineSupervisor(
                 number,
-                self._board,
+                self._work,
                 command,
-                _environment(gpu),
+                child_environment() | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
                 settings | {"gpu": gpu is not None},
                 log or to_stderr,
                 silence,
@@ -92,7 +94,7 @@ class Replicas:
         for each in self._supervisors:
             each.start()
         try:
-            self._board.wait_until_ready()
+            self._work.wait_until_ready()
         except BaseException:
             self.close()
             raise
@@ -101,7 +103,7 @@ class Replicas:
     @property
     def pids(self) -> list[int]:
         """Process ids, without those that are being replaced."""
-        return [replica.pid for each in self._supervisors if (replica := each.replica)]
+        return supervisor.pids(self._supervisors)
 
     @property
     def stages(self) -> dict[str, float]:
@@ -120,24 +122,38 @@ class Replicas:
         Raises:
           ReplicaError: no process is left, or this was closed. Jobs not answered by then have not failed.
         """
-        room = (len(self._supervisors) + 1) * self._board.room
-        desk = Desk(jobs, _no_picture, self._submit, _answered, _cancel, room=room, most=sys.maxsize)
+        desk = Desk(jobs, _no_picture, self._submit_job, _answered, _cancel, room=self._work.bound, most=sys.maxsize)
         for answer in desk.answers():
             if isinstance(answer.error, ReplicaError):
                 raise answer.error
             yield answer
 
+    def submit(self, image: Any, ask: Ask, on_event: OnEvent | None = None, wait: bool = False) -> Pending:
+        """Hands over one ask, see `requests.submitting`; the image is a path, bytes, or None. What the skill does not
+        take, and an image that cannot be read, are errors of the future.
+
+        Its deadline and its priority count here and in the process: their clock is one for all processes of a machine.
+        When the process dies, it is tried again as a job is, unless `on_event` has been given a part of its answer;
+        then it ends with an EngineError.
+
+        Raises: as `Submitter.submit`.
+        """
+        task = ask_task(image, ask, on_event)
+        if not _is_late(ask):
+            try:
+                if self._work.put(task, wait):
+                    return _PendingAsk(task, self._work)
+            except ReplicaError as fault:
+                raise ask_error(fault) from None
+        if _is_late(ask):
+            raise DeadlineExceeded("its deadline passed before it could be handed over")
+        raise QueueFull(f"{self._work.bound} jobs and asks wait or are under way; no more are taken")
+
     def close(self) -> None:
         """Ends the processes, within `CLOSE_S` seconds."""
-        self._board.fail(ReplicaError("the replicas were closed"))
-        deadline = time.monotonic() + CLOSE_S
-        for each in self._supervisors:
-            if replica := each.replica:
-                replica.kill()
-        for each in self._supervisors:
-            # A future's callback runs in a supervisor, and may close this.
-            if each is not threading.current_thread():
-                each.join(max(0.0, deadline - time.monotonic()))
+        self._work.fail(ReplicaError(CLOSED))
+        supervisor.kill(self._supervisors)
+        supervisor.join(self._supervisors, CLOSE_S)
 
     def __enter__(self) -> Replicas:
         return self
@@ -145,14 +161,21 @@ class Replicas:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _submit(self, job: Job, _: None) -> list[Assignment]:
-        return [self._board.put(job)]
+    def _submit_job(self, job: Job, _: None) -> list[EngineTask]:
+        task = job_task(job)
+        self._work.put(task)
+        return [task]
 
 
-def _environment(gpu: str | None) -> dict[str, str]:
-    """With which a process finds the modules that this one finds, and its GPU."""
-    environment = os.environ | {"PYTHONPATH": worker_environment()["PYTHONPATH"]}
-    return environment if gpu is None else environment | {"CUDA_VISIBLE_DEVICES": gpu}
+class _PendingAsk:
+    """An ask that waits, or that a process has."""
+
+    def __init__(self, task: EngineTask, work: Assignments[EngineTask]):
+        self._task, self._work = task, work
+        self.future: Future[Result] = task.future
+
+    def cancel(self) -> None:
+        self._work.cancel(self._task)
 
 
 def _no_picture(_: Job) -> Future[None]:
@@ -162,10 +185,14 @@ def _no_picture(_: Job) -> Future[None]:
     return future
 
 
-def _answered(job: Job, _: None, tasks: list[Assignment]) -> Answer:
+def _answered(job: Job, _: None, tasks: list[EngineTask]) -> Answer:
     answer = tasks[0].future.result()
-    return Answer(job.key, answer.results, answer.error, answer.size, answer.notes)
+    return replace(answer, key=job.key)
 
 
-def _cancel(task: Assignment) -> None:
+def _cancel(task: EngineTask) -> None:
     task.future.cancel()
+
+
+def _is_late(ask: Ask) -> bool:
+    return ask.deadline is not None and ask.deadline <= time.monotonic()

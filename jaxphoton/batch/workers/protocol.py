@@ -1,69 +1,126 @@
-"""Jobs and answers as messages between a run and its engine processes: JSON, and the bytes of a file behind it."""
+"""What is said between a run and its engine processes: jobs and asks one way, answers, events and results the other."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+from typing import Any
 
+from jaxphoton.batch.errors import BatchError
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
-from jaxphoton.processes.frames import Message, Readable, pack, read_frame
+from jaxphoton.processes.assignments import Assignment
+from jaxphoton.processes.frames import Message, pack
 from jaxphoton.requests.answer import Answer, Result
 from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull
+from jaxphoton.requests.submitting import OnEvent
 
+CLOSED = "the replicas were closed"
+# Told of work: it is given up, and, the other way, it has been.
+CANCEL = "cancel"
 # Errors keep their kind; those of other kinds become RuntimeErrors.
 _KINDS: dict[str, Callable[..., Exception]] = {
-    kind.__name__: kind for kind in (ImageError, ValueError, TypeError, OSError, ImportError, RuntimeError)
+    kind.__name__: kind
+    for kind in (
+        *(ImageError, ValueError, TypeError, OSError, ImportError, RuntimeError),
+        *(EngineError, QueueFull, DeadlineExceeded),
+    )
 }
 
 
-def pack_job(number: int, job: Job) -> tuple[bytes, bytes | None]:
-    """The frame and the bytes behind it; a file named by a path is opened by whoever gets the job.
+class ReplicaError(BatchError):
+    """There is no engine process, or none is left."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class EngineTask(Assignment):
+    """A job or an ask, ready to be sent; a file named by a path is opened by whoever gets it.
+
+    Attributes:
+      message: see `job_task` and `ask_task`.
+      data: the bytes of its image.
+      on_event: of an ask.
+      fault: what `on_event` has raised.
+    """
+
+    message: Message
+    data: bytes | None
+    on_event: OnEvent | None = None
+    fault: Exception | None = field(default=None, repr=False)
+
+    def frame(self) -> bytes:
+        return pack(self.message | {"number": self.number}, self.data)
+
+    def finish(self, outcome: Any) -> None:
+        if isinstance(outcome, ReplicaError) and "ask" in self.message:
+            outcome = ask_error(outcome)
+        super(EngineTask, self).finish(self.fault or outcome)
+
+
+def job_task(job: Job) -> EngineTask:
+    """The work of answering a job.
 
     Raises:
       TypeError: the image is neither a path nor bytes, or an argument is nothing for JSON.
     """
-    data = path = None
-    if isinstance(job.image, (bytes, bytearray, memoryview)):
-        data = bytes(job.image)
-    elif isinstance(job.image, (str, os.PathLike)):
-        path = os.fsdecode(job.image)
-    else:
-        raise TypeError(f"replicas take images as paths or bytes, not {type(job.image).__name__}")
-    asks = [(ask.skill, dict(ask.arguments), ask.settings and dict(ask.settings)) for ask in job.asks]
-    message = {"number": number, "name": job.name, "path": path, "asks": asks}
-    message["bytes"] = None if data is None else len(data)
-    return pack(message), data
+    return _task(job.image, job.name, {"asks": [_ask_fields(ask) for ask in job.asks]})
 
 
-def read_job(stream: Readable) -> Job:
-    """The next job; its key is its number.
+def ask_task(image: Any, ask: Ask, on_event: OnEvent | None) -> EngineTask:
+    """The work of one ask.
 
     Raises:
-      EOFError: the other side is gone.
+      TypeError: as `job_task`.
     """
-    message = read_frame(stream)
-    image = message["path"] if message["bytes"] is None else stream.read(message["bytes"])
-    asks = tuple(Ask(skill, arguments, settings) for skill, arguments, settings in message["asks"])
-    return Job(message["number"], image, asks, message["name"])
+    task = _task(image, None, {"ask": _ask_fields(ask), "events": on_event is not None})
+    task.deadline, task.priority, task.on_event = ask.deadline, ask.priority, on_event
+    return task
 
 
-def pack_answer(answer: Answer, stages: Mapping[str, float]) -> bytes:
-    """The answer to a job whose key is its number, and the device's seconds by stage so far."""
-    message = {"number": answer.key, "size": answer.size, "notes": answer.notes, "stages": stages}
+def job_of(message: Message) -> Job:
+    """The job of a message; its key is its number."""
+    asks = tuple(Ask(*fields) for fields in message["asks"])
+    return Job(message["number"], image_of(message), asks, message["name"])
+
+
+def ask_of(message: Message) -> Ask:
+    return Ask(*message["ask"])
+
+
+def image_of(message: Message) -> str | bytes | None:
+    return message["bytes"] if "bytes" in message else message["path"]
+
+
+def answer_message(answer: Answer) -> Message:
+    """The answer to a job whose key is its number."""
+    message = {"number": answer.key, "size": answer.size, "notes": answer.notes}
     if answer.error is not None:
-        return pack(message | {"error": error_fields(answer.error)})
-    return pack(message | {"results": [_result_fields(result) for result in answer.results]})
+        return message | {"error": error_fields(answer.error)}
+    return message | {"results": [result_fields(result) for result in answer.results]}
 
 
-def unpack_answer(message: Message) -> tuple[int, Answer]:
-    """The number of the job, and its answer."""
-    height, width = message["size"]
+def outcome_of(message: Message) -> Answer | Result | Exception:
+    """What a message says of the job or the ask of its number."""
+    if CANCEL in message:
+        return CancelledError()
+    if "result" in message:
+        return _result(message["result"])
     error = error_of(message["error"]) if "error" in message else None
+    if "size" not in message:
+        assert error is not None
+        return error
+    height, width = message["size"]
     results = tuple(_result(fields) for fields in message.get("results", ()))
-    answer = Answer(message["number"], results, error, (height, width), tuple(message["notes"]))
-    return message["number"], answer
+    return Answer(message["number"], results, error, (height, width), tuple(message["notes"]))
+
+
+def ask_error(fault: ReplicaError) -> EngineError:
+    """The same in the words of whoever submits asks."""
+    return ModelClosed() if str(fault) == CLOSED else EngineError(str(fault))
 
 
 def error_fields(error: Exception) -> list[str]:
@@ -75,13 +132,14 @@ def error_fields(error: Exception) -> list[str]:
     return [name, *(error.args if isinstance(error, ImageError) else (str(error),))]
 
 
-def error_of(fields: list[str]) -> Exception:
+def error_of(fields: Sequence[str]) -> Exception:
     """The reverse of `error_fields`, as far as kinds go."""
     name, *args = fields
     return _KINDS[name](*args)
 
 
-def _result_fields(result: Result) -> Message:
+def result_fields(result: Result) -> Message:
+    """A result as JSON."""
     return {
         "fields": result,
         "finish_reason": result.finish_reason,
@@ -90,6 +148,25 @@ def _result_fields(result: Result) -> Message:
         "logprob": result.logprob,
         "metrics": result.metrics and dataclasses.asdict(result.metrics),
     }
+
+
+def _task(image: Any, name: str | None, asked: Message) -> EngineTask:
+    data = path = None
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        data = bytes(image)
+    elif isinstance(image, (str, os.PathLike)):
+        path = os.fsdecode(image)
+    elif image is not None:
+        raise TypeError(f"replicas take images as paths or bytes, not {type(image).__name__}")
+    task = EngineTask(message={"name": name, "path": path, **asked}, data=data)
+    task.name = name or path or "<bytes>"
+    pack(task.message)  # raises what JSON has not here, and not later
+    return task
+
+
+def _ask_fields(ask: Ask) -> list[Any]:
+    settings: Mapping[str, Any] | None = ask.settings
+    return [ask.skill, dict(ask.arguments), settings and dict(settings), ask.deadline, ask.priority, ask.adapter]
 
 
 def _result(fields: Message) -> Result:

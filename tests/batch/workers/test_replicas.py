@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from jaxphoton.batch.workers import supervisor
-from jaxphoton.batch.workers.assignments import ReplicaError
 from jaxphoton.batch.workers.pool import Replicas
+from jaxphoton.batch.workers.protocol import ReplicaError
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.ask import Ask, Job
 from tests.batch.workers import fake_child
@@ -127,7 +127,7 @@ def test_an_image_that_kills_its_process_twice_fails_alone(start, count):
 def test_when_no_process_is_left_what_is_open_has_not_failed(start):
     images = [*numbered(40), *[b"poison"] * 100]
     done = []
-    with pytest.raises(ReplicaError, match="no engine process is left: signal 9"):
+    with pytest.raises(ReplicaError, match="no engine process is left: killed by SIGKILL"):
         for answer in start().answer(jobs(images)):
             done.append(answer)
     failed = [answer.key for answer in done if answer.error]
@@ -159,7 +159,7 @@ def test_a_log_that_raises_stops_nothing():
 def test_processes_that_cannot_start(start):
     with pytest.raises(ReplicaError, match="^no such model$"):
         start(2, "refused")
-    with pytest.raises(ReplicaError, match="no engine process is left: signal 9"):
+    with pytest.raises(ReplicaError, match="no engine process is left: killed by SIGKILL"):
         start(2, "dies")
 
 

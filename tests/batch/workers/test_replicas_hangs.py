@@ -11,11 +11,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from jaxphoton.batch.workers import process, supervisor
-from jaxphoton.batch.workers.assignments import ReplicaError
+from jaxphoton.batch.workers import supervisor
 from jaxphoton.batch.workers.child import GREETING
 from jaxphoton.batch.workers.pool import Replicas
+from jaxphoton.batch.workers.protocol import ReplicaError
 from jaxphoton.image.errors import ImageError
+from jaxphoton.processes import child
 from jaxphoton.processes.frames import pack, read_frame, send
 from tests.batch.workers.test_replicas import COMMAND, ROOT, jobs, no_pauses, numbered  # noqa: F401
 from tests.image.pools import exists, needs_proc, running, until
@@ -78,7 +79,7 @@ def test_processes_that_stop_while_they_load():
 
 
 def test_processes_that_stop_before_they_greet(monkeypatch):
-    monkeypatch.setattr(process, "START_S", 0.25)
+    monkeypatch.setattr(child, "START_S", 0.25)
     command = ("-c", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)")
     with pytest.raises(ReplicaError, match=r"no engine process is left: no sign of life for 0\.25 s"):
         with started(2, command=command):
@@ -86,8 +87,8 @@ def test_processes_that_stop_before_they_greet(monkeypatch):
 
 
 def test_a_process_that_a_driver_holds_is_left_to_its_fate(monkeypatch):
-    monkeypatch.setattr(process, "_END_S", 0.05)
-    monkeypatch.setattr(process, "_LAST_WORDS_S", 0.05)
+    monkeypatch.setattr(supervisor.EngineProcess, "end_s", 0.05)
+    monkeypatch.setattr(child, "LAST_WORDS_S", 0.05)
     images, kill = numbered(10), os.killpg
     with started(1) as (replicas, lines):
         (stopped,) = replicas.pids

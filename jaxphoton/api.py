@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,29 +14,31 @@ from jax.typing import DTypeLike
 
 from jaxphoton import platform
 from jaxphoton.config import EngineConfig
-from jaxphoton.constraints import AnswerGrammars, automaton, take_restriction
+from jaxphoton.constraints import automaton
 from jaxphoton.engine.device import Programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.image.decode import MAX_PIXELS, check_rules
 from jaxphoton.messages import quoted
 from jaxphoton.models.moondream import grammars as registry
-from jaxphoton.models.moondream import prompts as templates
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import Params
-from jaxphoton.models.moondream.skills.caption import Caption
-from jaxphoton.models.moondream.skills.detect import Detect
-from jaxphoton.models.moondream.skills.point import Point
-from jaxphoton.models.moondream.skills.query import Query
-from jaxphoton.models.moondream.skills.segment import Segment
+from jaxphoton.models.moondream.skills import MoondreamSkills
 from jaxphoton.prompt.tokenizer import Tokenizer, load_tokenizer
+from jaxphoton.requests import calls
 from jaxphoton.requests.answer import Answer, BatchItem, Result
-from jaxphoton.requests.ask import Job
+from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.errors import EngineStartError, ModelClosed, fault_of, forget_frames
 from jaxphoton.requests.images import EncodedImage
-from jaxphoton.requests.session import Frontend
-from jaxphoton.requests.tokens import Skill
+from jaxphoton.requests.session import Session
+from jaxphoton.requests.skills import SKILLS
+from jaxphoton.requests.submitting import OnEvent, Pending
 from jaxphoton.weights import hub
 from jaxphoton.weights.load import load_model
+
+if TYPE_CHECKING:
+    from jaxphoton.engine.engine import Submission
+    from jaxphoton.engine.metrics import LaunchMetrics
+    from jaxphoton.image.prepare import Prepared
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -62,12 +62,7 @@ class Moondream:
       ModelClosed: the model was closed, before the request or under it.
       QueueFull: too many requests wait. Lists and batches wait themselves instead.
       EngineError: the engine has failed; what the three above are, too.
-
-    Attributes:
-      path: the files that it was loaded from; None where it was made of parameters.
     """
-
-    path: Path | None = None
 
     def __init__(
         self,
@@ -99,7 +94,7 @@ class Moondream:
             "fast": fast_decode,
         }
         self._lock = threading.Lock()
-        self._frontend: Frontend | None = None
+        self._session: Session | None = None
         self._closed = False
 
     @classmethod
@@ -163,7 +158,7 @@ class Moondream:
             raise EngineStartError(f"the parameters cannot be put on the device: {fault_of(error)}") from error
         config = dataclasses.replace(config, region=dataclasses.replace(config.region, coord_divisor=coordinates))
         tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, config), config.text.vocab_size)
-        model = cls(
+        return cls(
             params,
             config,
             tokenizer,
@@ -174,13 +169,6 @@ class Moondream:
             allow_truncated=allow_truncated,
             fast_decode=fast_decode,
         )
-        model.path = path
-        return model
-
-    @property
-    def picture_options(self) -> dict[str, Any]:
-        """How pictures are read: the arguments of this name of `from_pretrained`."""
-        return {"fast_decode" if name == "fast" else name: value for name, value in self._image_rules.items()}
 
     @property
     def params(self) -> Params:
@@ -208,9 +196,46 @@ class Moondream:
         with self._lock:
             if self._closed:
                 raise ModelClosed
-            if self._frontend is not None:
+            if self._session is not None:
                 raise RuntimeError("the engine has started: engine_config can be set before the first request only")
             self._engine_config = engine
+
+    @property
+    def session(self) -> Session:
+        """What prepares and submits requests; started with the first of them.
+
+        Raises:
+          EngineStartError, ModelClosed: as `start`.
+        """
+        with self._lock:
+            if self._closed:
+                raise ModelClosed
+            if self._session is None:
+                platform.share_interpreter()
+                self._session = self._session_on(self._start_engine())
+            return self._session
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs the requests; `session` starts it."""
+        return self.session.engine
+
+    def observe(
+        self,
+        launches: Callable[[LaunchMetrics], None] | None = None,
+        requests: Callable[[Submission], None] | None = None,
+        images: Callable[[Prepared], None] | None = None,
+    ) -> ExitStack:
+        """Has functions called with each launch, each request that has ended and each image that was prepared, until
+        what this returns is closed, or its `with` block is left. Any number may observe at once.
+
+        They are called on the threads on which it happens (the engine's own for launches and requests), so they must
+        return quickly. One that raises is logged and not called again.
+
+        Raises:
+          EngineStartError, ModelClosed: as `start`.
+        """
+        return self.session.observe(launches, requests, images)
 
     def start(self) -> None:
         """Compiles the programs and starts the engine now instead of with the first request.
@@ -219,7 +244,7 @@ class Moondream:
           EngineStartError: it cannot start; the message says why.
           ModelClosed: the model was closed.
         """
-        _ = self._front
+        _ = self.session
 
     def encode_image(self, image: Any) -> EncodedImage:
         """Decodes and crops an image once; the result can be asked many times.
@@ -228,7 +253,7 @@ class Moondream:
           ImageError: the picture cannot be read; the message names it and its fault.
           TypeError: not an image.
         """
-        return self._front.encode(image)
+        return self.session.images.encode(image)
 
     def caption(
         self, image: Any, length: str = "normal", stream: bool = False, settings: Mapping[str, Any] | None = None
@@ -237,7 +262,7 @@ class Moondream:
 
         `length` is "short", "normal" or "long", as far as the model knows it.
         """
-        return self._front(self._caption(length), image, settings, "caption" if stream else None)
+        return self._asked("caption", {"length": length}, image, settings, stream)
 
     def query(
         self,
@@ -258,13 +283,12 @@ class Moondream:
         Two more settings restrict the answer (extra `grammar`): "schema", a JSON schema as a mapping, or "choices", a
         list of texts. An answer whose finish_reason is "stop" is then valid against the schema, or one of the choices.
         """
-        skill = self._query(question, reasoning, spatial_refs, settings)
-        check_references(skill, image)
-        return self._front(skill, image, settings, "answer" if stream else None)
+        arguments = {"question": question, "reasoning": reasoning, "spatial_refs": spatial_refs}
+        return self._asked("query", arguments, image, settings, stream)
 
     def detect(self, image: Any, object: str, settings: Mapping[str, Any] | None = None) -> Any:
         """Boxes: {"objects": [{"x_min", "y_min", "x_max", "y_max"}]}, fractions of the picture."""
-        return self._front(self._detect(object), image, settings)
+        return self._asked("detect", {"object": object}, image, settings)
 
     def point(
         self,
@@ -274,7 +298,7 @@ class Moondream:
         settings: Mapping[str, Any] | None = None,
     ) -> Any:
         """Points: {"points": [{"x", "y"}]}, fractions of the picture."""
-        return self._front(self._point(object, spatial_refs), image, settings)
+        return self._asked("point", {"object": object, "spatial_refs": spatial_refs}, image, settings)
 
     def segment(
         self,
@@ -293,8 +317,8 @@ class Moondream:
         Raises:
           ValueError: the model cannot segment (Moondream 2).
         """
-        skill = self._segment(object, spatial_refs)
-        return self._front.stream_segment(skill, image, settings) if stream else self._front(skill, image, settings)
+        ask = Ask("segment", {"object": object, "spatial_refs": spatial_refs}, settings)
+        return calls.stream_events(self.session, image, ask) if stream else calls.call(self.session, image, ask)
 
     def chat(self, *args: Any, **kwargs: Any) -> Result:
         """Not supported yet.
@@ -324,7 +348,7 @@ class Moondream:
         Yields:
           (key, result, error); a broken image has an error, the rest goes on.
         """
-        return self._front.batch(self._skill(task, arguments, settings), images, settings)
+        return calls.batch(self.session, images, Ask(task, arguments, settings))
 
     def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
         """Answers any number of jobs, each as it finishes: several asks about an image, different ones for each.
@@ -332,7 +356,11 @@ class Moondream:
         Jobs are read lazily, a bounded number ahead, in a thread of their own. What is wrong with a job is the error
         of its answer; the others go on.
         """
-        return self._front.answer(jobs, lambda ask: self._skill(ask.skill, ask.arguments, ask.settings))
+        return self.session.answers(jobs)
+
+    def submit(self, image: Any, ask: Ask, on_event: OnEvent | None = None, wait: bool = False) -> Pending:
+        """Hands over one ask without waiting for it: see `Submitter`, which says how it is followed and given up."""
+        return self.session.submit(image, ask, on_event, wait)
 
     def close(self) -> None:
         """Ends the engine and frees the device: requests under way raise ModelClosed, and so do later ones.
@@ -343,9 +371,9 @@ class Moondream:
         with self._lock:
             self._closed = True
             self._params = None
-            frontend = self._frontend
-        if frontend is not None:
-            frontend.close()
+            session = self._session
+        if session is not None:
+            session.close()
 
     def __enter__(self) -> Moondream:
         return self
@@ -353,67 +381,22 @@ class Moondream:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _skill(self, task: str, arguments: Mapping[str, Any], settings: Mapping[str, Any] | None) -> Skill:
-        skills = {
-            "caption": self._caption,
-            "query": self._query,
-            "detect": self._detect,
-            "point": self._point,
-            "segment": self._segment,
-        }
-        if task not in skills:
-            raise ValueError(f"task must be one of {', '.join(skills)}, got {task!r}")
-        takes = dict(inspect.signature(skills[task]).parameters)
-        takes.pop("settings", None)
-        for name in arguments:
-            if name not in takes:
-                raise TypeError(f"{task} has no argument {name!r}; it takes {', '.join(takes)}")
-        for name, parameter in takes.items():
-            if parameter.default is parameter.empty and name not in arguments:
-                raise TypeError(f"{task} needs {name}=")
-        return skills[task](**arguments, **({"settings": settings} if task == "query" else {}))
-
-    def _caption(self, length: str = "normal") -> Caption:
-        return Caption(templates.caption_prompt(self.config.tokenizer, length))
-
-    def _query(
+    def _asked(
         self,
-        question: Any,
-        reasoning: bool | None = None,
-        spatial_refs: SpatialRefs | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> Query:
-        config = self.config.tokenizer
-        if reasoning is None:
-            reasoning = templates.reasons_by_default(config)
-        prompt = templates.query_prompt(config, self.tokenizer.encode, question, reasoning, spatial_refs)
-        _, restriction = take_restriction(settings)
-        constraint = self._answer_grammars.compile(restriction, reasoning) if restriction else None
-        return Query(prompt, config, reasoning, constraint)
+        skill: str,
+        arguments: Mapping[str, Any],
+        image: Any,
+        settings: Mapping[str, Any] | None,
+        stream: bool = False,
+    ) -> Any:
+        ask, field = Ask(skill, arguments, settings), SKILLS[skill].streamed
+        if stream and field is not None:
+            return calls.stream_text(self.session, image, ask, field)
+        return calls.call(self.session, image, ask)
 
-    @cached_property
-    def _answer_grammars(self) -> AnswerGrammars:
-        return AnswerGrammars(self.tokenizer, self.config.text.vocab_size, self.config.tokenizer)
-
-    def _detect(self, object: str) -> Detect:
-        prompt = templates.detect_prompt(self.config.tokenizer, self.tokenizer.encode, object)
-        return Detect(prompt, self._clamp_boxes)
-
-    def _point(self, object: str, spatial_refs: SpatialRefs | None = None) -> Point:
-        return Point(templates.point_prompt(self.config.tokenizer, self.tokenizer.encode, object, spatial_refs))
-
-    def _segment(self, object: str, spatial_refs: SpatialRefs | None = None) -> Segment:
-        return Segment(templates.segment_prompt(self.config.tokenizer, self.tokenizer.encode, object, spatial_refs))
-
-    @property
-    def _front(self) -> Frontend:
-        with self._lock:
-            if self._closed:
-                raise ModelClosed
-            if self._frontend is None:
-                platform.share_interpreter()
-                self._frontend = Frontend(self._start_engine(), self.config, self.tokenizer, self._image_rules)
-            return self._frontend
+    def _session_on(self, engine: Engine) -> Session:
+        skills = MoondreamSkills(self.config.tokenizer, self.tokenizer.encode, self._clamp_boxes)
+        return Session(engine, self.config, self.tokenizer, skills, self._image_rules)
 
     def _start_engine(self) -> Engine:
         tables = automaton.build(registry.grammars(self.config.tokenizer), self.config.text.vocab_size)
@@ -427,12 +410,6 @@ class Moondream:
 def _check_engine(engine: Any) -> None:
     if not isinstance(engine, EngineConfig):
         raise TypeError(f"the settings of the engine must be an EngineConfig, not {type(engine).__name__}")
-
-
-def check_references(skill: Query, image: Any) -> None:
-    """Raises ValueError for spatial references without an image."""
-    if image is None and skill.prompt.values:
-        raise ValueError("spatial_refs need an image")
 
 
 def _dtype(dtype: str | DTypeLike) -> DTypeLike:

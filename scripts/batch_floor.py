@@ -49,7 +49,7 @@ def main() -> None:
             jobs = [Job(path.name, model.encode_image(path), (ASK,)) for path in alone.iterdir()]
             engine = spent(lambda given=jobs: engine_only(model, given), list)
             images = spent(lambda folder=alone: [prepare(str(p), model.config.vision) for p in folder.iterdir()], list)
-            workers = model._front._worker_pool()
+            workers = model.session.images.pool()
             assert workers is not None
             loop = spent(lambda folder=files: whole_loop(model, folder), lambda pool=workers: pool.worker_pids)
             if number == 0:

@@ -76,7 +76,7 @@ def model(shapes):
 
 @pytest.fixture
 def halt(shapes, monkeypatch):
-    halt = Halt(shapes._front.engine, monkeypatch)
+    halt = Halt(shapes.engine, monkeypatch)
     yield halt
     halt._open.set()
     assert halt.engine.drain(PATIENCE)
@@ -175,14 +175,14 @@ def test_cancelling_the_task_ends_the_request(model, halt):
 
 def test_cancelling_while_the_image_is_prepared_submits_nothing(model, halt, monkeypatch):
     started, go_on = threading.Event(), threading.Event()
-    encode = model.model._front.encode_beside
+    encode = model.model.session.images.encode_beside
 
     def slow(image, many):
         started.set()
         assert go_on.wait(PATIENCE)
         return encode(image, many)
 
-    monkeypatch.setattr(model.model._front, "encode_beside", slow)
+    monkeypatch.setattr(model.model.session.images, "encode_beside", slow)
 
     async def main():
         task = asyncio.create_task(model.caption(PICTURE))
@@ -281,7 +281,7 @@ def test_the_deadline_counts_the_preparation_too(model, halt, monkeypatch, first
         raise AssertionError("nobody waits for this picture")
 
     if first == "the limit":
-        monkeypatch.setattr(model.model._front, "encode_beside", slow)
+        monkeypatch.setattr(model.model.session.images, "encode_beside", slow)
     else:
         monkeypatch.setattr(asyncio, "timeout", lambda _: Never())
     image = PICTURES[1]
@@ -305,7 +305,7 @@ def test_a_slow_reader_delays_nobody(shapes, model):
         stream = model.stream_caption(PICTURE, settings=GREEDY)
         pieces = [await anext(stream)]
         others = await asyncio.gather(*(model.caption(image, settings=GREEDY) for image in PICTURES[1:4]))
-        assert await asyncio.to_thread(shapes._front.engine.drain, PATIENCE)  # also what nobody has read yet
+        assert await asyncio.to_thread(shapes.engine.drain, PATIENCE)  # also what nobody has read yet
         return "".join(pieces + await collect(stream)), others
 
     text, others = run(main())
@@ -326,7 +326,7 @@ def test_a_broken_image_is_its_own_request_s_fault(shapes, model):
 
     good, *bad = run(main())
     assert good == shapes.caption(PICTURE, settings=GREEDY) and all(isinstance(fault, ImageError) for fault in bad)
-    assert shapes._front.engine.drain(PATIENCE)
+    assert shapes.engine.drain(PATIENCE)
 
 
 def test_what_is_refused_says_why(model):
@@ -341,7 +341,7 @@ def test_what_is_refused_says_why(model):
 
 
 def test_more_than_may_wait_are_refused(own, monkeypatch):
-    halt = Halt(own.model._front.engine, monkeypatch)
+    halt = Halt(own.model.engine, monkeypatch)
     allowed = own.model.engine_config.max_rows + 1
 
     async def main():
@@ -360,7 +360,7 @@ def test_more_than_may_wait_are_refused(own, monkeypatch):
 
 
 def test_closing_ends_what_is_under_way_and_refuses_what_comes_later(own, monkeypatch):
-    halt = Halt(own.model._front.engine, monkeypatch)
+    halt = Halt(own.model.engine, monkeypatch)
 
     async def main():
         async with own:
@@ -399,7 +399,7 @@ def test_a_list_longer_than_the_queue_waits(own, shapes):
 def test_a_constraint_is_made_beside_the_loop(model, shapes, monkeypatch):
     """Making one may take long: the thread of the loop never does it, whatever asks."""
     makers, loops = [], []
-    compile_ = shapes._answer_grammars.compile
+    compile_ = shapes.session.preparer.grammars.compile
 
     def watched(*arguments):
         make = compile_(*arguments)
@@ -411,7 +411,7 @@ def test_a_constraint_is_made_beside_the_loop(model, shapes, monkeypatch):
 
         return made
 
-    monkeypatch.setattr(shapes._answer_grammars, "compile", watched)
+    monkeypatch.setattr(shapes.session.preparer.grammars, "compile", watched)
     settings = {**GREEDY, "choices": ["none", "a few", "many"]}
 
     async def main():
@@ -422,14 +422,14 @@ def test_a_constraint_is_made_beside_the_loop(model, shapes, monkeypatch):
 
     one, many, text = run(main())
     assert one["answer"] == many[0]["answer"] == text in settings["choices"]
-    assert len(makers) == 8 and not set(makers) & set(loops)
+    assert len(makers) == 5 and not set(makers) & set(loops)
 
 
 def test_cancelling_while_the_constraint_is_made_gives_the_request_up(model, halt, shapes, monkeypatch):
     making, go_on, given_up = threading.Event(), threading.Event(), threading.Event()
     cancel, settings = halt.engine.cancel, {**GREEDY, "choices": ["none of all those", "many of all those"]}
     monkeypatch.setattr(halt.engine, "cancel", lambda submission: (cancel(submission), given_up.set()))
-    compile_ = shapes._answer_grammars.compile
+    compile_ = shapes.session.preparer.grammars.compile
 
     def slow(*arguments):
         make = compile_(*arguments)
@@ -441,7 +441,7 @@ def test_cancelling_while_the_constraint_is_made_gives_the_request_up(model, hal
 
         return made
 
-    monkeypatch.setattr(shapes._answer_grammars, "compile", slow)
+    monkeypatch.setattr(shapes.session.preparer.grammars, "compile", slow)
 
     async def main():
         task = asyncio.create_task(model.query(PICTURE, QUESTION, settings=settings))
@@ -458,11 +458,11 @@ def test_cancelling_while_the_constraint_is_made_gives_the_request_up(model, hal
 
 
 def test_image_workers_are_started_for_many_pictures_at_once_only(own, monkeypatch):
-    front, asked = own.model._front, []
-    worker_pool = front._worker_pool
-    monkeypatch.setattr(front, "_worker_pool", lambda: asked.append(1) or worker_pool())
+    images, asked = own.model.session.images, []
+    pool = images.pool
+    monkeypatch.setattr(images, "pool", lambda: asked.append(1) or pool())
     pictures = [PICTURES[i % 3] for i in range(40)]
     few = run(own.caption(pictures[:4], settings=GREEDY))
-    assert front._pool is None and not asked
+    assert images._pool is None and not asked
     many = run(own.caption(pictures, settings=GREEDY))
-    assert asked and front._pool is not None and many[:4] == few
+    assert asked and images._pool is not None and many[:4] == few

@@ -133,7 +133,7 @@ def test_the_settings_of_the_engine_are_an_engine_config(shapes):
 )
 def test_what_a_task_takes_is_told_in_its_own_words(shapes, task, arguments, fault):
     with pytest.raises(TypeError) as caught:
-        shapes._skill(task, arguments, None)
+        shapes.submit(PICTURES[0], Ask(task, arguments))
     assert str(caught.value) == fault
     (answer,) = shapes.answer([Job("a", PICTURES[0], (Ask(task, arguments),))])
     assert str(answer.error) == fault
@@ -158,17 +158,13 @@ def test_a_batch_reads_its_input_a_bounded_way_ahead(shapes):
 def test_asks_about_one_image_share_its_encoding(shapes):
     launches = []
     asks = (Ask("caption", {"length": "short"}, GREEDY), Ask("detect", {"object": "fish"}), Ask("caption", {}, GREEDY))
-    front = shapes._front
-    front.engine.drain()
+    shapes.engine.drain()
     shapes.caption(PICTURES[0], settings={"max_tokens": 1})
-    front.engine.on_metrics = launches.append
-    try:
+    with shapes.observe(launches=launches.append):
         rotated = [np.asarray(Image.open(path).convert("RGB"))[::-1].copy() for path in PICTURES[:4]]
         jobs = (Job(number, image, asks) for number, image in enumerate(rotated))
         answers = {answer.key: answer for answer in shapes.answer(jobs)}
-        front.engine.drain()
-    finally:
-        front.engine.on_metrics = None
+        shapes.engine.drain()
     assert sum(launch.images for launch in launches) == 4
     for number, image in enumerate(rotated):
         short, boxes, normal = answers[number].results
@@ -184,7 +180,7 @@ def test_an_ask_that_is_wrong_is_the_error_of_its_job(shapes, picture):
     ]
     answers = {answer.key: answer for answer in shapes.answer(jobs)}
     assert "object must not be empty" in str(answers["bad"].error) and answers["good"].results
-    assert shapes._front.engine.drain(timeout=60)
+    assert shapes.engine.drain(timeout=60)
 
 
 def test_a_stream_is_the_text_in_pieces(shapes, picture):
@@ -208,7 +204,7 @@ def test_a_stream_that_is_closed_gives_its_request_up(shapes, picture):
     stream = shapes.caption(picture, stream=True)["caption"]
     next(stream)
     stream.close()
-    assert shapes._front.engine.drain(timeout=60)
+    assert shapes.engine.drain(timeout=60)
 
 
 def test_seeds_reproduce_and_are_returned(shapes, picture):

@@ -8,6 +8,7 @@ import gc
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -28,8 +29,7 @@ from jaxphoton import (
 from jaxphoton.engine import device, programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.image.errors import ImageError
-from jaxphoton.requests.dispatcher import Desk
-from jaxphoton.requests.session import Frontend
+from jaxphoton.requests.dispatcher import Dispatcher
 from tests.engine.gate import Gate
 from tests.engine.tiny import with_engine
 
@@ -71,7 +71,7 @@ def test_three_dropped_models_leave_nothing_on_the_device(before):
     for _ in range(3):
         model = load()
         assert model.caption(PICTURE)["caption"]
-        engine = model._front.engine
+        engine = model.engine
         del model
         engine._thread.join(PATIENCE)
         assert not engine._thread.is_alive() and live_bytes() == before
@@ -88,7 +88,7 @@ def test_a_model_that_is_dropped_after_a_batch_needs_no_collection_of_garbage(be
             items.close()
         kept += items
         assert all(isinstance(item.error, ImageError) == (item.key < 2) for item in kept)
-        engine = model._front.engine
+        engine = model.engine
         for thread in threading.enumerate():
             if thread.name == "jaxphoton-jobs":
                 thread.join(PATIENCE)
@@ -185,15 +185,15 @@ def own(shapes):
 
 def sharing(shapes: Moondream) -> Moondream:
     model = Moondream(shapes.params, shapes.config, shapes.tokenizer, engine=shapes.engine_config)
-    engine = Engine(with_engine(shapes._front.engine.programs, max_waiting=2, image_workers=1))
-    model._frontend = Frontend(engine, shapes.config, shapes.tokenizer, {})
+    engine = Engine(with_engine(shapes.engine.programs, max_waiting=2, image_workers=1))
+    model._session = model._session_on(engine)
     return model
 
 
 @pytest.fixture
 def gate(own, monkeypatch):
     """Holds the engine at the first token of whatever is asked next."""
-    gate, engine = Gate(), own._front.engine
+    gate, engine = Gate(), own.engine
     submit = engine.submit
     heard = []
 
@@ -211,7 +211,7 @@ def gate(own, monkeypatch):
 
 
 def drained(model: Moondream):
-    engine = model._front.engine
+    engine = model.engine
     assert engine.drain(PATIENCE)
     return engine.metrics().outcomes
 
@@ -229,7 +229,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_closing_under_a_call_raises_one_error(own, gate, call):
-    engine = own._front.engine
+    engine = own.engine
     with ThreadPoolExecutor(3) as pool:
         called = pool.submit(CALLS[call], own)
         gate.reached()
@@ -300,10 +300,13 @@ def test_an_interrupt_gives_up_what_it_interrupts(own, gate, monkeypatch, call):
 
     with monkeypatch.context() as patched:
         if call == "list":  # with one picture in the engine, when the other is ready
-            patched.setattr(Desk, "_has_room", lambda desk, work: not desk._in_engine or interrupt())
+            patched.setattr(Dispatcher, "_has_room", lambda queue, work: not queue._in_engine or interrupt())
         else:
-            patched.setattr(Future, "result", interrupt)
-            patched.setattr("jaxphoton.requests.streams.TokenStream.__iter__", lambda stream: iter(interrupt, None))
+            result, waits = Future.result, threading.current_thread()
+            patched.setattr(
+                Future, "result", lambda *args: interrupt() if threading.current_thread() is waits else result(*args)
+            )
+            patched.setattr("jaxphoton.requests.calls.SimpleQueue", lambda: SimpleNamespace(put=list, get=interrupt))
         with pytest.raises(KeyboardInterrupt) as kept:  # with all frames
             CALLS[call](own)
     gate.open()
@@ -322,7 +325,7 @@ def test_the_engine_s_settings_can_be_set_until_it_starts(shapes):
         model.engine_config = ENGINE
     with pytest.raises(RuntimeError, match="before the first request only"):
         shapes.engine_config = ENGINE
-    assert shapes.engine_config is shapes._front.engine.config
+    assert shapes.engine_config is shapes.engine.config
 
 
 def test_a_sharding_that_splits_parameters_is_refused():

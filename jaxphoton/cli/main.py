@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from jaxphoton import __version__
-from jaxphoton.batch.errors import BatchError, OptionError
-from jaxphoton.cli.base import BROKEN_PIPE, FATAL, INTERRUPTED, CommandError, CommandParser, spelled
+from jaxphoton.cli.base import BROKEN_PIPE, FATAL, INTERRUPTED, CommandError, CommandParser
 from jaxphoton.messages import compiling_shown
 from jaxphoton.requests.errors import EngineError, fault_of
 
@@ -63,9 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with compiling_shown(f"jaxphoton {args.command}: "):
             return modules[args.command].run(args)
-    except (CommandError, EngineError, BatchError) as error:
-        fault = error.spelled(spelled) if isinstance(error, OptionError) else error
-        print(f"jaxphoton {args.command}: {fault}", file=sys.stderr)
+    except (CommandError, EngineError) as error:
+        print(f"jaxphoton {args.command}: {error}", file=sys.stderr)
         return FATAL
     except KeyboardInterrupt:
         print(f"jaxphoton {args.command}: interrupted", file=sys.stderr)

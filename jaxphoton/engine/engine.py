@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from jaxphoton.config import EngineConfig
@@ -21,6 +21,7 @@ from jaxphoton.engine.buckets import limits_of
 from jaxphoton.engine.control import TokenReader
 from jaxphoton.engine.device import Device, Programs
 from jaxphoton.engine.metrics import EngineMetrics, LaunchMetrics, Outcomes, RequestMetrics, Totals
+from jaxphoton.engine.observers import Observers
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.pipeline import DeviceError, Pipeline
 from jaxphoton.engine.request import Request
@@ -56,10 +57,6 @@ class Engine:
 
     `clock` is what deadlines are compared with, once before each launch. When its thread ends, whatever ended it, the
     engine lets go of all that it had on the device, and of the programs with the parameters in them.
-
-    Attributes:
-      on_metrics: called with what each launch has cost, on the engine's thread; may be set while it runs.
-      on_request: the same with each request that has ended.
     """
 
     def __init__(
@@ -88,8 +85,8 @@ class Engine:
             clock,
             programs.mask_words,
         )
-        self.on_metrics = on_metrics
-        self.on_request: Callable[[Submission], None] | None = None
+        self._observers = Observers("launches", "requests")
+        self._observers.add(launches=on_metrics)
         self._totals, self._outcomes = Totals(), Outcomes()
         self._live: dict[Sequence, Submission] = {}
         self._clock = clock
@@ -187,6 +184,15 @@ class Engine:
             prefixes=len(scheduler.prefixes),
         )
 
+    def observe(
+        self,
+        launches: Callable[[LaunchMetrics], None] | None = None,
+        requests: Callable[[Submission], None] | None = None,
+    ) -> ExitStack:
+        """Has functions called with what each launch has cost, and with each request that has ended, before its future
+        is done; see `Observers`. From any thread; closing what this returns, or leaving its `with`, ends it."""
+        return self._observers.add(launches=launches, requests=requests)
+
     def shutdown(self, wait: bool = True) -> None:
         """Ends the engine, after all submitted work or, with wait=False, ending that with ModelClosed.
 
@@ -266,17 +272,7 @@ class Engine:
 
     def _count(self, launch: LaunchMetrics) -> None:
         self._totals.add(launch)
-        self._tell("on_metrics", launch)
-
-    def _tell(self, name: str, what: LaunchMetrics | Submission) -> None:
-        observer = getattr(self, name)
-        if observer is None:
-            return
-        try:
-            observer(what)
-        except Exception:  # an observer's fault must not reach the requests
-            _log.exception("%s raised; it is not called again", name)
-            setattr(self, name, None)
+        self._observers.tell("launches", launch)
 
     def _add(self, submission: Submission) -> None:
         sequence = submission.sequence
@@ -301,7 +297,7 @@ class Engine:
             self.scheduler.finalize(sequence)
             self._outcomes.cancelled += 1
             submission.metrics = sequence.metrics(self._clock())
-            self._tell("on_request", submission)
+            self._observers.tell("requests", submission)
             if error is None:
                 submission.future.cancel()
             # concurrent.futures.wait does not see cancel alone
@@ -332,7 +328,7 @@ class Engine:
             self._outcomes.finished += 1
         else:
             self._outcomes.failed += 1
-        self._tell("on_request", submission)
+        self._observers.tell("requests", submission)
         if submission.future.set_running_or_notify_cancel():
             if sequence.error is not None:
                 submission.future.set_exception(sequence.error)

@@ -49,7 +49,7 @@ def profiling(moondream: Moondream, folder: str | Path) -> Iterator[None]:
     Raises:
       RuntimeError: a profile is being taken already.
     """
-    engine = moondream._front.engine
+    engine = moondream.engine
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
     device = engine.pipeline.device

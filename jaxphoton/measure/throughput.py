@@ -123,16 +123,12 @@ class Load:
             record.failures.append(error)
 
     def _measured(self, drive: Callable[[_Record], Awaitable[None]]) -> LoadReport:
-        record, engine = _Record(), self._model._front.engine
+        record, engine = _Record(), self._model.engine
         engine.drain()  # what ended rows of the load before still run
-        observer, engine.on_metrics = engine.on_metrics, record.launch
-        try:
-            with _compilations() as compiled:
-                started = time.monotonic()
-                asyncio.run(_watched(drive(record), lambda: record.depths.append(engine.metrics().waiting)))
-                seconds = time.monotonic() - started
-        finally:
-            engine.on_metrics = observer
+        with engine.observe(launches=record.launch), _compilations() as compiled:
+            started = time.monotonic()
+            asyncio.run(_watched(drive(record), lambda: record.depths.append(engine.metrics().waiting)))
+            seconds = time.monotonic() - started
         return _report(record, seconds, len(compiled))
 
 

@@ -93,23 +93,18 @@ def recording(moondream: Moondream, path: str | Path, **about: Any) -> Iterator[
 
     Raises:
       OSError: the file cannot be written; known on entering.
-      RuntimeError: this model is being recorded already.
     """
-    frontend = moondream._front
-    engine = frontend.engine
-    if frontend.on_image is not None or engine.on_metrics is not None or engine.on_request is not None:
-        raise RuntimeError("this model is being recorded already")
-    recorder = Recorder()
+    recorder, engine = Recorder(), moondream.engine
     device = next(iter(moondream.params.text.wte.devices()))
     about = {"depth": engine.pipeline.ring.depth, "device": device.device_kind, **about}
     with Path(path).open("w", encoding="utf-8") as file:
-        frontend.on_image = recorder.image
-        engine.on_metrics, engine.on_request = recorder.launch, recorder.submission
         try:
-            yield recorder
+            with moondream.observe(recorder.launch, recorder.submission, recorder.image):
+                try:
+                    yield recorder
+                finally:
+                    engine.drain(PATIENCE_S)  # steps that only ended rows ran come after the last result
         finally:
-            engine.drain(PATIENCE_S)  # steps that only ended rows ran come after the last result
-            frontend.on_image = engine.on_metrics = engine.on_request = None
             file.write(json.dumps(recorder.trace(**about), separators=(",", ":")))
 
 

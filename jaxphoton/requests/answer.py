@@ -35,6 +35,11 @@ class Result(dict):
         self.tokens = tuple(token.id for token in generation.tokens)
         self.logprob = sum(token.logprob for token in generation.tokens)
 
+    def complete(self, result: Result) -> None:
+        """Takes over how another result ended, but not what is in it."""
+        self.finish_reason, self.seed, self.metrics = result.finish_reason, result.seed, result.metrics
+        self.tokens, self.logprob = result.tokens, result.logprob
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:

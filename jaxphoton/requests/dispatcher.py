@@ -6,7 +6,7 @@ import threading
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,14 +17,33 @@ from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Job
 
 
-class HasFuture(Protocol):
-    """What an engine hands out for a request."""
+class Request(Protocol):
+    """What is handed out for a request; see `Pending`."""
 
     @property
     def future(self) -> Future[Any]: ...
 
+    def cancel(self) -> None: ...
 
-Request = TypeVar("Request", bound=HasFuture)
+
+R = TypeVar("R", bound=Request)
+
+
+class Backend(Protocol[R]):
+    """What a dispatcher takes jobs to."""
+
+    def prepare(self, job: Job) -> Future[Any]:
+        """Starts preparing the picture of a job."""
+        ...
+
+    def start(self, job: Job, picture: Any) -> list[R]:
+        """Hands the requests of a job over, given its picture: all, or it raises and none is left."""
+        ...
+
+    def answer(self, job: Job, picture: Any, requests: list[R]) -> Answer:
+        """The answer of a job whose requests have all finished well."""
+        ...
+
 
 _END = object()
 
@@ -46,31 +65,16 @@ class _Work:
         self.picture, self.requests = None, []
 
 
-class Desk(Generic[Request]):
+class Dispatcher(Generic[R]):
     """Takes jobs to an engine and brings answers back, as fast as both go; for one use.
 
     A thread of its own reads the jobs, so that a slow source keeps no finished work waiting. Of all jobs at most
     `room` are under way, and at most `most` requests in the engine (or those of a single job): memory and the
-    engine's queue do not grow with their number.
-
-    Args:
-      prepare: starts preparing the picture of a job.
-      submit: hands the requests of a job over, given its picture; each has a `future`.
-      answer: the answer of a job whose requests have all finished well.
-      cancel: gives a request up.
+    engine's queue do not grow with their number; see `requests.bounds`.
     """
 
-    def __init__(
-        self,
-        jobs: Iterable[Job],
-        prepare: Callable[[Job], Future[Any]],
-        submit: Callable[[Job, Any], list[Request]],
-        answer: Callable[[Job, Any, list[Request]], Answer],
-        cancel: Callable[[Request], None],
-        room: int,
-        most: int,
-    ):
-        self._jobs, self._prepare, self._submit, self._answer, self._cancel = jobs, prepare, submit, answer, cancel
+    def __init__(self, jobs: Iterable[Job], backend: Backend[R], room: int, most: int):
+        self._jobs, self._backend = jobs, backend
         self._room, self._most = threading.Semaphore(room), most
         # What has happened: a picture is there, a request has finished, or (None) the jobs have ended.
         self._events: SimpleQueue[tuple[_Work | None, Any]] = SimpleQueue()
@@ -130,7 +134,7 @@ class Desk(Generic[Request]):
             while self._enter() and (job := next(jobs, _END)) is not _END:
                 if not isinstance(job, Job):
                     raise TypeError(f"expected a Job, not {type(job).__name__}")
-                picture = self._prepare(job)
+                picture = self._backend.prepare(job)
                 work = _Work(job, picture)
                 with self._lock:
                     if self._left:
@@ -160,7 +164,7 @@ class Desk(Generic[Request]):
         error = _error_of(work.picture)
         if error is None:
             try:
-                work.requests = self._submit(work.job, work.picture.result())
+                work.requests = self._backend.start(work.job, work.picture.result())
             except Exception as fault:  # this job's own; the others go on
                 error = fault
         if error is not None:
@@ -181,7 +185,7 @@ class Desk(Generic[Request]):
         for request in requests:
             if (error := _error_of(request.future)) is not None:
                 return Answer(work.job.key, error=error)
-        return self._answer(work.job, picture.result(), requests)
+        return self._backend.answer(work.job, picture.result(), requests)
 
     def _forget(self, work: _Work) -> None:
         with self._lock:
@@ -200,13 +204,13 @@ class Desk(Generic[Request]):
             if work.picture is not None:
                 work.picture.cancel()
             for request in work.requests:
-                self._cancel(request)
+                request.cancel()
             work.drop()
 
 
-def _happened(desk: weakref.ref[Desk], work: _Work, future: Future[Any]) -> None:
-    # Not a method: an error that somebody keeps may know its future, and would keep the desk, and so the model.
-    if (found := desk()) is not None:
+def _happened(dispatcher: weakref.ref[Dispatcher], work: _Work, future: Future[Any]) -> None:
+    # Not a method: an error that somebody keeps may know its future, and would keep the dispatcher, and so the model.
+    if (found := dispatcher()) is not None:
         found._put(work, future)
 
 

@@ -1,11 +1,21 @@
-"""A picture that was decoded once, to be asked about many times."""
+"""Pictures on their way to the engine: here and now, beside others in worker processes, or once for many asks."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxphoton.engine.request import ImageInput
+from jaxphoton.config import EngineConfig
+from jaxphoton.engine.observers import Observers
+from jaxphoton.image.pool import ImagePool
+from jaxphoton.image.prepare import Prepared, prepare
+from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.requests.bounds import image_workers
+from jaxphoton.requests.errors import ModelClosed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -14,12 +24,114 @@ class EncodedImage:
 
     Attributes:
       image: crops and digest.
-      size: (height, width) of the picture in pixels.
-      notes: what was done to it on the way (rotated, blended, ...).
       vision: the crop settings it was made for.
     """
 
-    image: ImageInput = field(repr=False)  # a page of pixels
-    size: tuple[int, int]
-    notes: tuple[str, ...]
+    image: Prepared = field(repr=False)  # a page of pixels
     vision: Any
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the picture in pixels."""
+        return self.image.size
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to it on the way (rotated, blended, ...)."""
+        return self.image.notes
+
+
+class Images:
+    """Prepares the pictures of one model; its workers are started when a batch, or many images at once, need them.
+
+    Args:
+      vision: the crop settings of the model.
+      rules: arguments of `prepare` for every image.
+      engine: how many workers, and how long one may be at an image.
+    """
+
+    def __init__(self, vision: VisionConfig, rules: Mapping[str, Any], engine: EngineConfig):
+        self._vision, self._rules, self._engine = vision, rules, engine
+        self._lock = threading.Lock()
+        self._pool: ImagePool | None = None
+        self._closed = False
+        self._observers = Observers("images")
+
+    def observe(self, images: Callable[[Prepared], None] | None) -> ExitStack:
+        """Has a function called with each picture that was prepared, on the thread that asked for it."""
+        return self._observers.add(images=images)
+
+    def encode(self, image: Any) -> EncodedImage:
+        """Prepares here and now what can be asked about many times; an EncodedImage passes through.
+
+        Raises:
+          ImageError, TypeError, ValueError: as `prepare`, or crops of another model.
+        """
+        return image if isinstance(image, EncodedImage) else EncodedImage(self.prepared(image), self._vision)
+
+    def prepared(self, image: Any) -> Prepared:
+        """The same for one use."""
+        if isinstance(image, EncodedImage):
+            return self.taken(image)
+        return self.taken(prepare(image, self._vision, **self._rules))
+
+    def encode_beside(self, image: Any, many: bool) -> EncodedImage:
+        """`encode` for a thread beside others: in the image workers where they run, and where there are many images,
+        for which they are started."""
+        with self._lock:
+            running = self._pool is not None
+        pool = self.pool() if (running or many) and not isinstance(image, EncodedImage) else None
+        if pool is None:
+            return self.encode(image)
+        try:
+            return EncodedImage(self.taken(pool.submit(image).result()), self._vision)
+        except RuntimeError as error:
+            if self._closed:
+                raise ModelClosed from error
+            raise
+
+    def later(self, image: Any, name: str | None) -> Future[Prepared | EncodedImage]:
+        """Has the workers prepare an image, if there are any; `taken` what the future brings."""
+        pool = None if isinstance(image, EncodedImage) else self.pool()
+        if pool is not None:
+            return pool.submit(image, name=name)
+        future: Future[Prepared | EncodedImage] = Future()
+        try:
+            future.set_result(self.encode(image))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def taken(self, picture: Prepared | EncodedImage) -> Prepared:
+        """A picture for the engine; observers are told of one that was prepared for it.
+
+        Raises:
+          ValueError: an EncodedImage with the crops of another model.
+        """
+        if isinstance(picture, EncodedImage):
+            if picture.vision != self._vision:
+                raise ValueError("this EncodedImage was made for a model with other crops")
+            return picture.image
+        self._observers.tell("images", picture)
+        return picture
+
+    def pool(self) -> ImagePool | None:
+        """The workers; None where the settings of the engine want none.
+
+        Raises:
+          ModelClosed: they were closed.
+        """
+        with self._lock:
+            if self._closed:  # a pool opened now would never be closed
+                raise ModelClosed
+            workers = image_workers(self._engine)
+            if self._pool is None and workers:
+                self._pool = ImagePool(self._vision, workers, timeout=self._engine.image_timeout, **self._rules)
+            return self._pool
+
+    def close(self) -> None:
+        """Ends the workers; what they had fails."""
+        with self._lock:
+            self._closed, pool = True, self._pool
+        if pool is not None:
+            pool.close()

@@ -86,3 +86,7 @@ def _in_range(name: str, value: Any, kind: type, low: float, high: float, allowe
 
 def _is(value: Any, kind: type) -> bool:
     return isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
+
+
+TEXT_DEFAULTS = Settings()
+REGION_DEFAULTS = Settings(temperature=0.0, top_p=1.0)

@@ -1,19 +1,18 @@
-"""The common form of all skills: prompt, grammar, and how to read what was generated."""
+"""What was generated, and how a skill of a family reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from jaxphoton.constraints.grammar import FinishReason
 from jaxphoton.models.moondream.prompts import Prompt
-from jaxphoton.requests.settings import Settings
+from jaxphoton.prompt.detokenizer import Decoder, Detokenizer
 
 Decode = Callable[[Sequence[int]], str]
-
-TEXT_DEFAULTS = Settings()
-REGION_DEFAULTS = Settings(temperature=0.0, top_p=1.0)
+# One piece of what is known of a result before it is complete; see `requests.submitting`.
+Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,40 +45,58 @@ class Generation:
         return self.tokens[:-1] if self.finish_reason == "stop" else self.tokens
 
 
-class Skill(Protocol):
-    """One request's skill.
+class Reader(Protocol):
+    """Reads a generation token by token, for whoever does not wait for its end."""
+
+    def push(self, token: Token, finish: FinishReason | None) -> Sequence[Event]:
+        """Takes the next token, the last with a finish reason ("stop": it is the stop id), and tells what is new."""
+        ...
+
+    def finish(self) -> Sequence[Event]:
+        """What was held back."""
+        ...
+
+
+class Form(Protocol):
+    """An ask in the words of a family.
 
     Attributes:
-      name: of the skill.
-      grammar: name of its grammar in `registry.grammars`.
-      needs_image: whether it is refused without one.
-      defaults: settings that the user did not give.
-      tokens_per_object: ids that one object costs; 0 for text.
       prompt: ids after BOS and the image.
+      grammar: name of its grammar in `Family.grammars`.
+      reasoning: an answer follows the reasoning; a restriction holds for the answer alone.
     """
 
-    name: ClassVar[str]
-    needs_image: ClassVar[bool]
-    defaults: ClassVar[Settings]
-    tokens_per_object: ClassVar[int]
+    @property
+    def prompt(self) -> Prompt: ...
 
     @property
     def grammar(self) -> str: ...
 
     @property
-    def prompt(self) -> Prompt: ...
+    def reasoning(self) -> bool: ...
 
     def parse(self, generation: Generation, decode: Decode) -> dict[str, Any]:
-        """The result in the shape of the `moondream` client."""
+        """The result in the shape of the `moondream` client; its names are those of the skill's fields."""
+        ...
+
+    def reader(self, decoder: Decoder) -> Reader | None:
+        """None for a skill that is not streamed."""
         ...
 
 
-def box(x: float, y: float, width: float, height: float, clamp: bool) -> dict[str, float]:
-    """The corners of a box around (x, y), fractions of the picture; with `clamp` cut at its border."""
-    corners = {
-        "x_min": x - width / 2,
-        "y_min": y - height / 2,
-        "x_max": x + width / 2,
-        "y_max": y + height / 2,
-    }
-    return {name: min(1.0, max(0.0, at)) for name, at in corners.items()} if clamp else corners
+class TextReader:
+    """Reads a text: {"chunk"} for each piece that is certain."""
+
+    def __init__(self, decoder: Decoder):
+        self._detokenizer = Detokenizer(decoder)
+
+    def push(self, token: Token, finish: FinishReason | None) -> Sequence[Event]:
+        # The stop id is not text.
+        return _chunk("" if finish == "stop" else self._detokenizer.push(token.id))
+
+    def finish(self) -> Sequence[Event]:
+        return _chunk(self._detokenizer.finish())
+
+
+def _chunk(piece: str) -> Sequence[Event]:
+    return [{"chunk": piece}] if piece else []

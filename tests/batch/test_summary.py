@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from jaxphoton.batch.digest import model_digest
 from jaxphoton.batch.journal.record import Record
-from jaxphoton.batch.model import model_digest
 from jaxphoton.batch.summary import Tally, cost_per_million, duration
 from jaxphoton.batch.workers.inprocess import LocalAnswerer
 from jaxphoton.cli.progress import Progress
 from jaxphoton.engine.metrics import LaunchMetrics
+from jaxphoton.engine.observers import Observers
 
 TEXT = {"task": "caption", "caption": "a cat", "tokens": 7, "finish_reason": "stop"}
 
@@ -24,8 +25,7 @@ def launch(kind: str, began: float, arrived: float, plan: float = 0.0) -> Launch
 
 
 def test_the_device_s_time_is_shared_out_among_the_stages():
-    before = []
-    engine = SimpleNamespace(on_metrics=before.append)
+    observers = Observers("launches")
     launches = [
         launch("prefill", 10.0, 12.0),
         launch("step", 11.0, 13.0),  # enqueued while the prefill ran
@@ -34,13 +34,14 @@ def test_the_device_s_time_is_shared_out_among_the_stages():
 
     def answer(jobs):
         for each in launches:
-            engine.on_metrics(each)
+            observers.tell("launches", each)
             yield each
 
-    answerer = LocalAnswerer(SimpleNamespace(_front=SimpleNamespace(engine=engine), answer=answer))
-    assert list(answerer.answer([])) == launches == before
+    answerer = LocalAnswerer(SimpleNamespace(observe=observers.add, answer=answer))
+    assert list(answerer.answer([])) == launches
     assert answerer.stages == {"waiting for images": 4.0, "encode and prefill": 2.0, "decode": 2.5, "idle": 0.5}
-    assert engine.on_metrics == before.append
+    observers.tell("launches", launches[0])
+    assert answerer.stages["decode"] == 2.5  # it listens to its own answers alone
 
 
 @pytest.fixture
@@ -97,8 +98,7 @@ def test_a_bar_s_rate_does_not_know_of_the_compiling():
         bar = progress._bar
         later = bar.start_t + 1000.0  # so long it compiled
         bar._time = lambda: later
-        tally.start(1000.0)
-        progress.start()
+        progress.start(1000.0)
         assert bar.format_dict["elapsed"] == 0 and tally.compiling == 1000.0
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 from PIL import Image
@@ -25,7 +26,6 @@ class FakeModel:
         self.loaded: dict = {}
         self.engine_config = EngineConfig()
         self.config = ModelConfig()
-        self._front = SimpleNamespace(engine=SimpleNamespace(on_metrics=None))
 
     def from_pretrained(self, path_or_id, **options):
         if path_or_id == "broken":
@@ -35,6 +35,9 @@ class FakeModel:
 
     def start(self):
         pass
+
+    def observe(self, launches):
+        return nullcontext()
 
     def answer(self, jobs):
         """In reverse order within each pair, as a busy engine might finish."""
@@ -94,7 +97,7 @@ def model(monkeypatch) -> FakeModel:
         "jaxphoton.weights.hub.check",
         lambda path: named_config("moondream-0.5b" if path.name == "small" else "moondream3"),
     )
-    monkeypatch.setattr("jaxphoton.batch.model.model_digest", lambda path: f"digest of {path}")
+    monkeypatch.setattr("jaxphoton.batch.digest.model_digest", lambda path: f"digest of {path}")
     return fake
 
 

@@ -105,7 +105,7 @@ def test_a_prompt_takes_the_place_of_the_model_s_own(make, shapes):
 
 
 def test_batches_share_the_steps_of_the_engine(make, shapes):
-    captioner, steps = make(), lambda: shapes._front.engine.metrics().launches.steps
+    captioner, steps = make(), lambda: shapes.engine.metrics().launches.steps
     before = steps()
     tables = ask(captioner, *(pa.table({"bytes": [image]}) for image in pictures(8)))
     assert steps() - before < sum(table.column("output_tokens").to_pylist()[0] for table in tables) / 2

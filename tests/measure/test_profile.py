@@ -52,9 +52,9 @@ def test_a_marked_device_gives_the_same_answers(depth):
 
 
 def test_a_profile_names_the_steps(shapes, tmp_path):
-    device = shapes._front.engine.pipeline.device
+    device = shapes.engine.pipeline.device
     with profiling(shapes, tmp_path):
         shapes.query(question="What is this?", settings={"max_tokens": 4})
-    assert shapes._front.engine.pipeline.device is device
+    assert shapes.engine.pipeline.device is device
     (written,) = tmp_path.rglob("*.xplane.pb")
     assert b"step_num" in written.read_bytes()

@@ -41,7 +41,7 @@ def test_a_closed_load_finishes_everything_and_compiles_nothing(load):
 def test_a_burst_beyond_the_bound_is_refused_and_nothing_is_lost(load, model, monkeypatch):
     room = model.engine_config.max_waiting + model.engine_config.max_rows
     images = [model.encode_image(image) for image in synthetic_images(room + 5, 64, 48, seed=2)]
-    engine, asked, all_asked = model._front.engine, itertools.count(1), threading.Event()
+    engine, asked, all_asked = model.engine, itertools.count(1), threading.Event()
     submit, prefill = engine.submit, engine.pipeline.device.prefill
 
     def counting(*arguments):

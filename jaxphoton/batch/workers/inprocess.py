@@ -37,19 +37,8 @@ class LocalAnswerer:
         self.compiling = time.monotonic() - began
 
     def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
-        engine = self._model._front.engine
-        before = engine.on_metrics  # of a trace
-
-        def count(launch: LaunchMetrics) -> None:
-            self._count(launch)
-            if before is not None:
-                before(launch)
-
-        engine.on_metrics = count
-        try:
+        with self._model.observe(launches=self._count):
             yield from self._model.answer(jobs)
-        finally:
-            engine.on_metrics = before
 
     def submit(self, image: Any, ask: Ask, on_event: OnEvent | None = None, wait: bool = False) -> Pending:
         """Hands over one ask; see `requests.submitting`."""

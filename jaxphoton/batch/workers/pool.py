@@ -11,25 +11,26 @@ take what one process takes on that GPU, and here are held at most the jobs that
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jaxphoton.batch.workers.engine_options import EngineOptions
 from jaxphoton.batch.workers.protocol import CLOSED, EngineTask, ReplicaError, ask_error, ask_task, job_task
 from jaxphoton.batch.workers.supervisor import EngineSupervisor
+from jaxphoton.config import EngineConfig
 from jaxphoton.messages import to_stderr
 from jaxphoton.processes import supervisor
 from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.child import Log, child_environment
 from jaxphoton.requests.answer import Answer, Result
 from jaxphoton.requests.ask import Ask, Job
-from jaxphoton.requests.dispatcher import Desk
+from jaxphoton.requests.bounds import image_workers
+from jaxphoton.requests.dispatcher import Dispatcher
 from jaxphoton.requests.errors import DeadlineExceeded, QueueFull
 from jaxphoton.requests.submitting import OnEvent, Pending
 
@@ -76,7 +77,7 @@ class Replicas:
           ReplicaError: none can start; the message says why.
         """
         if engine.image_workers is None:
-            engine = replace(engine, image_workers=max(1, min(8, (os.cpu_count() or 1) // 2 // len(gpus))))
+            engine = replace(engine, image_workers=image_workers(EngineConfig(), len(gpus)))
         settings = {"options": dict(options), "engine": asdict(engine)}
         self._work: Assignments[EngineTask] = Assignments(len(gpus))
         self._supervisors = [
@@ -122,8 +123,8 @@ class Replicas:
         Raises:
           ReplicaError: no process is left, or this was closed. Jobs not answered by then have not failed.
         """
-        desk = Desk(jobs, _no_picture, self._submit_job, _answered, _cancel, room=self._work.bound, most=sys.maxsize)
-        for answer in desk.answers():
+        dispatcher = Dispatcher(jobs, _WholeJobs(self._work), room=self._work.bound, most=sys.maxsize)
+        for answer in dispatcher.answers():
             if isinstance(answer.error, ReplicaError):
                 raise answer.error
             yield answer
@@ -161,11 +162,6 @@ class Replicas:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _submit_job(self, job: Job, _: None) -> list[EngineTask]:
-        task = job_task(job)
-        self._work.put(task)
-        return [task]
-
 
 class _PendingAsk:
     """An ask that waits, or that a process has."""
@@ -178,20 +174,34 @@ class _PendingAsk:
         self._work.cancel(self._task)
 
 
-def _no_picture(_: Job) -> Future[None]:
-    """Pictures are prepared by the processes."""
-    future: Future[None] = Future()
-    future.set_result(None)
-    return future
+@dataclass(frozen=True, slots=True, eq=False)
+class _SentJob:
+    """A job on its way; what the processes have of it they finish, for nobody if it was given up."""
+
+    future: Future[Answer]
+
+    def cancel(self) -> None:
+        self.future.cancel()
 
 
-def _answered(job: Job, _: None, tasks: list[EngineTask]) -> Answer:
-    answer = tasks[0].future.result()
-    return replace(answer, key=job.key)
+class _WholeJobs:
+    """The backend of a dispatcher: jobs are handed over whole, and their pictures prepared by the processes."""
 
+    def __init__(self, work: Assignments[EngineTask]):
+        self._work = work
 
-def _cancel(task: EngineTask) -> None:
-    task.future.cancel()
+    def prepare(self, job: Job) -> Future[None]:
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future
+
+    def start(self, job: Job, picture: None) -> list[_SentJob]:
+        task = job_task(job)
+        self._work.put(task)
+        return [_SentJob(task.future)]
+
+    def answer(self, job: Job, picture: None, requests: list[_SentJob]) -> Answer:
+        return replace(requests[0].future.result(), key=job.key)
 
 
 def _is_late(ask: Ask) -> bool:

@@ -6,19 +6,9 @@ from collections.abc import Mapping
 
 from jaxphoton.constraints.grammar import Grammar
 from jaxphoton.models.moondream.config import TokenizerConfig
-from jaxphoton.models.moondream.skills.caption import text_grammars
-from jaxphoton.models.moondream.skills.detect import detect_grammars
-from jaxphoton.models.moondream.skills.point import point_grammars
-from jaxphoton.models.moondream.skills.query import reasoning_grammars
-from jaxphoton.models.moondream.skills.segment import segment_grammars
+from jaxphoton.models.moondream.skills import FORMS
 
 
 def grammars(config: TokenizerConfig) -> Mapping[str, Grammar]:
     """The grammars of every skill that the family's templates allow."""
-    return {
-        **text_grammars(config),
-        **reasoning_grammars(config),
-        **detect_grammars(config),
-        **point_grammars(config),
-        **segment_grammars(config),
-    }
+    return {name: grammar for form in FORMS.values() for name, grammar in form.grammars(config).items()}

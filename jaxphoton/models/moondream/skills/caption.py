@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from jaxphoton.constraints.grammar import Grammar, State
 from jaxphoton.models.moondream.config import TokenizerConfig
-from jaxphoton.models.moondream.prompts import Prompt
-from jaxphoton.requests.settings import Settings
-from jaxphoton.requests.tokens import TEXT_DEFAULTS, Decode, Generation
+from jaxphoton.models.moondream.prompts import Prompt, caption_prompt
+from jaxphoton.prompt.detokenizer import Decoder
+from jaxphoton.requests.tokens import Decode, Generation, Reader, TextReader
+
+if TYPE_CHECKING:
+    from jaxphoton.models.moondream.skills import MoondreamSkills
 
 
 def answer_state(config: TokenizerConfig) -> State:
@@ -19,21 +22,24 @@ def answer_state(config: TokenizerConfig) -> State:
     return State(suppress=frozenset(suppressed), stop=frozenset({config.eos_id}))
 
 
-def text_grammars(config: TokenizerConfig) -> Mapping[str, Grammar]:
-    return {"text": Grammar({"answer": answer_state(config)})}
-
-
 @dataclass(frozen=True, slots=True)
 class Caption:
     """A caption request. Result: {"caption": text}."""
 
-    name: ClassVar[str] = "caption"
-    needs_image: ClassVar[bool] = True
-    defaults: ClassVar[Settings] = TEXT_DEFAULTS
-    tokens_per_object: ClassVar[int] = 0
-
     prompt: Prompt
     grammar: str = "text"
+    reasoning: bool = False
+
+    @staticmethod
+    def grammars(config: TokenizerConfig) -> Mapping[str, Grammar]:
+        return {"text": Grammar({"answer": answer_state(config)})}
+
+    @classmethod
+    def asked(cls, model: MoondreamSkills, length: str = "normal") -> Caption:
+        return cls(caption_prompt(model.config, length))
 
     def parse(self, generation: Generation, decode: Decode) -> dict[str, Any]:
         return {"caption": decode([token.id for token in generation.content])}
+
+    def reader(self, decoder: Decoder) -> Reader | None:
+        return TextReader(decoder)

@@ -4,47 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from jaxphoton.constraints.grammar import Grammar, State
-from jaxphoton.constraints.protocol import MakeConstraint
+from jaxphoton.constraints.grammar import FinishReason, Grammar, State
 from jaxphoton.models.moondream.config import TokenizerConfig
-from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.models.moondream.prompts import Prompt, SpatialRefs, query_prompt, reasons_by_default
 from jaxphoton.models.moondream.skills.caption import answer_state
-from jaxphoton.requests.settings import Settings
-from jaxphoton.requests.tokens import TEXT_DEFAULTS, Decode, Generation, Token
+from jaxphoton.prompt.detokenizer import Decoder
+from jaxphoton.requests.tokens import Decode, Event, Generation, Reader, TextReader, Token
 
-
-def reasoning_grammars(config: TokenizerConfig) -> Mapping[str, Grammar]:
-    """Reasoning up to the answer id, then an answer; the answer id itself opens the answer when it is fed."""
-    template = config.templates.get("query", {})
-    if "reasoning_prefix" not in template:
-        return {}
-    reasoning = State(
-        suppress=frozenset(template.get("reasoning_suppressed_token_ids", ())),
-        stop=frozenset({config.eos_id}),
-        moves={config.answer_id: "answer"},
-        region=True,
-    )
-    return {"reasoning": Grammar({"reasoning": reasoning, "answer": answer_state(config)})}
+if TYPE_CHECKING:
+    from jaxphoton.models.moondream.skills import MoondreamSkills
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question. Result: {"answer": text}, with reasoning also {"reasoning": {"text", "grounding"}}.
-
-    `constraint` restricts the ids beside the grammar.
-    """
-
-    name: ClassVar[str] = "query"
-    needs_image: ClassVar[bool] = False
-    defaults: ClassVar[Settings] = TEXT_DEFAULTS
-    tokens_per_object: ClassVar[int] = 0
+    """A question. Result: {"answer": text}, with reasoning also {"reasoning": {"text", "grounding"}}."""
 
     prompt: Prompt
     tokenizer: TokenizerConfig
     reasoning: bool = False
-    constraint: MakeConstraint | None = None
+
+    @staticmethod
+    def grammars(config: TokenizerConfig) -> Mapping[str, Grammar]:
+        """Reasoning up to the answer id, then an answer; the answer id itself opens the answer when it is fed."""
+        template = config.templates.get("query", {})
+        if "reasoning_prefix" not in template:
+            return {}
+        reasoning = State(
+            suppress=frozenset(template.get("reasoning_suppressed_token_ids", ())),
+            stop=frozenset({config.eos_id}),
+            moves={config.answer_id: "answer"},
+            region=True,
+        )
+        return {"reasoning": Grammar({"reasoning": reasoning, "answer": answer_state(config)})}
+
+    @classmethod
+    def asked(
+        cls,
+        model: MoondreamSkills,
+        question: str,
+        reasoning: bool | None = None,
+        spatial_refs: SpatialRefs | None = None,
+    ) -> Query:
+        reasoning = reasons_by_default(model.config) if reasoning is None else reasoning
+        prompt = query_prompt(model.config, model.encode, question, reasoning, spatial_refs)
+        return cls(prompt, model.config, reasoning)
 
     @property
     def grammar(self) -> str:
@@ -64,6 +69,9 @@ class Query:
         ids = [token.id for token in tokens]
         return ids.index(self.tokenizer.answer_id) + 1 if self.tokenizer.answer_id in ids else len(ids) + 1
 
+    def reader(self, decoder: Decoder) -> Reader | None:
+        return _ThoughtReader(self, decoder) if self.reasoning else TextReader(decoder)
+
     def _reasoning(self, tokens: Sequence[Token], decode: Decode) -> dict[str, Any]:
         """Text and grounding; a new span starts at each grounding id and owns the coordinates in it."""
         borders = {self.tokenizer.start_ground_points_id, self.tokenizer.end_ground_id}
@@ -82,3 +90,24 @@ class Query:
             if points:
                 grounding.append({"start_idx": start, "end_idx": len(text), "points": points})
         return {"text": text, "grounding": grounding}
+
+
+class _ThoughtReader:
+    """Reads an answer behind its reasoning: {"reasoning"} as a whole, then the pieces of the answer."""
+
+    def __init__(self, query: Query, decoder: Decoder):
+        self._query, self._decoder, self._answer = query, decoder, TextReader(decoder)
+        self._thought: list[Token] | None = []
+
+    def push(self, token: Token, finish: FinishReason | None) -> Sequence[Event]:
+        if self._thought is None:
+            return self._answer.push(token, finish)
+        self._thought.append(token)
+        if finish is None and self._query.answer_start(self._thought) > len(self._thought):
+            return []
+        thought, self._thought = Generation(tuple(self._thought), finish or "length"), None
+        parsed = self._query.parse(thought, lambda ids: self._decoder.decode(list(ids)))
+        return [{"reasoning": parsed["reasoning"]}]
+
+    def finish(self) -> Sequence[Event]:
+        return self._answer.finish()

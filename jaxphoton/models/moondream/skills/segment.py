@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from jaxphoton.constraints.grammar import Grammar, State
+from jaxphoton.constraints.grammar import FinishReason, Grammar, State
 from jaxphoton.models.moondream.config import TokenizerConfig
-from jaxphoton.models.moondream.prompts import Prompt
-from jaxphoton.requests.settings import Settings
-from jaxphoton.requests.tokens import REGION_DEFAULTS, Decode, Generation, Token, box
+from jaxphoton.models.moondream.prompts import Prompt, SpatialRefs, segment_prompt
+from jaxphoton.models.moondream.skills.detect import box
+from jaxphoton.prompt.detokenizer import Decoder
+from jaxphoton.requests.tokens import Decode, Event, Generation, Reader, Token
+
+if TYPE_CHECKING:
+    from jaxphoton.models.moondream.skills import MoondreamSkills
 
 # How many numbers an SVG command takes, and which of them are lengths; an arc has an angle and two flags too.
 _ARITY = {"M": 2, "L": 2, "T": 2, "H": 1, "V": 1, "C": 6, "S": 4, "Q": 4, "A": 7, "Z": 0}
@@ -20,13 +24,6 @@ ARC_LENGTHS = (0, 1, 5, 6)
 
 UNITS = 960  # of one side
 LAST_RESERVED_ID = 20  # ids up to here are never text
-
-
-def segment_grammars(config: TokenizerConfig) -> Mapping[str, Grammar]:
-    """Coordinates, sizes and text in any order up to the end of sequence."""
-    if config.templates.get("segment") is None:
-        return {}
-    return {"segment": Grammar({"outline": State(stop=frozenset({config.eos_id}), region=True)})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +35,42 @@ class Segment:
     what is wrong. This is the path that the language model writes; the network that refines it to a mask is not here.
     """
 
-    name: ClassVar[str] = "segment"
-    needs_image: ClassVar[bool] = True
-    defaults: ClassVar[Settings] = REGION_DEFAULTS
-    tokens_per_object: ClassVar[int] = 0
-
     prompt: Prompt
     grammar: str = "segment"
+    reasoning: bool = False
+
+    @staticmethod
+    def grammars(config: TokenizerConfig) -> Mapping[str, Grammar]:
+        """Coordinates, sizes and text in any order up to the end of sequence."""
+        if config.templates.get("segment") is None:
+            return {}
+        return {"segment": Grammar({"outline": State(stop=frozenset({config.eos_id}), region=True)})}
+
+    @classmethod
+    def asked(cls, model: MoondreamSkills, object: str, spatial_refs: SpatialRefs | None = None) -> Segment:
+        return cls(segment_prompt(model.config, model.encode, object, spatial_refs))
 
     def parse(self, generation: Generation, decode: Decode) -> dict[str, Any]:
         outline = Outline(decode)
         for token in generation.content:
             outline.push(token)
         return outline.result()
+
+    def reader(self, decoder: Decoder) -> Reader | None:
+        return _OutlineReader(decoder)
+
+
+class _OutlineReader:
+    """Reads a segmentation for whoever does not wait for its end."""
+
+    def __init__(self, decoder: Decoder):
+        self._outline = Outline(lambda ids: decoder.decode(list(ids)))
+
+    def push(self, token: Token, finish: FinishReason | None) -> Sequence[Event]:
+        return [] if finish == "stop" else self._outline.push(token)
+
+    def finish(self) -> Sequence[Event]:
+        return []
 
 
 class Outline:

@@ -1,4 +1,4 @@
-"""The desk between jobs and an engine: every job is answered once, whatever comes first."""
+"""The dispatcher between jobs and an engine: every job is answered once, whatever comes first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Ask, Job
-from jaxphoton.requests.dispatcher import Desk
+from jaxphoton.requests.dispatcher import Dispatcher
 
 ROOM, MOST = 5, 4
 S = 60
@@ -24,7 +24,11 @@ S = 60
 @dataclass(eq=False)
 class Request:
     key: int
+    cancelled: list[int]
     future: Future = field(default_factory=Future)
+
+    def cancel(self):
+        self.cancelled.append(self.key)
 
 
 class Rig:
@@ -55,11 +59,11 @@ class Rig:
         self._open(job.key, future)
         return future
 
-    def submit(self, job, picture):
+    def start(self, job, picture):
         assert picture == job.key
         if job.key in self.refused:
             raise ValueError("refused")
-        requests = [Request(job.key) for _ in job.asks]
+        requests = [Request(job.key, self.cancelled) for _ in job.asks]
         with self.lock:
             self.requests += len(requests)
         if len(requests) <= MOST:
@@ -76,11 +80,8 @@ class Rig:
     def answer(self, job, picture, requests):
         return Answer(job.key, tuple(request.future.result() for request in requests))
 
-    def cancel(self, request):
-        self.cancelled.append(request.key)
-
-    def desk(self, jobs):
-        return Desk(jobs, self.prepare, self.submit, self.answer, self.cancel, ROOM, MOST)
+    def dispatcher(self, jobs):
+        return Dispatcher(jobs, self, ROOM, MOST)
 
     def finish_one(self):
         with self.lock:
@@ -96,7 +97,7 @@ class Rig:
         else:
             future.set_result(key)
 
-    def run(self, desk) -> list[Answer]:
+    def run(self, dispatcher) -> list[Answer]:
         done, answers = threading.Event(), []
 
         def drive():
@@ -106,7 +107,7 @@ class Rig:
         driver = threading.Thread(target=drive)
         driver.start()
         try:
-            for answer in desk.answers():
+            for answer in dispatcher.answers():
                 self.answered += 1
                 answers.append(answer)
         finally:
@@ -121,7 +122,7 @@ def test_every_job_is_answered_once_in_any_order(asks, seed, data):
     broken = frozenset(data.draw(st.sets(st.sampled_from(numbers)) if asks else st.just(set())))
     refused = frozenset(data.draw(st.sets(st.sampled_from(numbers)) if asks else st.just(set())))
     rig = Rig(random.Random(seed).randrange, broken, refused)
-    answers = rig.run(rig.desk(rig.jobs(asks)))
+    answers = rig.run(rig.dispatcher(rig.jobs(asks)))
     assert sorted(answer.key for answer in answers) == list(numbers)
     for answer in answers:
         if answer.key in broken | refused:
@@ -139,13 +140,13 @@ def test_an_exception_of_the_jobs_comes_after_the_answers():
         raise LookupError("the source is gone")
 
     rig, answers = Rig(), []
-    desk = rig.desk(jobs(rig))
+    dispatcher = rig.dispatcher(jobs(rig))
     with pytest.raises(LookupError, match="the source is gone"):
-        list(_collect(rig, desk, answers))
+        list(_collect(rig, dispatcher, answers))
     assert sorted(answers) == [0, 1]
 
 
-def _collect(rig, desk, answers):
+def _collect(rig, dispatcher, answers):
     done = threading.Event()
 
     def drive():
@@ -155,7 +156,7 @@ def _collect(rig, desk, answers):
     driver = threading.Thread(target=drive)
     driver.start()
     try:
-        for answer in desk.answers():
+        for answer in dispatcher.answers():
             answers.append(answer.key)
             yield answer
     finally:
@@ -172,8 +173,8 @@ def test_leaving_early_gives_up_what_is_under_way_and_closes_the_jobs():
         finally:
             closed.set()
 
-    desk = rig.desk(jobs())
-    answers = _collect(rig, desk, [])
+    dispatcher = rig.dispatcher(jobs())
+    answers = _collect(rig, dispatcher, [])
     next(answers)
     answers.close()
     assert closed.wait(S)
@@ -203,11 +204,11 @@ def test_a_wrong_job_ends_the_jobs_and_not_the_answers():
         yield Job(2, "2.png", ())
 
     with pytest.raises(ValueError, match="at least one ask"):
-        list(_collect(rig, rig.desk(jobs()), answers))
+        list(_collect(rig, rig.dispatcher(jobs()), answers))
     assert sorted(answers) == [0, 1]
 
 
-def test_a_desk_that_is_stopped_raises_although_its_jobs_never_end():
+def test_a_dispatcher_that_is_stopped_raises_although_its_jobs_never_end():
     rig, waiting, go_on = Rig(), threading.Event(), threading.Event()
 
     def jobs():
@@ -215,10 +216,10 @@ def test_a_desk_that_is_stopped_raises_although_its_jobs_never_end():
         waiting.set()
         go_on.wait(S)
 
-    desk = rig.desk(jobs())
-    answers = _collect(rig, desk, [])
+    dispatcher = rig.dispatcher(jobs())
+    answers = _collect(rig, dispatcher, [])
     assert next(answers).key == 0 and waiting.wait(S)
-    desk.stop(LookupError("stopped"))
+    dispatcher.stop(LookupError("stopped"))
     with pytest.raises(LookupError, match="stopped"):
         next(answers)
     go_on.set()
@@ -239,16 +240,16 @@ class Unreadable:
 )
 def test_what_is_no_job_ends_the_jobs_with_an_error(after, error, fault):
     rig, answers = Rig(), []
-    desk = rig.desk([*rig.jobs([1, 2]), after, *rig.jobs([1])])
+    dispatcher = rig.dispatcher([*rig.jobs([1, 2]), after, *rig.jobs([1])])
     with pytest.raises(error, match=fault):
-        list(_collect(rig, desk, answers))
+        list(_collect(rig, dispatcher, answers))
     assert sorted(answers) == [0, 1]
 
 
 @pytest.mark.parametrize(("jobs", "error"), [(5, TypeError), (None, TypeError), (Unreadable(), LookupError)])
 def test_jobs_that_cannot_be_read_are_an_error(jobs, error):
     with pytest.raises(error):
-        list(Rig().desk(jobs).answers())
+        list(Rig().dispatcher(jobs).answers())
 
 
 class Image:
@@ -266,16 +267,16 @@ def test_no_answered_image_waits_for_a_collection_of_garbage(leaves):
             yield Job(job.key, image, job.asks)
             del image
 
-    desk = rig.desk(jobs())
-    gone = weakref.ref(desk)
-    answers = _collect(rig, desk, [])
+    dispatcher = rig.dispatcher(jobs())
+    gone = weakref.ref(dispatcher)
+    answers = _collect(rig, dispatcher, [])
     gc.disable()
     try:
         next(answers)
         if leaves:
             answers.close()
         assert [None for _ in answers] == [None] * (0 if leaves else 5)
-        del desk, answers
+        del dispatcher, answers
         for thread in threading.enumerate():
             if thread.name == "jaxphoton-jobs":
                 thread.join(S)

@@ -1,0 +1,200 @@
+"""The same for asyncio: the loop never waits, and whoever stops waiting ends the work."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
+from contextlib import nullcontext, suppress
+from typing import Any, Protocol
+
+from jaxphoton.config import EngineConfig
+from jaxphoton.requests.answer import Result
+from jaxphoton.requests.ask import Ask
+from jaxphoton.requests.errors import DeadlineExceeded, QueueFull
+from jaxphoton.requests.images import EncodedImage
+from jaxphoton.requests.preparing import PreparedAsk
+from jaxphoton.requests.session import Session, Submitted
+from jaxphoton.requests.tokens import Event
+
+# Only for more pictures at once than this are the image workers started: starting one takes as long as decoding seven
+# photos of 640x480.
+ENOUGH_FOR_WORKERS = 16
+
+LATE = "the deadline passed before the request was ready"
+
+
+_Ready = tuple[Session, PreparedAsk, EncodedImage | None]
+
+
+class Model(Protocol):
+    """Whose session may still have to be started, which compiles."""
+
+    @property
+    def session(self) -> Session: ...
+
+    @property
+    def engine_config(self) -> EngineConfig: ...
+
+
+class AsyncCalls:
+    """Asks one model, for coroutines of any loop."""
+
+    def __init__(self, model: Model):
+        self._model = model
+        self._preparing = 0  # images now; counted on the loop
+
+    async def call(self, image: Any, ask: Ask) -> Result | list[Result]:
+        """One result, or for a list of images a list of them."""
+        if not isinstance(image, (list, tuple)):
+            return await self._one(image, ask)
+        room = _Room(len(image), self._model.engine_config.batch_requests)
+        tasks = [asyncio.create_task(self._one(each, ask, room)) for each in image]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def pieces(self, image: Any, ask: Ask, result: Result) -> AsyncGenerator[str, None]:
+        """The pieces of a text; fills `result`."""
+        async with _UnderWay(self, image, ask, streamed=True) as run:
+            while event := await run.next():
+                if "chunk" in event:
+                    yield event["chunk"]
+                else:
+                    result.update(event)
+            result.update(run.result)
+            result.complete(run.result)
+
+    async def events(self, image: Any, ask: Ask) -> AsyncGenerator[Event, None]:
+        """The events of an ask; the last is the result, with "completed"."""
+        async with _UnderWay(self, image, ask, streamed=True) as run:
+            while event := await run.next():
+                yield event
+            run.result["completed"] = True
+            yield run.result
+
+    async def _one(self, image: Any, ask: Ask, room: _Room | None = None) -> Result:
+        async with room.under_way if room else nullcontext(), _UnderWay(self, image, ask, room=room) as run:
+            await run.next()
+            return run.result
+
+    async def submit(self, run: _Run, image: Any, ask: Ask, room: _Room | None) -> None:
+        """Submits the request; a run that was left meanwhile is given up."""
+        session, prepared, encoded = await self._prepared(image, ask, room)
+        picture = None if encoded is None else encoded.image
+
+        def submit(wait: bool = False) -> None:
+            run.begin(session.submit_prepared(picture, prepared, ask, run.listener, wait))
+
+        # On the loop what takes no time, and in a thread what does: making a constraint, and waiting for room in the
+        # engine, as a list does.
+        if prepared.constraint is None:
+            try:
+                return submit()
+            except QueueFull:
+                if room is None:
+                    raise
+        elif room is None:
+            return await asyncio.to_thread(submit)
+        async with room.turn:
+            await asyncio.to_thread(submit, True)
+
+    async def _prepared(self, image: Any, ask: Ask, room: _Room | None) -> _Ready:
+        limit = asyncio.timeout(None if ask.deadline is None else max(0.0, ask.deadline - time.monotonic()))
+        self._preparing += image is not None
+        many = max(self._preparing, room.images if room else 0) > ENOUGH_FOR_WORKERS
+        try:
+            async with limit:
+                prepared = await asyncio.to_thread(self._prepare, image, ask, many)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded(LATE) from None
+        finally:
+            self._preparing -= image is not None
+        if ask.deadline is not None and time.monotonic() >= ask.deadline:  # it may end before the limit is looked at
+            raise DeadlineExceeded(LATE)
+        return prepared
+
+    def _prepare(self, image: Any, ask: Ask, many: bool) -> _Ready:
+        """All that takes long; in a thread of its own."""
+        session = self._model.session
+        prepared = session.preparer.prepare(ask)
+        encoded = None if image is None else session.images.encode_beside(image, many)
+        return session, prepared, encoded
+
+
+class _UnderWay:
+    """A request from submitting it to leaving the block, which gives it up unless it has ended.
+
+    Not a generator with `asynccontextmanager`: at its end a loop closes all asynchronous generators, and would close
+    that one before the stream it belongs to.
+    """
+
+    def __init__(self, calls: AsyncCalls, image: Any, ask: Ask, streamed: bool = False, room: _Room | None = None):
+        self._calls, self._what, self._streamed = calls, (image, ask, room), streamed
+        self._run: _Run | None = None
+
+    async def __aenter__(self) -> _Run:
+        self._run = run = _Run(self._streamed)
+        try:
+            await self._calls.submit(run, *self._what)
+        except BaseException:
+            run.leave()
+            raise
+        return run
+
+    async def __aexit__(self, *_: Any) -> None:
+        if self._run is not None:
+            self._run.leave()
+
+
+class _Room:
+    """What a list of `images` images may take: so many requests under way, and one thread that waits for the engine."""
+
+    def __init__(self, images: int, requests: int):
+        self.images = images
+        self.under_way, self.turn = asyncio.Semaphore(requests), asyncio.Lock()
+
+
+class _Run:
+    """Carries a request's events and its end to a coroutine; never blocks who brings them.
+
+    Attributes:
+      result: once `next` was None.
+      listener: takes the events of one that is streamed.
+    """
+
+    def __init__(self, streamed: bool):
+        self.listener: Callable[[Event], None] | None = self._put if streamed else None
+        self._loop, self._items = asyncio.get_running_loop(), asyncio.Queue()
+        self._pending: Submitted | None = None
+        self._left = False
+
+    def begin(self, pending: Submitted) -> None:
+        self._pending = pending
+        if self._left:  # before it could be told which request to give up
+            pending.cancel()
+        pending.future.add_done_callback(self._put)
+
+    def leave(self) -> None:
+        """Gives the request up, unless it has ended; one that is still being submitted, as soon as it is."""
+        self._left = True
+        if self._pending is not None:
+            self._pending.cancel()
+
+    async def next(self) -> Event | None:
+        """The next event; None once there is a `result`. Raises what has ended the request instead."""
+        item = await self._items.get()
+        if not isinstance(item, Future):
+            return item
+        self.result: Result = item.result()
+        return None
+
+    def _put(self, item: Event | Future[Result]) -> None:
+        with suppress(RuntimeError):  # the loop was closed: nobody reads any more
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)

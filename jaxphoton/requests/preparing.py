@@ -1,0 +1,121 @@
+"""From an ask to what the engine takes, as far as no image is concerned: made once for each distinct ask."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from jaxphoton.constraints.protocol import MakeConstraint
+from jaxphoton.constraints.restriction import take_restriction
+from jaxphoton.engine.request import Request
+from jaxphoton.image.prepare import Prepared
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.prompt.tokenizer import Tokenizer
+from jaxphoton.requests.ask import Ask
+from jaxphoton.requests.settings import MAX_SEED, Settings
+from jaxphoton.requests.skills import FamilySkills, Skill, skill_of
+from jaxphoton.requests.tokens import Form
+
+if TYPE_CHECKING:
+    from jaxphoton.constraints import AnswerGrammars
+
+KEPT = 64  # asks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedAsk:
+    """An ask ready for any image.
+
+    Attributes:
+      skill: what is asked.
+      form: the same in the words of the model.
+      settings: checked; the seed may still have to be drawn.
+      constraint: makes the restriction of an answer, or None.
+    """
+
+    skill: Skill
+    form: Form
+    settings: Settings
+    constraint: MakeConstraint | None
+
+    def request(self, image: Prepared | None, ask: Ask) -> Request:
+        """One request; a seed is drawn where none is given.
+
+        Raises:
+          ValueError: there is no image where one is needed.
+        """
+        if image is None and self.skill.needs_image:
+            raise ValueError(f"{self.skill.name} needs an image")
+        if image is None and self.form.prompt.values:
+            raise ValueError("spatial_refs need an image")
+        settings = self.settings
+        if settings.seed is None:
+            settings = dataclasses.replace(settings, seed=secrets.randbelow(MAX_SEED + 1))
+        form = self.form
+        return Request(form.prompt, form.grammar, settings, image, self.constraint, ask.deadline, ask.priority)
+
+
+class AskPreparer:
+    """Prepares asks for one model; from any thread. A run asks the same of every image: the newest asks are kept."""
+
+    def __init__(self, skills: FamilySkills, tokenizer: Tokenizer, config: ModelConfig):
+        self._skills, self._tokenizer, self._config = skills, tokenizer, config
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, PreparedAsk] = OrderedDict()
+
+    def prepare(self, ask: Ask) -> PreparedAsk:
+        """
+        Raises:
+          TypeError, ValueError: a skill that there is not, arguments or settings that it does not take.
+          ImportError: a restricted answer, without the packages that it needs.
+        """
+        key = _key(ask)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        made = self._made(ask)
+        if key:
+            with self._lock:
+                self._kept[key] = made
+                if len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+        return made
+
+    def _made(self, ask: Ask) -> PreparedAsk:
+        skill = skill_of(ask.skill)
+        skill.check(ask.arguments)
+        form = self._skills.form(skill.name, ask.arguments)
+        given, restriction = take_restriction(ask.settings) if skill.restricted else (ask.settings, {})
+        constraint = self.grammars.compile(restriction, form.reasoning) if restriction else None
+        return PreparedAsk(skill, form, _settings(skill, given), constraint)
+
+    @cached_property
+    def grammars(self) -> AnswerGrammars:
+        """What restricted answers are compiled by."""
+        from jaxphoton.constraints import AnswerGrammars
+
+        return AnswerGrammars(self._tokenizer, self._config.text.vocab_size, self._config.tokenizer)
+
+
+def _settings(skill: Skill, given: Mapping[str, Any] | None) -> Settings:
+    """The settings; objects set the budget of ids."""
+    settings = Settings.parse(given, skill.defaults)
+    if skill.tokens_per_object and (given or {}).get("max_tokens") is None:
+        return dataclasses.replace(settings, max_tokens=skill.tokens_per_object * settings.max_objects + 1)
+    return settings
+
+
+def _key(ask: Ask) -> str:
+    """The same for asks that are prepared the same; empty for one that is not kept."""
+    try:
+        return json.dumps([ask.skill, ask.arguments, ask.settings])
+    except (TypeError, ValueError, RecursionError):  # of values that JSON has not: they may be wrong, or change
+        return ""

@@ -49,7 +49,7 @@ class Grammar:
         return next(iter(self.states))
 
 
-class Walk:
+class Replay:
     """Follows a grammar token by token, counting tokens and objects: the plain replay that tables are tested with."""
 
     def __init__(self, grammar: Grammar, max_tokens: int, max_objects: int):

@@ -50,7 +50,7 @@ class Kernels:
     """How a program's attention and sampling are computed.
 
     Attributes:
-      backend: as in `EngineConfig.kernels`.
+      backend: as in `EngineConfig.kernels`; "plain": no operation of kernels_pallas at all, for the oracle.
       target: the device the program is compiled for; None for jax's default device.
     """
 

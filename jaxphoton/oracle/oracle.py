@@ -1,4 +1,4 @@
-"""The truth: one request at a time, a dense cache, a plain Python loop.
+"""The truth: one request of any family at a time, a dense cache, a plain Python loop.
 
 Slow on purpose. Everything faster is compared with it, so it shares no sampling, grammar or cache code with
 the engine: it samples in NumPy (`oracle.sampling`) and follows the grammar's rules, not the device tables.
@@ -7,105 +7,114 @@ the engine: it samples in NumPy (`oracle.sampling`) and follows the grammar's ru
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import io_callback
 
-from jaxphoton.constraints.grammar import Grammar, State, Walk
+from jaxphoton.constraints.grammar import Grammar, Replay, State
 from jaxphoton.constraints.protocol import Constraint, MakeConstraint
-from jaxphoton.functional import decode_step, encode_image, fed_as, prefill, prompt_inputs, read
 from jaxphoton.image.crops import Crops
-from jaxphoton.layers import moe
-from jaxphoton.layers.cache import DenseCache
-from jaxphoton.models.moondream import network as text
-from jaxphoton.models.moondream import readouts
-from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.params import Params
-from jaxphoton.models.moondream.pooling import pooling_matrices
-from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.layers.cache import DenseCache, dense_attend
+from jaxphoton.models.protocol import Family, Kernels, Prompt
 from jaxphoton.oracle import sampling
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Generation, Token
 
 PROMPT_STEP = 64  # prompts are padded to a multiple of this, so that few lengths compile
+PLAIN = Kernels("plain")
+
+# draw(logits float32 [n], stream of random words) -> (chosen entry, its log-probability)
+Draw = Callable[[np.ndarray, int], tuple[int, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Readout:
-    """What one position predicts, float32: hidden [D] (before the final LayerNorm), logits [V], coordinate bins
-    [bins], size bins [2, bins]. `router_gap` [] is the smallest of `moe.gap` in this and all earlier positions, inf
-    without experts: a computation whose router logits differ by more may have gone another way."""
+class Picture:
+    """A picture as prompts take it: its crops, and their embeddings [N, D]."""
+
+    crops: Crops
+    embeddings: jax.Array
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one position predicts, float32: hidden [D] (as the network's `forward` leaves it) and logits [V]. `margin`
+    [] is the smallest of the network's margins in this and all earlier positions, inf where nothing was chosen: a
+    computation that differs by more may have gone another way."""
 
     hidden: np.ndarray
     logits: np.ndarray
-    coordinate: np.ndarray
-    size: np.ndarray
-    router_gap: np.ndarray
+    margin: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
 class OracleRequest:
-    """One request: `image` is [I, D] embeddings or None, `settings.seed` must be set unless greedy."""
+    """One request; `settings.seed` must be set unless greedy."""
 
     prompt: Prompt
     grammar: Grammar
     settings: Settings
-    image: jax.Array | None = None
+    picture: Picture | None = None
     constraint: MakeConstraint | None = None
 
 
 class Oracle:
-    """Runs requests of one model, one after the other."""
+    """Runs requests of one model, one after the other; `params` is the tree of the family's network."""
 
-    def __init__(self, params: Params, config: ModelConfig):
-        self.params, self.config = params, config
-        self._coordinate_values = readouts.coordinate_values(config.region)
-        self._size_values = readouts.size_values(config.region)
-        self._encode = jax.jit(partial(encode_image, config=config))
-        self._prefill = jax.jit(partial(_prefill, config=config))
-        self._step = jax.jit(partial(_step, config=config), donate_argnames="cache")
+    def __init__(self, params: Any, family: Family):
+        self.params, self.family = params, family
+        network = family.network
+        self._decoder = network.decoder(params)
+        self._encode = jax.jit(partial(network.encode, images=1, kernels=PLAIN))
+        self._prefill = jax.jit(partial(_prefill, family))
+        self._step = jax.jit(partial(_step, family), donate_argnames="cache")
+        self._read = jax.jit(partial(_read, family, self._drawn))
+        self._draw: Draw
+        self._fault: Exception | None = None
 
-    def encode_image(self, crops: Crops) -> jax.Array:
-        """Crops of one picture -> image embeddings [grid * grid, D]."""
-        rows, columns = pooling_matrices(crops.tiling, self.config.vision)
-        return self._encode(self.params, pixels=crops.pixels, rows=rows, columns=columns)
+    def encode_image(self, crops: Crops) -> Picture:
+        """A picture's crops with their embeddings."""
+        packed = self.family.pack([crops], 1, len(crops.pixels), lambda index: nullcontext())
+        return Picture(crops, self._encode(self.family.network.encoder(self.params), *packed)[0])
 
-    def start(self, prompt: Prompt, image: jax.Array | None = None) -> Session:
+    def start(self, prompt: Prompt, picture: Picture | None = None) -> Session:
         """Prefills a prompt.
 
         Raises:
           ValueError: the prompt is longer than the model's context.
         """
-        ids, kinds, values = prompt_inputs(self.config, prompt, image is not None)
-        length, limit = len(ids), self.config.text.max_context
+        segments = self.family.segments(prompt, None if picture is None else picture.crops)
+        prefix, limit = len(segments.prefix), self.family.max_context
+        length = prefix + len(segments.ids)
         if length >= limit:
             raise ValueError(f"the prompt has {length} positions; this model's context holds {limit}")
         padding = min(-length % PROMPT_STEP, limit - length)
-        readout, cache = self._prefill(
-            self.params,
-            ids=np.pad(ids, (0, padding))[None],
-            kinds=np.pad(kinds, (0, padding))[None],
-            values=np.pad(values, ((0, padding), (0, 0)))[None],
-            image=None if image is None else image[None],
+        embeddings = None if picture is None else picture.embeddings[None]
+        prediction, cache = self._prefill(
+            self._decoder,
+            prefix=None if picture is None else segments.prefix[None],
+            embeddings=embeddings,
+            ids=np.pad(segments.ids, (0, padding))[None],
+            fed=np.pad(segments.fed, ((0, padding), (0, 0)))[None],
             length=np.int32(length),
         )
-        prefix = 0 if image is None else self.config.text.prefix_attn
-        step = partial(self._step, self.params, prefix_length=np.full(1, prefix, np.int32))
-        return Session(self.config, step, cache, length, _host(readout))
+        return Session(self.family, partial(self._step, self._decoder), cache, length, _host(prediction))
 
-    def generate(self, request: OracleRequest) -> Iterator[tuple[Token, Walk]]:
-        """Yields each token as it is chosen, with the walk that took it; its `finish` says whether it is the last."""
-        session = self.start(request.prompt, request.image)
-        room = self.config.text.max_context - session.length
-        walk = Walk(request.grammar, min(request.settings.max_tokens, room), request.settings.max_objects)
+    def generate(self, request: OracleRequest) -> Iterator[tuple[Token, Replay]]:
+        """Yields each token as it is chosen, with the replay that took it; its `finish` says whether it is the last."""
+        session = self.start(request.prompt, request.picture)
+        room = self.family.max_context - session.length
+        replay = Replay(request.grammar, min(request.settings.max_tokens, room), request.settings.max_objects)
         constraint = None if request.constraint is None else request.constraint()
         while True:
-            token = self._choose(session.readout, walk, request.settings, constraint)
-            finish = walk.advance(token.id)
-            yield token, walk
+            token = self._choose(session.prediction, replay, request.settings, constraint)
+            finish = replay.advance(token.id)
+            yield token, replay
             if finish is not None:
                 return
             if constraint is not None:
@@ -119,90 +128,135 @@ class Oracle:
         assert finish is not None
         return Generation(tuple(token for token, _ in steps), finish)
 
-    def replay(self, prompt: Prompt, image: jax.Array | None, tokens: Sequence[Token]) -> list[Readout]:
-        """Teacher forcing: the readout that precedes each of `tokens`, and the one behind the last."""
-        session = self.start(prompt, image)
-        readouts = [session.readout]
-        for token in tokens:
-            readouts.append(session.feed(token))
-        return readouts
+    def replay(self, prompt: Prompt, picture: Picture | None, tokens: Sequence[Token]) -> list[Prediction]:
+        """Teacher forcing: the prediction that precedes each of `tokens`, and the one behind the last."""
+        session = self.start(prompt, picture)
+        return [session.prediction, *(session.feed(token) for token in tokens)]
 
-    def _choose(self, readout: Readout, walk: Walk, settings: Settings, constraint: Constraint | None) -> Token:
-        state, index = walk.rules, walk.tokens
-        allowed = allowed_ids(state, len(readout.logits), constraint)
-        logits = np.where(allowed, readout.logits, -np.inf)
+    def read(self, prediction: Prediction, token: int, draw: Draw) -> Token:
+        """A token with what the family reads beside it, drawn by `draw`; its log-probability is that of the reading."""
+        readout = self.family.readout
+        if readout is None:
+            return Token(token)
+        self._draw, self._fault = draw, None
+        columns, logprob = jax.device_get(
+            self._read(self._decoder, prediction.hidden[None], np.full(1, token, np.int32))
+        )
+        if self._fault is not None:
+            raise self._fault
+        return Token(token, *readout.taken(token, columns[0].tolist()), float(logprob[0]))
+
+    def _drawn(self, logits: jax.Array, stream: jax.Array, needed: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+        """Called back while `_read` runs; an exception waits for its end."""
+        chosen, logprob = 0, 0.0
+        if needed[0] and self._fault is None:
+            try:
+                chosen, logprob = self._draw(np.asarray(logits)[0], int(stream))
+            except Exception as error:
+                self._fault = error
+        return np.full(1, chosen, np.int32), np.full(1, logprob, np.float32)
+
+    def _choose(
+        self, prediction: Prediction, replay: Replay, settings: Settings, constraint: Constraint | None
+    ) -> Token:
+        state, index = replay.rules, replay.tokens
+        allowed = allowed_ids(state, len(prediction.logits), constraint)
+        logits = np.where(allowed, prediction.logits, -np.inf)
         token, logprob = _draw(logits, settings, index, sampling.TOKEN)
-        if state.region and token == self.config.tokenizer.coord_id:
-            at, at_logprob = _draw(readout.coordinate, settings, index, sampling.COORDINATE)
-            return Token(token, (at,), (float(self._coordinate_values[at]),), logprob + at_logprob)
-        if state.region and token == self.config.tokenizer.size_id:
-            width, width_logprob = _draw(readout.size[0], settings, index, sampling.WIDTH)
-            height, height_logprob = _draw(readout.size[1], settings, index, sampling.HEIGHT)
-            value = (float(self._size_values[width]), float(self._size_values[height]))
-            return Token(token, (width, height), value, logprob + width_logprob + height_logprob)
-        return Token(token, logprob=logprob)
+        if not state.region:
+            return Token(token, logprob=logprob)
+        read = self.read(prediction, token, lambda logits, stream: _draw(logits, settings, index, stream))
+        return replace(read, logprob=logprob + read.logprob)
 
 
 class Session:
     """One sequence being generated.
 
     Attributes:
-      readout: what the last fed position predicts.
+      prediction: of the last fed position.
       length: positions fed so far.
     """
 
-    def __init__(self, config: ModelConfig, step: Callable, cache: DenseCache, length: int, readout: Readout):
-        self.readout, self.length = readout, length
-        self._config, self._step, self._cache = config, step, cache
+    def __init__(self, family: Family, step: Callable, cache: DenseCache, length: int, prediction: Prediction):
+        self.prediction, self.length = prediction, length
+        self._family, self._step, self._cache = family, step, cache
 
-    def feed(self, token: Token) -> Readout:
-        """Feeds one token (its value where it has one, else the id's embedding) and returns the new readout.
+    def feed(self, token: Token) -> Prediction:
+        """Feeds one token (its value where it has one, else the id's embedding) and returns the new prediction.
 
         Raises:
           ValueError: the context is full.
         """
-        if self.length >= self._config.text.max_context:
+        readout = self._family.readout
+        if self.length >= self._family.max_context:
             raise ValueError(f"the context of {self.length} positions is full")
-        kind, value = fed_as(token.value)
-        readout, self._cache = self._step(
-            ids=np.full(1, token.id, np.int32),
-            kinds=np.full(1, kind, np.int32),
-            values=value[None],
-            positions=np.full(1, self.length, np.int32),
+        fed = np.zeros((1, 0 if readout is None else readout.fed), np.int32)
+        if readout is not None and token.value is not None:
+            fed[0] = readout.feed(token.value)
+        prediction, self._cache = self._step(
+            ids=np.full((1, 1), token.id, np.int32),
+            fed=fed[None],
+            positions=np.full((1, 1), self.length, np.int32),
             cache=self._cache,
         )
         self.length += 1
-        new = _host(readout)
-        self.readout = replace(new, router_gap=np.minimum(self.readout.router_gap, new.router_gap))
-        return self.readout
+        new = _host(prediction)
+        self.prediction = replace(new, margin=np.minimum(self.prediction.margin, new.margin))
+        return self.prediction
 
 
-def _prefill(params: Params, config: ModelConfig, ids, kinds, values, image, length):
-    trace = text.Trace()
-    hidden, cache = prefill(params, config, ids, kinds, values, image, trace)
-    padding = jnp.arange(ids.shape[1], dtype=jnp.int32)[None] >= length
-    gap = jnp.where(padding, jnp.inf, _router_gap(trace)).min(axis=1)
-    return _readout(params, config, hidden[:, length - 1], gap), cache
+def _prefill(family: Family, params: Any, prefix, embeddings, ids, fed, length):
+    """A whole prompt, padded at its end: ids int32 [1, T], fed int32 [1, T, F] behind a prefix int32 [1, P] or None."""
+    network = family.network
+    x, start = network.embed(params, ids, fed), 0
+    if prefix is not None:
+        start = prefix.shape[1]
+        head = network.embed_prefix(params, None if family.fixed_prefix else prefix, embeddings)
+        x = jnp.concatenate([head, x], axis=1)
+    positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+    spec, dtype = family.cache, network.dtype(params)
+    cache = DenseCache.zeros(spec.n_layers, spec.n_kv_heads, spec.head_dim, 1, family.max_context, dtype)
+    both_ways = jnp.full(1, 0 if family.causal else start, jnp.int32)
+    hidden, margin, cache = _forward(family, params, x, positions, both_ways, cache)
+    margin = jnp.where(positions >= length, jnp.inf, margin).min(axis=1)
+    return _predict(family, params, hidden[:, length - 1], margin), cache
 
 
-def _step(params: Params, config: ModelConfig, cache: DenseCache, ids, kinds, values, positions, prefix_length):
-    trace = text.Trace()
-    hidden, cache = decode_step(params, config, cache, ids, kinds, values, positions, prefix_length, trace)
-    return _readout(params, config, hidden, _router_gap(trace)[:, 0]), cache
+def _step(family: Family, params: Any, cache: DenseCache, ids, fed, positions):
+    """One position, behind any prefix."""
+    x = family.network.embed(params, ids, fed)
+    hidden, margin, cache = _forward(family, params, x, positions, jnp.zeros(1, jnp.int32), cache)
+    return _predict(family, params, hidden[:, 0], margin[:, 0]), cache
 
 
-def _router_gap(trace: text.Trace) -> jax.Array:
-    """The smallest gap of any layer, float32 [B, T]."""
-    gaps = [moe.gap(route) for route in trace.routes]
-    return jnp.stack(gaps).min(axis=0) if gaps else jnp.full(trace.hidden[0].shape[:2], jnp.inf, jnp.float32)
+def _forward(family: Family, params: Any, x, positions, both_ways, cache):
+    """(hidden [1, T, D], the smallest margin of any layer, float32 [1, T], cache)."""
+    margins: list[jax.Array] = []
+    attend = dense_attend(positions, both_ways, family.max_context)
+    hidden, cache = family.network.forward(params, x, positions, attend, cache, PLAIN, margins)
+    margin = jnp.stack(margins).min(axis=0) if margins else jnp.full(x.shape[:2], jnp.inf, jnp.float32)
+    return hidden, margin, cache
 
 
-def _readout(params: Params, config: ModelConfig, hidden: jax.Array, gap: jax.Array) -> tuple[jax.Array, ...]:
-    return hidden.astype(jnp.float32), *read(params, config, hidden), gap
+def _predict(family: Family, params: Any, hidden: jax.Array, margin: jax.Array) -> tuple[jax.Array, ...]:
+    return hidden.astype(jnp.float32), family.network.logits(params, hidden), margin
 
 
-def _host(readout: tuple[jax.Array, ...]) -> Readout:
-    return Readout(*(np.asarray(part)[0] for part in readout))
+def _read(family: Family, drawn: Callable, params: Any, hidden, token):
+    """(columns, log-probability) of the readout behind hidden states [1, D] beside a token int32 [1]; everything that
+    is chosen is chosen by `drawn`, on the host."""
+    assert family.readout is not None
+    shapes = jax.ShapeDtypeStruct((1,), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.float32)
+
+    def draw(logits: jax.Array, stream: int, needed: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return io_callback(drawn, shapes, logits, stream, needed, ordered=True)
+
+    hidden = hidden.astype(family.network.dtype(params))
+    return family.readout.read(params, hidden, token, jnp.ones(1, bool), draw)[1:]
+
+
+def _host(prediction: tuple[jax.Array, ...]) -> Prediction:
+    return Prediction(*(np.asarray(part)[0] for part in prediction))
 
 
 def allowed_ids(state: State, vocab_size: int, constraint: Constraint | None) -> np.ndarray:

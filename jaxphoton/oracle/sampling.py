@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# One random stream per thing drawn at a position; see `gumbel`.
-TOKEN, COORDINATE, WIDTH, HEIGHT = range(4)
+TOKEN = 0  # the stream of random words of ids; a family's readout has others, see `gumbel`
 
 GREEDY_BELOW = 1e-6  # temperatures up to here mean argmax
 

@@ -16,9 +16,10 @@ from jaxphoton.layers.moe import Route
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream import network as text
 from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
 from jaxphoton.models.moondream.prompts import Prompt
-from jaxphoton.oracle.oracle import Oracle, OracleRequest
+from jaxphoton.oracle.oracle import Oracle, OracleRequest, Picture
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Generation, Token
 from jaxphoton.verify.golden import Case, GoldenModel
@@ -55,7 +56,7 @@ class Bench:
         self.golden, self.params, self.config = golden, params, config
         self.tokenizer = config.tokenizer
         self.grammars = {**registry.grammars(config.tokenizer), "free": FREE}
-        self._images: dict[int, jax.Array] = {}
+        self._images: dict[int, Picture] = {}
 
     @cached_property
     def oracle(self) -> Oracle:
@@ -68,7 +69,7 @@ class Bench:
 
     def _oracle(self, divisor: Any) -> Oracle:
         region = dataclasses.replace(self.config.region, coord_divisor=divisor)
-        return Oracle(self.params, dataclasses.replace(self.config, region=region))
+        return Oracle(self.params, MoondreamFamily(dataclasses.replace(self.config, region=region)))
 
     def float8(self, keep: bool) -> Bench:
         """The model with float8 experts, under the other naming scheme; `keep` as `quantized` of `load_model`."""
@@ -76,8 +77,8 @@ class Bench:
         config, params = load_model(self.golden.weights / FLOAT8_FILE, wte.dtype, wte.sharding, keep)
         return Bench(self.golden, params, config)
 
-    def image(self, case: Case) -> jax.Array | None:
-        """Embeddings of the picture that the case names; None for text only."""
+    def image(self, case: Case) -> Picture | None:
+        """The picture that the case names; None for text only."""
         index = case.facts.get("image")
         if index is None:
             return None
@@ -99,7 +100,7 @@ class Bench:
         request = OracleRequest(plain_prompt(prompt), self.grammars[grammar], settings, image)
         return oracle.run(request)
 
-    def trace(self, prompt: Prompt, image: jax.Array | None) -> Traced:
+    def trace(self, prompt: Prompt, image: Picture | None) -> Traced:
         """One whole prompt, with everything on the way."""
         ids, kinds, values = prompt_inputs(self.config, prompt, image is not None)
         traced = self._traced(
@@ -107,7 +108,7 @@ class Bench:
             ids=ids[None],
             kinds=kinds[None],
             values=values[None],
-            image=None if image is None else image[None],
+            image=None if image is None else image.embeddings[None],
         )
         return Traced(*jax.tree.map(lambda leaf: np.asarray(leaf)[0], traced))
 

@@ -37,6 +37,7 @@ def equality(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     The requests and the judge are those of the test suite.
     """
     from jaxphoton.engine.device import Programs
+    from jaxphoton.models.moondream.family import MoondreamFamily
     from jaxphoton.oracle.oracle import Oracle
     from tests.engine import tiny
     from tests.engine.judge import Judge
@@ -49,7 +50,7 @@ def equality(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         region=dataclasses.replace(c.region, dim=128),
     )
     params = _parameters(config)
-    judge = Judge(Oracle(params, config))
+    judge = Judge(Oracle(params, MoondreamFamily(config)))
     table, failed = [], list[str]()
     backends = ("reference", backend_here())
     for backend in backends:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxphoton.constraints import automaton
-from jaxphoton.constraints.grammar import Grammar, State, Walk
+from jaxphoton.constraints.grammar import Grammar, Replay, State
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream.reading import config_from_dict, named_config
 
@@ -21,7 +21,7 @@ TABLES = automaton.build(GRAMMARS, VOCAB)
 @pytest.mark.parametrize("name", GRAMMARS)
 @given(data=st.data())
 def test_tables_follow_the_rules_token_by_token(name, data):
-    walk, state = Walk(GRAMMARS[name], max_tokens=40, max_objects=5), TABLES.start[name]
+    walk, state = Replay(GRAMMARS[name], max_tokens=40, max_objects=5), TABLES.start[name]
     while walk.finish is None:
         mask = TABLES.mask(state)
         assert mask.tolist() == [walk.allows(token) for token in range(VOCAB)]
@@ -76,7 +76,7 @@ def test_ids_outside_the_vocabulary_are_refused():
 
 
 def test_walk_prefers_stop_over_length_and_refuses_what_is_not_allowed():
-    walk = Walk(GRAMMARS["detect"], max_tokens=1, max_objects=1)
+    walk = Replay(GRAMMARS["detect"], max_tokens=1, max_objects=1)
     with pytest.raises(ValueError, match="not allowed"):
         walk.advance(6)
     assert walk.advance(0) == "stop"
@@ -85,6 +85,6 @@ def test_walk_prefers_stop_over_length_and_refuses_what_is_not_allowed():
 
 
 def test_the_object_cap_ends_a_sequence():
-    walk = Walk(GRAMMARS["detect"], max_tokens=100, max_objects=2)
+    walk = Replay(GRAMMARS["detect"], max_tokens=100, max_objects=2)
     ids = [5, 5, 6, 5, 5, 6]
     assert [walk.advance(i) for i in ids] == [None] * 5 + ["length"]

@@ -24,7 +24,8 @@ def fixed_programs():
 
 @pytest.fixture(scope="session")
 def oracle():
+    from jaxphoton.models.moondream.family import MoondreamFamily
     from jaxphoton.oracle.oracle import Oracle
     from tests.engine import tiny
 
-    return Oracle(tiny.parameters(), tiny.CONFIG)
+    return Oracle(tiny.parameters(), MoondreamFamily(tiny.CONFIG))

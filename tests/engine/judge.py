@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import jax
 import numpy as np
 
-from jaxphoton.constraints.grammar import FinishReason, Grammar, Walk
+from jaxphoton.constraints.grammar import FinishReason, Grammar, Replay
 from jaxphoton.engine.request import Request
-from jaxphoton.oracle.oracle import Oracle, OracleRequest, Readout, allowed_ids, sampling
+from jaxphoton.oracle.oracle import Oracle, OracleRequest, Picture, Prediction, allowed_ids, sampling
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Generation, Token
 from tests.engine.tiny import GRAMMARS
@@ -33,7 +32,7 @@ class Judge:
     judged: int = 0
     near_ties: list[str] = field(default_factory=list)
     _known: dict[tuple, Generation] = field(default_factory=dict)
-    _images: dict[bytes, jax.Array] = field(default_factory=dict)
+    _images: dict[bytes, Picture] = field(default_factory=dict)
 
     def compare(self, request: Request, tokens: list[Token], finish: FinishReason | None) -> None:
         """Tokens of a request that ended with `finish`, or was given up (None)."""
@@ -64,7 +63,7 @@ class Judge:
             )
         return self._known[key]
 
-    def _image(self, request: Request) -> jax.Array | None:
+    def _image(self, request: Request) -> Picture | None:
         image = request.image
         if image is None:
             return None
@@ -78,35 +77,39 @@ class Judge:
         How good it is cannot be told behind a position whose router may have gone another way.
         """
         settings = request.settings
-        readouts = self.oracle.replay(request.prompt, self._image(request), tokens)
-        context, prefix = self.oracle.config.text.max_context, self.oracle.config.text.prefix_attn
-        room = context - (prefix if request.image else 1) - len(request.prompt.ids)
-        walk = Walk(self.grammars[request.grammar], min(settings.max_tokens, room), settings.max_objects)
+        predictions = self.oracle.replay(request.prompt, self._image(request), tokens)
+        family, image = self.oracle.family, request.image
+        segments = family.segments(request.prompt, image.crops if image else None)
+        room = family.max_context - len(segments.prefix) - len(segments.ids)
+        replay = Replay(self.grammars[request.grammar], min(settings.max_tokens, room), settings.max_objects)
         constraint = request.constraint() if request.constraint else None
-        for index, (token, readout) in enumerate(zip(tokens, readouts, strict=False)):
-            assert walk.finish is None, f"tokens behind the end: {request}"
-            assert walk.allows(token.id), f"token {token.id} at {index} is not allowed: {request}"
-            size_id = self.oracle.config.tokenizer.size_id
-            if readout.router_gap >= ROUTER_GAP:
-                allowed = allowed_ids(walk.rules, len(readout.logits), constraint)
-                logprob = judge_token(token, readout, allowed, settings, index, size_id)
+        for index, (token, prediction) in enumerate(zip(tokens, predictions, strict=False)):
+            assert replay.finish is None, f"tokens behind the end: {request}"
+            assert replay.allows(token.id), f"token {token.id} at {index} is not allowed: {request}"
+            if prediction.margin >= ROUTER_GAP:
+                allowed = allowed_ids(replay.rules, len(prediction.logits), constraint)
+                logprob = judge_token(self.oracle, token, prediction, allowed, settings, index)
                 assert abs(logprob - token.logprob) <= TOLERANCE, f"log-probability at {index}: {request}"
-            if walk.advance(token.id) is None and constraint is not None:
+            if replay.advance(token.id) is None and constraint is not None:
                 constraint.accept(token.id)
-        assert walk.finish == finish or finish is None, f"finish {finish} for {walk.finish}: {request}"
+        assert replay.finish == finish or finish is None, f"finish {finish} for {replay.finish}: {request}"
 
 
 def judge_token(
-    token: Token, readout: Readout, allowed: np.ndarray, settings: Settings, index: int, size_id: int
+    oracle: Oracle, token: Token, prediction: Prediction, allowed: np.ndarray, settings: Settings, index: int
 ) -> float:
     """Asserts that a token is a right choice; returns the log-probability that it should have."""
-    logprob = judge_choice(token.id, np.where(allowed, readout.logits, -np.inf), settings, index, sampling.TOKEN)
-    if token.bins is not None and token.id == size_id:
-        for bin_, logits, stream in zip(token.bins, readout.size, (sampling.WIDTH, sampling.HEIGHT), strict=True):
-            logprob += judge_choice(bin_, logits, settings, index, stream)
-    elif token.bins is not None:
-        logprob += judge_choice(token.bins[0], readout.coordinate, settings, index, sampling.COORDINATE)
-    return logprob
+    logprob = judge_choice(token.id, np.where(allowed, prediction.logits, -np.inf), settings, index, sampling.TOKEN)
+    if token.bins is None:
+        return logprob
+    chosen = iter(token.bins)
+
+    def judged(logits: np.ndarray, stream: int) -> tuple[int, float]:
+        return (entry := next(chosen)), judge_choice(entry, logits, settings, index, stream)
+
+    read = oracle.read(prediction, token.id, judged)
+    assert read.bins == token.bins
+    return logprob + read.logprob
 
 
 def judge_choice(chosen: int, logits: np.ndarray, settings: Settings, index: int, stream: int) -> float:

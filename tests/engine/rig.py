@@ -10,7 +10,7 @@ from itertools import count
 import numpy as np
 
 from jaxphoton.constraints import automaton
-from jaxphoton.constraints.grammar import Walk
+from jaxphoton.constraints.grammar import Replay
 from jaxphoton.engine.control import TokenReader
 from jaxphoton.engine.pages import TRASH_PAGE, PageAllocator
 from jaxphoton.engine.pipeline import DeviceError, Launch, Pipeline
@@ -47,7 +47,7 @@ def request(
 
 @cache
 def _answer(grammar: str, seed: int, max_tokens: int, max_objects: int, stop: float) -> tuple[tuple[int, ...], str]:
-    random, walk, ids = np.random.default_rng(seed), Walk(GRAMMARS[grammar], max_tokens, max_objects), []
+    random, walk, ids = np.random.default_rng(seed), Replay(GRAMMARS[grammar], max_tokens, max_objects), []
     while walk.finish is None:
         rules = walk.rules
         stops, moves, others = [], [], []

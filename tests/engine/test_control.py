@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxphoton.constraints.grammar import Walk
+from jaxphoton.constraints.grammar import Replay
 from jaxphoton.engine import layout
 from jaxphoton.engine.control import ControlPacker, TokenReader, prefill_inputs, replay
 from jaxphoton.engine.layout import Output, Prefill, Row
@@ -120,7 +120,7 @@ def test_spatial_references_of_a_prompt_are_fed_as_values():
 
 @pytest.mark.parametrize("grammar", GRAMMARS)
 def test_a_replay_restores_the_state_of_the_grammar(grammar):
-    walk = Walk(GRAMMARS[grammar], 99, 99)
+    walk = Replay(GRAMMARS[grammar], 99, 99)
     tokens: list[Token] = []
     for _ in range(12):
         state, objects = replay(TABLES, TABLES.start[grammar], tokens)

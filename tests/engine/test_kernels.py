@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from jaxphoton.engine.device import Device, Programs
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.oracle.oracle import Oracle
 from kernels_pallas.dispatch import KernelUnavailable
 from tests.engine import tiny
@@ -26,7 +27,7 @@ def interpreted() -> Programs:
 
 
 def test_interpreted_kernels_give_what_the_oracle_gives(interpreted):
-    judge = Judge(Oracle(tiny.parameters(), CONFIG))
+    judge = Judge(Oracle(tiny.parameters(), MoondreamFamily(CONFIG)))
     loop = Loop(interpreted, Device(Poisoned(interpreted)))
     for number in SCHEDULES:
         sequences, _ = loop.run(schedule(number))

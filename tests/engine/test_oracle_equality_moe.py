@@ -11,6 +11,7 @@ from jaxphoton.constraints import automaton
 from jaxphoton.engine.device import Device, Programs
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream.config import MoeConfig
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
 from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.oracle.oracle import Oracle
@@ -59,7 +60,7 @@ def device(programs) -> Device:
 
 @pytest.fixture(scope="module")
 def judge(params) -> Judge:
-    return Judge(Oracle(params, CONFIG), GRAMMARS)
+    return Judge(Oracle(params, MoondreamFamily(CONFIG)), GRAMMARS)
 
 
 def test_random_schedules_give_what_the_oracle_gives(programs, device, judge):
@@ -96,7 +97,7 @@ def test_a_wrong_token_is_excused_only_behind_a_router_near_tie(judge, monkeypat
         monkeypatch.setattr(
             judge.oracle,
             "replay",
-            lambda *a, gap=gap: [dataclasses.replace(r, router_gap=np.float32(gap)) for r in replay(*a)],
+            lambda *a, gap=gap: [dataclasses.replace(r, margin=np.float32(gap)) for r in replay(*a)],
         )
         if excused:
             other.compare(asked, wrong, answer.finish_reason)
@@ -108,6 +109,6 @@ def test_a_wrong_token_is_excused_only_behind_a_router_near_tie(judge, monkeypat
 
 def test_the_router_gap_is_the_smallest_so_far(judge):
     asked = request("text", prompt=6, max_tokens=6, temperature=1.5)
-    readouts = judge.oracle.replay(asked.prompt, None, judge.expected(asked).tokens)
-    gaps = np.array([readout.router_gap for readout in readouts])
+    predictions = judge.oracle.replay(asked.prompt, None, judge.expected(asked).tokens)
+    gaps = np.array([prediction.margin for prediction in predictions])
     assert np.isfinite(gaps).all() and (gaps > 0).all() and (np.diff(gaps) <= 0).all()

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxphoton.constraints.grammar import Grammar, State
-from jaxphoton.models.moondream import grammars as registry
-from jaxphoton.models.moondream.prompts import Prompt
-from jaxphoton.oracle.oracle import Oracle, OracleRequest
+from jaxphoton.models.moondream.family import MoondreamFamily
+from jaxphoton.models.protocol import Prompt
+from jaxphoton.oracle.oracle import Oracle, OracleRequest, Prediction
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Token
 from jaxphoton.weights.load import load_model
@@ -20,15 +20,27 @@ QUESTION = Prompt((1, 381, 2, 20, 21, 3, 3))
 @pytest.fixture(scope="module")
 def oracle(goldens) -> Oracle:
     config, params = load_model(goldens / "md2-tiny", jnp.float32)
-    return Oracle(params, config)
+    return Oracle(params, MoondreamFamily(config))
 
 
 def request(oracle: Oracle, grammar: str = "text", prompt: Prompt = QUESTION, **settings) -> OracleRequest:
-    return OracleRequest(prompt, registry.grammars(oracle.config.tokenizer)[grammar], Settings(**settings))
+    return OracleRequest(prompt, oracle.family.grammars[grammar], Settings(**settings))
 
 
 def ids(generation) -> list[int]:
     return [token.id for token in generation.tokens]
+
+
+def read_logits(oracle: Oracle, prediction: Prediction, token: int) -> list[np.ndarray]:
+    """What is drawn from beside a token."""
+    seen: list[np.ndarray] = []
+
+    def draw(logits: np.ndarray, stream: int) -> tuple[int, float]:
+        seen.append(logits)
+        return 0, 0.0
+
+    oracle.read(prediction, token, draw)
+    return seen
 
 
 def test_a_seed_reproduces_and_another_differs(oracle):
@@ -54,45 +66,44 @@ def test_region_values_are_drawn_and_fed_back(oracle):
     assert [token.id for token in generation.tokens] == [5, 5, 6] * 2
     assert [len(token.value or ()) for token in generation.tokens] == [1, 1, 2] * 2
     assert len({token.bins for token in generation.tokens}) > 2
-    readouts = oracle.replay(QUESTION, None, generation.tokens)
+    predictions = oracle.replay(QUESTION, None, generation.tokens)
     changed = oracle.replay(QUESTION, None, [Token(5, value=(0.123,)), *generation.tokens[1:]])
-    assert not np.allclose(readouts[1].logits, changed[1].logits)
+    assert not np.allclose(predictions[1].logits, changed[1].logits)
 
 
 def test_replay_sees_the_logits_that_generation_saw(oracle):
     generation = oracle.run(request(oracle, "detect", temperature=0.0, max_objects=2, max_tokens=99))
-    readouts = oracle.replay(QUESTION, None, generation.content)
-    for token, readout in zip(generation.content, readouts, strict=False):
-        if token.id == 5 and token.bins:
-            assert token.bins[0] == int(np.argmax(readout.coordinate))
-        if token.id == 6 and token.bins:
-            assert token.bins == tuple(np.argmax(readout.size, axis=1).tolist())
+    predictions = oracle.replay(QUESTION, None, generation.content)
+    for token, prediction in zip(generation.content, predictions, strict=False):
+        if token.bins:
+            assert token.bins == tuple(int(np.argmax(logits)) for logits in read_logits(oracle, prediction, token.id))
 
 
 def test_log_probabilities_are_those_of_the_allowed_ids(oracle):
     (token,) = oracle.run(request(oracle, "detect", temperature=0.0, max_tokens=1)).tokens
-    readout = oracle.start(QUESTION).readout
-    pair = readout.logits[[0, 5]].astype(np.float64)
-    expected = readout.logits[token.id] - np.logaddexp(*pair)
+    prediction = oracle.start(QUESTION).prediction
+    pair = prediction.logits[[0, 5]].astype(np.float64)
+    expected = prediction.logits[token.id] - np.logaddexp(*pair)
     if token.bins:
-        coordinate = readout.coordinate.astype(np.float64)
+        (coordinate,) = read_logits(oracle, prediction, token.id)
+        coordinate = coordinate.astype(np.float64)
         expected += coordinate.max() - np.log(np.exp(coordinate - coordinate.max()).sum()) - coordinate.max()
     assert token.logprob == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_full_context_ends_a_text_with_length(oracle):
-    limit = oracle.config.text.max_context
+    limit = oracle.family.max_context
     prompt = Prompt(tuple([1] * (limit - 4)))
     generation = oracle.run(request(oracle, prompt=prompt, temperature=0.0))
     assert generation.finish_reason == "stop" or len(generation.tokens) == 3
 
 
 def test_a_prompt_longer_than_the_context_is_refused(oracle):
-    limit = oracle.config.text.max_context
+    limit = oracle.family.max_context
     with pytest.raises(ValueError, match=f"{limit} positions; this model's context holds {limit}"):
         oracle.start(Prompt(tuple([1] * (limit - 1))))
 
 
 def test_generation_steps_show_the_finish_at_the_last_token_only(oracle):
-    finishes = [walk.finish for _, walk in oracle.generate(request(oracle, temperature=0.0, max_tokens=4))]
+    finishes = [replay.finish for _, replay in oracle.generate(request(oracle, temperature=0.0, max_tokens=4))]
     assert finishes[-1] is not None and not any(finishes[:-1])

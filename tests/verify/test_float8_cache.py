@@ -28,7 +28,7 @@ def logits(bench: Bench, dtype: jax.typing.DTypeLike) -> np.ndarray:
     prefix = none if image is None else none + config.text.prefix_attn
     everything = jnp.ones((1, length), bool)
     attending = paged_attend(Kernels("reference"), tables, positions, everything, prefix, none, params.text.kv_scale)
-    x = inputs.embed(params, ids, kinds, values, None if image is None else image[None])
+    x = inputs.embed(params, ids, kinds, values, None if image is None else image.embeddings[None])
     cache = PagedCache.zeros(config.text, 1 + pages, PAGE, dtype)
     hidden, _ = text.forward(params.text, config.text, x, positions, attending, cache)
     return np.asarray(text.logits(params.text, hidden))[0, -len(prompt.ids) :]

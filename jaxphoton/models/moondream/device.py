@@ -69,7 +69,7 @@ class MoondreamNetwork:
         margins: list[jax.Array] | None = None,
     ) -> tuple[jax.Array, Any]:
         trace = text.Trace()
-        mix = partial(moe.mix, **kernels.options)
+        mix = moe.mix_dense if kernels.backend == "plain" else partial(moe.mix, **kernels.options)
         hidden, cache = text.forward(params.text, self._config.text, x, positions, attend, cache, mix, trace)
         if margins is not None:
             margins += [moe.gap(route) for route in trace.routes]

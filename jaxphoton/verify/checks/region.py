@@ -10,7 +10,7 @@ import numpy as np
 from jaxphoton.models.moondream import readouts, region
 from jaxphoton.models.moondream.skills.detect import Detect
 from jaxphoton.models.moondream.skills.point import Point
-from jaxphoton.oracle.oracle import Readout
+from jaxphoton.oracle.oracle import Prediction
 from jaxphoton.requests.tokens import Generation
 from jaxphoton.verify.bench import Bench, plain_prompt, tokens
 from jaxphoton.verify.golden import Case
@@ -79,7 +79,7 @@ def _objects(kind: str, variant: str, bench: Bench, generation: Generation) -> n
     return np.array([list(row.values()) for row in next(iter(result.values()))], np.float64).reshape(-1, columns)
 
 
-def _decisions(bench: Bench, readouts: list[Readout]) -> np.ndarray:
+def _decisions(bench: Bench, readouts: list[Prediction]) -> np.ndarray:
     """Logits of (stop, coordinate)."""
     pair = [bench.tokenizer.eos_id, bench.tokenizer.coord_id]
     return np.array([r.logits[pair] for r in readouts])

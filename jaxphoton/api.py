@@ -6,6 +6,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -62,7 +63,12 @@ class Moondream:
       ModelClosed: the model was closed, before the request or under it.
       QueueFull: too many requests wait. Lists and batches wait themselves instead.
       EngineError: the engine has failed; what the three above are, too.
+
+    Attributes:
+      path: the files that it was loaded from; None where it was made of parameters.
     """
+
+    path: Path | None = None
 
     def __init__(
         self,
@@ -158,7 +164,7 @@ class Moondream:
             raise EngineStartError(f"the parameters cannot be put on the device: {fault_of(error)}") from error
         config = dataclasses.replace(config, region=dataclasses.replace(config.region, coord_divisor=coordinates))
         tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, config), config.text.vocab_size)
-        return cls(
+        model = cls(
             params,
             config,
             tokenizer,
@@ -169,6 +175,13 @@ class Moondream:
             allow_truncated=allow_truncated,
             fast_decode=fast_decode,
         )
+        model.path = path
+        return model
+
+    @property
+    def picture_options(self) -> dict[str, Any]:
+        """How pictures are read: the arguments of this name of `from_pretrained`."""
+        return {"fast_decode" if name == "fast" else name: value for name, value in self._image_rules.items()}
 
     @property
     def params(self) -> Params:

@@ -2,6 +2,12 @@
 
 Host only: importing it never imports jax. `workers` are given a model, or load one when they run.
 
+A whole run (`run`; `options`, `observer`, `work`, `model`, `outputs` are its parts)
+    result = batch.run("photos/", "captions.jsonl", Ask("caption", {"length": "short"}), limit=1000)
+  The same call again goes on where it ended. `RunOptions` holds all options, with the defaults of the command line; a
+  `RunObserver` hears of every image. `dryrun.dry_run` tells what a run would need, `exporting.Exporter` makes other
+  outputs of a journal later.
+
 Sources (`jaxphoton.batch.sources`)
     source = open_source("shards/{000..099}.tar", SourceOptions(columns=("question",)))
     for item in Selection(shard=(0, 8), limit=1000).items(source, done=journal.__contains__):
@@ -34,9 +40,10 @@ Exports (`jaxphoton.batch.exports`)
   work whether they can be made; inside `exports.atomic.keeping(files)` no output replaces one of these;
   `ExistingTexts` (`exports.existing`) finds the images whose text is there already.
 
-Runs (`jaxphoton.batch.runner`, `tasks`, `workers`)
-    plan = Plan((Task("caption"), Task("detect", "person")), {"temperature": 0.0})
-    Runner(LocalAnswerer(model), plan, sink, stopped=lambda: False).run(Selection().items(source, journal.__contains__))
+The loop of a run (`jaxphoton.batch.runner`, `questions`, `workers`)
+    questions = Questions((Question("caption"), Question("detect", "person")), {"temperature": 0.0})
+    items = Selection().items(source, journal.__contains__)
+    Runner(LocalAnswerer(model), questions, sink, stopped=lambda: False).run(items)
   `sink(number, record)` takes each record, for instance to `journal.write`. An `Answerer` is whatever turns
   `jaxphoton.Job`s into `Answer`s in any order, reading them as it needs them: memory stays the same however many
   there are. An image that cannot be read or answered is a record; what every image would fail of ends the run.
@@ -47,3 +54,35 @@ Runs (`jaxphoton.batch.runner`, `tasks`, `workers`)
 All faults that end a run are `BatchError`s with a message for the user; those of one image are `ImageError`s, their
 reasons `errors.ENTRY_REASONS`. pyarrow (extra `parquet`) and fsspec's backends are imported when they are needed.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxphoton.batch.errors import BatchError
+    from jaxphoton.batch.observer import RunObserver
+    from jaxphoton.batch.options import RunOptions
+    from jaxphoton.batch.running import RunResult, run
+
+# Lazy (PEP 562): what uses a part of this package should not import all of it.
+_PUBLIC = {
+    "BatchError": "jaxphoton.batch.errors",
+    "RunObserver": "jaxphoton.batch.observer",
+    "RunOptions": "jaxphoton.batch.options",
+    "RunResult": "jaxphoton.batch.running",
+    "run": "jaxphoton.batch.running",
+}
+
+__all__ = ["BatchError", "RunObserver", "RunOptions", "RunResult", "run"]
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'jaxphoton.batch' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,16 +1,20 @@
-"""A digest that tells one model from another."""
+"""Digests that tell one model from another, in hexadecimal."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 _WHOLE = 8 << 20
 _SAMPLES, _SAMPLE = 64, 64 << 10
+_LENGTH = 32
 
 
 def model_digest(path: Path) -> str:
-    """Of the files of a model, in hexadecimal; the same wherever they lie.
+    """A digest that tells the files of one model from those of another: the same wherever they lie.
 
     Of files over 8 MiB, 64 samples of 64 KiB, first and last part included, and the size: seconds would pass at the
     start of every run if all weights were read.
@@ -30,4 +34,15 @@ def model_digest(path: Path) -> str:
             for index in range(_SAMPLES):
                 stream.seek(index * (size - _SAMPLE) // (_SAMPLES - 1))
                 digest.update(stream.read(_SAMPLE))
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()[:_LENGTH]
+
+
+def params_digest(params: Any) -> str:
+    """Of parameters in memory, all of which are read; another than that of the files they may have come from."""
+    import jax  # there already: whoever has parameters has it
+
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype} ".encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:_LENGTH]

@@ -1,103 +1,91 @@
-"""What a run would be about, from the headers of its images."""
+"""What a run would be about, and what it would need."""
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import IO
+import os
+from collections.abc import Iterator
+from typing import Any
 
-from PIL import Image
+from jaxphoton.batch.errors import BatchError
+from jaxphoton.batch.options import RunOptions
+from jaxphoton.batch.probe import probe
+from jaxphoton.batch.summary import cost_per_million, duration
+from jaxphoton.batch.work import Asked, Inputs, Work
+from jaxphoton.config import EngineConfig
+from jaxphoton.image.pillow import MAX_PIXELS
+from jaxphoton.measure.memory_plan import Planner, engine_of
+from jaxphoton.measure.models import FAMILIES, settings_of
+from jaxphoton.models.moondream.config import ModelConfig
 
-from jaxphoton.batch.sources.ahead import read_ahead
-from jaxphoton.batch.sources.item import Item
-from jaxphoton.files import open_regular
-from jaxphoton.image import png
-from jaxphoton.image.errors import ImageError, diagnose
-from jaxphoton.image.formats import identify, open_image
-from jaxphoton.image.pillow import orientation_of
-from jaxphoton.models.moondream.config import VisionConfig
-from jaxphoton.models.moondream.pictures import select_tiling
-
-_HEAD_BYTES = 300
+_DEFAULT = RunOptions()
+_PROBED = 10_000  # headers read; the rest is taken to be alike
+_TOKENS = 768  # the most of a text, where `max_tokens` does not say
 
 
-@dataclass(slots=True)
-class Probe:
-    """The first images of a run.
+def dry_run(
+    inputs: Inputs,
+    out: str | os.PathLike[str] | None = None,
+    ask: Asked = "caption",
+    *,
+    model: str | os.PathLike[str] = "shapes",
+    options: RunOptions = _DEFAULT,
+    rate: float | None = None,
+    **more: Any,
+) -> Iterator[str]:
+    """What `run` would do with these arguments, as lines for people. Asks nothing, writes nothing, downloads nothing.
 
-    Attributes:
-      probed: how many.
-      crops: images by their number of crops.
-      pixels: of all images that can be read, together.
-      largest: (width, height) of the one with the most pixels.
-      reasons: images that would fail, as far as headers tell.
+    Args:
+      rate: images a second, of an earlier run, for an estimate of the time.
+
+    Raises:
+      BatchError: as `run`; and where the settings of the model are not known here.
     """
-
-    probed: int = 0
-    crops: Counter[int] = field(default_factory=Counter)
-    pixels: int = 0
-    largest: tuple[int, int] = (0, 0)
-    reasons: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def mean_crops(self) -> float:
-        """Of an image that can be read; 0 if none can."""
-        return sum(crops * images for crops, images in self.crops.items()) / max(1, self.crops.total())
-
-
-def probe(items: Iterable[Item], vision: VisionConfig, max_pixels: int, most: int) -> Probe:
-    """Reads the headers of the first `most` images; nothing is decoded."""
-    found = Probe()
-    for _, size in read_ahead(islice(items, most), lambda item: _size(item, max_pixels), lambda item: not item.local):
-        found.probed += 1
-        if isinstance(size, ImageError):
-            found.reasons[size.reason] += 1
-            continue
-        width, height = size
-        rows, columns = select_tiling(height, width, vision)
-        found.crops[1 + rows * columns] += 1
-        found.pixels += width * height
-        found.largest = max(found.largest, (width, height), key=lambda size: size[0] * size[1])
-    return found
+    work = Work.of(inputs, out, ask, options.changed(**more))
+    yield from work.notes()
+    config = _settings(os.fspath(model))
+    total = work.selection.count(work.source)
+    most = work.options.pictures.max_pixels or MAX_PIXELS
+    found = probe(work.selection.items(work.source), config.vision, most, _PROBED)
+    images = found.probed if total is None else total
+    more_or_less = " or more" if total is None and found.probed == _PROBED else ""
+    yield f"{images:,}{more_or_less} images, of which {found.probed:,} were looked at (headers only)"
+    for line in [*work.selection.part(work.source)[0].skipped.lines(), *found.lines()]:
+        yield f"  {line}"
+    yield from _tokens(work, config, images)
+    yield from _memory(work, config)
+    yield from _time(work, images, rate)
 
 
-def _size(item: Item, max_pixels: int) -> tuple[int, int] | ImageError:
-    """(width, height) of the upright picture, or why it has none: as decoding would find, as far as headers tell."""
+def _settings(model: str) -> ModelConfig:
+    """Of a model that may not have been downloaded; BatchError if it is not known."""
+    family = next((name for name in FAMILIES if model.lower().endswith(name)), model)
     try:
-        source = item.image()
-        with open_regular(source) if isinstance(source, str) else io.BytesIO(source) as file:
-            head = file.read(_HEAD_BYTES)
-            if not head:
-                return ImageError(item.key, "empty", "the file is empty")
-            with _open(file, head) as image:
-                width, height = image.size
-                turned = orientation_of(image) in (5, 6, 7, 8)
-    except ImageError as error:
-        return error
-    except (FileNotFoundError, NotADirectoryError):
-        return ImageError(item.key, "not-found", "no such file")
-    except Exception as error:  # broken files make Pillow raise nearly anything
-        reason, fault = diagnose(error, max_pixels)
-        if reason == "not-an-image":
-            reason, fault = identify(head) or (reason, fault)
-        return ImageError(item.key, reason, fault)
-    if width * height > max_pixels:
-        return ImageError(item.key, "too-large", f"{width} x {height} pixels")
-    return (height, width) if turned else (width, height)
+        return settings_of(family)
+    except ValueError as error:
+        raise BatchError(str(error)) from error
 
 
-def _open(file: IO[bytes], head: bytes) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about sizes and odd metadata; limits are looked at here
-        try:
-            return open_image(file)
-        except Exception:
-            if not head.startswith(png.SIGNATURE):
-                raise
-            # It may be its metadata, which decoding leaves out; that reads the whole file.
-            file.seek(0)
-            return open_image(png.without_metadata(file, False)[0])
+def _tokens(work: Work, config: ModelConfig, images: int) -> Iterator[str]:
+    questions = work.questions
+    asks = sum(questions.captions if each.kind == "caption" else 1 for each in questions.each)
+    prefix, most = config.text.prefix_attn, work.options.texts.max_tokens or _TOKENS
+    yield f"tokens: {images * prefix:,} of the images ({prefix} each), at most {images * asks * most:,} generated"
+
+
+def _memory(work: Work, config: ModelConfig) -> Iterator[str]:
+    model = work.options.model
+    engine, dtype = engine_of(model.rows or EngineConfig().max_rows), model.dtype or "bfloat16"
+    yield f"memory of {engine.max_rows} images at once of a whole context, in {dtype}:"
+    for line in Planner(config, dtype).load(engine, config.text.max_context).lines():
+        yield f"  {line}"
+
+
+def _time(work: Work, images: int, rate: float | None) -> Iterator[str]:
+    if rate is None:
+        yield "time: give --rate, the images a second of an earlier run, for an estimate"
+        return
+    yield f"time: {duration(images / rate)} at {rate:g} images/s"
+    price = work.options.account.gpu_hour_price
+    if price is not None:
+        whole = cost_per_million(rate, price)
+        yield f"cost: {whole * images / 1e6:,.2f} ({whole:,.2f} for a million images)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast, get_args
 
 from jaxphoton.image.errors import REASONS, ImageError, Reason
@@ -15,6 +16,31 @@ NOT_WRITTEN = "not-written"
 
 class BatchError(ValueError):
     """A fault the user can mend; the message names it. Nothing can go on before that."""
+
+
+class OptionError(BatchError):
+    """An option of a run that is none, or does not go with the others."""
+
+    def __init__(self, template: str, **values: object):
+        """
+        Args:
+          template: the message, as for `str.format`; each `{name}` that is none of `values` is the option of that name.
+        """
+        self._template, self._values = template, values
+        super().__init__(self.spelled(str))
+
+    def spelled(self, spell: Callable[[str], str]) -> str:
+        """The message with the names of options as somebody else writes them, such as "--captions-per-image"."""
+        return self._template.format_map(_Spelled(self._values, spell))
+
+
+class _Spelled(dict[str, object]):
+    def __init__(self, values: Mapping[str, object], spell: Callable[[str], str]):
+        super().__init__(values)
+        self._spell = spell
+
+    def __missing__(self, name: str) -> str:
+        return self._spell(name)
 
 
 class SourceError(BatchError):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_FIRST = b"\nstopping: what is under way is finished first; once more to stop now\n"
 INTERRUPTED = 130
 
 
@@ -17,25 +16,28 @@ class Stop:
 
     Attributes:
       asked: by a first signal.
+
+    Args:
+      tell: called at the first signal, in its handler.
     """
 
-    def __init__(self):
-        self.asked = False
+    def __init__(self, tell: Callable[[], None]):
+        self.asked, self._tell = False, tell
 
     def handle(self, number: int, _: object) -> None:
         if self.asked:
             # Not an exception: the device may hold the main thread for long. The journal's lines are safe.
             os._exit(INTERRUPTED)
         self.asked = True
-        os.write(2, _FIRST)
+        self._tell()
 
 
 @contextmanager
-def stoppable() -> Iterator[Stop]:
-    """Inside, SIGINT and SIGTERM set `asked`, and end the process when they come again."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
+def stoppable(tell: Callable[[], None], signals: bool = True) -> Iterator[Stop]:
+    """Inside, SIGINT and SIGTERM set `asked`, and end the process when they come again; without `signals` nothing."""
+    stop = Stop(tell)
+    if not signals or threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may handle them
         return
     before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -13,15 +13,27 @@ from absl import flags
 from absl.flags import argparse_flags
 
 from jaxphoton.files import open_regular
+from jaxphoton.messages import to_stderr
 from jaxphoton.requests.settings import MAX_SEED, MAX_TEMPERATURE
 
 OK, FATAL, SOME_FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+STDOUT = "-"  # as the name of an output
 
 _LARGEST_TEXT = 1 << 20
 
 
 class CommandError(Exception):
     """A fault the user can mend; its message goes to stderr and the exit code is 1."""
+
+
+def spelled(name: str) -> str:
+    """The command line's name of an option of a run."""
+    return "--alpha-background" if name == "background" else f"--{name.replace('_', '-')}"
+
+
+def say(command: str, text: str) -> None:
+    """A line for people."""
+    to_stderr(f"jaxphoton {command}: {text}")
 
 
 class CommandParser(argparse_flags.ArgumentParser):
@@ -218,9 +230,3 @@ def add_sampling_options(parser: argparse.ArgumentParser, *, objects: bool = Fal
     )
     if objects:
         group.add_argument("--max-objects", type=number(int, 1), metavar="N", help="find at most N (default: 50)")
-
-
-def settings_of(args: argparse.Namespace) -> dict[str, float | int]:
-    """The `settings` of an api call; what was not given is left to the api's defaults."""
-    names = ("temperature", "top_p", "max_tokens", "max_objects", "seed")
-    return {name: value for name in names if (value := getattr(args, name, None)) is not None}

@@ -6,6 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
+from jaxphoton.batch.options import EXISTING, FORMS, IMAGE_SUFFIX
 from jaxphoton.cli.base import (
     CommandError,
     CommandParser,
@@ -17,9 +18,6 @@ from jaxphoton.cli.base import (
 )
 from jaxphoton.cli.tracing import add_trace_options
 
-IMAGE_SUFFIX = ("keep", "jpg")
-EXISTING = ("skip", "overwrite", "append", "prepend")
-FORMS = ("jsonl", "sidecar", "parquet", "webdataset", "coco", "yolo")
 COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
 
 BATCH_HELP = """\

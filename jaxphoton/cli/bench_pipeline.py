@@ -79,14 +79,14 @@ def _measure(args: argparse.Namespace, pinning: Any) -> tuple[dict[str, Any], li
     import jax
 
     from jaxphoton import platform
-    from jaxphoton.cli.images import load_model
+    from jaxphoton.batch.model import load_model
     from jaxphoton.measure.cost_model import step_cost
     from jaxphoton.measure.decoding import DecodeBench, compile_programs
     from jaxphoton.measure.pipeline_bench import measure_stream
     from jaxphoton.measure.timing import copy_bandwidth
     from jaxphoton.models.moondream.params import count
 
-    model = load_model(args)
+    model = load_model(args.model, revision=args.revision, dtype=args.dtype, max_pixels=args.max_pixels)
     config, params = model.config, model.params
     context = args.context or min(850, config.text.max_context - 8)
     if not args.tokens + 2 < context <= config.text.max_context - 8:

@@ -80,9 +80,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _model(args: argparse.Namespace) -> Any:
-    from jaxphoton.cli.images import load_model
+    from jaxphoton.batch.model import load_model
 
-    model = load_model(args)
+    model = load_model(args.model, revision=args.revision, dtype=args.dtype, max_pixels=args.max_pixels)
     changes: dict[str, Any] = {}
     if args.max_waiting:
         changes["max_waiting"] = args.max_waiting
@@ -125,9 +125,9 @@ def _loads(args: argparse.Namespace, model: Any, load: Any):
 
 
 def _paths(args: argparse.Namespace) -> list[Any]:
-    from jaxphoton.cli.images import find_images
+    from jaxphoton.batch.sources import local_images
 
-    return list(find_images(args.images).values()) if args.images else []
+    return list(local_images(args.images).values()) if args.images else []
 
 
 def _images(args: argparse.Namespace, paths: list[Any], count: int, seed: int) -> list[Any]:

@@ -53,14 +53,9 @@ def add_parser(subparsers) -> None:
 
 def run(args) -> int:
     from jaxphoton.batch.questions import Question, parse_questions
-    from jaxphoton.cli.batch import run_batch
+    from jaxphoton.cli.batch import parsed, run_batch
 
     prompt = text_of(args.prompt, args.prompt_file)
     caption = Question("caption", text=prompt or "", length=args.length)
-    return run_batch(
-        args,
-        lambda: parse_questions(args.tasks, {"caption": caption}) if args.tasks is not None else (caption,),
-        captions=args.captions_per_image,
-        prefix=args.prefix,
-        suffix=args.suffix,
-    )
+    asked = parse_questions(args.tasks, {"caption": caption}) if args.tasks is not None else caption
+    return run_batch(parsed(args), asked)

@@ -32,6 +32,6 @@ def add_parser(subparsers) -> None:
 
 def run(args) -> int:
     from jaxphoton.batch.questions import Question
-    from jaxphoton.cli.batch import run_batch
+    from jaxphoton.cli.batch import parsed, run_batch
 
-    return run_batch(args, lambda: (Question("detect", args.object),))
+    return run_batch(parsed(args), Question("detect", args.object))

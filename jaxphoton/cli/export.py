@@ -6,11 +6,15 @@ import shutil
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, TextIO
 
-from jaxphoton.cli.base import OK, SOME_FAILED, CommandError
+from jaxphoton.batch.options import WHOLE
+from jaxphoton.cli.base import OK, SOME_FAILED, STDOUT, CommandError, say
 from jaxphoton.cli.batch_options import add_export_options
-from jaxphoton.cli.output import STDOUT, show
+
+if TYPE_CHECKING:
+    from jaxphoton.batch.exporting import Exporter
+    from jaxphoton.batch.exports import ExportOptions, ExportReport
 
 DESCRIPTION = """\
 Makes an output of the journal of a run, also of one that is still going on: .jsonl, .parquet, .json (COCO boxes), .tar
@@ -41,110 +45,40 @@ def add_parser(subparsers) -> None:
 
 
 def run(args) -> int:
-    from jaxphoton.batch.errors import BatchError
+    from jaxphoton.batch.exporting import Exporter
+    from jaxphoton.batch.exports import ExportOptions
+    from jaxphoton.batch.sources import parse_shard
 
-    try:
-        if args.report:
-            if args.out is not None or args.failures:
-                raise CommandError(
-                    "--report is instead of an output: give --out and --failures in a command of their own"
-                )
-            return _report(args)
-        if args.out == STDOUT:
-            return _print(args)
-        return _export(args, args.out)
-    except BatchError as error:
-        raise CommandError(str(error)) from error
-
-
-def _report(args) -> int:
-    from jaxphoton.batch.exports.atomic import keeping
-    from jaxphoton.batch.places import Places
-    from jaxphoton.batch.report import write_report
-    from jaxphoton.batch.sources import Selection
-
-    places = Places(report=args.report)
-    places.check(_read(args))
-    source = Selection(_shard(args)).part(_source(args))[0]
-    with keeping([*places.others(args.report), *_read(args)]):
-        write_report(args.journal, args.report, source=source)
-    return OK
+    if args.report and (args.out is not None or args.failures):
+        raise CommandError("--report is instead of an output: give --out and --failures in a command of their own")
+    options = ExportOptions(existing=args.existing, extension=args.extension, image_suffix=args.image_suffix)
+    exporter = Exporter(args.journal, args.input, parse_shard(args.shard) if args.shard else WHOLE, args.flagfiles)
+    form = "failures" if args.failures else args.form
+    if args.report:
+        exporter.report(args.report)
+        return OK
+    if args.out == STDOUT:
+        return _print(exporter, form or "jsonl", options)
+    return _told(exporter.export(args.out, form, options), sys.stdout)
 
 
-def _print(args) -> int:
+def _print(exporter: Exporter, form: str, options: ExportOptions) -> int:
     """The export to standard output, by way of a file: it is written when all of it is there."""
-    form = "failures" if args.failures else args.form or "jsonl"
     if form not in ("jsonl", "failures"):
         raise CommandError(f"--out {STDOUT} is standard output, which takes JSON lines and not {form}")
     with TemporaryDirectory() as folder:
         lines = Path(folder) / "lines.jsonl"
-        code = _export(args, str(lines), form)
+        code = _told(exporter.export(str(lines), form, options), sys.stderr)
         sys.stdout.flush()
         with lines.open("rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
     return code
 
 
-def _export(args, out: str | None, form: str | None = None) -> int:
-    from jaxphoton.batch.exports import ExportOptions, export, form_of
-    from jaxphoton.batch.exports.atomic import keeping
-    from jaxphoton.batch.places import Places
-
-    form = form or ("failures" if args.failures else args.form or form_of(out))
-    options = ExportOptions(existing=args.existing, extension=args.extension, image_suffix=args.image_suffix)
-    source = _source(args) if form == "webdataset" else _source_if_there(args) if form == "coco" else None
-    places = Places(out=out, form=form, shard=_shard(args))
-    places.check(_read(args), source)
-    with keeping([*places.others(places.one_file), *_read(args)]):
-        report = export(args.journal, out, form=form, options=options, source=source, shard=places.shard)
-    show("export", report)
+def _told(report: ExportReport, file: TextIO) -> int:
+    """Says what came of an export; the exit code."""
+    for line in report.lines():
+        say("export", line)
     unchanged = f", {report.unchanged:,} unchanged" if report.unchanged else ""
-    said = sys.stderr if args.out == STDOUT else sys.stdout
-    print(f"{report.written:,} images written{unchanged}, {report.failed:,} failed", file=said)
+    print(f"{report.written:,} images written{unchanged}, {report.failed:,} failed", file=file)
     return SOME_FAILED if report.problem_count else OK
-
-
-def _source_if_there(args):
-    """For the ids of a COCO file, which the images may have been moved away from."""
-    from jaxphoton.batch.errors import SourceError
-
-    try:
-        return _source(args)
-    except SourceError:
-        return None
-
-
-def _shard(args) -> tuple[int, int]:
-    from jaxphoton.batch.sources import parse_shard
-
-    return parse_shard(args.shard) if args.shard else (0, 1)
-
-
-def _read(args) -> list[str]:
-    """The journal, and files that the run has read."""
-    from jaxphoton.batch.errors import SourceError
-    from jaxphoton.batch.places import input_files
-
-    try:
-        return [str(args.journal), *args.flagfiles, *input_files(_inputs(args)[0])]
-    except SourceError:  # they are gone
-        return [str(args.journal), *args.flagfiles]
-
-
-def _inputs(args) -> tuple[list[str], dict[str, Any]]:
-    """What the run has read, from the options or the journal's header, and its settings."""
-    from jaxphoton.batch.journal.reading import JournalReader
-
-    with JournalReader(args.journal) as reader:
-        settings = reader.header.settings
-    return args.input or settings.get("input", []), dict(settings)
-
-
-def _source(args):
-    from jaxphoton.batch.sources import SourceOptions, open_source
-
-    inputs, settings = _inputs(args)
-    columns = settings.get("columns", {})
-    exclude = tuple(columns.get("exclude", ()))
-    options = SourceOptions(columns.get("image"), columns.get("key"), root=columns.get("root"), exclude=exclude)
-    return open_source(inputs, options)

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from jaxphoton import __version__
-from jaxphoton.cli.base import BROKEN_PIPE, FATAL, INTERRUPTED, CommandError, CommandParser
+from jaxphoton.batch.errors import BatchError, OptionError
+from jaxphoton.cli.base import BROKEN_PIPE, FATAL, INTERRUPTED, CommandError, CommandParser, spelled
 from jaxphoton.messages import compiling_shown
 from jaxphoton.requests.errors import EngineError, fault_of
 
@@ -62,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with compiling_shown(f"jaxphoton {args.command}: "):
             return modules[args.command].run(args)
-    except (CommandError, EngineError) as error:
-        print(f"jaxphoton {args.command}: {error}", file=sys.stderr)
+    except (CommandError, EngineError, BatchError) as error:
+        fault = error.spelled(spelled) if isinstance(error, OptionError) else error
+        print(f"jaxphoton {args.command}: {fault}", file=sys.stderr)
         return FATAL
     except KeyboardInterrupt:
         print(f"jaxphoton {args.command}: interrupted", file=sys.stderr)

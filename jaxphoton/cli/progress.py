@@ -49,9 +49,8 @@ class Progress:
         self._counter.join(timeout)
         return self._total
 
-    def start(self, compiling: float) -> None:
-        """The time counts from here on; see `Tally.start`."""
-        self.tally.start(compiling)
+    def start(self) -> None:
+        """The time of the tally counts from here on."""
         self._logged = time.monotonic()
         if self._bar is not None:
             self._bar.unpause()

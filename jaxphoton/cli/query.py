@@ -38,6 +38,6 @@ def add_parser(subparsers) -> None:
 
 def run(args) -> int:
     from jaxphoton.batch.questions import Question
-    from jaxphoton.cli.batch import run_batch
+    from jaxphoton.cli.batch import parsed, run_batch
 
-    return run_batch(args, lambda: (Question("query", args.question, reasoning=args.reasoning),))
+    return run_batch(parsed(args), Question("query", args.question, reasoning=args.reasoning))

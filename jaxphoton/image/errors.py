@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Literal, get_args
 
-from PIL import Image, UnidentifiedImageError
-
 Reason = Literal[
     "not-found",
     "unreadable",
@@ -59,6 +57,8 @@ _NOT_SUPPORTED = re.compile(
 
 def diagnose(error: Exception, max_pixels: int) -> tuple[Reason, str]:
     """The reason and the fault behind whatever was thrown while a picture was read."""
+    from PIL import Image, UnidentifiedImageError  # not above: the errors are imported where no picture is read
+
     text = str(error) or type(error).__name__
     if isinstance(error, Refused):
         return error.reason, error.fault

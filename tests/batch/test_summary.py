@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from jaxphoton.batch.digest import model_digest
 from jaxphoton.batch.journal.record import Record
+from jaxphoton.batch.model import model_digest
 from jaxphoton.batch.summary import Tally, cost_per_million, duration
 from jaxphoton.batch.workers.inprocess import LocalAnswerer
 from jaxphoton.cli.progress import Progress
@@ -98,7 +98,8 @@ def test_a_bar_s_rate_does_not_know_of_the_compiling():
         bar = progress._bar
         later = bar.start_t + 1000.0  # so long it compiled
         bar._time = lambda: later
-        progress.start(1000.0)
+        tally.start(1000.0)
+        progress.start()
         assert bar.format_dict["elapsed"] == 0 and tally.compiling == 1000.0
 
 

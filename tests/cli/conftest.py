@@ -97,7 +97,7 @@ def model(monkeypatch) -> FakeModel:
         "jaxphoton.weights.hub.check",
         lambda path: named_config("moondream-0.5b" if path.name == "small" else "moondream3"),
     )
-    monkeypatch.setattr("jaxphoton.batch.digest.model_digest", lambda path: f"digest of {path}")
+    monkeypatch.setattr("jaxphoton.batch.model.model_digest", lambda path: f"digest of {path}")
     return fake
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from jaxphoton.batch.journal.reading import JournalReader
-from jaxphoton.cli.images import find_images
+from jaxphoton.batch.sources import local_images
 from jaxphoton.cli.main import main
 from jaxphoton.engine.memory import whole_pages
 
@@ -23,13 +23,13 @@ def lines(text: str) -> list[dict]:
 
 
 def test_folder_keys_are_relative_sorted_and_without_hidden_files(folder):
-    assert list(find_images([str(folder)])) == ["a.JPG", "b.png", "sub/c.webp"]
+    assert list(local_images([str(folder)])) == ["a.JPG", "b.png", "sub/c.webp"]
 
 
 def test_two_files_of_one_name_are_told_apart(folder, tmp_path):
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "b.png").write_bytes(b"")
-    found = find_images([str(folder), str(tmp_path / "more")])
+    found = local_images([str(folder), str(tmp_path / "more")])
     assert list(found) == ["photos/a.JPG", "photos/b.png", "photos/sub/c.webp", "more/b.png"]
     assert all(path.exists() for path in found.values())
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.journal.record import Record
+from jaxphoton.batch.options import EXISTING, IMAGE_SUFFIX, Existing, ImageSuffix
 from jaxphoton.batch.sources.item import IMAGE_SUFFIXES
 
-Existing = Literal["skip", "overwrite", "append", "prepend"]
-EXISTING: tuple[Existing, ...] = get_args(Existing)
-ImageSuffix = Literal["keep", "jpg"]
-IMAGE_SUFFIX: tuple[ImageSuffix, ...] = get_args(ImageSuffix)
 _SHOWN = 20
 _EXTENSION = 64  # bytes
 
@@ -99,6 +95,11 @@ class ExportReport:
         self.problem_count += 1
         if len(self.problems) < _SHOWN:
             self.problems.append(text)
+
+    def lines(self) -> list[str]:
+        """The problems and the notes, for people."""
+        more = [f"{self.problem_count:,} problems in all"] if self.problem_count > len(self.problems) else []
+        return [*self.problems, *more, *self.notes]
 
 
 def merge(old: str | None, new: str, options: ExportOptions) -> str | None:

@@ -16,11 +16,12 @@ from jaxphoton.batch.exports.sidecar import export_sidecar
 from jaxphoton.batch.exports.webdataset import export_webdataset
 from jaxphoton.batch.exports.yolo import export_yolo
 from jaxphoton.batch.journal.reading import JournalReader
+from jaxphoton.batch.options import FORMS as FORMS_OF_A_RUN
 from jaxphoton.batch.sources.base import Source
 from jaxphoton.batch.sources.storage import is_remote
 
 DEFAULT = ExportOptions()
-FORMS = ("jsonl", "failures", "sidecar", "parquet", "webdataset", "coco", "yolo")
+FORMS = (FORMS_OF_A_RUN[0], "failures", *FORMS_OF_A_RUN[1:])
 _BY_SUFFIX = {".jsonl": "jsonl", ".parquet": "parquet", ".tar": "webdataset", ".json": "coco", "": "sidecar"}
 
 

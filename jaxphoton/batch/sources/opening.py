@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources.base import Skipped, Source, SourceOptions
@@ -59,6 +60,19 @@ def open_source(spec: str | Sequence[str], options: SourceOptions = DEFAULT) -> 
     if not is_remote(spec) or suffix_of(spec) or is_web(spec):
         _refuse(spec)
     return Files(spec, options)
+
+
+def local_images(specs: Sequence[str]) -> dict[str, Path]:
+    """Key -> file of every image on this machine that the paths name, in their order.
+
+    Raises:
+      SourceError: nothing was found, or an entry is no file of this machine.
+    """
+    items = list(open_source(specs).items())
+    for item in items:
+        if not item.local:
+            raise SourceError(f"{item.key}: not a file on this machine")
+    return {item.key: Path(item.path) for item in items}
 
 
 def container_kind(spec: str) -> str | None:

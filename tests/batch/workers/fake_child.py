@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from queue import SimpleQueue
 
 from jaxphoton.batch.workers import child
@@ -15,7 +16,8 @@ from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
 from jaxphoton.processes.frames import Message
 from jaxphoton.requests.answer import Answer, Result
-from jaxphoton.requests.ask import Job
+from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.errors import DeadlineExceeded
 
 METRICS = RequestMetrics(1.5, 0.1, 0.2, 0.3, 0.4, 0.9, 7, 3, 2, 0)
 ERRORS = {
@@ -41,6 +43,48 @@ class Fake:
                 if job is not None:
                     self.stages["decode"] += 1.0
                     yield answered(job)
+
+    def submit(self, image, ask: Ask, on_event=None, wait: bool = False) -> Handed:
+        """Pieces of the image's bytes are its events; `slow` ones go on until they are given up, or late."""
+        if ask.skill == "wrong":
+            raise ValueError("no such skill")
+        handed = Handed()
+        threading.Thread(target=self._ask, args=(image or b"nothing", ask, on_event, handed), daemon=True).start()
+        return handed
+
+    def _ask(self, image: bytes, ask: Ask, on_event, handed: Handed) -> None:
+        pieces = image.decode().split()
+        while not handed.given_up.is_set():
+            for piece in pieces:
+                if on_event:
+                    on_event({"chunk": piece})
+                if piece == "dies":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if piece == "once" and not os.path.exists(pieces[-1]):
+                    open(pieces[-1], "w").close()
+                    os.kill(os.getpid(), signal.SIGKILL)
+            if ask.deadline and time.monotonic() >= ask.deadline:
+                handed.future.set_exception(DeadlineExceeded("too late"))
+                return
+            if pieces[0] != "slow":
+                result = Result({"answer": image.decode(), "asked": [ask.skill, dict(ask.arguments), ask.priority]})
+                result.finish_reason = "stop"
+                handed.future.set_result(result)
+                return
+            time.sleep(0.005)
+        os.write(2, b"an ask was given up\n")
+        handed.future.cancel()
+        handed.future.set_running_or_notify_cancel()
+
+
+class Handed:
+    """An ask that a fake has."""
+
+    def __init__(self):
+        self.future, self.given_up = Future(), threading.Event()
+
+    def cancel(self) -> None:
+        self.given_up.set()
 
 
 def answered(job: Job) -> Answer:

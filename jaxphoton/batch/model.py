@@ -1,0 +1,227 @@
+"""The model of a run: found, told apart from others, loaded, and put to work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jaxphoton.batch.digest import model_digest, params_digest
+from jaxphoton.batch.errors import BatchError, OptionError
+from jaxphoton.batch.options import RunOptions
+from jaxphoton.batch.workers.engine_options import EngineOptions
+from jaxphoton.batch.workers.gpus import replica_gpus
+from jaxphoton.batch.workers.inprocess import LocalAnswerer
+from jaxphoton.batch.workers.pool import Replicas
+from jaxphoton.messages import quoted
+
+if TYPE_CHECKING:  # which imports jax
+    from jaxphoton.api import Moondream
+    from jaxphoton.models.moondream.config import ModelConfig
+
+
+Answering = tuple[LocalAnswerer | Replicas, int]
+
+
+class RunModel(Protocol):
+    """What answers a run.
+
+    Attributes:
+      settings: what of it changes the results, for the header of the journal.
+    """
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    def find(self) -> ModelConfig:
+        """Its settings; it is downloaded if it has to be.
+
+        Raises:
+          BatchError: there is no such model, or its settings or the headers of its weights are damaged.
+        """
+        ...
+
+    def digest(self) -> str:
+        """What tells it from others, once it was found.
+
+        Raises:
+          BatchError: one of its files cannot be read.
+        """
+        ...
+
+    def answering(self, log: Callable[[str], None]) -> AbstractContextManager[Answering]:
+        """What answers, ready to be asked, and on how many GPUs.
+
+        Args:
+          log: takes what several processes have to say.
+
+        Raises:
+          BatchError: the model is not usable, or there are fewer GPUs.
+        """
+        ...
+
+
+def run_model(model: str | os.PathLike[str] | Moondream, options: RunOptions) -> RunModel:
+    """The model that is meant by a name, or that is open.
+
+    Raises:
+      OptionError: an option that an open one cannot take any more.
+    """
+    if isinstance(model, (str, os.PathLike)):
+        return NamedModel(os.fspath(model), options)
+    return OpenModel(model, options)
+
+
+class NamedModel:
+    """A folder, a Hugging Face id, or "shapes"."""
+
+    def __init__(self, name: str, options: RunOptions):
+        self._name, self._options = name, options
+        self._path: Path | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        model = self._options.model
+        return {
+            "pictures": asdict(self._options.pictures),
+            "dtype": model.dtype,
+            "deterministic": (model.rows or True) if model.deterministic else False,
+        }
+
+    def find(self) -> ModelConfig:
+        from jaxphoton.config import ConfigError
+        from jaxphoton.weights import hub
+        from jaxphoton.weights.checkpoint import WeightsError
+
+        try:
+            self._path = hub.resolve(self._name, self._options.model.revision)
+            return hub.check(self._path)
+        except (ConfigError, WeightsError, OSError) as error:
+            raise BatchError(f"model {quoted(self._name)}: {error}") from error
+
+    def digest(self) -> str:
+        assert self._path is not None
+        return _digest(self._name, self._path)
+
+    @contextmanager
+    def answering(self, log: Callable[[str], None]) -> Iterator[Answering]:
+        model, account = self._options.model, self._options.account
+        gpus = (None,) if model.replicas == 1 else replica_gpus(model.replicas)
+        if len(gpus) > 1:
+            if account.trace or account.jax_profile:
+                raise OptionError("{trace} and {jax_profile} look into one process: give {replicas} 1")
+            loading = {"path_or_id": self._name} | self._loading()
+            with Replicas(gpus, loading, _engine(self._options), log=log) as replicas:
+                yield replicas, len(gpus)
+            return
+        moondream = load_model(self._name, **self._loading())
+        from jaxphoton.platform import calmed_interpreter  # not before: it brings jax
+
+        moondream.engine_config = _engine(self._options).applied(moondream.engine_config, moondream.config.text)
+        with moondream:
+            answerer = LocalAnswerer(moondream)
+            answerer.start()
+            # The trace outside of the second `with`: closing the model ends what is under way.
+            with recorded(moondream, self._name, self._options), moondream, calmed_interpreter():
+                yield answerer, 1
+
+    def _loading(self) -> dict[str, Any]:
+        """The arguments of `Moondream.from_pretrained`; JSON values."""
+        model = self._options.model
+        given = {"revision": model.revision, "dtype": model.dtype} | asdict(self._options.pictures)
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class OpenModel:
+    """A model in this process, which stays open."""
+
+    def __init__(self, model: Moondream, options: RunOptions):
+        for name in (*options.model.given(), *options.pictures.given()):
+            raise OptionError(f"{{{name}}} is said when a model is loaded, and this one is open")
+        self._model, self._options = model, options
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        engine = self._model.engine_config
+        return {
+            "pictures": self._model.picture_options,
+            "dtype": str(self._model.params.text.wte.dtype),
+            "deterministic": engine.max_rows if engine.fixed_shapes else False,
+        }
+
+    def find(self) -> ModelConfig:
+        return self._model.config
+
+    def digest(self) -> str:
+        if self._model.path is not None:
+            return _digest(str(self._model.path), self._model.path)
+        return params_digest(self._model.params)
+
+    @contextmanager
+    def answering(self, log: Callable[[str], None]) -> Iterator[Answering]:
+        answerer = LocalAnswerer(self._model)
+        answerer.start()
+        with recorded(self._model, str(self._model.path or "in memory"), self._options):
+            yield answerer, 1
+
+
+def load_model(name: str, **loading: Any) -> Moondream:
+    """The model of this name.
+
+    Args:
+      loading: more arguments of `Moondream.from_pretrained`; its default for what is None.
+
+    Raises:
+      BatchError: there is no such model, or its files are not usable.
+    """
+    from jaxphoton.api import Moondream
+    from jaxphoton.config import ConfigError
+    from jaxphoton.prompt.tokenizer import TokenizerError
+    from jaxphoton.weights.load import WeightsError
+
+    try:
+        return Moondream.from_pretrained(name, **{name: value for name, value in loading.items() if value is not None})
+    except (ConfigError, TokenizerError, WeightsError, OSError) as error:
+        raise BatchError(f"model {quoted(name)}: {error}") from error
+
+
+@contextmanager
+def recorded(moondream: Moondream, name: str, options: RunOptions) -> Iterator[None]:
+    """Records what a model does inside, as the options ask.
+
+    Raises:
+      BatchError: the trace cannot be written.
+    """
+    account = options.account
+    with ExitStack() as stack:
+        if account.trace:
+            from jaxphoton.measure.timeline import recording
+
+            try:
+                stack.enter_context(recording(moondream, Path(account.trace), model=name))
+            except OSError as error:
+                raise OptionError("{trace} {file}: {fault}", file=account.trace, fault=error.strerror) from error
+        if account.jax_profile:
+            from jaxphoton.measure.profile import profiling
+
+            stack.enter_context(profiling(moondream, Path(account.jax_profile)))
+        yield
+
+
+def _digest(name: str, path: Path) -> str:
+    try:
+        return model_digest(path)
+    except OSError as error:
+        raise BatchError(f"model {quoted(name)}: {error}") from error
+
+
+def _engine(options: RunOptions) -> EngineOptions:
+    """What the options say about the engine."""
+    model = options.model
+    # Nothing restricts answers: two programs less to compile.
+    return EngineOptions(
+        model.rows, model.depth, model.workers, model.deterministic, model.image_timeout, host_masks=False
+    )

@@ -1,0 +1,250 @@
+"""A whole run, from its inputs to its outputs: `jaxphoton.batch.run`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxphoton.batch.dedupe import Dedupe
+from jaxphoton.batch.errors import BatchError, OptionError, SourceError
+from jaxphoton.batch.exports.options import ExportReport
+from jaxphoton.batch.journal import Header, Journal, JournalReader, Record
+from jaxphoton.batch.model import RunModel, run_model
+from jaxphoton.batch.observer import Beginning, RunObserver
+from jaxphoton.batch.options import WHOLE, RunOptions
+from jaxphoton.batch.outputs import write_outputs
+from jaxphoton.batch.runner import Runner
+from jaxphoton.batch.signals import stoppable
+from jaxphoton.batch.sources import Item
+from jaxphoton.batch.summary import Tally
+from jaxphoton.batch.work import Asked, Inputs, Work
+
+if TYPE_CHECKING:  # which imports jax
+    from jaxphoton.api import Moondream
+
+_DEFAULT = RunOptions()
+_DAMAGE_TOLD = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+      images: asked about, or tried to read, in this run.
+      done: in the journal, those of earlier runs too; without one, `images`.
+      failed: of `done`, the images without a result.
+      lost: results that are in the journal, and could not be written to the output.
+      kept: images whose text was there already, and stays as it was.
+      stopped: before its end, as it was asked to; the same run goes on.
+      summary: figures, see `Tally.summary`; empty if no image was left to ask about.
+      out, journal, failures, report: the files; None for those that there are not.
+    """
+
+    images: int
+    done: int
+    failed: int
+    lost: int = 0
+    kept: int = 0
+    stopped: bool = False
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    out: Path | None = None
+    journal: Path | None = None
+    failures: Path | None = None
+    report: Path | None = None
+
+
+def run(
+    inputs: Inputs,
+    out: str | os.PathLike[str] | None = None,
+    ask: Asked = "caption",
+    *,
+    model: str | os.PathLike[str] | Moondream = "shapes",
+    options: RunOptions = _DEFAULT,
+    observer: RunObserver | None = None,
+    stop: Callable[[], bool] | None = None,
+    signals: bool = False,
+    **more: Any,
+) -> RunResult:
+    """Asks about every image of `inputs`, and goes on where an earlier call ended.
+
+        result = batch.run("photos/", "captions.jsonl", limit=1000, existing="append")
+
+    Results go to a journal beside the output as they come, and from there to the output at the end; see docs/batch.md.
+    An image that fails is a line in the list of failures. Blocks until all is done; prints nothing.
+
+    Args:
+      inputs: an image, a folder, a glob, a list, tars, an address, or several of these; see `open_source`.
+      out: a file or folder, by its suffix as in `export`; None leaves the results to the journal or the observer.
+      ask: an `Ask` or a list of them, whose texts may have variables (`{name}`), or a text such as
+        "caption:short,detect:person".
+      model: a name as for `Moondream.from_pretrained`, or an open `Moondream`, which stays open.
+      options: how; `more` changes single ones of them by name.
+      observer: hears of every image.
+      stop: looked at before each image: whether to finish what is under way, and begin no more.
+      signals: SIGINT and SIGTERM stop the run too, and the process when they come again; in the main thread only.
+
+    Raises:
+      BatchError: what is given cannot be run, or cannot go on; the message names it. What is done is in the journal.
+      TypeError: there is no such option.
+      EngineError: the engine cannot start, or has failed.
+    """
+    work = Work.of(inputs, out, ask, options.changed(**more))
+    if work.places.journal is None and observer is None:
+        raise OptionError("nothing would keep the results: give {out}, {journal} or an {observer}")
+    watching = observer or RunObserver()
+    for line in work.notes():
+        watching.note(line)
+    work.check()
+    # Before the programs are compiled, and before a journal keeps the digest of a model that cannot be loaded, or all
+    # files of another folder are read for it.
+    chosen = run_model(model, work.options)
+    work.questions.check(chosen.find().tokenizer)
+    with open_journal(work, chosen, watching) or nullcontext() as journal:
+        return _Run(work, chosen, journal, watching, stop or (lambda: False), signals).result()
+
+
+def open_journal(work: Work, model: RunModel, observer: RunObserver) -> Journal | None:
+    """The journal of a run, None for a run without one.
+
+    Raises:
+      BatchError: it cannot be used; SettingsDiffer if it is that of another run.
+    """
+    path, output = work.places.journal, work.options.output
+    if path is None:
+        return None
+    header = Header(work.settings(model), model.digest())
+    if output.restart and path.exists():
+        JournalReader(path).close()  # refuses what is not a journal
+        try:
+            path.unlink()
+        except OSError as error:
+            raise BatchError(f"{path}: cannot be removed: {error.strerror}") from error
+    journal = Journal(path, header, allow_changes=output.allow_changes, retry_failed=output.retry_failed)
+    if journal.torn:
+        observer.note(f"{path}: a torn last line was cut off; its image is done again")
+    for damage in journal.damage[:_DAMAGE_TOLD]:
+        observer.note(f"{path}: {damage}; its image is done again")
+    return journal
+
+
+class _Run:
+    """One call of `run`: the sink of its records."""
+
+    def __init__(
+        self,
+        work: Work,
+        model: RunModel,
+        journal: Journal | None,
+        observer: RunObserver,
+        stop: Callable[[], bool],
+        signals: bool,
+    ):
+        self._work, self._model, self._journal, self._observer = work, model, journal, observer
+        self._stop, self._signals = stop, signals
+        self._tally, self._figures, self._stopped = Tally(), {}, False
+
+    def result(self) -> RunResult:
+        """Runs; the same as `run`."""
+        work, journal, observer = self._work, self._journal, self._observer
+        one_file = work.places.one_file
+        there = one_file is not None and os.path.exists(one_file)
+        self._answer_all()
+        for line in work.selection.part(work.source)[0].skipped.lines():
+            observer.note(line)
+        for line in self._tally.lines(self._figures) if self._figures else ():
+            observer.note(line)
+        if journal is None:
+            return self._ended(ExportReport(), self._tally.images, self._tally.failed)
+        journal.flush()
+        if work.selection.shard != WHOLE and not there and one_file is not None and os.path.exists(one_file):
+            raise BatchError(f"{one_file} was made by another run meanwhile; the results are in {journal.path}")
+        report = write_outputs(work, self._figures, observer)
+        return self._ended(report, journal.counts.total(), journal.counts["failed"])
+
+    def __call__(self, number: int, record: Record) -> int | None:
+        offset = None if self._journal is None else self._journal.write(record)
+        self._tally.add(record)
+        self._observer.image(number, record)
+        return offset
+
+    def _answer_all(self) -> None:
+        """Asks about all images that are left."""
+        work, observer = self._work, self._observer
+        done = self._journal.counts.total() if self._journal is not None else 0
+        observer.begin(
+            Beginning(
+                self._tally,
+                lambda: work.selection.count(work.source),
+                done,
+                work.settings(self._model),
+                work.places.journal,
+            )
+        )
+        try:
+            items = self._items()
+            first = next(items, None)
+            if first is None and not done and not work.existing.kept and work.selection.shard == WHOLE:
+                raise SourceError("; ".join(["no image found", *work.source.skipped.lines()]))
+            observer.ask(first is not None)
+            if first is not None:
+                self._answer(chain([first], items))
+        finally:
+            observer.end()
+
+    def _items(self) -> Iterator[Item]:
+        """What has to be asked about: not what is in the journal, and nothing whose text is kept."""
+        work, journal, observer = self._work, self._journal, self._observer
+
+        def done(key: str) -> bool:
+            if journal is not None and key in journal:
+                return True
+            if found := work.existing.has_key(key):
+                observer.keep()
+            return found
+
+        for item in work.selection.items(work.source, done):
+            if work.existing.has(item):
+                observer.keep()
+            else:
+                yield item
+
+    def _answer(self, items: Iterator[Item]) -> None:
+        """Loads the model, and asks it."""
+        work, observer = self._work, self._observer
+        if work.options.account.jax_profile:
+            from jaxphoton.measure.profile import keep_graphs
+
+            keep_graphs()  # before the first use of a device
+        journal, price = self._journal, work.options.account.gpu_hour_price
+        dedupe = Dedupe(journal.path) if work.options.inputs.dedupe != "none" and journal is not None else None
+        with (
+            self._model.answering(observer.note) as (answerer, gpus),
+            stoppable(observer.stop, self._signals) as signal,
+        ):
+            self._tally.start(answerer.compiling)
+            observer.answer(answerer.compiling)
+            Runner(answerer, work.questions, self, lambda: signal.asked or self._stop(), dedupe).run(items)
+            self._figures = self._tally.summary(answerer.stages, None if price is None else gpus * price)
+            self._stopped = signal.asked or self._stop()
+
+    def _ended(self, report: ExportReport, done: int, failed: int) -> RunResult:
+        places = self._work.places
+        return RunResult(
+            self._tally.images,
+            done,
+            failed,
+            report.lost,
+            self._work.existing.kept + report.kept,
+            self._stopped,
+            self._figures,
+            None if places.out is None else Path(places.out),
+            places.journal,
+            places.failures if places.failures is not None and places.failures.exists() else None,
+            places.report,
+        )

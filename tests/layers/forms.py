@@ -1,0 +1,61 @@
+"""Matrices in the forms of `jaxphoton.layers.weight`, and in two to come, as a stranger would write them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from jaxphoton.layers.weight import Dense, RowScaled, Weight
+
+
+def in_int8(matrix: jax.Array) -> RowScaled:
+    """The nearest of 255 levels a row."""
+    scale = jnp.max(jnp.abs(matrix.astype(jnp.float32)), axis=-1) / 127
+    return RowScaled(jnp.round(matrix.astype(jnp.float32) / scale[..., None]).astype(jnp.int8), scale)
+
+
+def in_float8(matrix: jax.Array) -> RowScaled:
+    scale = jnp.max(jnp.abs(matrix.astype(jnp.float32)), axis=-1) / 100
+    return RowScaled((matrix.astype(jnp.float32) / scale[..., None]).astype(jnp.float8_e4m3fn), scale)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class Grouped(Weight):
+    """4-bit numbers, two a byte, with a scale and a zero point a group."""
+
+    packed: jax.Array  # uint8 [..., rows, columns / 2], high nibble first
+    scale: jax.Array  # float32 [..., rows, columns / group]
+    zero: jax.Array  # float32 [..., rows, columns / group]
+
+    def dense(self, dtype) -> Dense:
+        levels = jnp.stack([self.packed >> 4, self.packed & 15], axis=-1).astype(jnp.float32)
+        grouped = levels.reshape(*self.scale.shape, -1)
+        values = (grouped - self.zero[..., None]) * self.scale[..., None]
+        return Dense(values.reshape(*self.packed.shape[:-1], -1).astype(dtype))
+
+
+def in_int4(matrix: jax.Array, group: int = 4) -> Grouped:
+    grouped = matrix.astype(jnp.float32).reshape(*matrix.shape[:-1], -1, group)
+    low, high = grouped.min(-1), grouped.max(-1)
+    scale = (high - low) / 15
+    levels = jnp.round((grouped - low[..., None]) / scale[..., None]).astype(jnp.uint8).reshape(matrix.shape)
+    return Grouped(levels[..., ::2] << 4 | levels[..., 1::2], scale, -low / scale)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class Adapted(Weight):
+    """A matrix with low-rank adapters in slots beside it, one chosen for each row of the batch."""
+
+    base: Weight
+    a: jax.Array  # [slots, rank, columns]
+    b: jax.Array  # [slots, rows, rank]
+    slots: jax.Array  # int32 [B]
+
+    def einsum(self, equation, x, out=None, product=None):
+        down = jnp.einsum("btd,brd->btr", x, self.a[self.slots], precision="highest")
+        delta = jnp.einsum("btr,bfr->btf", down, self.b[self.slots], precision="highest")
+        return self.base.einsum(equation, x, out, product) + delta.astype(out or x.dtype)

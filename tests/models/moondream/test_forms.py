@@ -1,0 +1,141 @@
+"""The network with its matrices in other forms: the same code, the same signatures; and its logical axes."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxphoton.layers import moe
+from jaxphoton.layers.cache import DenseCache, dense_attend
+from jaxphoton.layers.spec import FLOAT8, Spec, by_path, partition
+from jaxphoton.layers.weight import Dense, RowScaled, Weight
+from jaxphoton.models.moondream import network, region, vision
+from jaxphoton.models.moondream.config import MoeConfig, TextConfig, VisionConfig
+from jaxphoton.models.moondream.params import Form, abstract, specs
+from jaxphoton.models.moondream.reading import named_config
+from tests.layers.forms import Adapted, in_float8, in_int4, in_int8
+from tests.models.moondream.conftest import REGION
+
+VISION = VisionConfig(
+    enc_dim=16, enc_patch_size=4, enc_n_layers=2, enc_ff_dim=24, enc_n_heads=2, proj_out_dim=32, proj_inner_dim=24,
+    crop_size=12, max_crops=3, overlap_margin=1,
+)  # fmt: skip
+EXPERTS = MoeConfig(num_experts=4, start_layer=1, experts_per_token=2, expert_inner_dim=8)
+TEXT = TextConfig(
+    dim=32, ff_dim=48, n_layers=2, vocab_size=80, max_context=64, n_heads=4, n_kv_heads=4, prefix_attn=10,
+    tau_attn=True, moe=EXPERTS,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def params(random_params):
+    return random_params(VISION, TEXT)
+
+
+def is_weight(node) -> bool:
+    return isinstance(node, Weight)
+
+
+@partial(jax.jit, static_argnames="form")
+def every_matrix(params, form):
+    """The tree with each of its matrices in another form."""
+    return jax.tree.map(lambda node: form(node.matrix) if is_weight(node) else node, params, is_leaf=is_weight)
+
+
+@jax.jit
+def dense(params):
+    return jax.tree.map(lambda node: node.dense("float32") if is_weight(node) else node, params, is_leaf=is_weight)
+
+
+def computed(params, mix=moe.mix_dense) -> list[np.ndarray]:
+    """What every part of the network makes of the same input."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), np.uint8)
+    return [np.asarray(part) for part in _everything(params, pixels, mix)]
+
+
+@partial(jax.jit, static_argnames="mix")
+def _everything(params, pixels: jax.Array, mix: moe.Mix) -> tuple[jax.Array, ...]:
+    ids = jnp.asarray([[0, 5, 9, 3], [0, 7, 7, 1]], jnp.int32)
+    positions = jnp.broadcast_to(jnp.arange(4, dtype=jnp.int32), (2, 4))
+    cache = DenseCache.zeros(TEXT.n_layers, TEXT.n_kv_heads, TEXT.head_dim, 2, 8, jnp.float32)
+    attend = dense_attend(positions, jnp.zeros(2, jnp.int32), 8)
+    x = params.text.wte[ids] + region.encode_coordinate(params.region, jnp.full((2, 4, 1), 0.3, jnp.float32))
+    hidden, _ = network.forward(params.text, TEXT, x, positions, attend, cache, mix)
+    eye = jnp.broadcast_to(jnp.eye(VISION.grid, dtype=jnp.float32), (2, VISION.grid, VISION.grid))
+    image = vision.embed_images(params.vision, VISION, pixels, eye, eye, jnp.arange(2, dtype=jnp.int32), images=1)
+    return network.logits(params.text, hidden), image, *region.decode(params.region, REGION, hidden[:, -1])
+
+
+@pytest.mark.parametrize("form", [in_int8, in_float8, in_int4])
+def test_the_whole_network_takes_matrices_in_any_form(params, form):
+    """int8 and groups of four bits are forms to come: neither the network nor a signature knows of them."""
+    stored = every_matrix(params, form)
+    assert {type(node) for node in jax.tree.leaves(stored, is_leaf=is_weight) if is_weight(node)} == {
+        type(form(jnp.ones((4, 4), jnp.float32)))
+    }
+    for got, wanted, original in zip(computed(stored), computed(dense(stored)), computed(params), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=2e-3 * np.abs(wanted).max())
+        assert np.abs(got - original).max() > 0, "the form lost nothing: the test sees no other matrices"
+
+
+def test_few_tokens_of_experts_in_a_form_without_a_kernel_are_computed_all_the_same(params):
+    stored = every_matrix(params, in_int4)
+    one, two = (computed(stored, mix)[0] for mix in (moe.mix, moe.mix_dense))
+    np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def test_adapters_beside_a_matrix_are_chosen_row_by_row(params):
+    """Rows with different adapters in one batch have what each would have with its adapter merged into the matrix."""
+    layer = params.text.layers[0]
+    random = np.random.default_rng(3)
+    a, b = (jnp.asarray(random.normal(0, 0.3, shape), jnp.float32) for shape in ((3, 2, 32), (3, 48, 2)))
+
+    def with_up(weight: Weight):
+        layers = (dataclasses.replace(layer, fc1_w=weight), *params.text.layers[1:])
+        return dataclasses.replace(params, text=dataclasses.replace(params.text, layers=layers))
+
+    both = computed(with_up(Adapted(layer.fc1_w, a, b, jnp.asarray([2, 1], jnp.int32))))[0]
+    for row, slot in enumerate((2, 1)):
+        merged = computed(with_up(Dense(layer.fc1_w.matrix + b[slot] @ a[slot])))[0]
+        np.testing.assert_allclose(both[row], merged[row], atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["moondream2", "moondream3"])
+def test_partitions_follow_from_the_logical_axes(family):
+    config = named_config(family)
+    tree = partition(specs(config, form=Form(FLOAT8, kv_scales=True)), {"mlp": "x", "experts": None})
+    shapes = abstract(config, form=Form(FLOAT8, kv_scales=True))
+    assert jax.tree.structure(tree) == jax.tree.structure(shapes)
+    found = by_path(tree)
+    for name, leaf in by_path(shapes).items():
+        assert len(found[name]) == leaf.ndim
+        assert all(axis is None or leaf.shape[i] % 8 == 0 for i, axis in enumerate(found[name]))
+    split = {name: tuple(axes) for name, axes in found.items() if any(axes)}
+    assert split.pop("text.layers.0.fc1_w") == ("x", None) and split.pop("text.layers.0.fc2_w") == (None, "x")
+    if family == "moondream3":
+        experts = "text.layers.23.experts"
+        assert split[f"{experts}.fc1_w"] == (None, "x", None) and split[f"{experts}.fc2_w"] == (None, None, "x")
+        assert split[f"{experts}.fc1_scale"] == (None, "x") and f"{experts}.fc2_scale" not in split
+    assert all(".fc" in name for name in split)
+    assert not any(any(axes) for axes in jax.tree.leaves(partition(specs(config), {})))
+
+
+def test_every_leaf_says_what_its_axes_are():
+    for name, leaf in by_path(specs(named_config("moondream3"), form=Form(FLOAT8, kv_scales=True))).items():
+        assert isinstance(leaf, Spec) and len(leaf.axes) == len(leaf.shape)
+        named = [axis for axis in leaf.axes if axis]
+        assert len(set(named)) == len(named), f"{name}: a mesh axis can split one axis of an array"
+
+
+def test_a_row_scaled_matrix_keeps_its_factors_beside_it():
+    config = named_config("moondream3")
+    names = by_path(abstract(config, form=Form(FLOAT8)))
+    assert {name for name in names if name.startswith("text.layers.4.experts")} == {
+        f"text.layers.4.experts.{leaf}" for leaf in ("router_w", "fc1_w", "fc1_scale", "fc2_w", "fc2_scale")
+    }
+    assert isinstance(abstract(config, form=Form(FLOAT8)).text.layers[4].experts.fc1_w, RowScaled)

@@ -15,14 +15,26 @@ from typing import Any
 
 from jaxphoton.image.decode import check_rules
 from jaxphoton.image.prepare import MAX_PIXELS, Prepared, prepare
-from jaxphoton.image.process import worker_environment
 from jaxphoton.image.supervisor import ImageSupervisor, PictureTask
+from jaxphoton.image.worker import READY
 from jaxphoton.models.moondream.config import VisionConfig
-from jaxphoton.processes import supervisor
 from jaxphoton.processes.assignments import Assignments
+from jaxphoton.processes.child import Program, child_environment
+from jaxphoton.processes.frames import Message
+from jaxphoton.processes.supervisor import ProcessPool
 
 CLOSE_S = 5.0
 TIMEOUT_S = 60.0
+# A disk that hangs can hold a killed process for ever.
+END_S = 2.0
+
+_VARIABLES = {
+    # Workers multiply no matrices: no threads for it.
+    "OPENBLAS_NUM_THREADS": "1",
+    # glibc gives memory back after every picture and faults it in again for the next: a fifth of a small one's time.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
 
 # These name other files in a worker than here.
 _OWN_FILES = ("/dev/std", "/dev/fd/", "/dev/tty", "/proc/self/", "/proc/thread-self/")
@@ -71,24 +83,27 @@ class ImagePool:
             "allow_truncated": bool(allow_truncated),
             "fast": bool(fast),
         }
-        settings = {"vision": dataclasses.asdict(config), "rules": rules}
-        environment = worker_environment()  # once: others may be changing it when a worker is replaced
+        settings = {"vision": dataclasses.asdict(config), "rules": rules, "room": slots}
+        environment = child_environment() | _VARIABLES  # once: others may be changing it when a worker is replaced
+
+        def program(settings: Message, blocks: list[int]) -> Program:
+            command = ("-m", "jaxphoton.image.worker")
+            return Program(command, environment, READY, settings, timeout, end_s=END_S, inherited=blocks)
+
         self._prepare = functools.partial(prepare, config=config, **rules)
         self._work: Assignments[PictureTask] = Assignments(workers, in_order=True, bound=bound)
-        self._supervisors = [
-            ImageSupervisor(number, self._work, slots, timeout, settings, environment, self._prepare)
-            for number in range(workers)
-        ]
-        self._stop = weakref.finalize(self, _stop, self._work, self._supervisors)
+        self._processes = ProcessPool(
+            self._work,
+            [ImageSupervisor(number, self._work, program, settings, self._prepare) for number in range(workers)],
+        )
+        self._stop = weakref.finalize(self, self._processes.end, _closed_error())
         self._stop.atexit = False  # _close_all does more, and not in a fork
-        for each in self._supervisors:
-            each.start()
         _open_pools.add(self)
 
     @property
     def worker_pids(self) -> list[int]:
         """Process ids of the workers, without those that are being replaced."""
-        return supervisor.pids(self._supervisors)
+        return self._processes.pids
 
     def submit(self, source: Any, *, name: str | None = None) -> Future[Prepared]:
         """Hands over one picture; blocks while `bound` futures are outstanding.
@@ -125,7 +140,7 @@ class ImagePool:
     def close(self) -> None:
         """Stops the workers, within `CLOSE_S` seconds; unfinished futures raise RuntimeError."""
         self._stop()
-        supervisor.join(self._supervisors, CLOSE_S)
+        self._processes.join(CLOSE_S)
 
     def __enter__(self) -> ImagePool:
         return self
@@ -148,12 +163,6 @@ def _for_worker(source: Any) -> tuple[str | None, bytes | None]:
         except OSError:
             return None, None
     return (None, None) if path.startswith(_OWN_FILES) else (path, None)
-
-
-def _stop(work: Assignments[PictureTask], supervisors: list[ImageSupervisor]) -> None:
-    """Waits for nothing: it may run inside the collection of memory, in any thread."""
-    work.fail(_closed_error())
-    supervisor.kill(supervisors)
 
 
 def _closed_error() -> RuntimeError:

@@ -1,54 +1,37 @@
 """One image worker: `python -m jaxphoton.image.worker`, started and fed by `jaxphoton.image.pool`.
 
-Frames on stdin (JSON after its length): first the settings, then one a picture. Frames on stdout: one answer a
-picture, in order. Pixels and the bytes of files pass through blocks, unlinked files in memory whose descriptors
-were inherited: they vanish with the last process that has them open, however that ends.
+Told by it (see `jaxphoton.processes`): first the settings, with the "room" for pictures, then one message a picture,
+answered in order. Pixels and the bytes of files pass through the `blocks` that it has inherited.
 
 Only the standard library is imported before the protocol has left stdout; jax never is.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 from queue import SimpleQueue
 
+from jaxphoton.image.blocks import take_bytes, write_block
 from jaxphoton.processes.frames import Message
 from jaxphoton.processes.parent import Parent
 
 # One line, so that whatever a site's start-up files print before it can be told apart.
 READY = b"jaxphoton image worker ready\n"
-# A block that held the bytes of a larger file is emptied; this holds the crops of every released model.
-_KEPT_BYTES = 16 << 20
-
-
-def read_block(block: int, into: memoryview) -> None:
-    """Fills `into` (contiguous bytes) from the start of the block."""
-    done = 0
-    while done < len(into):
-        count = os.preadv(block, [into[done:]], done)
-        if not count:
-            raise EOFError(f"a block of {done} bytes, {len(into)} expected")
-        done += count
-
-
-def write_block(block: int, data: memoryview) -> None:
-    """Writes `data` (contiguous bytes) to the start of the block."""
-    done = 0
-    while done < len(data):
-        done += os.pwrite(block, data[done:], done)
 
 
 def main() -> None:
     """Answers until the parent is gone, then leaves at once."""
     # Ctrl-C goes to the whole group of processes; the parent decides what it means for its images.
     parent = Parent(signal.SIGINT)
-    answer = _answerer(parent.receive())
+    settings = parent.receive()
+    answer = _answerer(settings)
     tasks: SimpleQueue[Message] = SimpleQueue()
     parent.listen(tasks.put)
     parent.greet(READY)
+    parent.send({"room": settings["room"]})
     while True:
-        parent.send(answer(tasks.get()))
+        task = tasks.get()
+        parent.send(answer(task) | {"number": task["number"]})
 
 
 def _answerer(settings: Message):
@@ -65,7 +48,7 @@ def _answerer(settings: Message):
 
     def answer(task: Message) -> Message:
         try:
-            source = task["path"] if task["path"] is not None else _take_bytes(task["block"], task["length"])
+            source = task["path"] if task["path"] is not None else take_bytes(task["block"], task["length"])
             prepared = prepare(source, config, name=task["name"], **rules)
             write_block(task["block"], prepared.crops.pixels.data.cast("B"))
         except ImageError as error:
@@ -83,14 +66,6 @@ def _answerer(settings: Message):
         }
 
     return answer
-
-
-def _take_bytes(block: int, length: int) -> bytearray:
-    data = bytearray(length)
-    read_block(block, memoryview(data))
-    if length > _KEPT_BYTES:
-        os.ftruncate(block, 0)
-    return data
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import deque
@@ -25,6 +24,8 @@ class Assignment:
       losses: children that died, or were killed because they hung, while they had it.
       begun: parts of its result were delivered, so it cannot be tried again.
       given_up: nobody wants it any more.
+      owner: where it was put.
+      claims: its future cannot be cancelled from when a child has it.
     """
 
     name: str = ""
@@ -35,10 +36,13 @@ class Assignment:
     losses: int = 0
     begun: bool = False
     given_up: bool = False
+    claims: bool = False
+    owner: Assignments | None = field(default=None, repr=False)
 
-    def claim(self) -> bool:
-        """A child is to have it; False where its future was cancelled."""
-        return not self.future.cancelled()
+    def cancel(self) -> None:
+        """Gives it up, unless it has ended: at once where it waits, and through its child where one has it."""
+        if self.owner is not None:
+            self.owner.cancel(self)
 
     def finish(self, outcome: Any) -> None:
         """Its result, or the exception that stands for it."""
@@ -88,6 +92,8 @@ class Assignments(Generic[A]):
 
     Attributes:
       room: of each child; 0 until the first is ready.
+      bound: assignments unfinished at most; 0 until the first is ready, where none was given.
+      tried: a child has started, or failed to.
       fault: why nothing goes on; None while it does.
     """
 
@@ -102,18 +108,13 @@ class Assignments(Generic[A]):
         self._suspects: deque[A] = deque()
         self._loads: list[WorkerLoad[A]] = []
         self._numbers = count()
-        self._in_order, self._bound = in_order, bound
+        self._in_order = in_order
+        self.bound = bound or 0
         self._children = self._starting = children
-        self._first_tried = False
+        self.tried = False
         self._unfinished = 0
         self.room = 0
         self.fault: Exception | None = None
-
-    @property
-    def bound(self) -> int:
-        if self._bound is not None:
-            return self._bound
-        return (self._children + 1) * self.room or sys.maxsize
 
     def put(self, task: A, wait: bool = True) -> bool:
         """Adds work once there is room; False where there is none, or none before its deadline.
@@ -128,7 +129,7 @@ class Assignments(Generic[A]):
                 raise type(self.fault)(*self.fault.args)
             if self._unfinished >= self.bound:
                 return False
-            task.number = next(self._numbers)
+            task.number, task.owner = next(self._numbers), self
             self._unfinished += 1
             task.future.add_done_callback(self._finished)
             place = len(self._waiting)
@@ -156,21 +157,20 @@ class Assignments(Generic[A]):
             if load.tasks.pop(task.number, None):
                 self._waiting.appendleft(task)
 
-    def finish(self, load: WorkerLoad[A], number: int, outcome: Any) -> None:
-        """A child has finished the work of this number.
-
-        Raises:
-          ValueError: work that it does not have.
-        """
+    def finish(self, load: WorkerLoad[A], task: A, outcome: Any) -> None:
+        """A child has finished work that it has."""
         with self._changed:
-            task = load.tasks.pop(number, None)
-            if task is None and not self.fault:
-                raise ValueError(f"an answer to {number}, which nobody asked")
+            if load.tasks.pop(task.number, None) is None:  # nothing goes on
+                return
             load.alone = False
             load.finished += 1
             self._changed.notify_all()
-        if task is not None:
-            task.finish(outcome)
+        task.finish(outcome)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something for a child to do."""
+        return bool(self._waiting or self._suspects)
 
     def given(self, load: WorkerLoad[A], number: int | None = None) -> A | None:
         """The work of this number, or the oldest, that a child has."""
@@ -178,7 +178,7 @@ class Assignments(Generic[A]):
             return next(iter(load.tasks.values()), None) if number is None else load.tasks.get(number)
 
     def cancel(self, task: A) -> None:
-        """Gives work up: at once where it waits, and through its child where one has it."""
+        """See `Assignment.cancel`."""
         with self._changed:
             load = next((load for load in self._loads if task.number in load.tasks), None)
             if load is not None and not task.given_up:
@@ -203,8 +203,9 @@ class Assignments(Generic[A]):
         with self._changed:
             self._loads.append(load)
             self._starting -= 1
-            self._first_tried = True
+            self.tried = True
             self.room = load.room
+            self.bound = self.bound or (self._children + 1) * load.room
             self._changed.notify_all()
 
     def mark_gone(self, load: WorkerLoad[A]) -> None:
@@ -220,7 +221,7 @@ class Assignments(Generic[A]):
         """
         ended: list[tuple[A, Exception]] = []
         with self._changed:
-            self._first_tried = True
+            self.tried = True
             tasks: list[A] = []
             if load in self._loads:
                 tasks = list(load.tasks.values())
@@ -278,27 +279,10 @@ class Assignments(Generic[A]):
         for task in tasks:
             task.finish(fault)
 
-    def wait_until_ready(self) -> None:
-        """Waits for the first child; raises `fault` if there will be none."""
+    def wait_for(self, what: Callable[[], object], seconds: float | None = None) -> None:
+        """Waits until `what` is true, or nothing goes on."""
         with self._changed:
-            self._changed.wait_for(lambda: self.room or self.fault)
-            if self.fault:
-                raise self.fault
-
-    def wait_for_first(self) -> None:
-        """Waits until one child has started, or failed to."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._first_tried or self.fault)
-
-    def wait_for_work(self) -> None:
-        """Waits for something to do, or until nothing goes on."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._suspects or self.fault)
-
-    def pause(self, seconds: float) -> None:
-        """Waits, or until nothing goes on."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.fault, seconds)
+            self._changed.wait_for(lambda: what() or self.fault, seconds)
 
     def _next(self, load: WorkerLoad[A]) -> A | None:
         if load.alone or len(load.tasks) >= load.room:
@@ -315,7 +299,10 @@ class Assignments(Generic[A]):
 
     def _claimed(self, queue: deque[A]) -> A | None:
         while queue:
-            if not (task := queue.popleft()).given_up and task.claim():
+            task = queue.popleft()
+            if task.claims and not (task.future.running() or task.future.done()):
+                task.future.set_running_or_notify_cancel()
+            if not (task.given_up or task.future.cancelled()):
                 return task
         return None
 

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from jaxphoton.processes.frames import Message, pack, read_frame, send
+from jaxphoton.processes.frames import Message, read_frame, write_frame
 from jaxphoton.processes.pipe import Pipe, WaitLimit, step_of
 
 Log = Callable[[str], None]
@@ -22,6 +23,43 @@ Log = Callable[[str], None]
 START_S = 120.0
 # Its last words: nobody else holds its stderr for long.
 LAST_WORDS_S = 2.0
+_SIGNALS = {number.value: number.name for number in signal.Signals}
+
+
+class Refused(Exception):
+    """A child says why it cannot start; its argument is what it has said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a child runs.
+
+    Attributes:
+      command: of Python.
+      environment: see `child_environment`.
+      greeting: the line with which its messages begin: a site's start-up files may have printed before.
+      settings: the first message to it.
+      limit: seconds, once it has greeted, for which it may be silent.
+      fault: how to say that it was silent for longer.
+      beats: it gives signs of life; one that does not may be silent while it has nothing to do.
+      end_s: seconds to wait for its end: a driver or a disk in trouble can hold a killed process for ever.
+      log: takes each line it prints; by default it prints where this process does.
+      group: it leads a group of processes and a session of its own: no terminal's signals reach it, and its children
+        end with it.
+      inherited: descriptors that it shares.
+    """
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    greeting: bytes
+    settings: Message
+    limit: float
+    fault: str = "took longer than {:g} s"
+    beats: bool = False
+    end_s: float = 2.0
+    log: Log | None = None
+    group: bool = False
+    inherited: Sequence[int] = ()
 
 
 class Child:
@@ -29,91 +67,62 @@ class Child:
 
     Attributes:
       pid: its process id.
-      end_s: for how long `stop` waits for its end: a driver or a disk in trouble can hold a killed process for ever.
+      doing: tells what a child that does not beat is at, None for nothing; its limit begins anew with each.
     """
 
-    end_s = 2.0
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        limit: float,
-        fault: str = "took longer than {:g} s",
-        *,
-        log: Log | None = None,
-        group: bool = False,
-        inherited: Sequence[int] = (),
-    ):
-        """Starts the program, without waiting for it.
-
-        Args:
-          command: what Python is to run.
-          environment: see `child_environment`.
-          limit: seconds for which it may be silent while something is expected of it; counts once it has greeted.
-          fault: how to say that it was silent for longer.
-          log: takes each line it prints; by default it prints where this process does.
-          group: it leads a group of processes and a session of its own: no terminal's signals reach it, and its
-            children end with it.
-          inherited: descriptors that it shares.
-        """
-        self._limit, self._group, self._killed = limit, group, False
+    def __init__(self, program: Program):
+        """Starts the program, without waiting for it."""
+        self._program, self._killed = program, False
         self._process = subprocess.Popen(
             # -P: the folder we are in is not searched for modules.
-            [sys.executable, "-P", *command],
+            [sys.executable, "-P", *program.command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=None if log is None else subprocess.PIPE,
+            stderr=None if program.log is None else subprocess.PIPE,
             bufsize=0,
-            env=environment,
-            pass_fds=inherited,
-            start_new_session=group,
+            env=program.environment,
+            pass_fds=program.inherited,
+            start_new_session=program.group,
         )
         assert self._process.stdin and self._process.stdout
-        step = step_of(limit)
-        self._silence = WaitLimit(START_S, step, fault)
+        step = step_of(program.limit)
+        self._silence = WaitLimit(START_S, step, program.fault)
         # Whoever writes waits only as long as whoever reads, and kills what hangs.
         self._orders = Pipe(self._process.stdin, step, self._check_alive)
         self._replies = Pipe(self._process.stdout, step, self._check)
-        self._expected: Callable[[], object] = lambda: self
-        self._at: object = self
+        self.doing: Callable[[], object] = lambda: self
+        self._did: object = self
         self.pid = self._process.pid
         self._printer: threading.Thread | None = None
-        if log is not None:
+        if program.log is not None:
             printed = io.BufferedReader(self._process.stderr)  # type: ignore[arg-type]
-            self._printer = threading.Thread(target=_print, args=(printed, log), daemon=True)
+            self._printer = threading.Thread(target=_print, args=(printed, program.log), daemon=True)
             self._printer.start()
 
-    def greet(self, settings: Message, greeting: bytes) -> None:
-        """Sends the settings and waits for the greeting, a line; from here on `limit` counts.
+    def greet(self) -> Message:
+        """Sends the settings and waits until it is ready: the message in which it says how much "room" it has.
 
         Raises:
-          EOFError, OSError: it has died.
-          TookTooLong: it is stopped, or hangs.
-        """
-        self.send(pack(settings))
-        while not (line := self._replies.readline()).endswith(greeting):
-            if not line:
-                raise EOFError("it ended while it started")
-        self._silence.limit = self._limit
-        self._silence.restart()
-
-    def expect(self, what: Callable[[], object]) -> None:
-        """Where it is silent while it has nothing to do: `what` tells what it is at, None for nothing. Its time begins
-        anew with each."""
-        self._expected = what
-
-    def send(self, frame: bytes, data: bytes | None = None) -> None:
-        """Sends what `pack` made, from one thread."""
-        send(self._orders, frame, data)
-
-    def receive(self) -> Message:
-        """The next message.
-
-        Raises:
+          Refused: it cannot start.
           EOFError, OSError, ValueError: it has died, or talks nonsense.
           TookTooLong: it is stopped, or hangs.
         """
+        self.send(self._program.settings)
+        while not (line := self._replies.readline()).endswith(self._program.greeting):
+            if not line:
+                raise EOFError("it ended while it started")
+        self._silence.limit = self._program.limit
+        while "room" not in (reply := self.receive()):
+            if "refused" in reply:
+                raise Refused(reply["refused"])
+        return reply
+
+    def send(self, message: Message, data: bytes | None = None) -> None:
+        """From one thread."""
+        write_frame(self._orders, message, data)
+
+    def receive(self) -> Message:
+        """The next message; raises as `greet`."""
         message = read_frame(self._replies)
         self._silence.restart()
         return message
@@ -124,7 +133,7 @@ class Child:
     def kill(self) -> None:
         """From any thread; a stopped process dies of it too."""
         self._killed = True
-        if not self._group:
+        if not self._program.group:
             self._process.kill()
         elif self.alive():
             with contextlib.suppress(ProcessLookupError):
@@ -133,7 +142,7 @@ class Child:
     def stop(self) -> str:
         """Ends the process, reaps it and gives its resources back; how it ended, for messages."""
         self.kill()
-        code = reap(self._process, self.end_s)
+        code = reap(self._process, self._program.end_s)
         if self._printer is not None:
             self._printer.join(LAST_WORDS_S)
         for stream in (self._orders, self._replies):
@@ -141,13 +150,13 @@ class Child:
                 stream.close()
         if code is None:
             return "killed, but a disk or a driver does not let it go"
-        return f"exit status {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
+        return f"exit status {code}" if code >= 0 else f"killed by {_SIGNALS.get(-code, f'signal {-code}')}"
 
     def _check(self) -> None:
         self._check_alive()
-        at = self._expected()
-        if at is None or at is not self._at:
-            self._at = at
+        doing = self.doing()
+        if doing is None or doing is not self._did:
+            self._did = doing
             self._silence.restart()
         else:
             self._silence.check()
@@ -179,10 +188,3 @@ def _print(stream: IO[bytes], log: Log) -> None:
         for line in stream:
             with contextlib.suppress(Exception):  # a closed stderr stops nothing, and its writer must not wait for us
                 log(line.decode(errors="replace").rstrip())
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -11,6 +11,10 @@ _LENGTH = struct.Struct(">I")
 Message = dict[str, Any]
 
 
+# A key of messages about work: it is given up, and, the other way, it has been.
+CANCEL = "cancel"
+
+
 class Readable(Protocol):
     """What frames come from."""
 
@@ -21,7 +25,6 @@ class Writable(Protocol):
     """What frames go to."""
 
     def write(self, data: bytes, /) -> Any: ...
-    def flush(self) -> Any: ...
 
 
 def read_frame(stream: Readable) -> Message:
@@ -31,33 +34,26 @@ def read_frame(stream: Readable) -> Message:
       EOFError: the other side is gone.
       ValueError: something else than a message.
     """
-    (length,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
-    message = json.loads(_exactly(stream, length))
+    head = stream.read(_LENGTH.size)
+    size = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else -1
+    body = stream.read(size) if size >= 0 else b""
+    if len(body) != size:
+        raise EOFError("end of the stream of messages")
+    message = json.loads(body)
     if (size := message.get("bytes")) is not None:
-        message["bytes"] = _exactly(stream, size)
+        message["bytes"] = stream.read(size)
+        if len(message["bytes"]) != size:
+            raise EOFError("end of the bytes of a message")
     return message
 
 
-def pack(message: Message, data: bytes | None = None) -> bytes:
-    """A message as `read_frame` takes it, to be followed by `data`, if any.
+def write_frame(stream: Writable, message: Message, data: bytes | None = None) -> None:
+    """Writes a message, and bytes behind it.
 
     Raises:
       TypeError, ValueError: it has values that JSON has not.
     """
     body = json.dumps(message if data is None else message | {"bytes": len(data)}).encode("ascii")
-    return _LENGTH.pack(len(body)) + body
-
-
-def send(stream: Writable, frame: bytes, data: bytes | None = None) -> None:
-    """Writes what `pack` made, and the bytes it was given."""
-    stream.write(frame)
+    stream.write(_LENGTH.pack(len(body)) + body)
     if data:
         stream.write(data)
-    stream.flush()
-
-
-def _exactly(stream: Readable, size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) != size:
-        raise EOFError("end of the stream of messages")
-    return data

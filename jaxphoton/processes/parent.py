@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from jaxphoton.processes.frames import Message, pack, read_frame, send
+from jaxphoton.processes.frames import Message, read_frame, write_frame
 
 _PR_SET_PDEATHSIG = 1
 
@@ -36,11 +36,17 @@ class Parent:
 
     def greet(self, line: bytes) -> None:
         """Sends a line that tells our messages from what a site's start-up files have printed before."""
-        self._send(line)
+        self._replies.write(line)
+        self._replies.flush()
 
     def send(self, message: Message) -> None:
         """From any thread."""
-        self._send(pack(message))
+        try:
+            with self._lock:
+                write_frame(self._replies, message)
+                self._replies.flush()
+        except BrokenPipeError:
+            os._exit(0)
 
     def receive(self) -> Message:
         """The next message."""
@@ -68,13 +74,6 @@ class Parent:
                 self.send(message())
 
         threading.Thread(target=loop, daemon=True).start()
-
-    def _send(self, data: bytes) -> None:
-        try:
-            with self._lock:
-                send(self._replies, data)
-        except BrokenPipeError:
-            os._exit(0)
 
 
 def _take_streams() -> tuple[IO[bytes], IO[bytes]]:

@@ -71,21 +71,20 @@ class Pipe:
         """So many bytes; fewer only where the stream ends."""
         while len(self._buffer) < size and self._fill(size - len(self._buffer)):
             pass
-        return self._taken(size)
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
 
     def readline(self) -> bytes:
         while (end := self._buffer.find(b"\n")) < 0 and self._fill(1 << 12):
             pass
-        return self._taken(end + 1 if end >= 0 else len(self._buffer))
+        return self.read(end + 1 if end >= 0 else len(self._buffer))
 
     def write(self, data: bytes | memoryview, /) -> None:
         rest = memoryview(data)
         while rest:
             self._wait()
             rest = rest[self._raw.write(rest) or 0 :]
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
     def close(self) -> None:
         self._raw.close()
@@ -96,11 +95,6 @@ class Pipe:
         data = self._raw.read(most)
         self._buffer += data or b""
         return data != b""  # None: it was only said to be there
-
-    def _taken(self, size: int) -> bytes:
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return data
 
     def _wait(self) -> None:
         while not self._poll.poll(1000 * self._step):

@@ -6,23 +6,18 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic
 
 from jaxphoton.processes.assignments import A, Assignments, WorkerLoad
-from jaxphoton.processes.child import Child
-from jaxphoton.processes.frames import Message
+from jaxphoton.processes.child import Child, Program, Refused
+from jaxphoton.processes.frames import CANCEL, Message
 from jaxphoton.processes.pipe import TookTooLong
 
-C = TypeVar("C", bound=Child)
 
-
-class Refused(Exception):
-    """A child says why it cannot start."""
-
-
-class Supervisor(threading.Thread, ABC, Generic[A, C]):
+class Supervisor(threading.Thread, ABC, Generic[A]):
     """Keeps one child, and takes work from the assignments to it. A second thread listens to it.
 
     Attributes:
@@ -32,36 +27,20 @@ class Supervisor(threading.Thread, ABC, Generic[A, C]):
 
     masked = frozenset((signal.SIGINT,))
 
-    def __init__(self, name: str, work: Assignments[A]):
+    def __init__(self, name: str, work: Assignments[A], program: Program):
         # A daemon: the interpreter joins others before it runs the functions at its exit, which end the children.
         super().__init__(name=name, daemon=True)
-        self.work = work
-        self.child: C | None = None
+        self.work, self.program = work, program
+        self.child: Child | None = None
         self.listener: threading.Thread | None = None
 
     @abstractmethod
-    def start_child(self) -> C:
-        """Starts a program. May raise OSError."""
+    def order(self, task: A) -> tuple[Message, bytes | None]:
+        """The message for a piece of work, without its number, and the bytes behind it."""
 
     @abstractmethod
-    def greet(self, child: C) -> int:
-        """Waits until it is ready; how many assignments it takes at once.
-
-        Raises:
-          Refused: it cannot start.
-          EOFError, OSError, ValueError, TookTooLong: see `Child.greet`.
-        """
-
-    def joined(self, child: C, load: WorkerLoad[A]) -> None:
-        """It is ready, and has been given nothing yet."""
-
-    @abstractmethod
-    def send(self, child: C, task: A) -> None:
-        """Sends work, or that it is given up."""
-
-    @abstractmethod
-    def handle(self, child: C, load: WorkerLoad[A], message: Message) -> None:
-        """What it says, on the listening thread; a TookTooLong says that it hangs."""
+    def outcome(self, task: A, message: Message) -> Any:
+        """The result in an answer to it; what this raises, or an exception it returns, is the outcome too."""
 
     @abstractmethod
     def failure(self, load: WorkerLoad[A] | None, status: str, task: A) -> Exception:
@@ -69,7 +48,7 @@ class Supervisor(threading.Thread, ABC, Generic[A, C]):
 
     @abstractmethod
     def goes_on(self, load: WorkerLoad[A] | None, status: str, failures: int, again: int) -> bool:
-        """Whether, and when, to start another one.
+        """Whether, and when, to start another child.
 
         Args:
           load: what the last one had; None if it was never ready.
@@ -77,6 +56,22 @@ class Supervisor(threading.Thread, ABC, Generic[A, C]):
           failures: of children in a row that have finished nothing.
           again: how much of its work is tried again.
         """
+
+    def ready(self, reply: Message) -> None:
+        """It has greeted."""
+
+    def refused(self, said: Any) -> str:
+        """It has said why it cannot start; the same for people."""
+        return str(said)
+
+    def heard(self, load: WorkerLoad[A], message: Message) -> None:
+        """Each message, before it is looked into; a TookTooLong says that the child hangs."""
+
+    def deliver(self, task: A, event: Any) -> None:
+        """A part of a result."""
+
+    def say(self, line: str) -> None:
+        """Tells people what happens; nobody, by default."""
 
     def run(self) -> None:
         # Children inherit the mask.
@@ -95,24 +90,28 @@ class Supervisor(threading.Thread, ABC, Generic[A, C]):
         """The life of one child: what it had, if it was ever ready, and how it ended."""
         load: WorkerLoad[A] | None = None
         try:
-            self.child = child = self.start_child()
+            self.child = child = Child(self.program)
         except OSError as error:
             return None, str(error)
         fault = ""
         try:
             if self.work.fault:  # whoever set it may have looked before the child was there
                 return None, ""
-            load = WorkerLoad(self.greet(child))
-            self.joined(child, load)
+            reply = child.greet()
+            self.ready(reply)
+            load = WorkerLoad(reply["room"])
+            if not self.program.beats:
+                child.doing = partial(self.work.given, load)
             self.work.join(load)
-            name = f"{self.name}-listener"
-            self.listener = threading.Thread(target=self._listen, args=(child, load), name=name, daemon=True)
+            self.listener = threading.Thread(target=self._listen, args=(child, load), name=self.name, daemon=True)
             self.listener.start()
             self._feed(child, load)
         except (EOFError, OSError):
             pass  # it has died: how, is known when it is reaped
-        except (Refused, TookTooLong) as said:
-            fault = str(said)
+        except Refused as refused:
+            fault = self.refused(*refused.args)
+        except TookTooLong as late:
+            fault = str(late)
         except Exception as error:
             fault = f"{type(error).__name__}: {error}"
         finally:
@@ -123,18 +122,32 @@ class Supervisor(threading.Thread, ABC, Generic[A, C]):
             self.child = self.listener = None
         return load, (load.hung if load else "") or fault or status
 
-    def _feed(self, child: C, load: WorkerLoad[A]) -> None:
+    def _feed(self, child: Child, load: WorkerLoad[A]) -> None:
         while task := self.work.take(load):
+            if task.given_up:
+                child.send({"number": task.number, CANCEL: True})
+                continue
             if load.finished and not child.alive():  # it died idle: no fault of this one
                 self.work.return_unsent(load, task)
                 return
-            self.send(child, task)
+            message, data = self.order(task)
+            child.send(message | {"number": task.number}, data)
 
-    def _listen(self, child: C, load: WorkerLoad[A]) -> None:
+    def _listen(self, child: Child, load: WorkerLoad[A]) -> None:
         """Brings results back until the child is dead, or kills it because it hangs or talks nonsense."""
         try:
             while True:
-                self.handle(child, load, child.receive())
+                message = child.receive()
+                self.heard(load, message)
+                if "number" not in message:
+                    continue
+                task = self.work.given(load, message["number"])
+                if task is None and not self.work.fault:
+                    raise ValueError(f"an answer to {message['number']}, which nobody asked")
+                if task is not None and "event" in message:
+                    self.deliver(task, message["event"])
+                elif task is not None:
+                    self.work.finish(load, task, self._outcome(task, message))
         except (EOFError, OSError):
             pass
         except TookTooLong as late:
@@ -144,26 +157,39 @@ class Supervisor(threading.Thread, ABC, Generic[A, C]):
         child.kill()
         self.work.mark_gone(load)
 
-    def say(self, line: str) -> None:
-        """Tells people what happens; nobody, by default."""
+    def _outcome(self, task: A, message: Message) -> Any:
+        try:
+            return CancelledError() if CANCEL in message else self.outcome(task, message)
+        except Exception as error:
+            return error
 
 
-def kill(supervisors: Iterable[Supervisor]) -> None:
-    """Ends the children and waits for nothing: it may run inside the collection of memory, in any thread."""
-    for supervisor in supervisors:
-        if child := supervisor.child:
-            child.kill()
+class ProcessPool(Generic[A]):
+    """The supervisors that share some work."""
 
+    def __init__(self, work: Assignments[A], supervisors: Sequence[Supervisor[A]]):
+        """Starts them."""
+        self._work, self._supervisors = work, supervisors
+        for supervisor in supervisors:
+            supervisor.start()
 
-def join(supervisors: Iterable[Supervisor], seconds: float) -> None:
-    """Waits until all have ended, so many seconds at most."""
-    deadline = time.monotonic() + seconds
-    for supervisor in supervisors:
-        # A future's callback runs in a thread of theirs, and may wait here.
-        if threading.current_thread() not in (supervisor, supervisor.listener):
-            supervisor.join(max(0.0, deadline - time.monotonic()))
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the children, without those that are being replaced."""
+        return [child.pid for supervisor in self._supervisors if (child := supervisor.child)]
 
+    def end(self, fault: Exception) -> None:
+        """Ends the work with `fault`, and the children. Waits for nothing: it may run inside the collection of memory,
+        in any thread."""
+        self._work.fail(fault)
+        for supervisor in self._supervisors:
+            if child := supervisor.child:
+                child.kill()
 
-def pids(supervisors: Iterable[Supervisor]) -> list[int]:
-    """Process ids of the children, without those that are being replaced."""
-    return [child.pid for supervisor in supervisors if (child := supervisor.child)]
+    def join(self, seconds: float) -> None:
+        """Waits until all have ended, so many seconds at most."""
+        deadline = time.monotonic() + seconds
+        for supervisor in self._supervisors:
+            # A future's callback runs in a thread of theirs, and may wait here.
+            if threading.current_thread() not in (supervisor, supervisor.listener):
+                supervisor.join(max(0.0, deadline - time.monotonic()))

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxphoton.image import supervisor
+from jaxphoton.image import pool as image_pool
 from jaxphoton.image.errors import REASONS, ImageError
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import prepare
 from jaxphoton.image.supervisor import ImageSupervisor, PictureTask
-from jaxphoton.processes import child
+from jaxphoton.processes import child, supervisor
 from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.pipe import TookTooLong
-from jaxphoton.processes.supervisor import kill
+from jaxphoton.processes.supervisor import ProcessPool
 from tests.image.pools import CONFIG, PNG, S, exists, needs_proc, running, same, until
 from tests.image.test_pool_lifetime import script
 
@@ -116,7 +116,7 @@ def test_closing_while_workers_are_stopped_at_their_start(tmp_path, monkeypatch)
 
 
 def test_a_process_that_a_disk_holds_is_left_to_its_fate(monkeypatch):
-    monkeypatch.setattr(child.Child, "end_s", 0.05)
+    monkeypatch.setattr(image_pool, "END_S", 0.05)
     with ImagePool(CONFIG, 1, timeout=LIMIT) as pool:
         pid = idle(pool)
         os.kill(pid, signal.SIGSTOP)
@@ -148,32 +148,29 @@ class FakeWorker:
     begun: Counter[str]
     lock = threading.Lock()
 
-    def __init__(self, slots, environment, limit):
-        self.pid, self._sent = 1, SimpleQueue()
+    def __init__(self, program):
+        self.pid, self._sent, self._room = 1, SimpleQueue(), program.settings["room"]
 
-    def greet(self, settings, greeting):
-        pass
-
-    def expect(self, what):
-        pass
+    def greet(self):
+        return {"room": self._room}
 
     def alive(self):
         return True
 
-    def send_picture(self, name, path, data):
-        self._sent.put(name)
+    def send(self, message, data):
+        self._sent.put(message)
 
     def receive(self):
-        name = self._sent.get()
-        if name is None:
+        if (message := self._sent.get()) is None:
             raise EOFError
+        name = message["name"]
         with FakeWorker.lock:
             FakeWorker.begun[name] += 1
         if name.startswith("slow"):
             raise TookTooLong("took longer than 9 s")
         if name.startswith("deadly"):
             raise EOFError
-        return {"image_error": (name, "empty", "as it should be")}
+        return {"number": message["number"], "image_error": (name, "empty", "as it should be")}
 
     def kill(self):
         self._sent.put(None)
@@ -190,13 +187,19 @@ class FakeWorker:
 )
 def test_only_those_at_which_a_worker_was_are_blamed(kinds, workers, slots):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(supervisor, "WorkerProcess", FakeWorker)
+        patch.setattr(supervisor, "Child", FakeWorker)
         FakeWorker.begun = Counter()
+
+        def program(settings, blocks):
+            return child.Program((), {}, b"", settings, 9)
+
         work = Assignments(workers, in_order=True, bound=len(kinds) + 1)
-        supervisors = [ImageSupervisor(number, work, slots, 9, {}, {}, lambda *_: None) for number in range(workers)]
-        tasks = [PictureTask(name=f"{kind} {number}", data=b"") for number, kind in enumerate(kinds)]
-        for each in supervisors:
-            each.start()
+        supervisors = [
+            ImageSupervisor(number, work, program, {"vision": {"crop_size": 56}, "room": slots}, lambda *_: None)
+            for number in range(workers)
+        ]
+        tasks = [PictureTask(name=f"{kind} {number}", path="") for number, kind in enumerate(kinds)]
+        processes = ProcessPool(work, supervisors)
         for task in tasks:
             work.put(task)
         reasons = {"fine": "empty", "slow": "timeout", "deadly": "process-died"}
@@ -209,10 +212,8 @@ def test_only_those_at_which_a_worker_was_are_blamed(kinds, workers, slots):
             error = task.future.exception(S)
             assert (error.reason, error.fault) == (reasons[kind], faults[kind])
             assert FakeWorker.begun[task.name] == (1 if kind == "fine" else 2)
-        work.fail(RuntimeError("the end"))
-        kill(supervisors)
-        for each in supervisors:
-            each.join(S)
+        processes.end(RuntimeError("the end"))
+        processes.join(S)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])

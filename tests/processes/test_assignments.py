@@ -49,7 +49,7 @@ class Process(threading.Thread):
             if number in self._poison:
                 self._work.mark_gone(load)
             else:
-                self._work.finish(load, number, number)
+                self._work.finish(load, load.tasks[number], number)
 
 
 def put(work: Assignments[Assignment], number: int, **fields) -> Assignment:
@@ -103,7 +103,7 @@ def test_suspects_are_tried_alone_and_before_others():
         until(lambda number=number: taken[-1:] == [number], "a suspect is tried")
         time.sleep(0.02)  # time for others to come, wrongly
         assert list(second.tasks) == [number]
-        work.finish(second, number, number)
+        work.finish(second, second.tasks[number], number)
     until(lambda: taken == [0, 1, 2, 3], "the others follow, together")
     work.fail(RuntimeError("the end"))
 
@@ -155,17 +155,17 @@ def test_what_is_given_up_goes_at_once_where_it_waits_and_through_its_child_wher
     work.join(load)
     sent, waits = put(work, 0), put(work, 1)
     assert work.take(load) is sent
-    work.cancel(waits)
+    waits.cancel()
     assert waits.future.cancelled()
     for _ in range(3):
-        work.cancel(sent)
+        sent.cancel()
     assert not sent.future.done() and work.take(load) is sent and sent.given_up
-    work.finish(load, sent.number, CancelledError())
+    work.finish(load, sent, CancelledError())
     assert sent.future.cancelled()
-    work.cancel(sent)
+    sent.cancel()
     lost = put(work, 2)
     assert work.take(load) is lost
-    work.cancel(lost)
+    lost.cancel()
     work.mark_gone(load)
     assert work.take_back(load, lambda task: Died()) == 0 and lost.future.cancelled()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.processes.frames import pack, read_frame, send
+from jaxphoton.processes.frames import read_frame, write_frame
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False),
@@ -22,7 +22,7 @@ MESSAGES = st.dictionaries(st.text().filter(lambda key: key != "bytes"), VALUES)
 def test_all_arrive_in_order(messages):
     stream = io.BytesIO()
     for message, data in messages:
-        send(stream, pack(message, data), data)
+        write_frame(stream, message, data)
     stream.seek(0)
     for message, data in messages:
         assert read_frame(stream) == (message if data is None else message | {"bytes": data})
@@ -33,7 +33,7 @@ def test_all_arrive_in_order(messages):
 @given(MESSAGES, st.binary(), st.data())
 def test_a_part_is_no_message(message, data, drawn):
     stream = io.BytesIO()
-    send(stream, pack(message, data), data)
+    write_frame(stream, message, data)
     whole = stream.getvalue()
     with pytest.raises(EOFError):
         read_frame(io.BytesIO(whole[: drawn.draw(st.integers(0, len(whole) - 1))]))
@@ -41,4 +41,4 @@ def test_a_part_is_no_message(message, data, drawn):
 
 def test_what_json_has_not_is_refused_before_it_is_sent():
     with pytest.raises(TypeError):
-        pack({"image": object()})
+        write_frame(io.BytesIO(), {"image": object()})

@@ -13,16 +13,15 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from jaxphoton.batch.workers.engine_options import EngineOptions
 from jaxphoton.batch.workers.inprocess import LocalAnswerer
 from jaxphoton.batch.workers.protocol import (
-    CANCEL,
     answer_message,
     ask_of,
     error_fields,
@@ -31,12 +30,11 @@ from jaxphoton.batch.workers.protocol import (
     result_fields,
 )
 from jaxphoton.messages import compiling_shown
-from jaxphoton.processes.frames import Message
+from jaxphoton.processes.frames import CANCEL, Message
 from jaxphoton.processes.parent import Parent
-from jaxphoton.requests.answer import Answer
-from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.ask import Job
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, QueueFull
-from jaxphoton.requests.submitting import Event, OnEvent, Pending
+from jaxphoton.requests.submitting import Event, Pending
 
 # One line, so that whatever a site's start-up files print before it can be told apart.
 GREETING = b"jaxphoton replica\n"
@@ -46,21 +44,7 @@ BEAT_S = 2.0
 _READERS = 8
 
 
-class Answerer(Protocol):
-    """What answers in a process; see `LocalAnswerer`."""
-
-    @property
-    def compiling(self) -> float: ...
-
-    @property
-    def stages(self) -> Mapping[Any, float]: ...
-
-    def answer(self, jobs: Iterable[Job], /) -> Iterator[Answer]: ...
-
-    def submit(self, image: Any, ask: Ask, on_event: OnEvent | None = None, wait: bool = False) -> Pending: ...
-
-
-def serve(load: Callable[[Message], tuple[Answerer, int]]) -> None:
+def serve(load: Callable[[Message], tuple[LocalAnswerer, int]]) -> None:
     """Answers until the parent is gone.
 
     Args:
@@ -104,7 +88,7 @@ def serve(load: Callable[[Message], tuple[Answerer, int]]) -> None:
         _end(error)
 
 
-def load_model(settings: Message) -> tuple[Answerer, int]:
+def load_model(settings: Message) -> tuple[LocalAnswerer, int]:
     """A compiled `Moondream`, and the jobs that it takes at once.
 
     Args:
@@ -136,23 +120,20 @@ def load_model(settings: Message) -> tuple[Answerer, int]:
 class _Asks:
     """The asks that this process has: their images are read by a few threads, the rest is the engine's."""
 
-    def __init__(self, answerer: Answerer, parent: Parent):
+    def __init__(self, answerer: LocalAnswerer, parent: Parent):
         self._answerer, self._parent = answerer, parent
         self._lock = threading.Lock()
-        self._pending: dict[int, Pending] = {}
-        self._unsubmitted: set[int] = set()
+        self._pending: dict[int, Pending | None] = {}  # None until it is handed over
         self._readers = ThreadPoolExecutor(_READERS)
 
     def take(self, message: Message) -> None:
-        with self._lock:
-            self._unsubmitted.add(message["number"])
+        self._pending[message["number"]] = None
         self._readers.submit(self._submit, message)
 
     def cancel(self, number: int) -> None:
         """Gives one up, if it has not ended."""
         with self._lock:
-            self._unsubmitted.discard(number)
-            pending = self._pending.get(number)
+            pending = self._pending.pop(number, None)
         if pending is not None:
             pending.cancel()
 
@@ -167,9 +148,9 @@ class _Asks:
             self._finished(number, future)
             return
         with self._lock:
-            self._pending[number] = pending
-            given_up = number not in self._unsubmitted
-            self._unsubmitted.discard(number)
+            given_up = number not in self._pending
+            if not given_up:
+                self._pending[number] = pending
         if given_up:
             pending.cancel()
         pending.future.add_done_callback(partial(self._finished, number))
@@ -180,7 +161,6 @@ class _Asks:
     def _finished(self, number: int, future: Future[Any]) -> None:
         with self._lock:
             self._pending.pop(number, None)
-            self._unsubmitted.discard(number)
         try:
             said = {"result": result_fields(future.result())}
         except CancelledError:

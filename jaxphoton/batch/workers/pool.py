@@ -16,18 +16,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
+from jaxphoton.batch.workers.child import GREETING
 from jaxphoton.batch.workers.engine_options import EngineOptions
 from jaxphoton.batch.workers.protocol import CLOSED, EngineTask, ReplicaError, ask_error, ask_task, job_task
 from jaxphoton.batch.workers.supervisor import EngineSupervisor
 from jaxphoton.config import EngineConfig
 from jaxphoton.messages import to_stderr
-from jaxphoton.processes import supervisor
 from jaxphoton.processes.assignments import Assignments
-from jaxphoton.processes.child import Log, child_environment
-from jaxphoton.requests.answer import Answer, Result
+from jaxphoton.processes.child import Log, Program, child_environment
+from jaxphoton.processes.supervisor import ProcessPool
+from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.bounds import image_workers
 from jaxphoton.requests.dispatcher import Dispatcher
@@ -36,6 +37,8 @@ from jaxphoton.requests.submitting import OnEvent, Pending
 
 CLOSE_S = 10.0
 SILENCE_S = 60.0
+# A driver in trouble can hold a killed process for ever.
+END_S = 60.0
 _DEFAULT = EngineOptions()
 
 
@@ -80,22 +83,29 @@ class Replicas:
             engine = replace(engine, image_workers=image_workers(EngineConfig(), len(gpus)))
         settings = {"options": dict(options), "engine": asdict(engine)}
         self._work: Assignments[EngineTask] = Assignments(len(gpus))
-        self._supervisors = [
-            EngineSupervisor(
-                number,
-                self._work,
+        environment = child_environment()
+
+        def program(gpu: str | None) -> Program:
+            return Program(
                 command,
-                child_environment() | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
+                environment if gpu is None else environment | {"CUDA_VISIBLE_DEVICES": gpu},
+                GREETING,
                 settings | {"gpu": gpu is not None},
-                log or to_stderr,
                 silence,
+                "no sign of life for {:g} s",
+                beats=True,
+                end_s=END_S,
+                group=True,
             )
-            for number, gpu in enumerate(gpus)
+
+        self._supervisors = [
+            EngineSupervisor(number, self._work, program(gpu), log or to_stderr) for number, gpu in enumerate(gpus)
         ]
-        for each in self._supervisors:
-            each.start()
+        self._processes = ProcessPool(self._work, self._supervisors)
         try:
-            self._work.wait_until_ready()
+            self._work.wait_for(lambda: self._work.room)
+            if self._work.fault:
+                raise self._work.fault
         except BaseException:
             self.close()
             raise
@@ -104,7 +114,7 @@ class Replicas:
     @property
     def pids(self) -> list[int]:
         """Process ids, without those that are being replaced."""
-        return supervisor.pids(self._supervisors)
+        return self._processes.pids
 
     @property
     def stages(self) -> dict[str, float]:
@@ -143,7 +153,7 @@ class Replicas:
         if not _is_late(ask):
             try:
                 if self._work.put(task, wait):
-                    return _PendingAsk(task, self._work)
+                    return task
             except ReplicaError as fault:
                 raise ask_error(fault) from None
         if _is_late(ask):
@@ -152,36 +162,14 @@ class Replicas:
 
     def close(self) -> None:
         """Ends the processes, within `CLOSE_S` seconds."""
-        self._work.fail(ReplicaError(CLOSED))
-        supervisor.kill(self._supervisors)
-        supervisor.join(self._supervisors, CLOSE_S)
+        self._processes.end(ReplicaError(CLOSED))
+        self._processes.join(CLOSE_S)
 
     def __enter__(self) -> Replicas:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _PendingAsk:
-    """An ask that waits, or that a process has."""
-
-    def __init__(self, task: EngineTask, work: Assignments[EngineTask]):
-        self._task, self._work = task, work
-        self.future: Future[Result] = task.future
-
-    def cancel(self) -> None:
-        self._work.cancel(self._task)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _SentJob:
-    """A job on its way; what the processes have of it they finish, for nobody if it was given up."""
-
-    future: Future[Answer]
-
-    def cancel(self) -> None:
-        self.future.cancel()
 
 
 class _WholeJobs:
@@ -195,12 +183,12 @@ class _WholeJobs:
         future.set_result(None)
         return future
 
-    def start(self, job: Job, picture: None) -> list[_SentJob]:
+    def start(self, job: Job, picture: None) -> list[EngineTask]:
         task = job_task(job)
         self._work.put(task)
-        return [_SentJob(task.future)]
+        return [task]
 
-    def answer(self, job: Job, picture: None, requests: list[_SentJob]) -> Answer:
+    def answer(self, job: Job, picture: None, requests: list[EngineTask]) -> Answer:
         return replace(requests[0].future.result(), key=job.key)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,15 +13,13 @@ from jaxphoton.batch.errors import BatchError
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
 from jaxphoton.processes.assignments import Assignment
-from jaxphoton.processes.frames import Message, pack
+from jaxphoton.processes.frames import Message
 from jaxphoton.requests.answer import Answer, Result
 from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull
 from jaxphoton.requests.submitting import OnEvent
 
 CLOSED = "the replicas were closed"
-# Told of work: it is given up, and, the other way, it has been.
-CANCEL = "cancel"
 # Errors keep their kind; those of other kinds become RuntimeErrors.
 _KINDS: dict[str, Callable[..., Exception]] = {
     kind.__name__: kind
@@ -51,9 +49,6 @@ class EngineTask(Assignment):
     data: bytes | None
     on_event: OnEvent | None = None
     fault: Exception | None = field(default=None, repr=False)
-
-    def frame(self) -> bytes:
-        return pack(self.message | {"number": self.number}, self.data)
 
     def finish(self, outcome: Any) -> None:
         if isinstance(outcome, ReplicaError) and "ask" in self.message:
@@ -105,8 +100,6 @@ def answer_message(answer: Answer) -> Message:
 
 def outcome_of(message: Message) -> Answer | Result | Exception:
     """What a message says of the job or the ask of its number."""
-    if CANCEL in message:
-        return CancelledError()
     if "result" in message:
         return _result(message["result"])
     error = error_of(message["error"]) if "error" in message else None
@@ -160,7 +153,7 @@ def _task(image: Any, name: str | None, asked: Message) -> EngineTask:
         raise TypeError(f"replicas take images as paths or bytes, not {type(image).__name__}")
     task = EngineTask(message={"name": name, "path": path, **asked}, data=data)
     task.name = name or path or "<bytes>"
-    pack(task.message)  # raises what JSON has not here, and not later
+    json.dumps(asked)  # raises what JSON has not here, and not later
     return task
 
 

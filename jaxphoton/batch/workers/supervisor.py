@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from jaxphoton.batch.workers.child import BEAT_S, GREETING
-from jaxphoton.batch.workers.protocol import CANCEL, EngineTask, ReplicaError, error_of, outcome_of
+from jaxphoton.batch.workers.child import BEAT_S
+from jaxphoton.batch.workers.protocol import EngineTask, ReplicaError, error_of, outcome_of
 from jaxphoton.image.errors import ImageError
 from jaxphoton.processes.assignments import Assignments, WorkerLoad
-from jaxphoton.processes.child import Child, Log
-from jaxphoton.processes.frames import Message, pack
+from jaxphoton.processes.child import Log, Program
+from jaxphoton.processes.frames import Message
 from jaxphoton.processes.pipe import WaitLimit
-from jaxphoton.processes.supervisor import Refused, Supervisor
+from jaxphoton.processes.supervisor import Supervisor
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError
+from jaxphoton.requests.submitting import Event
 
 # A process that dies is replaced after 1, 2, 4 seconds; the fourth in a row that has answered nothing is the last.
 PAUSE_S = 1.0
@@ -23,13 +26,7 @@ MOST_DEATHS = 4
 STALL_S = 1800.0
 
 
-class EngineProcess(Child):
-    """A running engine process; its image workers end with it."""
-
-    end_s = 60.0
-
-
-class EngineSupervisor(Supervisor[EngineTask, EngineProcess]):
+class EngineSupervisor(Supervisor[EngineTask]):
     """Keeps one process.
 
     Attributes:
@@ -39,74 +36,53 @@ class EngineSupervisor(Supervisor[EngineTask, EngineProcess]):
 
     masked = frozenset((signal.SIGINT, signal.SIGTERM))
 
-    def __init__(
-        self,
-        number: int,
-        work: Assignments[EngineTask],
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        settings: Message,
-        log: Log,
-        silence: float,
-    ):
-        super().__init__(f"jaxphoton-replica-{number}", work)
-        self._number, self._command, self._environment, self._settings = number, command, environment, settings
-        self._log, self._silence = log, silence
+    def __init__(self, number: int, work: Assignments[EngineTask], program: Program, log: Log):
+        self._number, self._log = number, log
+        super().__init__(f"jaxphoton-replica-{number}", work, replace(program, log=self.say))
         # A picture may be all it waits for, twice.
-        stall = max(STALL_S, 3 * (settings["engine"].get("image_timeout") or 0))
+        stall = max(STALL_S, 3 * (program.settings["engine"].get("image_timeout") or 0))
         self._idle = WaitLimit(stall, 2 * BEAT_S, "no work done for {:g} s")
         self.compiling = 0.0
         self.stages: list[Mapping[str, float]] = []
 
-    def start_child(self) -> EngineProcess:
-        if self._number and not self.stages:
-            self.work.wait_for_first()  # which compiles what the others find
-        return EngineProcess(
-            self._command, self._environment, self._silence, "no sign of life for {:g} s", log=self.say, group=True
-        )
+    def run(self) -> None:
+        if self._number:
+            self.work.wait_for(lambda: self.work.tried)  # the first compiles what the others find
+        super().run()
 
-    def greet(self, child: EngineProcess) -> int:
-        child.greet(self._settings, GREETING)
-        while "room" not in (reply := child.receive()):
-            if "refused" in reply:
-                error = error_of(reply["refused"])
-                # The user's fault, and nobody can start.
-                if not self.work.room and not isinstance(error, RuntimeError):
-                    self.work.fail(ReplicaError(str(error)))
-                raise Refused(str(error))
+    def ready(self, reply: Message) -> None:
         self.compiling = reply["compiling"]
         self.stages.append({})
         self._idle.restart()
-        return reply["room"]
 
-    def send(self, child: EngineProcess, task: EngineTask) -> None:
-        if task.given_up:
-            child.send(pack({"number": task.number, CANCEL: True}))
-        else:
-            child.send(task.frame(), task.data)
+    def refused(self, said: list[str]) -> str:
+        error = error_of(said)
+        if not self.work.room and not isinstance(error, RuntimeError):  # the user's fault, and nobody can start
+            self.work.fail(ReplicaError(str(error)))
+        return str(error)
 
-    def handle(self, child: EngineProcess, load: WorkerLoad[EngineTask], message: Message) -> None:
+    def order(self, task: EngineTask) -> tuple[Message, bytes | None]:
+        return task.message, task.data
+
+    def outcome(self, task: EngineTask, message: Message) -> Any:
+        return outcome_of(message)
+
+    def heard(self, load: WorkerLoad[EngineTask], message: Message) -> None:
         for late in self.work.expire():
             late.finish(DeadlineExceeded("its deadline passed before an engine process could take it"))
-        if "event" in message:
+        stages = message.get("stages", self.stages[-1])
+        worked, self.stages[-1] = stages != self.stages[-1], stages
+        if worked or "number" in message or self.work.given(load) is None:
             self._idle.restart()
-            self._deliver(load, message)
-            return
-        worked, self.stages[-1] = message["stages"] != self.stages[-1], message["stages"]
-        if "number" in message:
-            self.work.finish(load, message["number"], outcome_of(message))
-        elif self.work.given(load) and not worked:
+        else:
             self._idle.check()
-            return
-        self._idle.restart()
 
-    def _deliver(self, load: WorkerLoad[EngineTask], message: Message) -> None:
-        task = self.work.given(load, message["number"])
-        if task is None or task.given_up or task.on_event is None:
+    def deliver(self, task: EngineTask, event: Event) -> None:
+        if task.given_up or task.on_event is None:
             return
         task.begun = True
         try:
-            task.on_event(message["event"])
+            task.on_event(event)
         except Exception as error:
             task.fault = error
             self.work.cancel(task)
@@ -130,7 +106,7 @@ class EngineSupervisor(Supervisor[EngineTask, EngineProcess]):
         if last:
             self.work.retire(ReplicaError(f"no engine process is left: {status}"))
         else:
-            self.work.pause(PAUSE_S * 2 ** (failures - 1))
+            self.work.wait_for(lambda: False, PAUSE_S * 2 ** (failures - 1))
         return not last
 
     def say(self, line: str) -> None:

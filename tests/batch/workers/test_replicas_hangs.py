@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from jaxphoton.batch.workers import supervisor
+from jaxphoton.batch.workers import pool, supervisor
 from jaxphoton.batch.workers.child import GREETING
 from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.batch.workers.protocol import ReplicaError
 from jaxphoton.image.errors import ImageError
 from jaxphoton.processes import child
-from jaxphoton.processes.frames import pack, read_frame, send
+from jaxphoton.processes.frames import read_frame, write_frame
 from tests.batch.workers.test_replicas import COMMAND, ROOT, jobs, no_pauses, numbered  # noqa: F401
 from tests.image.pools import exists, needs_proc, running, until
 
@@ -87,7 +87,7 @@ def test_processes_that_stop_before_they_greet(monkeypatch):
 
 
 def test_a_process_that_a_driver_holds_is_left_to_its_fate(monkeypatch):
-    monkeypatch.setattr(supervisor.EngineProcess, "end_s", 0.05)
+    monkeypatch.setattr(pool, "END_S", 0.05)
     monkeypatch.setattr(child, "LAST_WORDS_S", 0.05)
     images, kill = numbered(10), os.killpg
     with started(1) as (replicas, lines):
@@ -105,7 +105,8 @@ def fake(tmp_path):
     """A fake process with a closed stderr, spoken to by hand; it loads until tmp_path / "gate" is there."""
     command = ["sh", "-c", f'exec "$0" {" ".join(COMMAND)} 2>&-', sys.executable]
     with subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1) as process:
-        send(process.stdin, pack({"options": {"path_or_id": str(tmp_path / "gate")}}))
+        write_frame(process.stdin, {"options": {"path_or_id": str(tmp_path / "gate")}})
+        process.stdin.flush()
         yield process
         process.kill()
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
+import time
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from jaxphoton.batch.workers.engine_options import EngineOptions
 from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.errors import DeadlineExceeded
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "shapes"
 OPTIONS = EngineOptions(deterministic=True)
@@ -61,3 +66,34 @@ def test_the_same_answers_and_one_killed_in_the_middle(alone, tmp_path):
 def test_a_model_that_does_not_exist():
     with pytest.raises(ValueError, match="no-such-model"):
         Replicas((None, None), {"path_or_id": "./no-such-model"}, log=lambda line: None)
+
+
+def test_single_asks_as_of_a_model_in_this_process(tmp_path):
+    picture = sorted(EXAMPLES.glob("*.png"))[0]
+    query = Ask("query", {"question": "What shapes are there?"}, GREEDY)
+    asks = [*ASKS, query, Ask("point", {"object": "circle"}, GREEDY)]
+    with Moondream.from_pretrained("shapes") as model:
+        model.engine_config = OPTIONS.applied(model.engine_config, model.config.text)
+        alone = [followed(model, picture, ask) for ask in asks]
+    with Replicas((None,), {"path_or_id": "shapes"}, OPTIONS, log=lambda line: None) as replicas:
+        for image in (picture, picture.read_bytes()):
+            assert [followed(replicas, image, ask) for ask in asks] == alone
+        broken = replicas.submit(picture.read_bytes()[:100], ASKS[0]).future.exception(120)
+        assert isinstance(broken, ImageError) and broken.reason == "truncated"
+        wrong = replicas.submit(picture, Ask("caption", {"length": "endless"})).future.exception(120)
+        assert isinstance(wrong, ValueError) and "endless" in str(wrong)
+        late = replicas.submit(picture, Ask("caption", deadline=time.monotonic() + 1e-3), wait=True)
+        assert isinstance(late.future.exception(120), DeadlineExceeded)
+        begun = threading.Event()
+        given_up = replicas.submit(picture, ASKS[0], lambda event: begun.set())
+        assert begun.wait(120)
+        given_up.cancel()
+        with contextlib.suppress(CancelledError):  # it may have ended before
+            given_up.future.result(120)
+        assert followed(replicas, picture, query) == alone[3]
+
+
+def followed(model: Moondream | Replicas, image, ask: Ask) -> tuple:
+    events = []
+    result = model.submit(image, ask, lambda event: events.append(dict(event))).future.result(120)
+    return dict(result), result.tokens, result.finish_reason, events

@@ -13,9 +13,10 @@ from jaxphoton.batch.summary import cost_per_million, duration
 from jaxphoton.batch.work import Asked, Inputs, Work
 from jaxphoton.config import EngineConfig
 from jaxphoton.image.pillow import MAX_PIXELS
+from jaxphoton.measure.cost_model import planned_family
 from jaxphoton.measure.memory_plan import Planner, engine_of
-from jaxphoton.measure.models import FAMILIES, settings_of
-from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.protocol import Family
+from jaxphoton.models.registry import packaged
 
 _DEFAULT = RunOptions()
 _PROBED = 10_000  # headers read; the rest is taken to be alike
@@ -42,41 +43,41 @@ def dry_run(
     """
     work = Work.of(inputs, out, ask, options.changed(**more))
     yield from work.notes()
-    config = _settings(os.fspath(model))
+    family = _family(os.fspath(model))
     total = work.selection.count(work.source)
     most = work.options.pictures.max_pixels or MAX_PIXELS
-    found = probe(work.selection.items(work.source), config.vision, most, _PROBED)
+    found = probe(work.selection.items(work.source), family.config.vision, most, _PROBED)
     images = found.probed if total is None else total
     more_or_less = " or more" if total is None and found.probed == _PROBED else ""
     yield f"{images:,}{more_or_less} images, of which {found.probed:,} were looked at (headers only)"
     for line in [*work.selection.part(work.source)[0].skipped.lines(), *found.lines()]:
         yield f"  {line}"
-    yield from _tokens(work, config, images)
-    yield from _memory(work, config)
+    yield from _tokens(work, family, images)
+    yield from _memory(work, family)
     yield from _time(work, images, rate)
 
 
-def _settings(model: str) -> ModelConfig:
+def _family(model: str) -> Family:
     """Of a model that may not have been downloaded; BatchError if it is not known."""
-    family = next((name for name in FAMILIES if model.lower().endswith(name)), model)
+    name = next((name for name in packaged() if model.lower().endswith(name)), model)
     try:
-        return settings_of(family)
+        return planned_family(name)
     except ValueError as error:
         raise BatchError(str(error)) from error
 
 
-def _tokens(work: Work, config: ModelConfig, images: int) -> Iterator[str]:
+def _tokens(work: Work, family: Family, images: int) -> Iterator[str]:
     questions = work.questions
     asks = sum(questions.captions if each.kind == "caption" else 1 for each in questions.each)
-    prefix, most = config.text.prefix_attn, work.options.texts.max_tokens or _TOKENS
+    prefix, most = family.prefix_lengths[-1], work.options.texts.max_tokens or _TOKENS
     yield f"tokens: {images * prefix:,} of the images ({prefix} each), at most {images * asks * most:,} generated"
 
 
-def _memory(work: Work, config: ModelConfig) -> Iterator[str]:
+def _memory(work: Work, family: Family) -> Iterator[str]:
     model = work.options.model
     engine, dtype = engine_of(model.rows or EngineConfig().max_rows), model.dtype or "bfloat16"
     yield f"memory of {engine.max_rows} images at once of a whole context, in {dtype}:"
-    for line in Planner(config, dtype).load(engine, config.text.max_context).lines():
+    for line in Planner(family, dtype).load(engine, family.max_context).lines():
         yield f"  {line}"
 
 

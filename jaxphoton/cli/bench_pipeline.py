@@ -80,17 +80,17 @@ def _measure(args: argparse.Namespace, pinning: Any) -> tuple[dict[str, Any], li
 
     from jaxphoton import platform
     from jaxphoton.batch.model import load_model
-    from jaxphoton.measure.cost_model import step_cost
+    from jaxphoton.measure.cost_model import parameter_count, step_cost
     from jaxphoton.measure.decoding import DecodeBench, compile_programs
     from jaxphoton.measure.pipeline_bench import measure_stream
     from jaxphoton.measure.timing import copy_bandwidth
-    from jaxphoton.models.moondream.params import count
+    from jaxphoton.models.moondream.family import MoondreamFamily
 
     model = load_model(args.model, revision=args.revision, dtype=args.dtype, max_pixels=args.max_pixels)
-    config, params = model.config, model.params
-    context = args.context or min(850, config.text.max_context - 8)
-    if not args.tokens + 2 < context <= config.text.max_context - 8:
-        raise CommandError(f"--context must lie between tokens + 2 and {config.text.max_context - 8} for this model")
+    family, config, params = MoondreamFamily(model.config), model.config, model.params
+    context = args.context or min(850, family.max_context - 8)
+    if not args.tokens + 2 < context <= family.max_context - 8:
+        raise CommandError(f"--context must lie between tokens + 2 and {family.max_context - 8} for this model")
     benches = {}
     for rows in args.streams:
         print(f"compiling for {rows} streams", file=sys.stderr)
@@ -101,11 +101,11 @@ def _measure(args: argparse.Namespace, pinning: Any) -> tuple[dict[str, Any], li
     if here.platform != "cpu":
         pinning.release()
     dtype = str(params.text.wte.dtype)
-    floors = {rows: step_cost(config, dtype, rows, context, region_heads=False).bytes for rows in args.streams}
+    floors = {rows: step_cost(family, dtype, rows, context, readout=False).bytes for rows in args.streams}
     bandwidth = copy_bandwidth()
     report = {
         "model": args.model,
-        "parameters": count(params),
+        "parameters": parameter_count(family),
         "bytes_per_step": floors[args.streams[0]],
         "floor_ms": {rows: 1e3 * size / bandwidth for rows, size in floors.items()},
         "copy_gb_s": bandwidth / 1e9,

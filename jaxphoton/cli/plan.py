@@ -85,18 +85,17 @@ def run(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> tuple[dict[str, Any], Any, Any]:
     """The JSON object, the plan and its engine."""
     from jaxphoton.measure.chips import find_chip
-    from jaxphoton.measure.cost_model import parameter_count
+    from jaxphoton.measure.cost_model import parameter_count, planned_family
     from jaxphoton.measure.memory_plan import engine_of, usable_bytes
-    from jaxphoton.measure.models import settings_of
 
-    config = settings_of(args.model)
-    most = config.text.max_context
+    family = planned_family(args.model)
+    most = family.max_context
     context = most if args.context is None else args.context
     if context > most:
         raise CommandError(f"--context {context} is more than the model's {most} positions")
     chip = find_chip(args.gpu) if args.gpu else None
     memory = chip.memory if chip else args.memory
-    planner = _planner(args, config)
+    planner = _planner(args, family)
     rows = args.rows or (32 if memory is None else planner.most_rows(memory, context))
     engine = engine_of(rows)
     plan = planner.load(engine, context) if memory is None else planner.fit(engine, memory)
@@ -105,7 +104,7 @@ def _report(args: argparse.Namespace) -> tuple[dict[str, Any], Any, Any]:
     requests = planner.requests(plan, engine, contexts)
     report = {
         "model": args.model,
-        "parameters": parameter_count(config),
+        "parameters": parameter_count(family),
         "dtype": args.dtype,
         **_bytes(plan),
         "kv_bytes_per_position": planner.position_bytes,
@@ -138,19 +137,19 @@ def _bytes(plan: Any) -> dict[str, Any]:
     }
 
 
-def _planner(args: argparse.Namespace, config: Any):
+def _planner(args: argparse.Namespace, family: Any):
     from jaxphoton.measure.memory_plan import Planner
 
     if not args.compile:
-        return Planner(config, args.dtype, kv_dtype=args.kv_dtype)
+        return Planner(family, args.dtype, kv_dtype=args.kv_dtype)
     from jaxphoton.measure.compiled import compiled_scratch
     from jaxphoton.platform import find_device
 
     def scratch(engine):
-        return compiled_scratch(config, args.dtype, engine)
+        return compiled_scratch(family, args.dtype, engine)
 
     source = f"compiled for {find_device(None).device_kind}"
-    return Planner(config, args.dtype, scratch, source, args.kv_dtype)
+    return Planner(family, args.dtype, scratch, source, args.kv_dtype)
 
 
 def _show(report: dict[str, Any], plan: Any) -> None:

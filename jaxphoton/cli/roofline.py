@@ -48,18 +48,17 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     from jaxphoton.measure import roofline
     from jaxphoton.measure.chips import find_chip, read_benchmark
-    from jaxphoton.measure.cost_model import parameter_count
-    from jaxphoton.measure.models import settings_of
+    from jaxphoton.measure.cost_model import parameter_count, planned_family
 
     try:
-        config = settings_of(args.model)
+        family = planned_family(args.model)
         benchmark = read_benchmark(args.measured) if args.measured else None
         chip = benchmark.chip if benchmark else find_chip(args.gpu)
-        parts = roofline.floors(config, chip, args.dtype, args.rows, args.context)
-        steps = roofline.batches(config, chip, args.dtype, args.context)
-        knee = roofline.knee(config, chip, args.dtype, args.context)
-        same = benchmark is not None and benchmark.parameters == parameter_count(config)
-        measured = roofline.compare(config, args.dtype, benchmark) if benchmark and same else []
+        parts = roofline.floors(family, chip, args.dtype, args.rows, args.context)
+        steps = roofline.batches(family, chip, args.dtype, args.context)
+        knee = roofline.knee(family, chip, args.dtype, args.context)
+        same = benchmark is not None and benchmark.parameters == parameter_count(family)
+        measured = roofline.compare(family, args.dtype, benchmark) if benchmark and same else []
         if args.plot:
             title = f"{args.model}, {args.context} positions a row"
             from jaxphoton.measure.plots import draw_roofline
@@ -69,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
     report = {
         "model": args.model,
-        "parameters": parameter_count(config),
+        "parameters": parameter_count(family),
         "dtype": args.dtype,
         "context": args.context,
         "gpu": {

@@ -16,10 +16,7 @@ from jaxphoton.config import EngineConfig
 from jaxphoton.constraints import automaton
 from jaxphoton.engine.device import Programs
 from jaxphoton.engine.scratch import Key, compiled, program_keys
-from jaxphoton.models.moondream import grammars as registry
-from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.params import abstract
-from jaxphoton.models.moondream.reading import config_to_dict
+from jaxphoton.models.protocol import Family
 
 # What the programs are made from.
 SOURCES = (
@@ -32,7 +29,7 @@ SOURCES = (
 )
 
 
-def compiled_scratch(config: ModelConfig, dtype: str, engine: EngineConfig) -> dict[Key, int]:
+def compiled_scratch(family: Family, dtype: str, engine: EngineConfig) -> dict[Key, int]:
     """Bytes of scratch and output of every program of an engine; minutes for a large model, the first time.
 
     Raises:
@@ -41,14 +38,15 @@ def compiled_scratch(config: ModelConfig, dtype: str, engine: EngineConfig) -> d
     # The pool is an argument of the programs: its size is not part of their scratch, and need not be of the key.
     engine = dataclasses.replace(engine, kv_pages=2)
     place = platform.cache_folder()
-    file = place / "scratch" / f"{_key(config, dtype, engine)}.json" if place else None
+    file = place / "scratch" / f"{_key(family, dtype, engine)}.json" if place else None
     if file and file.is_file():
         return {tuple(key): size for key, size in json.loads(file.read_text(encoding="utf-8"))}
     platform.use_compilation_cache()
-    tables = automaton.build(registry.grammars(config.tokenizer), config.text.vocab_size)
+    tables = automaton.build(family.grammars, family.vocab_size)
     here = jax.sharding.SingleDeviceSharding(platform.find_device(None))
-    shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), abstract(config, dtype))
-    programs = Programs(shapes, config, tables, engine)
+    tree = family.network.abstract(dtype)
+    shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), tree)
+    programs = Programs(shapes, family.config, tables, engine)
     scratch = {key: compiled(programs[key]) for key in program_keys(programs.buckets, engine.host_masks)}
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -58,10 +56,10 @@ def compiled_scratch(config: ModelConfig, dtype: str, engine: EngineConfig) -> d
     return scratch
 
 
-def _key(config: ModelConfig, dtype: str, engine: EngineConfig) -> str:
+def _key(family: Family, dtype: str, engine: EngineConfig) -> str:
     """Of everything that the programs depend on."""
     machine = [jax.__version__, platform.find_device(None).device_kind]
-    settings = [config_to_dict(config), dataclasses.asdict(engine), dtype, *machine]
+    settings = [family.to_json(), dataclasses.asdict(engine), dtype, *machine]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     root = Path(str(resources.files("jaxphoton"))).parent
     for name in SOURCES:

@@ -20,7 +20,7 @@ from jaxphoton.engine.memory import (
 from jaxphoton.engine.scratch import Key, estimate, program_keys
 from jaxphoton.measure.chips import CHIPS, Chip
 from jaxphoton.measure.cost_model import item_bytes, weight_bytes
-from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.protocol import Family
 
 ESTIMATED = "estimated"
 MOST_ROWS = 4096
@@ -37,21 +37,21 @@ class Planner:
 
     def __init__(
         self,
-        config: ModelConfig,
+        family: Family,
         dtype: str,
         scratch: Scratch | None = None,
         source: str = ESTIMATED,
         kv_dtype: str = "model",
     ):
-        self.config, self.source = config, source
+        self.family, self.source = family, source
         self._item = item_bytes(dtype)
         self._kv_item = 1 if kv_dtype == "float8" else self._item
-        self._weights = weight_bytes(config, dtype)
+        self._weights = weight_bytes(family, dtype)
         self._scratch = scratch or self.estimates
 
     def estimates(self, engine: EngineConfig) -> dict[Key, int]:
-        keys = program_keys(make_buckets(engine, self.config), engine.host_masks)
-        return {key: estimate(key, self.config, engine, self._item) for key in keys}
+        keys = program_keys(make_buckets(engine, self.family.config), engine.host_masks)
+        return {key: estimate(key, self.family.config, engine, self._item) for key in keys}
 
     def load(self, engine: EngineConfig, context: int) -> MemoryPlan:
         """What `engine.max_rows` requests of `context` positions need, an image prefix in each."""
@@ -64,8 +64,8 @@ class Planner:
           DeviceMemoryError: not one request fits.
         """
         limit, used = int(memory * client_fraction()), sum(self._weights.values())
-        scratch = self._scratch(engine)
-        return size_pool(self.config.text, engine, self._kv_item, self._weights, scratch, self.source, limit, used)
+        scratch, text = self._scratch(engine), self.family.config.text
+        return size_pool(text, engine, self._kv_item, self._weights, scratch, self.source, limit, used)
 
     def most_rows(self, memory: int, context: int) -> int:
         """The most requests of `context` positions at once on a device of `memory` bytes, by the estimates.
@@ -93,12 +93,12 @@ class Planner:
         return {n: min(plan.max_rows, (plan.pages - 1) // self.pages_of(engine, n)) for n in contexts}
 
     def pages_of(self, engine: EngineConfig, positions: int) -> int:
-        return request_pages(self.config.text, engine.page_size, positions)
+        return request_pages(self.family.config.text, engine.page_size, positions)
 
     @property
     def position_bytes(self) -> int:
         """Keys and values of one position."""
-        return kv_position_bytes(self.config.text, self._kv_item)
+        return kv_position_bytes(self.family.config.text, self._kv_item)
 
     def _load(self, engine: EngineConfig, context: int, scratch: Mapping[Key, int]) -> MemoryPlan:
         pages, page = 1 + engine.max_rows * self.pages_of(engine, context), engine.page_size * self.position_bytes

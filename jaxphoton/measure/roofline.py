@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jaxphoton.measure.chips import Benchmark, Chip
-from jaxphoton.measure.cost_model import Cost, encode_cost, prefill_cost, prefix_cost, step_cost
-from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.measure.cost_model import encode_cost, prefill_cost, prefix_cost, step_cost
+from jaxphoton.models.costs import Cost
+from jaxphoton.models.protocol import Family
 
 CROPS = (2, 5, 10, 13)
 PROMPT = 32  # positions of a question behind an image
@@ -105,9 +106,9 @@ class Comparison:
         return {"part": self.floor.name, **spent, "bound": self.floor.bound}
 
 
-def cost_of(name: str, config: ModelConfig, dtype: str, context: int) -> Cost:
+def cost_of(name: str, family: Family, dtype: str, context: int) -> Cost:
     """The cost of a part by its name: "encode I x C" (images, crops of each), "prefix I", "prefill B x T" (behind an
-    image), "step B" or "tick B" of texts, "boxes B" a step that reads the region heads.
+    image), "step B" or "tick B" of texts, "boxes B" a step that reads what tokens carry.
 
     Raises:
       ValueError: no such part.
@@ -115,13 +116,13 @@ def cost_of(name: str, config: ModelConfig, dtype: str, context: int) -> Cost:
     match = re.fullmatch(r"(\w+) (\d+)(?: x (\d+))?", name)
     kind, count, size = (match[1], int(match[2]), int(match[3] or 1)) if match else ("", 0, 0)
     if kind == "encode":
-        return encode_cost(config, dtype, count * size, count)
+        return encode_cost(family, dtype, count * size, count)
     if kind == "prefix":
-        return prefix_cost(config, dtype, count)
+        return prefix_cost(family, dtype, count)
     if kind == "prefill":
-        return prefill_cost(config, dtype, count, size, config.text.prefix_attn)
+        return prefill_cost(family, dtype, count, size, family.prefix_lengths[-1])
     if kind in ("step", "tick", "boxes"):
-        return step_cost(config, dtype, count, context, region_heads=kind == "boxes")
+        return step_cost(family, dtype, count, context, readout=kind == "boxes")
     raise ValueError(f"no costs are known of {name!r}")
 
 
@@ -129,29 +130,29 @@ def floor_of(name: str, cost: Cost, chip: Chip, dtype: str) -> Floor:
     return Floor(name, cost, cost.bytes / chip.bandwidth, cost.flops / chip.rate(dtype))
 
 
-def floors(config: ModelConfig, chip: Chip, dtype: str, rows: Sequence[int], context: int) -> list[Floor]:
+def floors(family: Family, chip: Chip, dtype: str, rows: Sequence[int], context: int) -> list[Floor]:
     """The parts of a request: an image of few to most crops, its prefix, a question, and steps of `rows` sequences at
     `context` positions, of texts and of boxes."""
-    most = 1 + config.vision.max_crops
+    most = family.max_crops
     names = [f"encode 1 x {crops}" for crops in CROPS if crops <= most] + ["prefix 1", f"prefill 1 x {PROMPT}"]
     names += [f"{kind} {batch}" for batch in rows for kind in ("step", "boxes")]
-    return [floor_of(name, cost_of(name, config, dtype, context), chip, dtype) for name in names]
+    return [floor_of(name, cost_of(name, family, dtype, context), chip, dtype) for name in names]
 
 
-def batches(config: ModelConfig, chip: Chip, dtype: str, context: int, rows: Sequence[int] = BATCHES) -> list[Batch]:
+def batches(family: Family, chip: Chip, dtype: str, context: int, rows: Sequence[int] = BATCHES) -> list[Batch]:
     """Batch economics of texts at the floor."""
     found = []
     for batch in rows:
-        floor = floor_of("step", step_cost(config, dtype, batch, context, region_heads=False), chip, dtype)
+        floor = floor_of("step", step_cost(family, dtype, batch, context, readout=False), chip, dtype)
         found.append(Batch(batch, floor.seconds, floor.bound))
     return found
 
 
-def knee(config: ModelConfig, chip: Chip, dtype: str, context: int) -> Knee:
+def knee(family: Family, chip: Chip, dtype: str, context: int) -> Knee:
     """Where batches of texts stop being nearly free."""
 
     def cost(rows: int) -> Cost:
-        return step_cost(config, dtype, rows, context, region_heads=False)
+        return step_cost(family, dtype, rows, context, readout=False)
 
     def computes(rows: int) -> bool:
         return floor_of("step", cost(rows), chip, dtype).bound == "compute"
@@ -159,11 +160,11 @@ def knee(config: ModelConfig, chip: Chip, dtype: str, context: int) -> Knee:
     return Knee(_first_rows(lambda rows: cost(rows).kv_bytes > cost(rows).weight_bytes), _first_rows(computes))
 
 
-def compare(config: ModelConfig, dtype: str, benchmark: Benchmark) -> list[Comparison]:
+def compare(family: Family, dtype: str, benchmark: Benchmark) -> list[Comparison]:
     """What was measured, against its floors."""
     found = []
     for name, seconds in benchmark.seconds.items():
-        cost = cost_of(name, config, dtype, benchmark.context)
+        cost = cost_of(name, family, dtype, benchmark.context)
         found.append(Comparison(floor_of(name, cost, benchmark.chip, dtype), seconds))
     return found
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+import json
+from importlib import import_module, resources
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from jaxphoton.config.fields import ConfigError, OtherFamily, require
@@ -53,3 +56,31 @@ def read_family(path: str | Path) -> Family:
     except (FileError, ConfigError) as error:
         kind = OtherFamily if isinstance(error, OtherFamily) else ConfigError
         raise kind(f"{escaped(path)}: {error}") from None
+
+
+def packaged() -> tuple[str, ...]:
+    """Names of the models whose settings are in the package."""
+    files = resources.files("jaxphoton").joinpath("configs").iterdir()
+    return tuple(sorted(file.name.removesuffix(".json") for file in files if file.name.endswith(".json")))
+
+
+def named_family(name: str) -> Family:
+    """The family of settings in the package.
+
+    Raises:
+      ConfigError: there are none of that name.
+    """
+    require(name in packaged(), f"unknown model family {name!r}; there are {', '.join(packaged())}")
+    return family_of(json.loads(resources.files("jaxphoton").joinpath("configs", f"{name}.json").read_text("utf-8")))
+
+
+def companion(family: Family, name: str) -> ModuleType:
+    """The module of that name in a family's folder.
+
+    Raises:
+      ValueError: it has none.
+    """
+    module = f"{type(family).__module__.rpartition('.')[0]}.{name}"
+    if find_spec(module) is None:
+        raise ValueError(f"the family {family.name} has no {name}")
+    return import_module(module)

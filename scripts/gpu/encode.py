@@ -17,11 +17,13 @@ from jaxphoton.engine.scheduler import PrefillPlan
 from jaxphoton.engine.sequence import Sequence
 from jaxphoton.image.crops import Crops
 from jaxphoton.layers.attention import attend
-from jaxphoton.measure.cost_model import Cost, encode_cost, prefill_cost, prefix_cost
+from jaxphoton.measure.cost_model import encode_cost, prefill_cost, prefix_cost
 from jaxphoton.measure.decoding import scheduler_of
 from jaxphoton.measure.timing import device_seconds, matmul_rate, random_array
+from jaxphoton.models.costs import Cost
 from jaxphoton.models.moondream import vision
 from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.prompts import Prompt
 from jaxphoton.requests.settings import Settings
 from scripts.gpu.load import Load, Stepper, row_counts
@@ -50,10 +52,11 @@ def encode(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def programs(load: Load) -> Iterator[tuple[str, Cost, Any]]:
     """(name, cost, launch)."""
     compiled, buckets, config, dtype = load.programs, load.programs.buckets, load.config, load.dtype
+    family = MoondreamFamily(config)
     for images, crops in buckets.vision:
         packed = jax.device_put(pack_crops(pictures(config, images, crops // images), crops, config))
         run = compiled["vision", images, crops]
-        cost = encode_cost(config, dtype, crops, images)
+        cost = encode_cost(family, dtype, crops, images)
         yield f"encode {images} x {crops // images}", cost, lambda run=run, p=packed: run(compiled.params.vision, *p)
         if images == 1 and crops in PLAIN:
             plain = jax.jit(partial(_embed, config, images))
@@ -64,14 +67,14 @@ def programs(load: Load) -> Iterator[tuple[str, Cost, Any]]:
             )
     device, past = Device(compiled), config.text.prefix_attn
     for rows, length in buckets.prefill:
-        plan, cost = _prefill_plan(load, rows, length), prefill_cost(config, dtype, rows, length, past)
+        plan, cost = _prefill_plan(load, rows, length), prefill_cost(family, dtype, rows, length, past)
         yield f"prefill {rows} x {length}", cost, lambda plan=plan: device.prefill(plan)[1]
     device.close()  # its cache makes room for the next
     stepper = Stepper(load.state())
     for images in buckets.prefix:
         embeddings = random_array((images, config.text.prefix_attn - 1, config.text.dim), dtype)
         pages = np.arange(1, 1 + images * compiled.prefix_pages, dtype=np.int32).reshape(images, -1)
-        cost = prefix_cost(config, dtype, images)
+        cost = prefix_cost(family, dtype, images)
         yield f"prefix {images}", cost, _prefix(stepper, compiled, images, embeddings, jax.device_put(pages))
 
 

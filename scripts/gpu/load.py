@@ -22,6 +22,7 @@ from jaxphoton.measure.cost_model import step_cost
 from jaxphoton.measure.decoding import DecodeBench, grammars
 from jaxphoton.measure.timing import memory_limit, noise, random_array
 from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params, abstract, count
 from jaxphoton.models.moondream.reading import named_config
 
@@ -99,7 +100,7 @@ class Load:
 
     def step_bytes(self, rows: int) -> int:
         """Bytes a decode step must read: text weights and the keys and values of all positions."""
-        return step_cost(self.config, self.dtype, rows, self.context, region_heads=False).bytes
+        return step_cost(MoondreamFamily(self.config), self.dtype, rows, self.context, readout=False).bytes
 
     def state(self) -> tuple[PagedCache, RowState]:
         """Pages full of noise, and rows in the middle of a text."""

@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from jaxphoton.image import crops
+from jaxphoton.image.crops import resize as exact_resize
+from jaxphoton.models.moondream import pictures
 from jaxphoton.models.moondream.config import VisionConfig
 
 CROP, PATCH, MARGIN, MAX_CROPS = 64, 8, 1, 4
@@ -17,7 +18,7 @@ SETTINGS = VisionConfig(crop_size=CROP, enc_patch_size=PATCH, overlap_margin=MAR
 
 def select_tiling(height: int, width: int) -> tuple[int, int]:
     """Return the number of tile rows and columns of a picture of this size."""
-    return crops.select_tiling(height, width, SETTINGS)
+    return pictures.select_tiling(height, width, SETTINGS)
 
 
 def target_size(tiling: tuple[int, int]) -> tuple[int, int]:
@@ -27,7 +28,7 @@ def target_size(tiling: tuple[int, int]) -> tuple[int, int]:
 
 def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize RGB pixels as the engine does."""
-    return crops.resize(Image.fromarray(pixels), height, width)
+    return exact_resize(Image.fromarray(pixels), height, width)
 
 
 def shrink(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
@@ -48,5 +49,5 @@ def cut_tiles(resized: np.ndarray, tiling: tuple[int, int]) -> np.ndarray:
 
 def make_crops(pixels: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     """Return all crops of a picture, the global one first, and the tiling."""
-    cut = crops.cut_crops(pixels, SETTINGS)
+    cut = pictures.cut_crops(pixels, SETTINGS)
     return cut.pixels, cut.tiling

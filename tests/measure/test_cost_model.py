@@ -12,26 +12,28 @@ from jaxphoton.constraints import automaton
 from jaxphoton.engine.device import Programs
 from jaxphoton.measure import cost_model
 from jaxphoton.models.moondream.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import abstract, count
 from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.models.registry import named_family
 from tests.engine import tiny
 
-MOONDREAM2 = named_config("moondream2")
+MOONDREAM2 = named_family("moondream2")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("family", ["moondream2", "moondream-0.5b", "tiny"])
 def test_weights_are_those_of_the_parameter_tree(family, dtype):
-    config = tiny.CONFIG if family == "tiny" else named_config(family)
-    tree = abstract(config, dtype)
+    model = MoondreamFamily(tiny.CONFIG) if family == "tiny" else named_family(family)
+    tree = model.network.abstract(dtype)
     parts = {name: getattr(tree, name) for name in ("vision", "text", "region")}
     expected = {name: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(part)) for name, part in parts.items()}
-    assert cost_model.weight_bytes(config, dtype) == expected
-    assert cost_model.parameter_count(config) == count(tree)
+    assert cost_model.weight_bytes(model, dtype) == expected
+    assert cost_model.parameter_count(model) == count(tree)
 
 
 def test_moondream3_has_the_size_it_is_known_by():
-    assert round(cost_model.parameter_count(named_config("moondream3")) / 1e9, 2) == 9.27
+    assert round(cost_model.parameter_count(named_family("moondream3")) / 1e9, 2) == 9.27
 
 
 @pytest.mark.parametrize(("rows", "milliseconds"), [(1, 0.68), (8, 0.95), (32, 1.88)])
@@ -41,28 +43,28 @@ def test_floors_of_moondream2_steps_at_850_positions(rows, milliseconds):
 
 
 def test_a_step_reads_every_weight_once_and_every_position():
-    tree = abstract(MOONDREAM2)
+    tree = MOONDREAM2.network.abstract("bfloat16")
     text = sum(leaf.size for leaf in jax.tree.leaves(tree.text)) - tree.text.wte.size
     region = sum(leaf.size for leaf in jax.tree.leaves(tree.region))
     features = tree.region.coord_features.size + tree.region.size_features.size
     cost = cost_model.step_cost(MOONDREAM2, "bfloat16", 32, 1000)
     assert cost.weight_bytes == 2 * (text + region - features)
     assert cost.kv_bytes == 32 * 1000 * 192 * 1024
-    texts = cost_model.step_cost(MOONDREAM2, "bfloat16", 32, 1000, region_heads=False)
+    texts = cost_model.step_cost(MOONDREAM2, "bfloat16", 32, 1000, readout=False)
     assert 0.04 < 1 - texts.weight_bytes / cost.weight_bytes < 0.05
     assert texts.flops < cost.flops
 
 
 def test_few_rows_read_few_experts_and_many_rows_all():
-    config = named_config("moondream3")
-    read = {rows: cost_model.step_cost(config, "bfloat16", rows, 1).weight_bytes for rows in (1, 2, 1000)}
+    family = named_family("moondream3")
+    read = {rows: cost_model.step_cost(family, "bfloat16", rows, 1).weight_bytes for rows in (1, 2, 1000)}
     expert = 2 * 3 * 2048 * 1024 * 20  # bytes of one expert in all its layers
     assert read[2] - read[1] == pytest.approx(7 * expert, rel=1e-3)
     assert read[1000] - read[1] == pytest.approx(56 * expert, rel=1e-3)
 
 
 def test_prefill_of_one_position_is_a_step_of_one_row():
-    step = cost_model.step_cost(MOONDREAM2, "bfloat16", 1, 731, region_heads=False)
+    step = cost_model.step_cost(MOONDREAM2, "bfloat16", 1, 731, readout=False)
     assert cost_model.prefill_cost(MOONDREAM2, "bfloat16", 1, 1, 730) == step
 
 
@@ -99,13 +101,14 @@ def test_operations_agree_with_xla():
     engine = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((1, 4),))
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract(WIDE, "float32"))
     programs = Programs(params, WIDE, tables, engine)
+    family = MoondreamFamily(WIDE)
     table = engine.page_size * programs.table
     expected = {
-        ("step", 8): cost_model.step_cost(WIDE, "float32", 8, table),
-        ("forward", 8): cost_model.step_cost(WIDE, "float32", 8, table, region_heads=False),
-        ("prefill", 3, 16): cost_model.prefill_cost(WIDE, "float32", 3, 16, table - 16),
-        ("prefix", 1): cost_model.prefix_cost(WIDE, "float32"),
-        ("vision", 1, 4): cost_model.encode_cost(WIDE, "float32", 4),
+        ("step", 8): cost_model.step_cost(family, "float32", 8, table),
+        ("forward", 8): cost_model.step_cost(family, "float32", 8, table, readout=False),
+        ("prefill", 3, 16): cost_model.prefill_cost(family, "float32", 3, 16, table - 16),
+        ("prefix", 1): cost_model.prefix_cost(family, "float32"),
+        ("vision", 1, 4): cost_model.encode_cost(family, "float32", 4),
     }
     ratios = {key: programs[key].cost_analysis()["flops"] / cost.flops for key, cost in expected.items()}
     assert all(0.98 < ratio < 1.05 for ratio in ratios.values()), ratios

@@ -18,16 +18,16 @@ from jaxphoton.engine.memory import DeviceMemoryError, whole_pages
 from jaxphoton.layers.spec import by_path
 from jaxphoton.measure.chips import CHIPS
 from jaxphoton.measure.compiled import compiled_scratch
+from jaxphoton.measure.cost_model import planned_family
 from jaxphoton.measure.memory_plan import Planner, client_fraction, engine_of, usable_bytes
-from jaxphoton.measure.models import settings_of
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.names import placements
-from jaxphoton.models.moondream.params import abstract
-from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.models.naming import placed_shape
+from jaxphoton.models.registry import named_family
 from tests.engine import tiny
 
 GIB = 2**30
-MOONDREAM2 = named_config("moondream2")
+MOONDREAM2 = named_family("moondream2")
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +37,9 @@ def default_client(monkeypatch):
 
 
 def test_moondream2_at_32_rows_of_1024_positions():
-    leaves = by_path(abstract(MOONDREAM2))
+    leaves = by_path(MOONDREAM2.network.abstract("bfloat16"))
     elements = 0
-    for place in placements(MOONDREAM2):
+    for place in placements(MOONDREAM2.config):
         size = 1
         for extent in placed_shape(leaves[place.leaf].shape, place.index):
             size *= extent
@@ -57,7 +57,7 @@ def test_moondream2_at_32_rows_of_1024_positions():
 @settings(max_examples=30)
 @given(st.sampled_from(["moondream2", "moondream-0.5b"]), st.integers(8, 200), st.sampled_from([800, 1024, 2048]))
 def test_what_fits_fills_the_device_and_one_row_more_does_not_fit(family, gigabytes, context):
-    planner, memory = Planner(named_config(family), "bfloat16"), gigabytes * GIB
+    planner, memory = Planner(named_family(family), "bfloat16"), gigabytes * GIB
     try:
         rows = planner.most_rows(memory, context)
     except DeviceMemoryError:
@@ -84,7 +84,7 @@ def test_the_smallest_gpu_holds_the_load_and_smaller_ones_do_not():
 def test_pages_of_a_large_device_are_no_more_than_the_rows_need():
     engine = engine_of(32)
     plan = Planner(MOONDREAM2, "bfloat16").fit(engine, 141 * 10**9)
-    assert plan.pages == whole_pages(MOONDREAM2.text, engine)
+    assert plan.pages == whole_pages(MOONDREAM2.config.text, engine)
 
 
 def test_the_share_that_jax_takes_can_be_set(monkeypatch):
@@ -97,25 +97,26 @@ def test_the_share_that_jax_takes_can_be_set(monkeypatch):
 
 
 def test_estimates_are_near_what_xla_says_and_are_kept(monkeypatch, tmp_path):
-    config = settings_of("shapes")
+    config = planned_family("shapes").config
     # A program needs scratch for one layer at a time; few layers compile sooner.
     vision = dataclasses.replace(config.vision, enc_n_layers=2)
     config = dataclasses.replace(config, vision=vision, text=dataclasses.replace(config.text, n_layers=2))
+    family = MoondreamFamily(config)
     engine = EngineConfig(
         max_rows=8, step_rows=(8,), prefill_rows=(2,), prefill_lengths=(64,), vision=((1, 5),), host_masks=False
     )
     # The programs themselves go where all tests keep theirs.
     places = SimpleNamespace(**vars(platform) | {"cache_folder": lambda: tmp_path})
     monkeypatch.setattr("jaxphoton.measure.compiled.platform", places)
-    found = compiled_scratch(config, "float32", engine)
-    guessed = Planner(config, "float32").estimates(engine)
+    found = compiled_scratch(family, "float32", engine)
+    guessed = Planner(family, "float32").estimates(engine)
     assert found.keys() == guessed.keys()
     ratios = {key: guessed[key] / size for key, size in found.items()}
     assert all(0.7 < ratio < 2 for ratio in ratios.values()), ratios
     monkeypatch.setattr("jaxphoton.measure.compiled.Programs", None)  # the second time nothing is compiled
-    assert compiled_scratch(config, "float32", engine) == found
+    assert compiled_scratch(family, "float32", engine) == found
     with pytest.raises(TypeError):
-        compiled_scratch(config, "float32", dataclasses.replace(engine, prefill_lengths=(32,)))
+        compiled_scratch(family, "float32", dataclasses.replace(engine, prefill_lengths=(32,)))
 
 
 LIVE = """
@@ -135,14 +136,14 @@ with Moondream.from_pretrained("shapes", engine=engine) as model:
 def test_the_running_engine_holds_what_was_planned():
     done = subprocess.run([sys.executable, "-c", LIVE], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    config = settings_of("shapes")
-    plan = Planner(config, "float32").load(engine_of(8), config.text.max_context)
+    family = planned_family("shapes")
+    plan = Planner(family, "float32").load(engine_of(8), family.max_context)
     planned = plan.weights_bytes + plan.kv_bytes + plan.row_state_bytes
     assert json.loads(done.stdout) == pytest.approx(planned, rel=0.05)
 
 
 def test_the_parts_of_a_plan_add_up():
-    plan = Planner(tiny.CONFIG, "float32").load(engine_of(8), 50)
+    plan = Planner(MoondreamFamily(tiny.CONFIG), "float32").load(engine_of(8), 50)
     parts = plan.weights_bytes + plan.kv_bytes + plan.row_state_bytes + plan.temporaries_bytes + plan.activation_bytes
     assert plan.total_bytes == parts
     assert max(plan.temporaries.values()) == plan.temporaries_bytes

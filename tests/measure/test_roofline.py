@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from jaxphoton.measure import roofline
 from jaxphoton.measure.chips import CHIPS, Chip, find_chip, read_benchmark
 from jaxphoton.measure.cost_model import Cost, parameter_count, step_cost
-from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.models.registry import named_family
 
-MOONDREAM2 = named_config("moondream2")
+MOONDREAM2 = named_family("moondream2")
 BENCHMARK = {
     "device": {"device": "Some GPU", "copy_gb_s": 4300.0, "matmul_tflop_s": 700.0},
     "step": {
@@ -49,7 +49,7 @@ def test_images_are_bound_by_compute_and_steps_by_bandwidth():
 @pytest.mark.parametrize("family", ["moondream2", "moondream-0.5b", "moondream3"])
 @pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
 def test_batches_give_more_tokens_and_each_row_waits_longer(chip, family):
-    steps = roofline.batches(named_config(family), chip, "bfloat16", 850)
+    steps = roofline.batches(named_family(family), chip, "bfloat16", 850)
     assert [step.rows for step in steps] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
     for less, more in zip(steps, steps[1:], strict=False):
         assert more.tokens_per_s > less.tokens_per_s and more.step_s > less.step_s
@@ -60,7 +60,7 @@ def test_knees_are_where_the_balance_tips(context):
     chip = find_chip("H100")
 
     def cost(rows: int) -> Cost:
-        return step_cost(MOONDREAM2, "bfloat16", rows, context, region_heads=False)
+        return step_cost(MOONDREAM2, "bfloat16", rows, context, readout=False)
 
     knee = roofline.knee(MOONDREAM2, chip, "bfloat16", context)
     kv = knee.kv_over_weights

@@ -23,17 +23,24 @@ def in_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
+def test_a_folder_in_a_call(tmp_path, monkeypatch, capsys):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(EXAMPLES[0], "README.md", "exec"), {})
+    assert capsys.readouterr().out == "2 0 captions.jsonl\n" and (tmp_path / "captions.jsonl").exists()
+
+
 def test_the_first_examples_run(in_root, capsys):
     scope: dict = {}
-    exec(compile(EXAMPLES[0], "README.md", "exec"), scope)
-    assert len(capsys.readouterr().out.splitlines()) == 5
     exec(compile(EXAMPLES[1], "README.md", "exec"), scope)
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    exec(compile(EXAMPLES[2], "README.md", "exec"), scope)
     scope["model"].close()
     assert capsys.readouterr().out.split()[:2] == ["3", "stop"]
 
 
 def test_the_asyncio_example_runs(in_root, capsys):
-    exec(compile(EXAMPLES[2], "README.md", "exec"), {})
+    exec(compile(EXAMPLES[3], "README.md", "exec"), {})
     counts, text = capsys.readouterr().out.split("\n", 1)
     assert counts == "2 2" and text.startswith("The image shows three objects")
 

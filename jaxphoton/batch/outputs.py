@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+from jaxphoton.batch.errors import NOT_WRITTEN
 from jaxphoton.batch.exports import ExportReport, export
-from jaxphoton.batch.exports.atomic import keeping
-from jaxphoton.batch.exports.failures import FailureList
+from jaxphoton.batch.exports.atomic import keeping, replacing
+from jaxphoton.batch.exports.lines import failure
+from jaxphoton.batch.exports.rows import json_bytes
+from jaxphoton.batch.journal import JournalReader
 from jaxphoton.batch.observer import RunObserver
 from jaxphoton.batch.report import write_report
 from jaxphoton.batch.sources import Selection
 from jaxphoton.batch.work import Work
 
+_IN_MEMORY = 1 << 20
 
-def write_outputs(work: Work, figures: Mapping[str, Any], observer: RunObserver) -> ExportReport:
+
+def write_outputs(work: Work, failed: int, figures: Mapping[str, Any], observer: RunObserver) -> ExportReport:
     """Makes the output, the list of failures and the page of a run that has a journal.
 
     Args:
+      failed: how many images have failed, by the journal.
       figures: of the run, for the page.
 
     Returns:
@@ -32,7 +42,8 @@ def write_outputs(work: Work, figures: Mapping[str, Any], observer: RunObserver)
     report = ExportReport()
     with FailureList(places.failures) as failures, ExitStack() as last:
         last.callback(_write_page, work, figures)
-        failures.add_failed(places.journal)
+        if failed:
+            failures.add_failed(places.journal)
         last.callback(_write_failures, failures, observer)
         if places.out is not None:
             with keeping([*places.others(places.one_file), *work.files_read]):
@@ -69,3 +80,52 @@ def _write_page(work: Work, figures: Mapping[str, Any]) -> None:
     part = Selection(places.shard).part(work.source)[0]
     with keeping([*places.others(places.report), *work.files_read]):
         write_report(places.journal, places.report, source=part, summary=summary)
+
+
+class FailureList:
+    """Collects failures, and makes the list of them: JSON lines with key, error, reason and path. A context manager.
+
+    Attributes:
+      path: of the list. Where nothing has failed there is none: one that an earlier run of the journal left is removed.
+      count: of its lines.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.count = path, 0
+        # Not in its place yet: while an output is written, the disk may be full.
+        self._lines = tempfile.SpooledTemporaryFile(_IN_MEMORY)
+
+    def add_failed(self, journal: str | os.PathLike) -> None:
+        """Adds the images that have failed by a journal."""
+        with JournalReader(journal) as reader:
+            for record in reader.records():
+                if record.status == "failed":
+                    self._add(failure(record))
+
+    def add_lost(self, key: str, path: str, fault: str) -> None:
+        """Adds an image whose result is in the journal, and could not be written."""
+        self._add({"key": key, "error": fault, "reason": NOT_WRITTEN, "path": path})
+
+    def write(self) -> None:
+        """Makes the list.
+
+        Raises:
+          OSError: it cannot be written, or the old one not removed.
+        """
+        if not self.count:
+            if os.path.lexists(self.path):
+                self.path.unlink()
+            return
+        self._lines.seek(0)
+        with replacing(self.path) as file:
+            shutil.copyfileobj(self._lines, file)
+
+    def __enter__(self) -> FailureList:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.close()
+
+    def _add(self, line: dict[str, Any]) -> None:
+        self._lines.write(json_bytes(line) + b"\n")
+        self.count += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxphoton.batch.errors import ExportError
@@ -60,6 +60,11 @@ class Places:
       report: the page.
       trace: one more file, a timeline.
       shard: (index, count) of the run.
+      failures: the list of failures, beside the journal.
+      one_file: `out`, where it is a single file.
+
+    Raises:
+      ExportError: `out` looks like a pattern of tars, and is none.
     """
 
     journal: Path | None = None
@@ -68,14 +73,15 @@ class Places:
     report: Path | None = None
     trace: Path | None = None
     shard: tuple[int, int] = ALL
+    failures: Path | None = field(init=False)
+    one_file: Path | None = field(init=False)
 
-    @property
-    def failures(self) -> Path | None:
-        return None if self.journal is None else failures_of(self.journal)
+    def __post_init__(self):
+        # Once: what a name means must not change with what the run makes.
+        object.__setattr__(self, "failures", None if self.journal is None else failures_of(self.journal))
+        object.__setattr__(self, "one_file", self._one_file())
 
-    @property
-    def one_file(self) -> Path | None:
-        """`out`, where it is a single file."""
+    def _one_file(self) -> Path | None:
         if self.out is None or self.form is None or in_folder(self.out, self.form):
             return None
         return None if self.form == "webdataset" and is_pattern(self.out) else Path(self.out)

@@ -1,10 +1,13 @@
-"""The loop of a run: from items through something that answers images to records."""
+"""The loop of a run, from items through something that answers images to records; and what ends it early."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,6 +22,8 @@ from jaxphoton.batch.variables import original_caption
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Ask, Job
+
+INTERRUPTED = 130  # the exit code
 
 
 class Answerer(Protocol):
@@ -192,3 +197,39 @@ def _milliseconds(results: tuple[Any, ...]) -> dict[str, float]:
         return {}
     stages = {name: sum(getattr(each, name) for each in metrics) for name in ("queue", "prefill", "decode")}
     return {name: round(1e3 * value, 1) for name, value in ({"prepare": metrics[0].prepare} | stages).items()}
+
+
+class Stop:
+    """Whether a run was asked to end: Ctrl-C once finishes what is under way; twice ends it now.
+
+    Attributes:
+      asked: by a first signal.
+
+    Args:
+      tell: called at the first signal, in its handler.
+    """
+
+    def __init__(self, tell: Callable[[], None]):
+        self.asked, self._tell = False, tell
+
+    def handle(self, number: int, _: object) -> None:
+        if self.asked:
+            # Not an exception: the device may hold the main thread for long. The journal's lines are safe.
+            os._exit(INTERRUPTED)
+        self.asked = True
+        self._tell()
+
+
+@contextmanager
+def stoppable(tell: Callable[[], None], signals: bool = True) -> Iterator[Stop]:
+    """Inside, SIGINT and SIGTERM set `asked`, and end the process when they come again; without `signals` nothing."""
+    stop = Stop(tell)
+    if not signals or threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may handle them
+        return
+    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

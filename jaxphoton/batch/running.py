@@ -18,8 +18,7 @@ from jaxphoton.batch.model import RunModel, run_model
 from jaxphoton.batch.observer import Beginning, RunObserver
 from jaxphoton.batch.options import WHOLE, RunOptions
 from jaxphoton.batch.outputs import write_outputs
-from jaxphoton.batch.runner import Runner
-from jaxphoton.batch.signals import stoppable
+from jaxphoton.batch.runner import Runner, stoppable
 from jaxphoton.batch.sources import Item
 from jaxphoton.batch.summary import Tally
 from jaxphoton.batch.work import Asked, Inputs, Work
@@ -164,8 +163,9 @@ class _Run:
         journal.flush()
         if work.selection.shard != WHOLE and not there and one_file is not None and os.path.exists(one_file):
             raise BatchError(f"{one_file} was made by another run meanwhile; the results are in {journal.path}")
-        report = write_outputs(work, self._figures, observer)
-        return self._ended(report, journal.counts.total(), journal.counts["failed"])
+        failed = journal.counts["failed"]
+        report = write_outputs(work, failed, self._figures, observer)
+        return self._ended(report, journal.counts.total(), failed)
 
     def __call__(self, number: int, record: Record) -> int | None:
         offset = None if self._journal is None else self._journal.write(record)

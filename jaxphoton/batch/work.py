@@ -37,6 +37,7 @@ class Work:
     Attributes:
       inputs: as they were named.
       existing: which images have their texts already.
+      files_read: those that the run reads, of those that were named, and those that it has to keep.
     """
 
     inputs: tuple[str, ...]
@@ -47,6 +48,7 @@ class Work:
     places: Places
     exports: ExportOptions
     existing: ExistingTexts
+    files_read: tuple[str, ...]
 
     @classmethod
     def of(cls, inputs: Inputs, out: str | os.PathLike[str] | None, ask: Asked, options: RunOptions) -> Work:
@@ -65,7 +67,8 @@ class Work:
         source = open_source(specs, _source_options(options, questions, existing))
         if columns := (*questions.columns, *questions.possible_columns):
             questions = questions.over(source.columns(columns))
-        return cls(specs, options, questions, source, selection, places, exports, existing)
+        files = (*input_files(specs), *output.keep)
+        return cls(specs, options, questions, source, selection, places, exports, existing, files)
 
     def settings(self, model: RunModel) -> dict[str, Any]:
         """What changes the results, as the header of the journal has it."""
@@ -82,11 +85,6 @@ class Work:
         if places.form == "webdataset" and places.one_file is not None and places.shard != WHOLE:
             settings["shard"] = "/".join(map(str, places.shard))  # the tar of one shard would replace that of another
         return settings
-
-    @property
-    def files_read(self) -> list[str]:
-        """The files that the run reads, of those that were named, and those that it has to keep."""
-        return [*input_files(self.inputs), *self.options.output.keep]
 
     def notes(self) -> list[str]:
         """What is worth a word before the work."""

@@ -16,7 +16,6 @@ from jaxphoton.cli.base import (
     number,
     read_text,
 )
-from jaxphoton.cli.tracing import add_trace_options
 
 COLOURS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
 
@@ -54,7 +53,7 @@ def add_batch_options(parser: CommandParser, *, objects: bool = False) -> None:
     _add_run(parser)
     add_model_options(parser)
     add_sampling_options(parser, objects=objects)
-    add_trace_options(parser)
+    _add_recording(parser)
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
@@ -162,6 +161,25 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dry-run", action="store_true", help="count, read headers, plan the memory; ask nothing")
     group.add_argument(
         "--rate", type=number(float, 0, above=True), metavar="R", help="images a second, for the time of a --dry-run"
+    )
+
+
+def _add_recording(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("looking at a run")
+    group.add_argument(
+        "--depth", type=int, choices=[1, 2], help="launches under way at once: 1 blocks, 2 pipelines (default: 2)"
+    )
+    group.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="write a timeline for ui.perfetto.dev and `jaxphoton timeline`; of a long run its last 20,000 launches",
+    )
+    group.add_argument(
+        "--jax-profile",
+        type=Path,
+        metavar="DIR",
+        help="write a profile of jax.profiler, CUDA graphs kept on; for runs of seconds",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_a_bar_s_rate_does_not_know_of_the_compiling():
     terminal, tally = io.StringIO(), Tally()
     terminal.isatty = lambda: True
     with Progress(tally, lambda: 8, 0, terminal) as progress:
-        bar = progress._bar
+        bar: Any = progress._bar
         later = bar.start_t + 1000.0  # so long it compiled
         bar._time = lambda: later
         tally.start(1000.0)

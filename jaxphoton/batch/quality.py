@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from jaxphoton.batch.loops import repeats, visible
+from jaxphoton.requests.skills import kinds
 
 Flag = Literal["cut-off", "empty", "repeated"]
 FLAGS: tuple[Flag, ...] = get_args(Flag)
@@ -38,8 +39,8 @@ def blank(text: str) -> bool:
 
 def text_of(result: Mapping[str, Any]) -> str | None:
     """The caption or the answer of a result; None for boxes and points."""
-    text = result.get("caption", result.get("answer"))
-    return text if isinstance(text, str) else None
+    written = (result.get(name) for name, kind in kinds().items() if kind.written)
+    return next((text for text in written if isinstance(text, str)), None)
 
 
 def texts(results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -5,28 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from jaxphoton.batch.errors import BatchError
-from jaxphoton.batch.kinds import ASKED, FIELDS, KINDS, LENGTHS, Kind, description
 from jaxphoton.batch.sources.item import Item
 from jaxphoton.batch.variables import OWN, fill, is_variable, is_word, variables
 from jaxphoton.messages import listed, short
-from jaxphoton.models.moondream import prompts as templates
-from jaxphoton.models.moondream.config import TokenizerConfig
 from jaxphoton.requests.ask import Ask
+from jaxphoton.requests.skills import LENGTHS, SKILLS, FamilySkills, Skill
 
-_OBJECT_PROMPTS = {
-    "detect": templates.detect_prompt,
-    "point": templates.point_prompt,
-    "segment": templates.segment_prompt,
-}
 _TEXT_SETTINGS = ("temperature", "top_p", "max_tokens", "seed")
-
-
-def _no_ids(_: str) -> list[int]:
-    """An encoder for prompts of which only the template is looked at."""
-    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,51 +22,62 @@ class Question:
     """One thing to ask.
 
     Attributes:
-      kind: one of KINDS.
+      kind: the name of a skill.
       text: the question or the object, of a caption the prompt that takes the place of the model's own; may have
         variables and doubled braces (see `variables.fill`).
       length: of a caption without a prompt.
       reasoning: of a query: whether the model thinks first; None leaves it to the model.
     """
 
-    kind: Kind
+    kind: str
     text: str = ""
     length: str = "normal"
     reasoning: bool | None = None
 
-    def check(self, config: TokenizerConfig) -> None:
+    @property
+    def skill(self) -> Skill:
+        """What its results are those of."""
+        return SKILLS[self.kind]
+
+    def check(self, skills: FamilySkills) -> None:
         """
         Raises:
-          ValueError: a model with these prompts cannot be asked this, whatever the image.
+          ValueError: a model with these skills cannot be asked this, whatever the image.
         """
-        if self.kind == "caption" and not self.text:
-            templates.caption_prompt(config, self.length)
-        elif self.kind in ("caption", "query"):
-            templates.query_prompt(config, _no_ids, "?", bool(self.reasoning))
-        else:
-            _OBJECT_PROMPTS[self.kind](config, _no_ids, "?")
+        skills.form(*self._asked("?"))
 
     def ask(self, item: Item, extension: str, known: Collection[str] | None) -> tuple[str, dict[str, Any]]:
         """Skill and arguments for the model; `extension` and `known` as in `variables.fill`."""
+        return self._asked(fill(self.text, item, extension, known))
+
+    def _asked(self, text: str) -> tuple[str, dict[str, Any]]:
         if self.kind == "caption" and not self.text:
             return "caption", {"length": self.length}
-        text = fill(self.text, item, extension, known)
         if self.kind == "caption":
             return "query", {"question": text, "reasoning": False}
-        if self.kind == "query":
-            return "query", {"question": text} | ({} if self.reasoning is None else {"reasoning": self.reasoning})
-        return self.kind, {"object": text}
+        asked = {self.skill.asked: text} if self.skill.asked else {}
+        return self.kind, asked | ({} if self.reasoning is None else {"reasoning": self.reasoning})
 
     def result(self, ask: Ask, result: Any) -> dict[str, Any]:
         """A result as the journal has it."""
+        name = self.skill.asked
         if self.kind == "caption" and self.text:
-            asked, found = {ASKED["caption"]: ask.arguments["question"]}, {"caption": result["answer"]}
+            asked, found = {name: ask.arguments["question"]}, {"caption": result["answer"]}
         else:
-            name = ASKED[self.kind]
-            asked = {"length": self.length} if self.kind == "caption" else {name: ask.arguments[name]}
-            found = {name: result[name] for name in FIELDS[self.kind] if name in result}
+            asked = {name: ask.arguments[name]} if name in ask.arguments else {}
+            asked = {"length": self.length} if self.kind == "caption" else asked
+            found = {each.name: result[each.name] for each in self.skill.fields if each.name in result}
         end = {"tokens": len(result.tokens), "finish_reason": result.finish_reason}
         return {"task": self.kind} | asked | found | end
+
+    def description(self) -> str:
+        """In the header of a journal: `caption:normal`, `caption:Say it in rhyme.`, `query:Is it day? (reasoning)`.
+
+        A prompt that is the name of a length stands in quotation marks."""
+        if self.kind == "caption":
+            return f"caption:{self.text and (repr(self.text) if self.text in LENGTHS else self.text) or self.length}"
+        how = {None: "", True: " (reasoning)", False: " (no reasoning)"}[self.reasoning]
+        return f"{self.kind}:{self.text}{how}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ class Questions:
     @property
     def classes_vary(self) -> bool:
         """Whether images are asked for boxes of different objects."""
-        names = (name for question in self.each if question.kind == "detect" for name in variables(question.text))
+        names = (name for question in self.each if question.skill.boxes for name in variables(question.text))
         return any(is_variable(name, self.known) for name in names)
 
     @property
@@ -156,14 +155,14 @@ class Questions:
             raise BatchError(f"{word} is no variable here: there are {there}; for the text itself write {{{word}}}")
         return replace(self, known=frozenset(columns))
 
-    def check(self, config: TokenizerConfig) -> None:
+    def check(self, skills: FamilySkills) -> None:
         """
         Raises:
-          BatchError: a model with these prompts cannot be asked all of this.
+          BatchError: a model with these skills cannot be asked all of this.
         """
         try:
             for question in self.each:
-                question.check(config)
+                question.check(skills)
         except ValueError as error:
             raise BatchError(str(error)) from error
 
@@ -192,9 +191,7 @@ class Questions:
 
     def description(self) -> dict[str, Any]:
         """For the header of the journal."""
-        asked = [
-            description(question.kind, question.text, question.length, question.reasoning) for question in self.each
-        ]
+        asked = [question.description() for question in self.each]
         changed = {"captions_per_image": self.captions, "prefix": self.prefix, "suffix": self.suffix}
         return {"tasks": asked, "generation": dict(self.settings)} | changed
 
@@ -204,8 +201,8 @@ class Questions:
         return before, after
 
     def _settings_of(self, question: Question) -> list[dict[str, Any]]:
-        region = question.kind in ("detect", "point")
-        settings = {n: v for n, v in self.settings.items() if n in _TEXT_SETTINGS or region}
+        places = question.skill.tokens_per_object > 0
+        settings = {n: v for n, v in self.settings.items() if n in _TEXT_SETTINGS or places}
         if question.kind != "caption" or self.captions == 1:
             return [settings]
         first = settings.get("seed")
@@ -221,20 +218,20 @@ def parse_questions(text: str, default: Mapping[str, Question]) -> tuple[Questio
       BatchError: something else.
     """
     found = []
-    for part in re.split(rf",(?=(?:{'|'.join(KINDS)})(?:[:,]|$))", text):
+    for part in re.split(rf",(?=(?:{'|'.join(SKILLS)})(?:[:,]|$))", text):
         kind, _, about = part.partition(":")
-        if kind not in KINDS:
-            raise BatchError(f"task {part!r} is none of {', '.join(KINDS)}, with a text as in detect:person")
-        if not about.strip() and kind not in default:
+        if kind not in SKILLS:
+            raise BatchError(f"task {part!r} is none of {', '.join(SKILLS)}, with a text as in detect:person")
+        if not about.strip() and kind not in default and SKILLS[kind].asked:
             raise BatchError(
                 f"task {kind!r} needs a text, as in {kind}:{'person' if kind != 'query' else 'Is it day?'}"
             )
         if not about.strip():
-            found.append(default[kind])
+            found.append(default.get(kind, Question(kind)))
         elif kind == "caption":
             if about.strip() not in LENGTHS:
                 raise BatchError(f"task {part!r}: the length of a caption is one of {', '.join(LENGTHS)}")
             found.append(Question("caption", length=about.strip()))
         else:
-            found.append(Question(cast(Kind, kind), about.strip()))
+            found.append(Question(kind, about.strip()))
     return tuple(found)

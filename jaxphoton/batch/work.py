@@ -11,7 +11,6 @@ from typing import Any
 from jaxphoton.batch.errors import BatchError, OptionError
 from jaxphoton.batch.exports import ExportOptions, form_of
 from jaxphoton.batch.exports.existing import ExistingTexts
-from jaxphoton.batch.kinds import KINDS
 from jaxphoton.batch.model import RunModel
 from jaxphoton.batch.options import WHOLE, RunOptions
 from jaxphoton.batch.places import Places, input_files, journal_of
@@ -22,11 +21,11 @@ from jaxphoton.batch.variables import CAPTION_COLUMNS
 from jaxphoton.messages import listed, quoted
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.settings import Settings
+from jaxphoton.requests.skills import SKILLS
 
 Asked = str | Ask | Question | Sequence[Ask | Question]
 Inputs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
-_TAKES = {"caption": ("length",), "query": ("question", "reasoning")}
 _SETTINGS = tuple(each.name for each in fields(Settings))
 
 
@@ -102,15 +101,14 @@ class Work:
         if self.options.inputs.dedupe != "none" and questions.varies:
             raise OptionError("{dedupe} is for images that are all asked the same: texts with variables are not")
         places.check(self.files_read, self.source)
-        kinds = {each.kind for each in questions.each}
-        if places.form in ("coco", "yolo") and "detect" not in kinds:
+        if places.form in ("coco", "yolo") and not any(each.skill.boxes for each in questions.each):
             raise OptionError(
                 "{out} {place}: {kind} is for boxes, and nothing is detected", place=out, kind=places.form
             )
         if places.form == "yolo" and questions.classes_vary and places.shard[1] > 1:
             # No shard knows what those of the others ask for.
             raise BatchError("classes are numbered by what all images ask for: with variables, yolo is for a whole run")
-        texts = kinds & {"caption", "query"}
+        texts = any(each.skill.writes for each in questions.each)
         if places.form in ("sidecar", "webdataset") and output.extension != ".json" and not texts:
             end = output.extension
             raise OptionError("{out} {place}: {end} files are for texts: give {extension} .json", place=out, end=end)
@@ -153,9 +151,10 @@ def questions_of(ask: Asked) -> tuple[tuple[Question, ...], dict[str, Any]]:
 
 
 def _question(ask: Ask) -> Question:
-    if ask.skill not in KINDS:
-        raise BatchError(f"{quoted(ask.skill)} is none of {', '.join(KINDS)}")
-    takes = _TAKES.get(ask.skill, ("object",))
+    if ask.skill not in SKILLS:
+        raise BatchError(f"{quoted(ask.skill)} is none of {', '.join(SKILLS)}")
+    skill = SKILLS[ask.skill]
+    takes = [each.name for each in skill.arguments if each.kind != "places"]
     for name, value in ask.arguments.items():
         if name not in takes:
             raise BatchError(f"{ask.skill} takes no {quoted(name)} in a run; it takes {', '.join(takes)}")
@@ -166,10 +165,10 @@ def _question(ask: Ask) -> Question:
     given: Mapping[str, Any] = ask.arguments
     if ask.skill == "caption":
         return Question("caption", length=given.get("length", "normal"))
-    text = given.get(takes[0])
-    if not text:
-        raise BatchError(f"{ask.skill} needs {takes[0]}=")
-    return Question(ask.skill, text, reasoning=given.get("reasoning"))  # type: ignore[arg-type]
+    text = given.get(skill.asked, "")
+    if skill.asked and not text:
+        raise BatchError(f"{ask.skill} needs {skill.asked}=")
+    return Question(ask.skill, text, reasoning=given.get("reasoning"))
 
 
 def _places(out: str | None, options: RunOptions) -> Places:

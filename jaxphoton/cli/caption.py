@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jaxphoton.cli.base import asked, number, plain
 from jaxphoton.cli.batch_options import BATCH_HELP, add_batch_options, text_of
+from jaxphoton.requests.skills import SKILLS
 
 EPILOG = f"""\
 {BATCH_HELP}
@@ -25,15 +26,16 @@ examples:
 
 
 def add_parser(subparsers) -> None:
+    skill = SKILLS["caption"]
+    (length,) = skill.arguments
     parser = subparsers.add_parser(
         "caption",
-        help="describe images",
-        description="Describes images, as many as there are: {key, caption}.",
+        help=skill.help,
+        description=skill.description,
         epilog=EPILOG,
     )
-    lengths = ["short", "normal", "long"]
     group = parser.add_argument_group("what to ask")
-    group.add_argument("--length", choices=lengths, default="normal", help="how much to say (default: normal)")
+    group.add_argument("--length", choices=length.choices, default=length.default, help=length.help)
     prompt = group.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", type=asked, metavar="TEXT", help="ask for the caption in these words")
     prompt.add_argument("--prompt-file", type=Path, metavar="FILE", help="the same, from a file")

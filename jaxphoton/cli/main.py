@@ -8,19 +8,18 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from typing import Any
 
 from jaxphoton import __version__
 from jaxphoton.batch.errors import BatchError, OptionError
 from jaxphoton.cli.base import BROKEN_PIPE, FATAL, INTERRUPTED, CommandError, CommandParser, spelled
+from jaxphoton.cli.skills import SkillCommand
 from jaxphoton.messages import compiling_shown
 from jaxphoton.requests.errors import EngineError, fault_of
+from jaxphoton.requests.skills import SKILLS
 
+# Besides those of the skills.
 COMMANDS = (
-    "caption",
-    "query",
-    "detect",
-    "point",
-    "segment",
     "export",
     "verify",
     "convert",
@@ -42,27 +41,34 @@ exit codes: 0 all done, 1 nothing could be done, 2 some images failed, 130 inter
 """
 
 
-def build_parser() -> tuple[CommandParser, dict]:
-    """The parser and the module of every command."""
+def commands() -> dict[str, Any]:
+    """What has `add_parser` and `run`, by command."""
+    skills = {name: SkillCommand(skill) for name, skill in SKILLS.items()}
+    modules = {name: import_module(f"jaxphoton.cli.{name}") for name in ("caption", *COMMANDS)}
+    return skills | modules
+
+
+def build_parser() -> tuple[CommandParser, dict[str, Any]]:
+    """The parser and what runs each command."""
     parser = CommandParser(flagfile=False, prog="jaxphoton", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"jaxphoton {__version__}")
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", title="commands", required=True, parser_class=CommandParser
     )
-    modules = {name: import_module(f"jaxphoton.cli.{name}") for name in COMMANDS}
-    for module in modules.values():
-        module.add_parser(subparsers)
-    return parser, modules
+    found = commands()
+    for command in found.values():
+        command.add_parser(subparsers)
+    return parser, found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     _use_utf8()
-    parser, modules = build_parser()
+    parser, runners = build_parser()
     args = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
     try:
         with compiling_shown(f"jaxphoton {args.command}: "):
-            return modules[args.command].run(args)
+            return runners[args.command].run(args)
     except (CommandError, EngineError, BatchError) as error:
         fault = error.spelled(spelled) if isinstance(error, OptionError) else error
         print(f"jaxphoton {args.command}: {fault}", file=sys.stderr)

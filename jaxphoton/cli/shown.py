@@ -17,7 +17,7 @@ from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.observer import Beginning, RunObserver
 from jaxphoton.batch.summary import Tally, duration
 from jaxphoton.cli.base import say
-from jaxphoton.cli.readable import readable
+from jaxphoton.requests.skills import readable
 
 _STOPPING = b"\nstopping: what is under way is finished first; once more to stop now\n"
 LOG_S = 30.0

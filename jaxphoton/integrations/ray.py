@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from jaxphoton.batch.exports.parquet import arrow_type
 from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.skills import SKILLS
 
 if TYPE_CHECKING:
     from jaxphoton.config import EngineConfig
@@ -26,17 +28,12 @@ Dataset = Any  # a ray.data.Dataset: Ray is an extra, and need not be there for 
 GREEDY: Mapping[str, Any] = MappingProxyType({"temperature": 0})
 
 
-def _objects(*names: str) -> pa.DataType:
-    return pa.list_(pa.struct([(name, pa.float64()) for name in names]))
+def columns_of(task: str) -> list[pa.Field]:
+    """The columns that a task adds."""
+    fields = (each for each in SKILLS[task].fields if each.column != "")
+    return [pa.field(each.name, arrow_type(each.kind.shape, pa)) for each in fields]
 
 
-# The column that a task adds.
-RESULTS: Mapping[str, pa.Field] = {
-    "caption": pa.field("caption", pa.string()),
-    "query": pa.field("answer", pa.string()),
-    "detect": pa.field("objects", _objects("x_min", "y_min", "x_max", "y_max")),
-    "point": pa.field("points", _objects("x", "y")),
-}
 ENDS = (
     pa.field("finish_reason", pa.string()),
     pa.field("error", pa.string()),
@@ -52,7 +49,8 @@ _CALLS = 4
 class Captioner:
     """A model that is asked about every row of a Ray dataset; for `map_batches(..., batch_format="pyarrow")`.
 
-    Adds to a table the result of the task (a column `caption`, `answer`, `objects` or `points`) and
+    Adds to a table the result of the task (a column `caption`, `answer`, `objects` or `points`; of "segment" `path`,
+    `bbox` and `parse_error`) and
       finish_reason: "stop", "length", or "error" where the row could not be answered;
       error: what was wrong then, else null;
       input_tokens, output_tokens: int32, null with an error.
@@ -62,7 +60,7 @@ class Captioner:
 
     Args:
       model: a folder, a file, a Hugging Face id, or "shapes".
-      task: "caption", "query", "detect" or "point".
+      task: "caption", "query", "detect", "point" or "segment".
       image_column: bytes of an image file, or paths that the actor can open.
       arguments: of the task, the same for every row: `length` or `prompt` (which takes the place of the model's own
         captioning prompt), `question`, `reasoning`, `object`.
@@ -90,8 +88,8 @@ class Captioner:
     ):
         from jaxphoton.api import Moondream  # here: the driver imports this file, and has no use for jax
 
-        if task not in RESULTS:
-            raise ValueError(f"task must be one of {', '.join(RESULTS)}, got {task!r}")
+        if task not in SKILLS:
+            raise ValueError(f"task must be one of {', '.join(SKILLS)}, got {task!r}")
         self._task, self._image_column = task, image_column
         self._arguments, self._columns, self._settings = dict(arguments or {}), dict(columns or {}), settings
         self._model = Moondream.from_pretrained(model, engine=engine, **options)
@@ -117,7 +115,7 @@ class Captioner:
             *(self._answer(image, {name: given[name][row] for name in given}) for row, image in enumerate(images))
         )
         rows = [self._row(answer) for answer in answers]
-        for field in (RESULTS[self._task], *ENDS):
+        for field in (*columns_of(self._task), *ENDS):
             batch = batch.append_column(field, pa.array([row.get(field.name) for row in rows], field.type))
         yield batch
 
@@ -176,9 +174,9 @@ class Captioner:
         if answer.error is not None:
             return {"finish_reason": "error", "error": str(answer.error)}
         (result,) = answer.results
-        name = RESULTS[self._task].name
+        found = {"caption": result["answer"]} if self._task == "caption" and "answer" in result else result
         return {
-            name: result["answer" if self._task == "caption" and "answer" in result else name],
+            **{field.name: found.get(field.name) for field in columns_of(self._task)},
             "finish_reason": result.finish_reason,
             "input_tokens": result.metrics.input_tokens,
             "output_tokens": result.metrics.output_tokens,
@@ -190,7 +188,7 @@ class Captioner:
         for column in (self._image_column, *self._columns.values()):
             if column not in batch.column_names:
                 raise ValueError(f"no column {column!r}; there are: {', '.join(batch.column_names)}")
-        for field in (RESULTS[self._task], *ENDS):
+        for field in (*columns_of(self._task), *ENDS):
             if field.name in batch.column_names:
                 raise ValueError(f"there is a column {field.name!r} already: rename it (Dataset.rename_columns)")
 

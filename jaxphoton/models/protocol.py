@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import jax
     from jax.typing import DTypeLike
 
+    from jaxphoton.requests.skills import FamilySkills
     from kernels_pallas.dispatch import Target
 
 IMAGE = -1  # in the ids of a prefix: an image embedding stands here
@@ -241,6 +242,15 @@ class Family(Protocol):
 
     @property
     def network(self) -> Network: ...
+
+    def skills(self, encode: Callable[[str], list[int]] = ..., clamp_boxes: bool = False) -> FamilySkills:
+        """What the model can be asked.
+
+        Args:
+          encode: text to ids, without special tokens; without one, asks can only be checked.
+          clamp_boxes: cut boxes at the border of the picture.
+        """
+        ...
 
     def to_json(self) -> dict[str, Any]:
         """The settings in the form of a `config.json`."""

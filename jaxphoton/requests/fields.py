@@ -24,6 +24,7 @@ class Kind:
       shown: a value as text for people.
       written: a text that the model wrote for people: looked at for faults, put into text files.
       places: its values count as objects found.
+      optional: a result may have None.
     """
 
     shape: Shape
@@ -31,6 +32,11 @@ class Kind:
     shown: Callable[[Any], str] = str
     written: bool = False
     places: bool = False
+    optional: bool = False
+
+    def fits(self, value: Any) -> bool:
+        """Whether a value can stand in a table; what is no number among its coordinates is up to whoever draws them."""
+        return _fits(value, self.shape)
 
     def typed(self, value: Any) -> Any:
         """A value for a line: coordinates, whole ones too, as floats."""
@@ -60,6 +66,14 @@ def _typed(value: Any, shape: Shape) -> Any:
     return float(value) if shape == "number" else value
 
 
+def _fits(value: Any, shape: Shape) -> bool:
+    if isinstance(shape, Mapping):
+        return isinstance(value, Mapping) and all(_fits(value.get(name), each) for name, each in shape.items())
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(_fits(each, shape[0]) for each in value)
+    return type(value) in {"text": (str,), "integer": (int,), "number": (int, float)}[shape]
+
+
 def _box(box: Mapping[str, float]) -> str:
     return f"({box['x_min']:.2f}, {box['y_min']:.2f}) to ({box['x_max']:.2f}, {box['y_max']:.2f})"
 
@@ -74,11 +88,11 @@ def _found(shown: Callable[[Any], str]) -> Callable[[Sequence[Any]], str]:
 
 
 TEXT = Kind("text", "", written=True)
-NOTE = Kind("text", "")  # a text about the answer
+NOTE = Kind("text", "", optional=True)  # a text about the answer
 INTEGER = Kind("integer", 0)
 NUMBER = Kind("number", 0.0)
 REASONING = Kind({"text": "text"}, {"text": "", "grounding": []}, lambda thought: thought["text"])
 BOXES = Kind([CORNERS], [], _found(_box), places=True)
 POINTS = Kind([PLACE], [], _found(_point), places=True)
-BOX = Kind(CORNERS, dict.fromkeys(CORNERS, 0.0), _box, places=True)
+BOX = Kind(CORNERS, dict.fromkeys(CORNERS, 0.0), _box, places=True, optional=True)
 PATH = Kind("text", "")  # an SVG path in fractions of the box beside it

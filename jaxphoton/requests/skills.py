@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from jaxphoton.requests.fields import BOX, BOXES, NOTE, PATH, POINTS, REASONING, TEXT, Field, Kind, Shape
 from jaxphoton.requests.settings import REGION_DEFAULTS, TEXT_DEFAULTS, Settings
-from jaxphoton.requests.tokens import Form
+
+if TYPE_CHECKING:  # which brings numpy
+    from jaxphoton.requests.tokens import Form
 
 REQUIRED = object()  # the default of an argument that must be given
 
@@ -44,7 +47,7 @@ class Skill:
       help, description: for the command line.
       arguments: in the order in which they are told.
       fields: of its results, the one that answers first.
-      asked: what the text that a run fills in for each image is called in its journal.
+      asked: what the text that a run fills in for each image is called in its journal; "" where there is none.
       streamed: the field whose text is streamed, if there is one.
       table: its column of a parquet table, a list of structs; None for captions, which have columns of their own.
       needs_image: whether it is refused without one.
@@ -88,6 +91,16 @@ class Skill:
         return next((each.kind.shown(result[each.name]) for each in self.fields if each.name in result), "")
 
     @property
+    def writes(self) -> bool:
+        """Whether it answers with a text for people."""
+        return any(each.kind.written for each in self.fields)
+
+    @property
+    def boxes(self) -> bool:
+        """Whether it answers with boxes."""
+        return any(each.kind is BOXES for each in self.fields)
+
+    @property
     def lists(self) -> Field | None:
         """The field with a list of places, each of which has a row of its own in the skill's table."""
         return next((each for each in self.fields if isinstance(each.kind.shape, list)), None)
@@ -95,7 +108,7 @@ class Skill:
     @property
     def columns(self) -> dict[str, Shape]:
         """Those of its table: what was asked, then what was found; a box is its corners."""
-        columns: dict[str, Shape] = {self.asked: "text"}
+        columns: dict[str, Shape] = {self.asked: "text"} if self.asked else {}
         for each in self.fields:
             shape = each.kind.shape[0] if isinstance(each.kind.shape, list) else each.kind.shape
             if each.column != "":
@@ -106,7 +119,7 @@ class Skill:
         """A result as rows of its table; none where it has not what answers."""
         if self.fields[0].name not in result:
             return []
-        asked = {self.asked: result.get(self.asked, "")}
+        asked = {self.asked: result.get(self.asked, "")} if self.asked else {}
         if self.lists is not None:
             return [asked | each for each in result[self.lists.name]]
         row: dict[str, Any] = dict.fromkeys(self.columns) | asked
@@ -148,8 +161,23 @@ def skill_of(name: Any) -> Skill:
 
 def kind_of(name: str) -> Kind | None:
     """The kind of the fields of this name; None if no skill has such a field."""
-    fields = (each for skill in SKILLS.values() for each in skill.fields)
-    return next((each.kind for each in fields if each.name == name), None)
+    return kinds().get(name)
+
+
+def kinds() -> Mapping[str, Kind]:
+    """The kinds of the fields of all skills, by name."""
+    return _kinds(tuple(SKILLS))
+
+
+@cache
+def _kinds(names: tuple[str, ...]) -> Mapping[str, Kind]:
+    return {each.name: each.kind for name in names for each in SKILLS[name].fields}
+
+
+def asked_in(result: Mapping[str, Any]) -> str:
+    """The text that a result of a run answers; empty where nothing was asked."""
+    names = dict.fromkeys(skill.asked for skill in SKILLS.values() if skill.asked)
+    return next((str(result[name]) for name in names if result.get(name)), "")
 
 
 class FamilySkills(Protocol):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxphoton.constraints.grammar import FinishReason
-from jaxphoton.models.moondream.prompts import Prompt
 from jaxphoton.prompt.detokenizer import Decoder, Detokenizer
+
+if TYPE_CHECKING:
+    from jaxphoton.models.protocol import Prompt
 
 Decode = Callable[[Sequence[int]], str]
 # One piece of what is known of a result before it is complete; see `requests.submitting`.

@@ -10,9 +10,11 @@ import threading
 import pytest
 
 from jaxphoton import __version__
-from jaxphoton.cli.main import COMMANDS, main
+from jaxphoton.cli.main import commands, main
 
 pytestmark = pytest.mark.smoke
+
+COMMANDS = tuple(commands())
 
 
 def exit_code(*arguments: str) -> int:

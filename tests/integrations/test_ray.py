@@ -145,7 +145,7 @@ def test_an_engine_that_fails_gives_no_rows(make, shapes, monkeypatch, failure):
 @pytest.mark.parametrize(
     "options, fault",
     [
-        ({"task": "segment"}, "task must be one of"),
+        ({"task": "juggle"}, "task must be one of"),
         ({"arguments": {"length": "tiny"}}, "length must be one of"),
         ({"settings": {"temperature": -1}}, "temperature must be"),
         ({"task": "detect", "arguments": {"object": ""}}, "object must not be empty"),

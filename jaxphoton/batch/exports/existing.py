@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from jaxphoton.batch.exports import ExportOptions
-from jaxphoton.batch.exports.members import ANSWERS
+from jaxphoton.batch.exports.members import answers_field
 from jaxphoton.batch.exports.names import relative_path
 from jaxphoton.batch.exports.sidecar import has_text
 from jaxphoton.batch.sources import Item
-
-_TEXTS = {"caption", "query"}
+from jaxphoton.requests.skills import SKILLS
 
 
 class ExistingTexts:
@@ -31,8 +30,10 @@ class ExistingTexts:
     def __init__(self, out: str | None, form: str | None, options: ExportOptions, kinds: set[str]):
         self.kept = 0
         self._out, self._extension = Path(out or "."), options.extension
-        self._answers = sorted(ANSWERS[kind] for kind in kinds)
-        wanted = options.existing == "skip" and (options.extension == ".json" or kinds <= _TEXTS)
+        self._answers = sorted(answers_field(kind) for kind in kinds)
+        wanted = options.existing == "skip" and (
+            options.extension == ".json" or all(SKILLS[kind].writes for kind in kinds)
+        )
         self._by_key = wanted and form == "sidecar"
         self._by_member = wanted and form == "webdataset"
 

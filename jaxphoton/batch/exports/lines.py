@@ -16,17 +16,8 @@ from jaxphoton.batch.exports.options import ExportReport
 from jaxphoton.batch.exports.rows import encodable, json_bytes
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.journal.record import Record
-from jaxphoton.batch.kinds import names_of
+from jaxphoton.requests.skills import LENGTHS, SKILLS, kind_of
 
-# What stands where a result has nothing; every other field is a text. Never `{}`: a column of nothing else is a struct
-# without fields, which no parquet file can hold.
-_NOTHING: Mapping[str, Any] = {
-    "reasoning": {"text": "", "grounding": []},
-    "objects": [],
-    "points": [],
-    "bbox": dict.fromkeys(("x_min", "y_min", "x_max", "y_max"), 0.0),
-    "tokens": 0,
-}
 _END = ("tokens", "finish_reason")
 
 
@@ -92,17 +83,25 @@ def line_form(journal: JournalReader) -> LineForm:
     return LineForm(journal.header.settings, journal.records())
 
 
+def names_of(described: str) -> tuple[str, ...]:
+    """The fields that results of a question have in the journal: what was asked, then what was found; `described` as in
+    `Question.description`, () for something else."""
+    kind, _, about = described.partition(":")
+    if kind not in SKILLS:
+        return ()
+    skill = SKILLS[kind]
+    asked = "length" if kind == "caption" and about in LENGTHS else skill.asked
+    # Whether a model reasons unasked, only the model knows.
+    left_out = {"reasoning"} if about.endswith(" (no reasoning)") else set()
+    names = (asked, *(each.name for each in skill.fields if each.name not in left_out))
+    return tuple(filter(None, names))
+
+
 def _typed(name: str, value: Any) -> Any:
-    if value is None:
-        return _NOTHING.get(name, "")
-    if name in ("objects", "points"):
-        return [_floats(place) for place in value]
-    return _floats(value) if name == "bbox" else value
-
-
-def _floats(place: Mapping[str, float]) -> dict[str, float]:
-    """Coordinates, whole ones too, as floats."""
-    return {name: float(at) for name, at in place.items()}
+    if name == "tokens":
+        return value or 0
+    kind = kind_of(name)
+    return ("" if value is None else value) if kind is None else kind.typed(value)
 
 
 def export_jsonl(journal: JournalReader, out: Path, report: ExportReport) -> None:

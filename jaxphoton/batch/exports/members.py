@@ -12,16 +12,14 @@ from jaxphoton.batch.exports.rows import recaption
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.quality import texts
 from jaxphoton.batch.sources.tar import json_object
+from jaxphoton.requests.skills import SKILLS
 
-# Which field of a JSON member holds the answer to which task.
-ANSWERS = {
-    "caption": "re_caption",
-    "query": "answers",
-    "detect": "objects",
-    "point": "points",
-    "segment": "segments",
-}
 _EMPTY = (None, "", 0, [])
+
+
+def answers_field(kind: str) -> str:
+    """The field of a JSON member that holds the answers of a skill."""
+    return SKILLS[kind].table or "re_caption"
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes, mtime: float = 0) -> None:
@@ -74,7 +72,7 @@ def _json(record: Record, old: bytes, options: ExportOptions) -> str | None:
     if options.existing == "skip" and not theirs and old.strip() not in (b"", b"{}"):
         return None  # something else than an object
     new = ours | theirs
-    answered = {ANSWERS[result["task"]] for result in record.results if result["task"] in ANSWERS}
+    answered = {answers_field(result["task"]) for result in record.results if result["task"] in SKILLS}
     for name, value in ours.items():
         empty = theirs.get(name) in _EMPTY
         # How a sample names itself stays its own.

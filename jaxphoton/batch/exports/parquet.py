@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.options import ExportReport
-from jaxphoton.batch.exports.rows import encodable, recaption
+from jaxphoton.batch.exports.rows import encodable, recaption, tables
 from jaxphoton.batch.journal.reading import JournalReader
+from jaxphoton.requests.fields import Shape
 
 _ROWS = 10_000
 
@@ -45,29 +47,18 @@ def export_parquet(journal: JournalReader, out: Path, report: ExportReport) -> N
 
 
 def _schema(arrow: Any) -> Any:
-    text, number = arrow.string(), arrow.float64()
-    corners = dict.fromkeys(("x_min", "y_min", "x_max", "y_max"), number)
+    before = {"key": "text", "url": "text", "sha256": "text", "width": "integer", "height": "integer"}
+    captions = {"org_caption": "text", "re_caption": "text", "re_captions": ["text"]}
+    found = {skill.table: [skill.columns] for skill in tables()}
+    after = {"output_tokens": "integer", "finish_reason": "text", "error": "text", "warnings": ["text"]}
+    columns: dict[str, Shape] = before | captions | found | after
+    return arrow.schema({name: arrow_type(shape, arrow) for name, shape in columns.items()})
 
-    def structs(**fields: Any) -> Any:
-        return arrow.list_(arrow.struct(fields))
 
-    return arrow.schema(
-        {
-            "key": text,
-            "url": text,
-            "sha256": text,
-            "width": arrow.int32(),
-            "height": arrow.int32(),
-            "org_caption": text,
-            "re_caption": text,
-            "re_captions": arrow.list_(text),
-            "answers": structs(question=text, answer=text),
-            "objects": structs(object=text, **corners),
-            "points": structs(object=text, x=number, y=number),
-            "segments": structs(object=text, path=text, **corners, fault=text),
-            "output_tokens": arrow.int32(),
-            "finish_reason": text,
-            "error": text,
-            "warnings": arrow.list_(text),
-        }
-    )
+def arrow_type(shape: Shape, arrow: Any) -> Any:
+    """The type of the values of a column."""
+    if isinstance(shape, Mapping):
+        return arrow.struct([(name, arrow_type(each, arrow)) for name, each in shape.items()])
+    if isinstance(shape, list):
+        return arrow.list_(arrow_type(shape[0], arrow))
+    return {"text": arrow.string, "integer": arrow.int32, "number": arrow.float64}[shape]()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxphoton.batch.journal.record import Record
+from jaxphoton.requests.skills import SKILLS, Skill
 
 
 def recaption(record: Record) -> dict[str, Any]:
@@ -23,15 +24,22 @@ def recaption(record: Record) -> dict[str, Any]:
         "org_caption": record.org_caption or None,
         "re_caption": captions[0] if captions else None,
         "re_captions": captions,
-        "answers": _listed(record, "answer", ("question",)),
-        "objects": objects(record),
-        "points": [{"object": asked} | point for asked, point in _each(record, "points")],
-        "segments": [_segment(result) for result in record.results if "path" in result],
+        **{skill.table: rows_of(record, skill) for skill in tables()},
         "output_tokens": record.tokens,
         "finish_reason": record.finish_reason,
         "error": record.fault or None,
         "warnings": list(record.warnings),
     }
+
+
+def tables() -> list[Skill]:
+    """The skills that have a column of their own."""
+    return [skill for skill in SKILLS.values() if skill.table is not None]
+
+
+def rows_of(record: Record, skill: Skill) -> list[dict[str, Any]]:
+    """All that a skill has found in an image, each with what was asked."""
+    return [row for result in record.results for row in skill.rows(result)]
 
 
 def encodable(value: Any) -> Any:
@@ -50,7 +58,7 @@ def json_bytes(value: Any) -> bytes:
 
 def objects(record: Record) -> list[dict[str, Any]]:
     """The boxes of all results: "object", "x_min", "y_min", "x_max", "y_max" (0 to 1)."""
-    return [{"object": asked} | box for asked, box in _each(record, "objects")]
+    return [row for skill in SKILLS.values() if skill.boxes for row in rows_of(record, skill)]
 
 
 def boxes(record: Record) -> list[tuple[str, float, float, float, float]]:
@@ -65,30 +73,20 @@ def boxes(record: Record) -> list[tuple[str, float, float, float, float]]:
 
 def detected(record: Record) -> bool:
     """Whether boxes were asked for and the answer came."""
-    return any("objects" in result for result in record.results)
+    return any(skill.boxes and skill.fields[0].name in result for skill in SKILLS.values() for result in record.results)
 
 
 def labels(record: Record) -> set[str]:
     """The objects whose boxes were asked for."""
-    return {result.get("object", "") for result in record.results if "objects" in result}
+    boxed = [skill for skill in SKILLS.values() if skill.boxes]
+    return {
+        result.get(skill.asked, "") for result in record.results for skill in boxed if skill.fields[0].name in result
+    }
 
 
 def asked_objects(settings: Mapping[str, Any]) -> set[str]:
     """The objects that a run with these settings asks boxes of, but for those that each image fills in."""
+    boxed = {skill.name for skill in SKILLS.values() if skill.boxes}
     tasks = settings.get("tasks")
     described = (str(task).partition(":") for task in tasks) if isinstance(tasks, list) else ()
-    return {about for kind, _, about in described if kind == "detect" and not {"{", "}"} & set(about)}
-
-
-def _each(record: Record, field: str) -> list[tuple[str, dict[str, float]]]:
-    return [(result.get("object", ""), dict(each)) for result in record.results for each in result.get(field, ())]
-
-
-def _listed(record: Record, field: str, asked: tuple[str, ...]) -> list[dict[str, Any]]:
-    return [{name: result.get(name, "") for name in (*asked, field)} for result in record.results if field in result]
-
-
-def _segment(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The path is in fractions of the box, which is not there if the model wrote none."""
-    box = result.get("bbox") or dict.fromkeys(("x_min", "y_min", "x_max", "y_max"))
-    return {"object": result.get("object", ""), "path": result["path"], **box, "fault": result.get("parse_error")}
+    return {about for kind, _, about in described if kind in boxed and not {"{", "}"} & set(about)}

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import jaxphoton
+from jaxphoton.messages import quoted
+from jaxphoton.requests.skills import SKILLS, kind_of
 
 Status = Literal["ok", "failed"]
 FORMAT = 1
@@ -128,8 +130,7 @@ _HEADER = {name.name for name in fields(Header)}
 _RECORD = {name.name for name in fields(Record)}
 # What the exports rely on, of a record and of each of its results: a disk that flips a bit leaves JSON behind, too.
 _TEXTS = ("path", "reason", "fault", "org_caption", "sha256")
-_TEXTS_OF_RESULT = ("task", "caption", "answer", "question", "object", "length", "prompt", "path", "finish_reason")
-_CORNERS, _POINT = {"x_min", "y_min", "x_max", "y_max"}, {"x", "y"}
+_TEXTS_OF_RESULT = ("task", "length", "finish_reason")
 _MOST = 1 << 31
 
 
@@ -154,21 +155,17 @@ def _fault(values: dict[str, Any]) -> str | None:
 
 
 def _fault_of_result(result: dict[str, Any]) -> str | None:
-    if not all(isinstance(result.get(name, ""), str) for name in _TEXTS_OF_RESULT):
-        return f"a result with something else than a text for one of {', '.join(_TEXTS_OF_RESULT)}"
+    asked = (skill.asked for skill in SKILLS.values())
+    for name in (*_TEXTS_OF_RESULT, *asked):
+        if not isinstance(result.get(name, ""), str):
+            return f"a result whose {name} is no text"
     if not _whole(result.get("tokens", 0)):
         return "a result whose tokens are not a whole number"
-    for name, parts in (("objects", _CORNERS), ("points", _POINT)):
-        found = result.get(name, [])
-        if not isinstance(found, list) or not all(_is_place(each, parts) for each in found):
-            return f"a result whose {name} are not a list of objects with {', '.join(sorted(parts))}"
-    box = result.get("bbox")
-    return None if box is None or _is_place(box, _CORNERS) else "a result whose bbox is no box"
-
-
-def _is_place(value: Any, parts: set[str]) -> bool:
-    """Whether it has these numbers; what is no number among them is up to whoever draws it."""
-    return isinstance(value, dict) and all(type(value.get(part)) in (int, float) for part in parts)
+    for name, value in result.items():
+        # What a model has not written is None in some skills.
+        if (kind := kind_of(name)) is not None and not (kind.fits(value) or (value is None and kind.optional)):
+            return f"a result whose {name} cannot be {quoted(value)}"
+    return None
 
 
 def _whole(value: Any) -> bool:

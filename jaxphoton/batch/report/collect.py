@@ -11,6 +11,7 @@ from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.journal.record import Header, Record
 from jaxphoton.batch.quality import WARNINGS, Flag, flags, texts
 from jaxphoton.batch.report.counting import Frequent, Lengths, Smallest, kind, opening
+from jaxphoton.requests.skills import asked_in, kinds
 
 _NOTED = 200  # images with notes that are shown in any case
 _EXTREMES = 50  # so many of the longest and of the shortest texts, or a tenth of all
@@ -84,9 +85,10 @@ class Counts:
         for each in {kind(note) for note in notes(record)}:
             self.notes.add(each)
         for result in record.results:
-            found = len(result.get("objects", ())) + len(result.get("points", ())) + bool(result.get("bbox"))
+            values = [result[name] for name, of in kinds().items() if of.places and result.get(name)]
+            found = sum(len(value) if isinstance(value, list) else 1 for value in values)
             if found:
-                self.objects.add(str(result.get("object", "")), found)
+                self.objects.add(asked_in(result), found)
         for text in texts(record.results):
             self.openings.add(opening(text))
             self.lengths.add(len(text.split()))

@@ -14,9 +14,10 @@ from jaxphoton.batch.report.collect import Collection, Picked, notes
 from jaxphoton.batch.report.counting import kind, opening
 from jaxphoton.batch.report.outlines import outline
 from jaxphoton.batch.report.thumbnails import Thumbnail
+from jaxphoton.requests.fields import BOX, BOXES, POINTS, Kind
+from jaxphoton.requests.skills import SKILLS, asked_in, kinds
 
 _ROWS = 15  # of the most frequent reasons, notes, objects and openings
-_CORNERS = ("x_min", "y_min", "x_max", "y_max")
 
 
 def entry(picked: Picked, collection: Collection, picture: Thumbnail) -> dict[str, Any]:
@@ -87,18 +88,30 @@ def overview(collection: Collection, summary: Mapping[str, Any]) -> dict[str, An
 
 def _result(result: Mapping[str, Any]) -> dict[str, Any]:
     text = text_of(result)
-    boxes = _places(result.get("objects", [result["bbox"]] if "bbox" in result else None), _CORNERS)
+    boxes, points = _found(result, BOXES, BOX), _found(result, POINTS)
+    skill = SKILLS.get(str(result["task"]))
+    if text is None and boxes is None and points is None and skill is not None:
+        text = skill.shown(result)
     return {
         "task": str(result["task"]),
-        "asked": str(result.get("question") or result.get("object") or result.get("prompt") or ""),
+        "asked": asked_in(result),
         "length": str(result.get("length") or ""),
         "text": text,
         "opening": None if text is None else opening(text),
         "boxes": boxes,
-        "points": _places(result.get("points"), ("x", "y")),
+        "points": points,
         # In fractions of the only box.
         "outline": outline(result.get("path")) if boxes else None,
     }
+
+
+def _found(result: Mapping[str, Any], *of: Kind) -> list[list[float]] | None:
+    """The places of these kinds in a result; None if none were asked for."""
+    for name, each in kinds().items():
+        if each in of and name in result:
+            shape = each.shape[0] if isinstance(each.shape, list) else each.shape
+            return _places(result[name] if isinstance(each.shape, list) else [result[name]], tuple(shape))
+    return None
 
 
 def _places(found: Iterable[Any] | None, names: tuple[str, ...]) -> list[list[float]] | None:

@@ -13,9 +13,10 @@ from jaxphoton.image.crops import Crops
 from jaxphoton.models.moondream.config import ModelConfig, TextConfig
 from jaxphoton.models.moondream.grammars import grammars
 from jaxphoton.models.moondream.pictures import MoondreamPictures, pack_crops
-from jaxphoton.models.moondream.prompts import reasons_by_default
+from jaxphoton.models.moondream.prompts import Encode, reasons_by_default
 from jaxphoton.models.moondream.reading import config_from_dict, config_to_dict
 from jaxphoton.models.moondream.readouts import RegionReadout
+from jaxphoton.models.moondream.skills import MoondreamSkills, no_ids
 from jaxphoton.models.protocol import IMAGE, CacheSpec, Guard, Prompt, Segments
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ class MoondreamFamily:
         from jaxphoton.models.moondream.device import MoondreamNetwork
 
         return MoondreamNetwork(self.config)
+
+    def skills(self, encode: Encode = no_ids, clamp_boxes: bool = False) -> MoondreamSkills:
+        return MoondreamSkills(self.config.tokenizer, encode, clamp_boxes)
 
     def to_json(self) -> dict[str, Any]:
         return config_to_dict(self.config)

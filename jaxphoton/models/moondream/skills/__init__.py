@@ -18,6 +18,11 @@ from jaxphoton.requests.tokens import Form
 FORMS: dict[str, Any] = {"caption": Caption, "query": Query, "detect": Detect, "point": Point, "segment": Segment}
 
 
+def no_ids(text: str) -> list[int]:
+    """An encoder for forms of which only the template is looked at."""
+    return []
+
+
 class MoondreamSkills:
     """What one model can be asked; see `FamilySkills`.
 
@@ -27,7 +32,7 @@ class MoondreamSkills:
       clamp_boxes: cut boxes at the border of the picture.
     """
 
-    def __init__(self, config: TokenizerConfig, encode: Encode = lambda text: [], clamp_boxes: bool = False):
+    def __init__(self, config: TokenizerConfig, encode: Encode = no_ids, clamp_boxes: bool = False):
         self.config, self.encode, self.clamp_boxes = config, encode, clamp_boxes
 
     def form(self, skill: str, arguments: Mapping[str, Any]) -> Form:

@@ -139,8 +139,8 @@ class ImagePool:
 
     def close(self) -> None:
         """Stops the workers, within `CLOSE_S` seconds; unfinished futures raise RuntimeError."""
-        self._stop()
-        self._processes.join(CLOSE_S)
+        self._stop.detach()
+        self._processes.end(_closed_error(), CLOSE_S)
 
     def __enter__(self) -> ImagePool:
         return self

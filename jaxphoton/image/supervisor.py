@@ -13,7 +13,8 @@ from jaxphoton.image.blocks import new_block, read_block, write_block
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.errors import ImageError
 from jaxphoton.image.prepare import Prepared
-from jaxphoton.processes.assignments import Assignment, Assignments, WorkerLoad
+from jaxphoton.processes.assignment import Assignment, WorkerLoad
+from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.child import Program
 from jaxphoton.processes.frames import Message
 from jaxphoton.processes.supervisor import Supervisor

@@ -7,79 +7,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Assignment:
-    """A piece of work.
-
-    Attributes:
-      name: of its image, for errors.
-      deadline: in seconds of `time.monotonic()`; None for never.
-      priority: a higher one is sent first.
-      number: of this among all; given by `Assignments.put`.
-      losses: children that died, or were killed because they hung, while they had it.
-      begun: parts of its result were delivered, so it cannot be tried again.
-      given_up: nobody wants it any more.
-      owner: where it was put.
-      claims: its future cannot be cancelled from when a child has it.
-    """
-
-    name: str = ""
-    deadline: float | None = None
-    priority: int = 0
-    future: Future[Any] = field(default_factory=Future)
-    number: int = -1
-    losses: int = 0
-    begun: bool = False
-    given_up: bool = False
-    claims: bool = False
-    owner: Assignments | None = field(default=None, repr=False)
-
-    def cancel(self) -> None:
-        """Gives it up, unless it has ended: at once where it waits, and through its child where one has it."""
-        if self.owner is not None:
-            self.owner.cancel(self)
-
-    def finish(self, outcome: Any) -> None:
-        """Its result, or the exception that stands for it."""
-        if isinstance(outcome, CancelledError):
-            self.future.cancel()
-        if not self.future.running() and not self.future.set_running_or_notify_cancel():
-            return
-        if isinstance(outcome, Exception):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
-
-
-A = TypeVar("A", bound=Assignment)
-
-
-@dataclass(slots=True, eq=False)
-class WorkerLoad(Generic[A]):
-    """What one child has.
-
-    Attributes:
-      room: assignments it takes at once.
-      tasks: those that it has, by number, in the order in which they were sent.
-      cancelled: those of them that it has yet to be told to give up.
-      alone: it has a suspect.
-      finished: how many it has finished.
-      gone: it is dead.
-      hung: why it was killed, if it was.
-    """
-
-    room: int
-    tasks: dict[int, A] = field(default_factory=dict)
-    cancelled: deque[A] = field(default_factory=deque)
-    alone: bool = False
-    finished: int = 0
-    gone: bool = False
-    hung: str = ""
+from jaxphoton.processes.assignment import A, WorkerLoad
 
 
 class Assignments(Generic[A]):
@@ -172,10 +103,10 @@ class Assignments(Generic[A]):
         """Whether there is something for a child to do."""
         return bool(self._waiting or self._suspects)
 
-    def given(self, load: WorkerLoad[A], number: int | None = None) -> A | None:
-        """The work of this number, or the oldest, that a child has."""
+    def oldest(self, load: WorkerLoad[A]) -> A | None:
+        """Of what a child has."""
         with self._changed:
-            return next(iter(load.tasks.values()), None) if number is None else load.tasks.get(number)
+            return next(iter(load.tasks.values()), None)
 
     def cancel(self, task: A) -> None:
         """See `Assignment.cancel`."""

@@ -11,7 +11,8 @@ from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any, Generic
 
-from jaxphoton.processes.assignments import A, Assignments, WorkerLoad
+from jaxphoton.processes.assignment import A, WorkerLoad
+from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.child import Child, Program, Refused
 from jaxphoton.processes.frames import CANCEL, Message
 from jaxphoton.processes.pipe import TookTooLong
@@ -57,15 +58,12 @@ class Supervisor(threading.Thread, ABC, Generic[A]):
           again: how much of its work is tried again.
         """
 
-    def ready(self, reply: Message) -> None:
-        """It has greeted."""
-
     def refused(self, said: Any) -> str:
         """It has said why it cannot start; the same for people."""
         return str(said)
 
     def heard(self, load: WorkerLoad[A], message: Message) -> None:
-        """Each message, before it is looked into; a TookTooLong says that the child hangs."""
+        """Each message, from the one with its room on, before it is looked into; a TookTooLong says that it hangs."""
 
     def deliver(self, task: A, event: Any) -> None:
         """A part of a result."""
@@ -98,10 +96,10 @@ class Supervisor(threading.Thread, ABC, Generic[A]):
             if self.work.fault:  # whoever set it may have looked before the child was there
                 return None, ""
             reply = child.greet()
-            self.ready(reply)
             load = WorkerLoad(reply["room"])
+            self.heard(load, reply)
             if not self.program.beats:
-                child.doing = partial(self.work.given, load)
+                child.doing = partial(self.work.oldest, load)
             self.work.join(load)
             self.listener = threading.Thread(target=self._listen, args=(child, load), name=self.name, daemon=True)
             self.listener.start()
@@ -141,12 +139,13 @@ class Supervisor(threading.Thread, ABC, Generic[A]):
                 self.heard(load, message)
                 if "number" not in message:
                     continue
-                task = self.work.given(load, message["number"])
-                if task is None and not self.work.fault:
-                    raise ValueError(f"an answer to {message['number']}, which nobody asked")
-                if task is not None and "event" in message:
+                task = load.tasks.get(message["number"])
+                if task is None:
+                    if not self.work.fault:
+                        raise ValueError(f"an answer to {message['number']}, which nobody asked")
+                elif "event" in message:
                     self.deliver(task, message["event"])
-                elif task is not None:
+                else:
                     self.work.finish(load, task, self._outcome(task, message))
         except (EOFError, OSError):
             pass
@@ -178,18 +177,15 @@ class ProcessPool(Generic[A]):
         """Process ids of the children, without those that are being replaced."""
         return [child.pid for supervisor in self._supervisors if (child := supervisor.child)]
 
-    def end(self, fault: Exception) -> None:
-        """Ends the work with `fault`, and the children. Waits for nothing: it may run inside the collection of memory,
-        in any thread."""
+    def end(self, fault: Exception, seconds: float = 0.0) -> None:
+        """Ends the work with `fault`, and the children; waits for their end so many seconds at most. Without any it may
+        run inside the collection of memory, in any thread."""
         self._work.fail(fault)
         for supervisor in self._supervisors:
             if child := supervisor.child:
                 child.kill()
-
-    def join(self, seconds: float) -> None:
-        """Waits until all have ended, so many seconds at most."""
         deadline = time.monotonic() + seconds
-        for supervisor in self._supervisors:
+        for supervisor in self._supervisors if seconds else ():
             # A future's callback runs in a thread of theirs, and may wait here.
             if threading.current_thread() not in (supervisor, supervisor.listener):
                 supervisor.join(max(0.0, deadline - time.monotonic()))

@@ -212,8 +212,7 @@ def test_only_those_at_which_a_worker_was_are_blamed(kinds, workers, slots):
             error = task.future.exception(S)
             assert (error.reason, error.fault) == (reasons[kind], faults[kind])
             assert FakeWorker.begun[task.name] == (1 if kind == "fine" else 2)
-        processes.end(RuntimeError("the end"))
-        processes.join(S)
+        processes.end(RuntimeError("the end"), S)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])

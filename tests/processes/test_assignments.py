@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxphoton.processes.assignments import Assignment, Assignments, WorkerLoad
+from jaxphoton.processes.assignment import Assignment, WorkerLoad
+from jaxphoton.processes.assignments import Assignments
 from tests.image.pools import S, until
 
 

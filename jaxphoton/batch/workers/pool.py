@@ -162,8 +162,7 @@ class Replicas:
 
     def close(self) -> None:
         """Ends the processes, within `CLOSE_S` seconds."""
-        self._processes.end(ReplicaError(CLOSED))
-        self._processes.join(CLOSE_S)
+        self._processes.end(ReplicaError(CLOSED), CLOSE_S)
 
     def __enter__(self) -> Replicas:
         return self

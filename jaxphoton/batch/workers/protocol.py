@@ -12,7 +12,7 @@ from typing import Any
 from jaxphoton.batch.errors import BatchError
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
-from jaxphoton.processes.assignments import Assignment
+from jaxphoton.processes.assignment import Assignment
 from jaxphoton.processes.frames import Message
 from jaxphoton.requests.answer import Answer, Result
 from jaxphoton.requests.ask import Ask, Job
@@ -133,14 +133,8 @@ def error_of(fields: Sequence[str]) -> Exception:
 
 def result_fields(result: Result) -> Message:
     """A result as JSON."""
-    return {
-        "fields": result,
-        "finish_reason": result.finish_reason,
-        "seed": result.seed,
-        "tokens": result.tokens,
-        "logprob": result.logprob,
-        "metrics": result.metrics and dataclasses.asdict(result.metrics),
-    }
+    metrics = result.metrics and dataclasses.asdict(result.metrics)
+    return {"fields": result, "attributes": vars(result) | {"metrics": metrics}}
 
 
 def _task(image: Any, name: str | None, asked: Message) -> EngineTask:
@@ -162,10 +156,10 @@ def _ask_fields(ask: Ask) -> list[Any]:
     return [ask.skill, dict(ask.arguments), settings and dict(settings), ask.deadline, ask.priority, ask.adapter]
 
 
-def _result(fields: Message) -> Result:
-    result = Result(fields["fields"])
-    result.finish_reason, result.seed = fields["finish_reason"], fields["seed"]
-    result.tokens, result.logprob = tuple(fields["tokens"]), fields["logprob"]
+def _result(message: Message) -> Result:
+    result = Result(message["fields"])
+    vars(result).update(message["attributes"])
+    result.tokens = tuple(result.tokens)
     # Of a clock that all processes of a machine share.
-    result.metrics = fields["metrics"] and RequestMetrics(**fields["metrics"])
+    result.metrics = result.metrics and RequestMetrics(**message["attributes"]["metrics"])
     return result

@@ -11,7 +11,8 @@ from typing import Any
 from jaxphoton.batch.workers.child import BEAT_S
 from jaxphoton.batch.workers.protocol import EngineTask, ReplicaError, error_of, outcome_of
 from jaxphoton.image.errors import ImageError
-from jaxphoton.processes.assignments import Assignments, WorkerLoad
+from jaxphoton.processes.assignment import WorkerLoad
+from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.child import Log, Program
 from jaxphoton.processes.frames import Message
 from jaxphoton.processes.pipe import WaitLimit
@@ -50,11 +51,6 @@ class EngineSupervisor(Supervisor[EngineTask]):
             self.work.wait_for(lambda: self.work.tried)  # the first compiles what the others find
         super().run()
 
-    def ready(self, reply: Message) -> None:
-        self.compiling = reply["compiling"]
-        self.stages.append({})
-        self._idle.restart()
-
     def refused(self, said: list[str]) -> str:
         error = error_of(said)
         if not self.work.room and not isinstance(error, RuntimeError):  # the user's fault, and nobody can start
@@ -70,9 +66,12 @@ class EngineSupervisor(Supervisor[EngineTask]):
     def heard(self, load: WorkerLoad[EngineTask], message: Message) -> None:
         for late in self.work.expire():
             late.finish(DeadlineExceeded("its deadline passed before an engine process could take it"))
+        if "room" in message:
+            self.compiling = message["compiling"]
+            self.stages.append({})
         stages = message.get("stages", self.stages[-1])
         worked, self.stages[-1] = stages != self.stages[-1], stages
-        if worked or "number" in message or self.work.given(load) is None:
+        if worked or "number" in message or not load.tasks:
             self._idle.restart()
         else:
             self._idle.check()

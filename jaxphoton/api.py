@@ -158,10 +158,11 @@ class Moondream:
         kind = platform.default_dtype(chosen) if dtype is None else _dtype(dtype)
         path = hub.resolve(path_or_id, revision, float8_experts)
         try:
-            config, params = load_model(path, kind, sharding or chosen, float8_experts)
+            family, params = load_model(path, kind, sharding or chosen, quantized=float8_experts)
         except jax.errors.JaxRuntimeError as error:
             forget_frames(error)
             raise EngineStartError(f"the parameters cannot be put on the device: {fault_of(error)}") from error
+        config = family.config
         config = dataclasses.replace(config, region=dataclasses.replace(config.region, coord_divisor=coordinates))
         tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, config), config.text.vocab_size)
         model = cls(

@@ -42,20 +42,20 @@ def run(args: argparse.Namespace) -> int:
 def _convert(src: str, dst: str, dtype: str, float8_experts: bool, revision: str | None) -> str:
     import jax
 
-    from jaxphoton.models.moondream.params import count
-    from jaxphoton.models.moondream.reading import load_config, settings_file
+    from jaxphoton.models.registry import read_family, settings_file
     from jaxphoton.prompt.tokenizer import load_tokenizer
     from jaxphoton.weights import hub, load, orbax
 
     # What can fail without reading a weight comes first.
     orbax.require_vacant(dst)
     source = hub.resolve(src, revision, float8_experts)
-    config = load_config(settings_file(source))
-    tokenizer = hub.resolve_tokenizer(src, source, config)
-    load_tokenizer(tokenizer, config.text.vocab_size)
+    family = read_family(settings_file(source))
+    tokenizer = hub.resolve_tokenizer(src, source, family.config)
+    load_tokenizer(tokenizer, family.vocab_size)
     # On the host: a conversion needs no accelerator, and the model may not fit one.
-    config, params = load.load_model(source, dtype, jax.devices("cpu")[0], float8_experts)
-    folder = orbax.save(dst, params, config, tokenizer)
-    held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    family, params = load.load_model(source, dtype, jax.devices("cpu")[0], quantized=float8_experts)
+    folder = orbax.save(dst, params, family, tokenizer)
+    leaves = jax.tree.leaves(params)
+    count, held = sum(leaf.size for leaf in leaves), sum(leaf.nbytes for leaf in leaves)
     written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return f"{folder}: {count(params):,} parameters as {dtype}, {held:,} bytes of weights, {written:,} bytes on disk"
+    return f"{folder}: {count:,} parameters as {dtype}, {held:,} bytes of weights, {written:,} bytes on disk"

@@ -8,7 +8,7 @@ V vocabulary, F and E the `fed` and `columns` of a readout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxphoton.constraints.grammar import Grammar
 from jaxphoton.image.crops import Crops
+from jaxphoton.models.naming import Placement, Source
 
 if TYPE_CHECKING:
     import jax
@@ -142,11 +143,42 @@ class Readout(Protocol):
         ...
 
 
+class Tensors(Protocol):
+    """What the checkpoints of a model hold, in the words of `jaxphoton.models.naming`."""
+
+    def sources(self, names: Iterable[str]) -> tuple[dict[str, Source], list[str]]:
+        """Canonical name -> its source, and the names that are not known; what may be ignored is in neither.
+
+        Raises:
+          WeightsError: these are not the tensors of such a model, or two of them are the same one.
+        """
+        ...
+
+    def fit(self, sources: Mapping[str, Source], dtype_of: Callable[[str], np.dtype]) -> tuple[Family, Any, Set[str]]:
+        """What the tensors decide: the family as they have it, the form of `Network.abstract`, names to leave out.
+
+        Args:
+          dtype_of: of the tensor of a name in the checkpoint.
+        """
+        ...
+
+    def placements(self, form: Any) -> tuple[Placement, ...]:
+        """Where every tensor goes; together they fill every leaf exactly."""
+        ...
+
+    def stored_form(self, leaves: Iterable[str]) -> Any:
+        """The form of parameters with leaves of these paths (`jaxphoton.layers.spec.by_path`)."""
+        ...
+
+
 class Network(Protocol):
     """The device side: pure functions. `params` is the whole tree where nothing else is said."""
 
-    def abstract(self, dtype: DTypeLike, **form: Any) -> Any:
-        """The tree of parameters as jax.ShapeDtypeStruct; its first level are the parts that memory plans name."""
+    def abstract(self, dtype: DTypeLike, form: Any = None) -> Any:
+        """The tree of parameters as jax.ShapeDtypeStruct; its first level are the parts that memory plans name.
+
+        `form` is what a checkpoint decides beside the settings (`Tensors`), None for the published form.
+        """
         ...
 
     def encoder(self, params: Any) -> Any:
@@ -219,6 +251,7 @@ class Family(Protocol):
       reasons: whether it reasons where nobody says.
       readout: None if tokens are ids alone.
       network: the device side; importing it imports jax.
+      tensors: what checkpoints hold; importing it imports jax.
     """
 
     name: str
@@ -251,6 +284,9 @@ class Family(Protocol):
           clamp_boxes: cut boxes at the border of the picture.
         """
         ...
+
+    @property
+    def tensors(self) -> Tensors: ...
 
     def to_json(self) -> dict[str, Any]:
         """The settings in the form of a `config.json`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib import import_module, resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,3 +90,8 @@ def companion(family: Family, name: str) -> ModuleType:
     if find_spec(module) is None:
         raise ValueError(f"the family {family.name} has no {name}")
     return import_module(module)
+
+
+def settings_file(model: Path) -> Path:
+    """The `config.json` of a local model: in its folder, or beside its file."""
+    return (model if os.path.isdir(model) else model.parent) / "config.json"

@@ -74,8 +74,8 @@ class Bench:
     def float8(self, keep: bool) -> Bench:
         """The model with float8 experts, under the other naming scheme; `keep` as `quantized` of `load_model`."""
         wte = self.params.text.wte
-        config, params = load_model(self.golden.weights / FLOAT8_FILE, wte.dtype, wte.sharding, keep)
-        return Bench(self.golden, params, config)
+        family, params = load_model(self.golden.weights / FLOAT8_FILE, wte.dtype, wte.sharding, keep)
+        return Bench(self.golden, params, family.config)
 
     def image(self, case: Case) -> Picture | None:
         """The picture that the case names; None for text only."""

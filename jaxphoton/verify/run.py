@@ -43,8 +43,8 @@ def run_model(
     Raises:
       WeightsError, ConfigError: the model itself cannot be loaded.
     """
-    config, params = load_model(golden.weights, dtype, placing)
-    bench = Bench(golden, params, config)
+    family, params = load_model(golden.weights, dtype, placing)
+    bench = Bench(golden, params, family.config)
     for name in golden.case_names():
         yield run_case(bench, name, judged)
 

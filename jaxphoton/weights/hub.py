@@ -10,7 +10,7 @@ from pathlib import Path
 from jaxphoton.files import MAX_TOKENIZER_BYTES, FileError, read_json
 from jaxphoton.messages import escaped, first_line, quoted, short
 from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.reading import load_config, settings_file
+from jaxphoton.models.registry import read_family, settings_file
 from jaxphoton.weights.checkpoint import WeightsError, open_checkpoint
 
 SHAPES = "shapes"  # the small model that comes with the package
@@ -63,10 +63,10 @@ def check(path: Path) -> ModelConfig:
       ConfigError: the settings are missing or wrong.
       WeightsError: the weights are missing or damaged.
     """
-    config = load_config(settings_file(path))
+    family = read_family(settings_file(path))
     if not os.path.isdir(path / "params"):
         open_checkpoint(path)
-    return config
+    return family.config
 
 
 def resolve_tokenizer(model: str | Path, folder: str | Path, config: ModelConfig) -> Path:

@@ -8,6 +8,7 @@ import os
 from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,9 @@ from jax.typing import DTypeLike
 from jaxphoton.layers.spec import by_path
 from jaxphoton.layers.weight import Dense, Weight
 from jaxphoton.messages import escaped, listed, quoted, short
-from jaxphoton.models.moondream import names
-from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.params import Params, abstract
-from jaxphoton.models.moondream.reading import load_config, settings_file
 from jaxphoton.models.naming import Placement, Source, placed_shape
+from jaxphoton.models.protocol import Family
+from jaxphoton.models.registry import read_family, settings_file
 from jaxphoton.weights.checkpoint import Checkpoint, WeightsError, open_checkpoint
 from jaxphoton.weights.mapped import TensorEntry
 
@@ -37,67 +36,66 @@ def load_model(
     dtype: DTypeLike = jnp.bfloat16,
     sharding: Placing = None,
     quantized: bool = False,
-) -> tuple[ModelConfig, Params]:
-    """Settings and parameters of a local model: a converted checkpoint, a folder of weights, or one file of them.
+) -> tuple[Family, Any]:
+    """A local model (a converted checkpoint, a folder of weights, or one file of them): its family, and parameters.
 
-    A single file takes its settings from the `config.json` beside it. Whether the region heads read through a
-    LayerNorm (`region.use_ln`) is settled by the weights.
+    A single file takes its settings from the `config.json` beside it. The family is bound to the settings, but for
+    what the weights decide (`protocol.Tensors.fit`).
 
     Args:
       quantized: keep matrices that are stored in few bits in that form (experts in float8 with row scales); without
         it they are brought to `dtype`.
 
     Raises:
+      OtherFamily: a model of none of our families.
       ConfigError: the settings are missing or wrong.
       WeightsError: the weights are missing, damaged, or those of another model, or have no float8 experts to keep.
     """
     path = Path(path)
     if not os.path.lexists(path):
         raise WeightsError(f"{escaped(path)}: no such file or folder")
-    config = load_config(settings_file(path))
+    family = read_family(settings_file(path))
     if os.path.isdir(path / "params"):
         from jaxphoton.weights import orbax  # slow to import, and needed for converted checkpoints only
 
-        return config, orbax.restore(path, config, dtype, sharding, quantized)
-    return _load(path, config, dtype, sharding, quantized)
+        return family, orbax.restore(path, family, dtype, sharding, quantized)
+    return _load(path, family, dtype, sharding, quantized)
 
 
 def load_params(
     path: str | Path,
-    config: ModelConfig,
+    family: Family,
     dtype: DTypeLike = jnp.bfloat16,
     sharding: Placing = None,
     quantized: bool = False,
-) -> Params:
-    """Parameters of `config` from a file or folder of weights, cast to `dtype` (but see `params.specs` of the family).
+) -> Any:
+    """Parameters of a model from a file or folder of weights, cast to `dtype` but for leaves that never change theirs.
 
     The host holds one leaf at a time beside what is on the device already, and nothing refers to the files afterwards.
-    `quantized` and `region.use_ln` as in `load_model`.
+    `quantized`, and what the weights decide, as in `load_model`.
 
     Raises:
       WeightsError: a damaged file, or one error naming all missing, unexpected and misshapen tensors; nothing has
         been read then.
     """
-    return _load(path, config, dtype, sharding, quantized)[1]
+    return _load(path, family, dtype, sharding, quantized)[1]
 
 
-def _load(
-    path: str | Path, config: ModelConfig, dtype: DTypeLike, sharding: Placing, quantized: bool
-) -> tuple[ModelConfig, Params]:
+def _load(path: str | Path, family: Family, dtype: DTypeLike, sharding: Placing, quantized: bool) -> tuple[Family, Any]:
     if jnp.dtype(dtype).name not in DTYPES:
         raise WeightsError(f"weights cannot be loaded as {jnp.dtype(dtype).name}; use one of {', '.join(DTYPES)}")
     checkpoint = open_checkpoint(path)
     try:
-        sources, unknown = names.canonical_names(checkpoint)
-        config, form, left_out = names.fit(config, sources, lambda name: checkpoint.entry(name).dtype)
-        tree = abstract(config, dtype, form)
+        sources, unknown = family.tensors.sources(checkpoint)
+        family, form, left_out = family.tensors.fit(sources, lambda name: checkpoint.entry(name).dtype)
+        tree = family.network.abstract(dtype, form)
         if quantized:
             require_quantized(tree)
     except WeightsError as error:
         raise WeightsError(f"{escaped(checkpoint.path)}: {error}") from None
     sources = {name: source for name, source in sources.items() if name not in left_out}
     shapes = by_path(tree)
-    plan = _plan(checkpoint, names.placements(config, form), shapes, sources, unknown)
+    plan = _plan(checkpoint, family.tensors.placements(form), shapes, sources, unknown)
     leaves = {}
     for name, leaf in shapes.items():
         buffer = _assemble(checkpoint, leaf, plan[name])
@@ -106,17 +104,17 @@ def _load(
         leaves[name] = jax.block_until_ready(jax.device_put(buffer, sharding))
         del buffer
         gc.collect(0)
-    return config, completed(tree, leaves, dtype, quantized)
+    return family, completed(tree, leaves, dtype, quantized)
 
 
-def require_quantized(tree: Params) -> None:
+def require_quantized(tree: Any) -> None:
     """Raises WeightsError where a tree has no matrices in few bits."""
     nodes = jax.tree.leaves(tree, is_leaf=_is_weight)
     if all(isinstance(node, Dense) for node in nodes if _is_weight(node)):
         raise WeightsError("the weights hold no float8 experts to keep: they are in another type, or there are none")
 
 
-def completed(tree: Params, leaves: dict[str, jax.Array], dtype: DTypeLike, quantized: bool) -> Params:
+def completed(tree: Any, leaves: dict[str, jax.Array], dtype: DTypeLike, quantized: bool) -> Any:
     """The parameters of an abstract tree; `leaves` are all of its leaves by path, in order, and are taken out.
 
     Unless `quantized`, matrices in few bits are brought to `dtype`, one at a time.

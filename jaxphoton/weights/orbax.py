@@ -10,6 +10,7 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,8 @@ from jax.typing import DTypeLike
 from jaxphoton.files import FileError, read_json
 from jaxphoton.layers.spec import by_path
 from jaxphoton.messages import escaped, first_line, listed, short
-from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.names import stored_form
-from jaxphoton.models.moondream.params import Params, abstract
-from jaxphoton.models.moondream.reading import MAX_BYTES, config_to_dict
+from jaxphoton.models.protocol import Family
+from jaxphoton.models.registry import MAX_BYTES
 from jaxphoton.weights.checksums import checksums, verify
 from jaxphoton.weights.load import Placing, completed, require_quantized
 from jaxphoton.weights.mapped import WeightsError
@@ -42,20 +41,20 @@ def require_vacant(directory: str | Path) -> None:
         raise WeightsError(f"{escaped(directory)}: exists and is not an empty folder; choose another or remove it")
 
 
-def save(directory: str | Path, params: Params, config: ModelConfig, tokenizer_file: str | Path | None = None) -> Path:
+def save(directory: str | Path, params: Any, family: Family, tokenizer_file: str | Path | None = None) -> Path:
     """Writes a converted checkpoint and returns its folder; `directory` must be absent or empty.
 
     Everything is written to a hidden sibling that takes the name `directory` at the end, and `config.json` last of
     all: what an interrupted run leaves behind has neither the name nor the form of a checkpoint.
 
     Raises:
-      WeightsError: the folder is not empty, the parameters are not those of `config`, or writing failed.
+      WeightsError: the folder is not empty, the parameters are not those of the model, or writing failed.
     """
     import orbax.checkpoint as ocp
 
     directory = Path(directory).absolute()
     require_vacant(directory)
-    leaves = _checked_leaves(params, config)
+    leaves = _checked_leaves(params, family)
     scratch = directory.with_name(f".{directory.name}.incomplete-{os.getpid()}")
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +64,7 @@ def save(directory: str | Path, params: Params, config: ModelConfig, tokenizer_f
         if tokenizer_file is not None:
             shutil.copyfile(tokenizer_file, scratch / "tokenizer.json")
         written = sorted(file.relative_to(scratch).as_posix() for file in scratch.rglob("*") if file.is_file())
-        stored = {**config_to_dict(config), "torch_dtype": leaves["text.wte"].dtype.name}
+        stored = {**family.to_json(), "torch_dtype": jnp.dtype(family.network.dtype(params)).name}
         stored[CHECKSUMS] = checksums(scratch, written)
         (scratch / "config.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         scratch.rename(directory)
@@ -78,17 +77,17 @@ def save(directory: str | Path, params: Params, config: ModelConfig, tokenizer_f
 
 def restore(
     directory: str | Path,
-    config: ModelConfig,
+    family: Family,
     dtype: DTypeLike = jnp.bfloat16,
     sharding: Placing = None,
     quantized: bool = False,
-) -> Params:
+) -> Any:
     """Parameters of a converted checkpoint, cast to `dtype` and placed as `sharding` says while they are read.
 
     `quantized` as in `load_model`.
 
     Raises:
-      WeightsError: the folder holds no readable parameters, not those of `config`, or no float8 experts to keep; or a
+      WeightsError: the folder holds no readable parameters, not those of the model, or no float8 experts to keep; or a
         file is missing or not as it was written (folders of versions that kept no checksums are not checked so).
     """
     folder = Path(directory).absolute() / "params"
@@ -103,7 +102,7 @@ def restore(
         sharding = jax.sharding.SingleDeviceSharding(sharding or jnp.zeros(()).device)  # type: ignore[arg-type]
     with ocp.StandardCheckpointer() as checkpointer:
         stored = _stored(checkpointer, folder)
-        tree = abstract(config, dtype, stored_form(stored))
+        tree = family.network.abstract(dtype, family.tensors.stored_form(stored))
         shapes = by_path(tree)
         _check_stored(folder, stored, shapes)
         if quantized:
@@ -149,9 +148,10 @@ def _check_stored(folder: Path, stored: dict[str, tuple[int, ...]], shapes: dict
         raise WeightsError(f"{escaped(folder)}: {len(differing)} leaves do not fit the model's settings: {shown}")
 
 
-def _checked_leaves(params: Params, config: ModelConfig) -> dict[str, jax.Array]:
+def _checked_leaves(params: Any, family: Family) -> dict[str, jax.Array]:
     leaves = by_path(params)
-    wanted = {name: leaf.shape for name, leaf in by_path(abstract(config, form=stored_form(leaves))).items()}
+    tree = family.network.abstract(jnp.bfloat16, family.tensors.stored_form(leaves))
+    wanted = {name: leaf.shape for name, leaf in by_path(tree).items()}
     if {name: leaf.shape for name, leaf in leaves.items()} != wanted:
         raise WeightsError("the parameters to save are not those of the settings")
     return leaves

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from jaxphoton.constraints.grammar import Grammar, State
-from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.protocol import Prompt
 from jaxphoton.oracle.oracle import Oracle, OracleRequest, Prediction
 from jaxphoton.requests.settings import Settings
@@ -19,8 +18,8 @@ QUESTION = Prompt((1, 381, 2, 20, 21, 3, 3))
 
 @pytest.fixture(scope="module")
 def oracle(goldens) -> Oracle:
-    config, params = load_model(goldens / "md2-tiny", jnp.float32)
-    return Oracle(params, MoondreamFamily(config))
+    family, params = load_model(goldens / "md2-tiny", jnp.float32)
+    return Oracle(params, family)
 
 
 def request(oracle: Oracle, grammar: str = "text", prompt: Prompt = QUESTION, **settings) -> OracleRequest:

@@ -15,12 +15,12 @@ def md2_golden(goldens) -> GoldenModel:
 
 @pytest.fixture(scope="session")
 def md2_bench(md2_golden) -> Bench:
-    config, params = load_model(md2_golden.weights, jnp.float32)
-    return Bench(md2_golden, params, config)
+    family, params = load_model(md2_golden.weights, jnp.float32)
+    return Bench(md2_golden, params, family.config)
 
 
 @pytest.fixture(scope="session")
 def md3_bench(goldens) -> Bench:
     golden = next(model for model in open_golden(goldens) if model.name == "md3-tiny")
-    config, params = load_model(golden.weights, jnp.float32)
-    return Bench(golden, params, config)
+    family, params = load_model(golden.weights, jnp.float32)
+    return Bench(golden, params, family.config)

@@ -12,7 +12,7 @@ import pytest
 
 from jaxphoton.cli import convert
 from jaxphoton.models.moondream.reading import config_to_dict
-from jaxphoton.weights.load import load_model
+from tests.weights.loading import load_model
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from jaxphoton.models.moondream.params import Form
 from jaxphoton.models.moondream.reading import config_to_dict
 from jaxphoton.weights import hub
 from jaxphoton.weights.checkpoint import open_checkpoint
-from jaxphoton.weights.load import WeightsError, load_model, load_params
+from jaxphoton.weights.load import WeightsError
+from tests.weights.loading import load_model, load_params
 
 INDEX = "model.safetensors.index.json"
 

@@ -17,8 +17,9 @@ from jaxphoton.layers.spec import by_path
 from jaxphoton.models.moondream.names import canonical_names, placements
 from jaxphoton.models.moondream.params import abstract
 from jaxphoton.models.moondream.reading import config_to_dict, load_config
-from jaxphoton.weights.load import WeightsError, load_model, load_params
+from jaxphoton.weights.load import WeightsError
 from jaxphoton.weights.safetensors import DTYPES, TensorFile
+from tests.weights.loading import load_model, load_params
 
 
 def _same(one, two) -> None:

@@ -55,7 +55,8 @@ jax.device_put = sampled
 watcher = threading.Thread(target=watch)
 watcher.start()
 begun = time.perf_counter()
-config, params = load_model(sys.argv[1])
+family, params = load_model(sys.argv[1])
+config = family.config
 seconds = time.perf_counter() - begun
 done.set()
 watcher.join()

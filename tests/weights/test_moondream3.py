@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tarfile
 import tempfile
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.layers.spec import FLOAT8
+from jaxphoton.layers.spec import FLOAT8, by_path
 from jaxphoton.models.moondream.params import PUBLISHED, Form, abstract
 from jaxphoton.models.moondream.reading import config_to_dict, load_config
-from jaxphoton.weights import orbax
-from jaxphoton.weights.load import WeightsError, load_model, load_params
+from jaxphoton.weights.load import WeightsError
 from jaxphoton.weights.safetensors import TensorFile
+from tests.weights import loading
+from tests.weights.loading import load_model, load_params
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -242,11 +245,31 @@ def test_faults_of_shards(tmp_path, write_file, moe_config, moe_tensors):
 
 
 @pytest.mark.parametrize("kept", [False, True])
+def test_a_converted_checkpoint_of_an_earlier_version(tmp_path, write_file, moe_config, float8_tensors, kept):
+    """Written in November 2026, when the factors of float8 experts were leaves beside bare arrays."""
+    with tarfile.open(Path(__file__).parent / "data" / "converted.tar.xz") as archive:
+        archive.extractall(tmp_path / "old", filter="data")
+    path = write_file(tmp_path / "a.safetensors", float8_tensors)
+    config, restored = load_model(tmp_path / "old", quantized=kept)
+    assert config == moe_config
+    _same(restored, load_params(path, moe_config, quantized=kept))
+    assert set(by_path(load_params(path, moe_config, quantized=True))) == _stored_leaves(tmp_path / "old")
+    # And the other way: what is written now has the same leaves.
+    folder = loading.save(tmp_path / "new", load_params(path, moe_config, quantized=True), moe_config)
+    assert _stored_leaves(folder) == _stored_leaves(tmp_path / "old")
+
+
+def _stored_leaves(folder: Path) -> set[str]:
+    with ocp.StandardCheckpointer() as checkpointer:
+        return set(checkpointer.metadata(folder / "params").item_metadata.tree)
+
+
+@pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_converted_checkpoints(tmp_path, write_file, moe_config, float8_tensors, kept, dtype):
     path = write_file(tmp_path / "a.safetensors", float8_tensors)
     params = load_params(path, moe_config, dtype, quantized=kept)
-    folder = orbax.save(tmp_path / "out", params, moe_config)
+    folder = loading.save(tmp_path / "out", params, moe_config)
     config, restored = load_model(folder, dtype, quantized=kept)
     assert config == moe_config
     _same(restored, params)

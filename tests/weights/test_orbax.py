@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from jaxphoton.models.moondream.params import Form
 from jaxphoton.models.moondream.reading import load_config
 from jaxphoton.weights import checksums as sums
-from jaxphoton.weights import orbax
-from jaxphoton.weights.load import WeightsError, load_model, load_params
+from jaxphoton.weights.load import WeightsError
+from tests.weights import loading
+from tests.weights.loading import load_model, load_params
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_round_trip(tmp_path, source, mini_config, dtype):
     tokenizer = tmp_path / "tokenizer.json"
     tokenizer.write_text('{"a": 1}')
     params = load_params(source, mini_config, dtype)
-    folder = orbax.save(tmp_path / "deep" / "out", params, mini_config, tokenizer)
+    folder = loading.save(tmp_path / "deep" / "out", params, mini_config, tokenizer)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "params", "tokenizer.json"]
     assert [path.name for path in folder.parent.iterdir()] == ["out"], "no scratch is left"
     assert (folder / "tokenizer.json").read_text() == '{"a": 1}'
@@ -54,8 +55,8 @@ def test_round_trip(tmp_path, source, mini_config, dtype):
 def test_cast_on_restore(tmp_path, source, mini_config, stored, asked):
     params = load_params(source, mini_config, stored)
     params = jax.tree.map(lambda leaf: leaf * jnp.asarray(1.001, leaf.dtype), params)
-    folder = orbax.save(tmp_path / "out", params, mini_config)
-    restored = orbax.restore(folder, mini_config, asked)
+    folder = loading.save(tmp_path / "out", params, mini_config)
+    restored = loading.restore(folder, mini_config, asked)
     features = restored.region.coord_features
     assert features.dtype == jnp.float32
     np.testing.assert_array_equal(features, params.region.coord_features)
@@ -65,54 +66,54 @@ def test_cast_on_restore(tmp_path, source, mini_config, stored, asked):
 
 def test_sharded_restore(tmp_path, source, mini_config):
     params = load_params(source, mini_config)
-    folder = orbax.save(tmp_path / "out", params, mini_config)
+    folder = loading.save(tmp_path / "out", params, mini_config)
     replicated = jax.sharding.NamedSharding(jax.make_mesh((1,), ("data",)), jax.sharding.PartitionSpec())
-    restored = orbax.restore(folder, mini_config, jnp.bfloat16, replicated)
+    restored = loading.restore(folder, mini_config, jnp.bfloat16, replicated)
     assert all(leaf.sharding == replicated for leaf in jax.tree.leaves(restored))
     assert _bytes(restored) == _bytes(params)
     device = jax.devices()[-1]
-    restored = orbax.restore(folder, mini_config, jnp.bfloat16, device)
+    restored = loading.restore(folder, mini_config, jnp.bfloat16, device)
     assert all(leaf.devices() == {device} for leaf in jax.tree.leaves(restored))
 
 
 def test_full_folders_are_refused(tmp_path, source, mini_config):
     params = load_params(source, mini_config)
     with pytest.raises(WeightsError, match="not an empty folder"):
-        orbax.save(source.parent, params, mini_config)
+        loading.save(source.parent, params, mini_config)
     with pytest.raises(WeightsError, match="not an empty folder"):
-        orbax.save(source, params, mini_config)
+        loading.save(source, params, mini_config)
     assert [path.name for path in source.parent.iterdir()] == ["model.safetensors"]
     (tmp_path / "empty").mkdir()
-    orbax.save(tmp_path / "empty", params, mini_config)
+    loading.save(tmp_path / "empty", params, mini_config)
 
 
 def test_failures_leave_nothing(tmp_path, source, mini_config):
     params = load_params(source, mini_config)
     out = tmp_path / "out"
     with pytest.raises(WeightsError, match="cannot be written"):
-        orbax.save(out, params, mini_config, tmp_path / "absent.json")
+        loading.save(out, params, mini_config, tmp_path / "absent.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
     other = dataclasses.replace(mini_config, text=dataclasses.replace(mini_config.text, vocab_size=41))
     with pytest.raises(WeightsError, match="not those of the settings"):
-        orbax.save(out, params, other)
+        loading.save(out, params, other)
     assert not out.exists()
 
 
 def test_damaged_checkpoints(tmp_path, source, mini_config):
     params = load_params(source, mini_config)
-    folder = orbax.save(tmp_path / "out", params, mini_config)
+    folder = loading.save(tmp_path / "out", params, mini_config)
     other = dataclasses.replace(mini_config, text=dataclasses.replace(mini_config.text, vocab_size=41))
     with pytest.raises(WeightsError, match=r"3 leaves do not fit .*text.lm_head_b \(\(40,\) instead of \(41,\)\)"):
-        orbax.restore(folder, other)
+        loading.restore(folder, other)
     with pytest.raises(WeightsError, match="no params/"):
-        orbax.restore(source.parent, mini_config)
+        loading.restore(source.parent, mini_config)
     shutil.rmtree(folder / "params")
     (folder / "params").mkdir()
     with pytest.raises(WeightsError, match="params.*: no such file"):
-        orbax.restore(folder, mini_config)
+        loading.restore(folder, mini_config)
     _without_checksums(folder)
     with pytest.raises(WeightsError, match="not a readable"):
-        orbax.restore(folder, mini_config)
+        loading.restore(folder, mini_config)
 
 
 def _without_checksums(folder) -> None:
@@ -124,7 +125,7 @@ def _without_checksums(folder) -> None:
 
 def test_folders_without_checksums_load(tmp_path, source, mini_config):
     params = load_params(source, mini_config)
-    folder = orbax.save(tmp_path / "out", params, mini_config)
+    folder = loading.save(tmp_path / "out", params, mini_config)
     _without_checksums(folder)
     assert _bytes(load_model(folder)[1]) == _bytes(params)
 
@@ -136,7 +137,7 @@ def converted(tmp_path_factory, write_file, published_tensors, mini_config):
     tensors = published_tensors(mini_config, Form())
     (place / "tokenizer.json").write_text('{"a": 1}')
     params = load_params(write_file(place / "model.safetensors", tensors), mini_config)
-    folder = orbax.save(place / "out", params, mini_config, place / "tokenizer.json")
+    folder = loading.save(place / "out", params, mini_config, place / "tokenizer.json")
     return folder, sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "config.json")
 
 
@@ -191,7 +192,7 @@ def test_damaged_checksums(tmp_path, recorded):
 
 
 def test_links_are_followed_and_nothing_but_files_is_read(tmp_path, source, mini_config):
-    folder = orbax.save(tmp_path / "out", load_params(source, mini_config), mini_config)
+    folder = loading.save(tmp_path / "out", load_params(source, mini_config), mini_config)
     largest = max((folder / "params").rglob("*"), key=lambda file: file.stat().st_size)
     largest.rename(tmp_path / "blob")
     largest.symlink_to(tmp_path / "blob")  # as in a cache of downloads
@@ -202,7 +203,7 @@ def test_links_are_followed_and_nothing_but_files_is_read(tmp_path, source, mini
 
 
 def test_faults_of_the_storage(tmp_path, source, mini_config, monkeypatch):
-    folder = orbax.save(tmp_path / "out", load_params(source, mini_config), mini_config)
+    folder = loading.save(tmp_path / "out", load_params(source, mini_config), mini_config)
 
     # Faked: after a real fault tensorstore's other reads report to an event loop that orbax has closed by then.
     def fail(*args):
@@ -210,4 +211,4 @@ def test_faults_of_the_storage(tmp_path, source, mini_config, monkeypatch):
 
     monkeypatch.setattr(ocp.StandardCheckpointer, "restore", fail)
     with pytest.raises(WeightsError, match="params: cannot be restored: NOT_FOUND"):
-        orbax.restore(folder, mini_config)
+        loading.restore(folder, mini_config)

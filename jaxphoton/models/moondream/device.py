@@ -17,7 +17,7 @@ from jaxphoton.layers.attention import cudnn_attend
 from jaxphoton.models.moondream import inputs, vision
 from jaxphoton.models.moondream import network as text
 from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.params import Params, VisionParams, abstract
+from jaxphoton.models.moondream.params import PUBLISHED, Form, Params, VisionParams, abstract
 from jaxphoton.models.protocol import Attend, Kernels
 
 
@@ -27,8 +27,8 @@ class MoondreamNetwork:
     def __init__(self, config: ModelConfig):
         self._config = config
 
-    def abstract(self, dtype: DTypeLike, **form: Any) -> Params:
-        return abstract(self._config, dtype, **form)
+    def abstract(self, dtype: DTypeLike, form: Form | None = None) -> Params:
+        return abstract(self._config, dtype, form or PUBLISHED)
 
     def encoder(self, params: Params) -> VisionParams:
         return params.vision

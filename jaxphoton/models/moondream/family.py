@@ -21,6 +21,7 @@ from jaxphoton.models.protocol import IMAGE, CacheSpec, Guard, Prompt, Segments
 
 if TYPE_CHECKING:
     from jaxphoton.models.moondream.device import MoondreamNetwork
+    from jaxphoton.models.moondream.names import MoondreamTensors
 
 FLOAT32 = 4
 EXPERT_TOKENS = 256  # tokens that go through all experts at once (`jaxphoton.layers.moe`)
@@ -107,3 +108,9 @@ class MoondreamFamily:
         widths = 3 * vision.enc_dim + 2 * vision.enc_ff_dim + 2 * vision.enc_dim
         scores = crops * vision.enc_n_heads * patches * patches * (FLOAT32 + item)
         return scores + crops * patches * widths * item + images * patches * vision.proj_out_dim * item
+
+    @property
+    def tensors(self) -> MoondreamTensors:
+        from jaxphoton.models.moondream.names import MoondreamTensors
+
+        return MoondreamTensors(self.config)

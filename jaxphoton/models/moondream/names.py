@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 
 import numpy as np
 
 from jaxphoton.layers.spec import FLOAT8, RowScaledForm
 from jaxphoton.models.moondream.config import ModelConfig, MoeConfig, RegionConfig, TextConfig, VisionConfig
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import PUBLISHED, Form
 from jaxphoton.models.naming import Index, Placement, Source, WeightsError, canonical
 
@@ -83,37 +84,6 @@ def canonical_names(names: Iterable[str]) -> tuple[dict[str, Source], list[str]]
     if not training:
         return canonical(kept, lambda name: kept[name], FUSED)
     return canonical(kept, lambda name: _rename(kept[name]), FUSED, TRANSPOSED_IN_TRAINING)
-
-
-def fit(
-    config: ModelConfig, sources: Mapping[str, Source], dtype_of: Callable[[str], np.dtype]
-) -> tuple[ModelConfig, Form, frozenset[str]]:
-    """Settings and form as the tensors have them, and the canonical names that are to be left out.
-
-    Whether the region heads read through a LayerNorm is settled by the weights. Scales of keys and values that are not
-    there for all layers are left out.
-
-    Args:
-      dtype_of: of the tensor of a name in the checkpoint.
-    """
-    use_ln = any(name.startswith("region.ln.") for name in sources)
-    config = dataclasses.replace(config, region=dataclasses.replace(config.region, use_ln=use_ln))
-    moe, layers = config.text.moe, range(config.text.n_layers)
-    experts = [f"text.blocks.{i}.mlp.fc{j}.weight" for i in layers if moe and i >= moe.start_layer for j in (1, 2)]
-    float8 = any(dtype_of(sources[name].name).itemsize == 1 for name in experts if name in sources)
-    scales = frozenset(f"text.blocks.{i}.attn.{kind}_scale" for i in layers for kind in "kv")
-    kv_scales = scales <= sources.keys()
-    return config, _form(float8, kv_scales), frozenset() if kv_scales else scales
-
-
-def stored_form(leaves: Iterable[str]) -> Form:
-    """The form of parameters whose leaves have these dotted paths."""
-    leaves = set(leaves)
-    return _form(any(leaf.endswith(".experts.fc1_scale") for leaf in leaves), "text.kv_scale" in leaves)
-
-
-def _form(float8: bool, kv_scales: bool) -> Form:
-    return Form(FLOAT8, kv_scales) if float8 else Form(kv_scales=kv_scales)
 
 
 def placements(config: ModelConfig, form: Form = PUBLISHED) -> tuple[Placement, ...]:
@@ -214,3 +184,41 @@ def _linear(name: str, leaf: str, index: Index = ()) -> Iterable[Placement]:
 def _norm(name: str, leaf: str, index: Index = ()) -> Iterable[Placement]:
     yield Placement(f"{name}.weight", leaf, (*index, 0))
     yield Placement(f"{name}.bias", leaf, (*index, 1))
+
+
+class MoondreamTensors:
+    """`protocol.Tensors` of one model."""
+
+    def __init__(self, config: ModelConfig):
+        self._config = config
+
+    def sources(self, names: Iterable[str]) -> tuple[dict[str, Source], list[str]]:
+        return canonical_names(names)
+
+    def fit(
+        self, sources: Mapping[str, Source], dtype_of: Callable[[str], np.dtype]
+    ) -> tuple[MoondreamFamily, Form, Set[str]]:
+        """Whether the region heads read through a LayerNorm is settled by the weights.
+
+        Scales of keys and values that are not there for all layers are left out.
+        """
+        config = self._config
+        use_ln = any(name.startswith("region.ln.") for name in sources)
+        config = dataclasses.replace(config, region=dataclasses.replace(config.region, use_ln=use_ln))
+        moe, layers = config.text.moe, range(config.text.n_layers)
+        experts = [f"text.blocks.{i}.mlp.fc{j}.weight" for i in layers if moe and i >= moe.start_layer for j in (1, 2)]
+        float8 = any(dtype_of(sources[name].name).itemsize == 1 for name in experts if name in sources)
+        scales = {f"text.blocks.{i}.attn.{kind}_scale" for i in layers for kind in "kv"}
+        kv_scales = scales <= sources.keys()
+        return MoondreamFamily(config), _form(float8, kv_scales), set() if kv_scales else scales
+
+    def placements(self, form: Form) -> tuple[Placement, ...]:
+        return placements(self._config, form)
+
+    def stored_form(self, leaves: Iterable[str]) -> Form:
+        leaves = set(leaves)
+        return _form(any(leaf.endswith(".experts.fc1_scale") for leaf in leaves), "text.kv_scale" in leaves)
+
+
+def _form(float8: bool, kv_scales: bool) -> Form:
+    return Form(FLOAT8, kv_scales) if float8 else Form(kv_scales=kv_scales)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,11 +41,6 @@ def load_config(path: str | Path) -> ModelConfig:
     except (FileError, ConfigError) as error:
         kind = OtherFamily if isinstance(error, OtherFamily) else ConfigError
         raise kind(f"{escaped(path)}: {error}") from None
-
-
-def settings_file(model: Path) -> Path:
-    """The `config.json` of a local model: in its folder, or beside its file."""
-    return (model if os.path.isdir(model) else model.parent) / "config.json"
 
 
 def named_config(name: str) -> ModelConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -344,13 +344,13 @@ class Moondream:
 
     def caption_batch(
         self, images: Iterable[Any], length: str = "normal", settings: Mapping[str, Any] | None = None
-    ) -> Iterator[BatchItem]:
+    ) -> Generator[BatchItem, None, None]:
         """Captions any number of images: `batch("caption", ...)`."""
         return self.batch("caption", images, settings, length=length)
 
     def batch(
         self, task: str, images: Iterable[Any], settings: Mapping[str, Any] | None = None, **arguments: Any
-    ) -> Iterator[BatchItem]:
+    ) -> Generator[BatchItem, None, None]:
         """Asks the same of any number of images, yielding each as it finishes.
 
         Args:
@@ -364,7 +364,7 @@ class Moondream:
         """
         return calls.batch(self.session, images, Ask(task, arguments, settings))
 
-    def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
+    def answer(self, jobs: Iterable[Job]) -> Generator[Answer, None, None]:
         """Answers any number of jobs, each as it finishes: several asks about an image, different ones for each.
 
         Jobs are read lazily, a bounded number ahead, in a thread of their own. What is wrong with a job is the error

@@ -335,6 +335,12 @@ def test_what_is_refused_says_why(model):
         (lambda: model.caption(None), ValueError, "caption needs an image"),
         (lambda: model.query(None, "Where?", spatial_refs=[(0.5, 0.5)]), ValueError, "need an image"),
         (lambda: model.detect(PICTURE, ""), ValueError, "object must not be empty"),
+        (
+            lambda: model.caption(PICTURE, timout=3),
+            TypeError,
+            "AsyncMoondream.caption has no argument 'timout'; it takes image, length, settings, timeout, priority",
+        ),
+        (lambda: model.detect(PICTURE, "car", priority=0.5), TypeError, "priority must be an int, not float"),
     ):
         with pytest.raises(error, match=fault):
             run(call())

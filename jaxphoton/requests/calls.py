@@ -27,7 +27,7 @@ def call(session: Session, image: Any, ask: Ask) -> Result | list[Result]:
         return pending.future.result()
 
 
-def batch(session: Session, images: Iterable[Any], ask: Ask) -> Iterator[BatchItem]:
+def batch(session: Session, images: Iterable[Any], ask: Ask) -> Generator[BatchItem, None, None]:
     """Yields items as they finish; images may be (key, image) pairs.
 
     Raises:
@@ -70,7 +70,7 @@ def stream_events(session: Session, image: Any, ask: Ask) -> Iterator[Event]:
 def _many(session: Session, images: Iterable[Any], ask: Ask) -> list[Result]:
     results: dict[Hashable, Result] = {}
     # Pairs, so that an image that is itself a tuple keeps its position as key.
-    with closing(batch(session, enumerate(images), ask)) as items:  # type: ignore[type-var]
+    with closing(batch(session, enumerate(images), ask)) as items:
         for position, result, error in items:
             if error is not None:
                 raise error
@@ -84,7 +84,7 @@ def _items(session: Session, images: Iterable[Any], ask: Ask) -> Generator[Batch
         item if isinstance(item, tuple) and len(item) == 2 else (position, item) for position, item in enumerate(images)
     )
     jobs = (Job(key, image, (ask,)) for key, image in pairs)
-    with closing(session.answers(jobs)) as answers:  # type: ignore[type-var]
+    with closing(session.answers(jobs)) as answers:
         for answer in answers:
             yield BatchItem(answer.key, answer.results[0] if answer.results else None, answer.error)
 

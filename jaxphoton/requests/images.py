@@ -90,12 +90,12 @@ class Images:
                 raise ModelClosed from error
             raise
 
-    def later(self, image: Any, name: str | None) -> Future[Prepared | EncodedImage]:
+    def later(self, image: Any, name: str | None) -> Future[Any]:
         """Has the workers prepare an image, if there are any; `taken` what the future brings."""
         pool = None if isinstance(image, EncodedImage) else self.pool()
         if pool is not None:
             return pool.submit(image, name=name)
-        future: Future[Prepared | EncodedImage] = Future()
+        future: Future[Any] = Future()
         try:
             future.set_result(self.encode(image))
         except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -109,7 +109,7 @@ class Session:
         handle.push(self.images.observe(images))
         return handle
 
-    def answers(self, jobs: Iterable[Job]) -> Iterator[Answer]:
+    def answers(self, jobs: Iterable[Job]) -> Generator[Answer, None, None]:
         """Answers jobs as they finish, so many at a time as `requests.bounds` says.
 
         Jobs are read in a thread of their own, and images prepared ahead of the engine in worker processes. Other
@@ -147,6 +147,13 @@ class Session:
     # The backend of a dispatcher
 
     def prepare(self, job: Job) -> Future[Any]:
+        try:
+            for ask in job.asks:  # what is wrong with one is known before its image is decoded
+                self.preparer.prepare(ask)
+        except Exception as error:
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            return failed
         return self.images.later(job.image, job.name)
 
     def start(self, job: Job, picture: Any) -> list[Submitted]:

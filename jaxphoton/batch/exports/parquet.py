@@ -49,7 +49,7 @@ def export_parquet(journal: JournalReader, out: Path, report: ExportReport) -> N
 def _schema(arrow: Any) -> Any:
     before = {"key": "text", "url": "text", "sha256": "text", "width": "integer", "height": "integer"}
     captions = {"org_caption": "text", "re_caption": "text", "re_captions": ["text"]}
-    found = {skill.table: [skill.columns] for skill in tables()}
+    found = {table: [skill.columns] for table, skill in tables().items()}
     after = {"output_tokens": "integer", "finish_reason": "text", "error": "text", "warnings": ["text"]}
     columns: dict[str, Shape] = before | captions | found | after
     return arrow.schema({name: arrow_type(shape, arrow) for name, shape in columns.items()})

@@ -24,7 +24,7 @@ def recaption(record: Record) -> dict[str, Any]:
         "org_caption": record.org_caption or None,
         "re_caption": captions[0] if captions else None,
         "re_captions": captions,
-        **{skill.table: rows_of(record, skill) for skill in tables()},
+        **{table: rows_of(record, skill) for table, skill in tables().items()},
         "output_tokens": record.tokens,
         "finish_reason": record.finish_reason,
         "error": record.fault or None,
@@ -32,9 +32,9 @@ def recaption(record: Record) -> dict[str, Any]:
     }
 
 
-def tables() -> list[Skill]:
-    """The skills that have a column of their own."""
-    return [skill for skill in SKILLS.values() if skill.table is not None]
+def tables() -> dict[str, Skill]:
+    """The skills that have a column of their own, by its name."""
+    return {skill.table: skill for skill in SKILLS.values() if skill.table is not None}
 
 
 def rows_of(record: Record, skill: Skill) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ def dry_run(
     family = _family(os.fspath(model))
     total = work.selection.count(work.source)
     most = work.options.pictures.max_pixels or MAX_PIXELS
-    found = probe(work.selection.items(work.source), family.config.vision, most, _PROBED)
+    found = probe(work.selection.items(work.source), family.pictures, most, _PROBED)
     images = found.probed if total is None else total
     more_or_less = " or more" if total is None and found.probed == _PROBED else ""
     yield f"{images:,}{more_or_less} images, of which {found.probed:,} were looked at (headers only)"

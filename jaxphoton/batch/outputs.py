@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxphoton.batch.errors import NOT_WRITTEN
-from jaxphoton.batch.exports import ExportReport, export
+from jaxphoton.batch.exports import ExportReport
 from jaxphoton.batch.exports.atomic import keeping, replacing
 from jaxphoton.batch.exports.lines import failure
 from jaxphoton.batch.exports.rows import json_bytes
+from jaxphoton.batch.exports.run import write_export
 from jaxphoton.batch.journal import JournalReader
 from jaxphoton.batch.observer import RunObserver
 from jaxphoton.batch.report import write_report
@@ -40,22 +41,16 @@ def write_outputs(work: Work, failed: int, figures: Mapping[str, Any], observer:
     places = work.places
     assert places.journal is not None and places.failures is not None
     report = ExportReport()
-    with FailureList(places.failures) as failures, ExitStack() as last:
+    with JournalReader(places.journal) as journal, FailureList(places.failures) as failures, ExitStack() as last:
         last.callback(_write_page, work, figures)
         if failed:
-            failures.add_failed(places.journal)
+            failures.add_failed(journal)
         last.callback(_write_failures, failures, observer)
         if places.out is not None:
+            assert places.form is not None
+            report.each_lost = failures.add_lost
             with keeping([*places.others(places.one_file), *work.files_read]):
-                report = export(
-                    places.journal,
-                    places.out,
-                    form=places.form,
-                    options=work.exports,
-                    source=work.source,
-                    shard=places.shard,
-                    each_lost=failures.add_lost,
-                )
+                write_export(journal, places.out, places.form, work.exports, report, work.source, places.shard)
             for line in report.lines():
                 observer.note(line)
     return report
@@ -95,12 +90,11 @@ class FailureList:
         # Not in its place yet: while an output is written, the disk may be full.
         self._lines = tempfile.SpooledTemporaryFile(_IN_MEMORY)
 
-    def add_failed(self, journal: str | os.PathLike) -> None:
+    def add_failed(self, journal: JournalReader) -> None:
         """Adds the images that have failed by a journal."""
-        with JournalReader(journal) as reader:
-            for record in reader.records():
-                if record.status == "failed":
-                    self._add(failure(record))
+        for record in journal.records():
+            if record.status == "failed":
+                self._add(failure(record))
 
     def add_lost(self, key: str, path: str, fault: str) -> None:
         """Adds an image whose result is in the journal, and could not be written."""

@@ -19,8 +19,7 @@ from jaxphoton.image import png
 from jaxphoton.image.errors import ImageError, diagnose
 from jaxphoton.image.formats import identify, open_image
 from jaxphoton.image.pillow import orientation_of
-from jaxphoton.models.moondream.config import VisionConfig
-from jaxphoton.models.moondream.pictures import select_tiling
+from jaxphoton.models.protocol import Pictures
 
 _HEAD_BYTES = 300
 
@@ -60,7 +59,7 @@ class Probe:
             yield "cannot be used: " + ", ".join(f"{name} {n:,}" for name, n in self.reasons.most_common())
 
 
-def probe(items: Iterable[Item], vision: VisionConfig, max_pixels: int, most: int) -> Probe:
+def probe(items: Iterable[Item], pictures: Pictures, max_pixels: int, most: int) -> Probe:
     """Reads the headers of the first `most` images; nothing is decoded."""
     found = Probe()
     for _, size in read_ahead(islice(items, most), lambda item: _size(item, max_pixels), lambda item: not item.local):
@@ -69,8 +68,7 @@ def probe(items: Iterable[Item], vision: VisionConfig, max_pixels: int, most: in
             found.reasons[size.reason] += 1
             continue
         width, height = size
-        rows, columns = select_tiling(height, width, vision)
-        found.crops[1 + rows * columns] += 1
+        found.crops[pictures.count(height, width)] += 1
         found.pixels += width * height
         found.largest = max(found.largest, (width, height), key=lambda size: size[0] * size[1])
     return found

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, Protocol
 
 from jaxphoton.batch.dedupe import Dedupe
@@ -98,24 +99,17 @@ class Runner:
 
     def _jobs(self, items: Iterable[Item]) -> Iterator[Job]:
         """Jobs of those items that have to be asked about; the others' records are written here."""
-        for number, entry in read_ahead(self._until_stopped(items), self._read, self._is_slow):
+        going_on = takewhile(lambda _: not self._stopped(), items)
+        slow = self._dedupe is not None  # whole files are read then
+        for number, entry in read_ahead(going_on, self._read, lambda item: slow or not item.local):
             if self._stopped():
                 return
             entry = replace(entry, number=number)
             if entry.error is not None:
                 self._write(entry, _failure(entry, entry.error))
-            elif self._claims(entry):
+            elif self._dedupe is None or self._claims(self._dedupe, entry):
                 self._under_way[entry.number] = entry
                 yield Job(entry.number, entry.image, entry.asks, entry.item.key)
-
-    def _until_stopped(self, items: Iterable[Item]) -> Iterator[Item]:
-        for item in items:
-            if self._stopped():
-                return
-            yield item
-
-    def _is_slow(self, item: Item) -> bool:
-        return not item.local or self._dedupe is not None
 
     def _read(self, item: Item) -> _Entry:
         try:
@@ -127,26 +121,21 @@ class Runner:
             return _Entry(0, item, error=error)
         return _Entry(0, item, image, asks, sha256)
 
-    def _claims(self, entry: _Entry) -> bool:
+    def _claims(self, dedupe: Dedupe[_Entry], entry: _Entry) -> bool:
         """Whether an image has to be asked about; one like it may have been."""
-        if self._dedupe is None:
-            return True
-        found = self._dedupe.claim(entry.sha256, replace(entry, image=b""))
+        found = dedupe.claim(entry.sha256, replace(entry, image=b""))
         if isinstance(found, Record):
             self._write(entry, _copy(found, entry))
         return found is True
 
     def _finish(self, entry: _Entry, answer: Answer) -> None:
-        record = self._record(entry, answer)
+        record = self._success(entry, answer) if answer.error is None else self._failed(entry, answer.error)
         offset = self._write(entry, record)
         if self._dedupe is not None:
             for follower in self._dedupe.finish(entry.sha256, offset if record.status == "ok" else None):
                 self._write(follower, _copy(record, follower))
 
-    def _record(self, entry: _Entry, answer: Answer) -> Record:
-        error = answer.error
-        if error is None:
-            return self._success(entry, answer)
+    def _failed(self, entry: _Entry, error: Exception) -> Record:
         if isinstance(error, ImageError):
             return _failure(entry, error)
         if isinstance(error, OSError):

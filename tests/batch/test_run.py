@@ -201,7 +201,7 @@ def test_what_cannot_be_asked(model, photos, tmp_path, ask, fault):
 
 
 def test_a_script_without_a_main_guard(tmp_path):
-    """Its image workers, and the engine processes, are new programs, and none runs the script again."""
+    """Its image workers are new programs, and none runs the script again."""
     root = make_folder(tmp_path / "photos", ["a.png", "b.png"])
     script = tmp_path / "script.py"
     script.write_text(

@@ -7,7 +7,7 @@ What reads such files (`datasets`, `pandas`) takes the type of a column from the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,24 +106,23 @@ def _typed(name: str, value: Any) -> Any:
 
 def export_jsonl(journal: JournalReader, out: Path, report: ExportReport) -> None:
     """A line for each image, see `LineForm`."""
-    _write(journal.records(), out, report, line_form(journal).line)
+    line = line_form(journal).line
+    with replacing(out) as file:
+        for record in journal.records():
+            report.failed += record.status == "failed"
+            file.write(json_bytes(line(record)) + b"\n")
+            report.written += 1
 
 
 def export_failures(journal: JournalReader, out: Path, report: ExportReport) -> None:
     """A line for each image that failed, see `failure`."""
-    _write((record for record in journal.records() if record.status == "failed"), out, report, failure)
+    with replacing(out) as file:
+        for record in journal.records():
+            if record.status == "failed":
+                file.write(json_bytes(failure(record)) + b"\n")
+                report.failed, report.written = report.failed + 1, report.written + 1
 
 
 def failure(record: Record) -> dict[str, Any]:
     """Key, error, reason and path, which leads to the file whatever its name is."""
     return {"key": record.key, "error": record.fault, "reason": record.reason, "path": record.path}
-
-
-def _write(
-    records: Iterable[Record], out: Path, report: ExportReport, line: Callable[[Record], dict[str, Any]]
-) -> None:
-    with replacing(out) as file:
-        for record in records:
-            report.failed += record.status == "failed"
-            file.write(json_bytes(line(record)) + b"\n")
-            report.written += 1

@@ -22,6 +22,12 @@ from jaxphoton.batch.sources.storage import is_remote
 
 DEFAULT = ExportOptions()
 FORMS = (FORMS_OF_A_RUN[0], "failures", *FORMS_OF_A_RUN[1:])
+_MAKERS = {
+    "jsonl": export_jsonl,
+    "failures": export_failures,
+    "parquet": export_parquet,
+    "yolo": export_yolo,
+}
 _BY_SUFFIX = {".jsonl": "jsonl", ".parquet": "parquet", ".tar": "webdataset", ".json": "coco", "": "sidecar"}
 
 
@@ -62,14 +68,42 @@ def export(
     with JournalReader(journal) as reader:
         if out is not None:
             check_out(out, form)
-            _protect(reader, Path(out))
-        try:
-            _write(form, reader, out, options, report, source, shard)
-        except OSError as error:
-            raise ExportError(f"{out}: {error.strerror or error}") from error
-        for damage in reader.damage:
-            report.problem(f"{reader.path} {damage}")
+        write_export(reader, out, form, options, report, source, shard)
     return report
+
+
+def write_export(
+    journal: JournalReader,
+    out: str | os.PathLike | None,
+    form: str,
+    options: ExportOptions,
+    report: ExportReport,
+    source: Source | None,
+    shard: tuple[int, int],
+) -> None:
+    """The same into `report`, where it is known already that the output can be called `out`, and has this form.
+
+    Raises:
+      ExportError: it would take the place of what was read, or cannot be written.
+    """
+    if out is not None:
+        _protect(journal, Path(out))
+    try:
+        if form == "sidecar":
+            export_sidecar(journal, None if out is None else Path(out), options, report)
+        elif form == "webdataset":
+            assert out is not None and source is not None
+            export_webdataset(journal, source, out, options, report, shard)
+        else:
+            assert out is not None
+            if form == "coco":
+                export_coco(journal, Path(out), report, source)
+            else:
+                _MAKERS[form](journal, Path(out), report)
+    except OSError as error:
+        raise ExportError(f"{out}: {error.strerror or error}") from error
+    for damage in journal.damage:
+        report.problem(f"{journal.path} {damage}")
 
 
 def form_of(out: str | os.PathLike | None) -> str:
@@ -112,32 +146,6 @@ def check_out(out: str | os.PathLike, form: str) -> None:
         raise ExportError(f"{text} is a folder, and {form} needs a file")
     elif os.path.lexists(out) and not os.path.isfile(out) and os.path.exists(out):
         raise ExportError(f"{text} is no regular file")
-
-
-def _write(
-    form: str,
-    journal: JournalReader,
-    out: str | os.PathLike | None,
-    options: ExportOptions,
-    report: ExportReport,
-    source: Source | None,
-    shard: tuple[int, int],
-) -> None:
-    if form == "sidecar":
-        return export_sidecar(journal, None if out is None else Path(out), options, report)
-    assert out is not None
-    if form == "webdataset":
-        assert source is not None
-        return export_webdataset(journal, source, out, options, report, shard)
-    if form == "coco":
-        return export_coco(journal, Path(out), report, source)
-    makers = {
-        "jsonl": export_jsonl,
-        "failures": export_failures,
-        "parquet": export_parquet,
-        "yolo": export_yolo,
-    }
-    return makers[form](journal, Path(out), report)
 
 
 def _protect(journal: JournalReader, out: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from importlib import import_module, resources
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -87,9 +86,12 @@ def companion(family: Family, name: str) -> ModuleType:
       ValueError: it has none.
     """
     module = f"{type(family).__module__.rpartition('.')[0]}.{name}"
-    if find_spec(module) is None:
-        raise ValueError(f"the family {family.name} has no {name}")
-    return import_module(module)
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise ValueError(f"the family {family.name} has no {name}") from None
 
 
 def settings_file(model: Path) -> Path:

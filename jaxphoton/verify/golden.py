@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,7 @@ import numpy as np
 from jaxphoton.files import FileError, read_json
 from jaxphoton.image.crops import Crops
 from jaxphoton.messages import escaped, quoted
-from jaxphoton.models.moondream.config import VisionConfig
-from jaxphoton.models.moondream.pictures import select_tiling
+from jaxphoton.models.protocol import Pictures
 from jaxphoton.weights.checkpoint import Checkpoint, open_checkpoint
 
 MAX_FACTS_BYTES = 16 << 20
@@ -48,10 +48,10 @@ class GoldenModel:
         listed = {name.split(".")[0] for name in self.arrays} | set(self.facts.get("cases", {}))
         return sorted(crops) + (["real_config_tiling"] if "real_config_tiling" in self.facts else []) + sorted(listed)
 
-    def crops(self, image: str, config: VisionConfig) -> Crops:
+    def crops(self, image: str, pictures: Pictures) -> Crops:
         """The recorded crops of a picture."""
-        height, width = self.images.read(f"{image}.pixels").shape[:2]
-        return Crops(self.images.read(f"{image}.crops"), select_tiling(height, width, config))
+        own = pictures.prepare(self.images.read(f"{image}.pixels"))
+        return dataclasses.replace(own, pixels=self.images.read(f"{image}.crops"))
 
     def case(self, name: str) -> Case:
         if name.startswith("crops."):

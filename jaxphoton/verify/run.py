@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from jax.typing import DTypeLike
 
+from jaxphoton.models.registry import companion
 from jaxphoton.verify.bench import Bench
-from jaxphoton.verify.checks import generation, region, text, vision
-from jaxphoton.verify.golden import Case, GoldenModel
+from jaxphoton.verify.golden import GoldenModel
 from jaxphoton.verify.report import CaseReport, Findings, judge
 from jaxphoton.weights.load import Placing, load_model
 
-Check = Callable[[Bench, Case, Findings], None]
-
-CHECKS: tuple[tuple[str, Check], ...] = (
-    (r"crops\.image\d+", vision.check_crops),
-    (r"image\d+", vision.check_image),
-    (r"real_config_tiling", vision.check_tiling),
-    (r"block_mask", text.check_block_mask),
-    (r"prefill", text.check_prefill),
-    (r"fp8_prefill", text.check_float8_prefill),
-    (r"decode", text.check_decode),
-    (r"text_only", text.check_text_only),
-    (r"spatial_refs", text.check_spatial_refs),
-    (r"region", region.check_region),
-    (r"(detect|point)_(upstream|photon)", region.check_objects),
-    (r"caption|query", generation.check_text),
-    (r"reasoning", generation.check_reasoning),
-    (r"reasoning_photon_layout", generation.check_photon_layout),
-    (r"top_p", generation.check_top_p),
-)
+CASES = "checks.cases"
 
 
 def run_model(
@@ -40,18 +22,24 @@ def run_model(
 ) -> Iterator[CaseReport]:
     """Yields one report a case. An error inside a check fails that case alone.
 
+    The checks are those of the model's family: `CHECKS`, of (pattern of case names, check(bench, case, findings)), and
+    the `Bench` that they take, in the module `CASES` of its folder.
+
     Raises:
       WeightsError, ConfigError: the model itself cannot be loaded.
+      ValueError: its family has no checks.
     """
     family, params = load_model(golden.weights, dtype, placing)
-    bench = Bench(golden, params, family.config)
+    bench = companion(family, CASES).Bench(golden, params, family)
     for name in golden.case_names():
         yield run_case(bench, name, judged)
 
 
 def run_case(bench: Bench, name: str, judged: bool = True) -> CaseReport:
     findings, case = Findings(), bench.golden.case(name)
-    check = next((check for pattern, check in CHECKS if re.fullmatch(pattern, name)), None)
+    check = next(
+        (check for pattern, check in companion(bench.family, CASES).CHECKS if re.fullmatch(pattern, name)), None
+    )
     if check is None:
         findings.faults.append("unknown case: this build has no check for it")
         return judge(name, findings, judged=True)

@@ -11,7 +11,8 @@ from jaxphoton.engine.state import FLOAT8, Kernels, PagedCache, paged_attend
 from jaxphoton.functional import prompt_inputs
 from jaxphoton.models.moondream import inputs
 from jaxphoton.models.moondream import network as text
-from jaxphoton.verify.bench import Bench, plain_prompt
+from jaxphoton.models.moondream.checks.cases import Bench
+from jaxphoton.verify.bench import plain_prompt
 
 PAGE = 16
 

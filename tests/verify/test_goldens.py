@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from jaxphoton.cli.main import main
-from jaxphoton.verify.bench import Bench
-from jaxphoton.verify.checks.vision import check_crops
+from jaxphoton.models.moondream.checks.cases import Bench
+from jaxphoton.models.moondream.checks.vision import check_crops
 from jaxphoton.verify.golden import Case, GoldenError, open_golden
 from jaxphoton.verify.report import Findings, judge
 from jaxphoton.verify.run import packaged_golden, run_case
@@ -38,14 +38,14 @@ def test_a_router_that_differs_fails_the_prefill_case(md3_bench):
     text = md3_bench.params.text
     bias = text.router_b.at[0, int(jnp.argmin(text.router_b[0]))].add(jnp.float32(5))
     params = dataclasses.replace(md3_bench.params, text=dataclasses.replace(text, router_b=bias))
-    report = run_case(Bench(md3_bench.golden, params, md3_bench.config), "prefill")
+    report = run_case(Bench(md3_bench.golden, params, md3_bench.family), "prefill")
     assert any("router_topk_ids" in fault for fault in report.faults)
 
 
 def test_a_small_error_in_the_weights_fails_every_case_that_reads_them(md2_bench, md2_golden):
     text = md2_bench.params.text
     bent = dataclasses.replace(text, post_ln=text.post_ln + jnp.float32(0.01))
-    bench = Bench(md2_golden, dataclasses.replace(md2_bench.params, text=bent), md2_bench.config)
+    bench = Bench(md2_golden, dataclasses.replace(md2_bench.params, text=bent), md2_bench.family)
     assert run_case(bench, "region").passed
     assert not run_case(bench, "caption").passed
 

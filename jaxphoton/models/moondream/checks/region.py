@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxphoton.models.moondream import readouts, region
+from jaxphoton.models.moondream.checks.bench import MoondreamBench, tokens
 from jaxphoton.models.moondream.skills.detect import Detect
 from jaxphoton.models.moondream.skills.point import Point
 from jaxphoton.oracle.oracle import Prediction
 from jaxphoton.requests.tokens import Generation
-from jaxphoton.verify.bench import Bench, plain_prompt, tokens
+from jaxphoton.verify.bench import plain_prompt
 from jaxphoton.verify.golden import Case
 from jaxphoton.verify.report import Findings
 
 
-def check_region(bench: Bench, case: Case, findings: Findings) -> None:
+def check_region(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     config, params, bins = bench.config.region, bench.params.region, case["bins"]
     for name, divisor in (("bin_to_coord_upstream", "bins"), ("bin_to_coord_photon", "bins-1")):
         values = readouts.coordinate_values(dataclasses.replace(config, coord_divisor=divisor))
@@ -33,7 +34,7 @@ def check_region(bench: Bench, case: Case, findings: Findings) -> None:
     findings.close("size_logits", size, case["size_logits"])
 
 
-def check_objects(bench: Bench, case: Case, findings: Findings) -> None:
+def check_objects(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     """detect_upstream, detect_photon, point_upstream, point_photon."""
     kind, _, variant = case.name.partition("_")
     oracle = bench.photon_oracle if variant == "photon" else bench.oracle
@@ -71,7 +72,7 @@ def _values(generation: Generation, shape: tuple[int, ...]) -> np.ndarray:
     return np.array(flat, np.float32).reshape(-1, shape[1])
 
 
-def _objects(kind: str, variant: str, bench: Bench, generation: Generation) -> np.ndarray:
+def _objects(kind: str, variant: str, bench: MoondreamBench, generation: Generation) -> np.ndarray:
     prompt = plain_prompt(())
     skill = Detect(prompt, clamp=variant == "photon") if kind == "detect" else Point(prompt)
     result = skill.parse(generation, lambda ids: "")
@@ -79,7 +80,7 @@ def _objects(kind: str, variant: str, bench: Bench, generation: Generation) -> n
     return np.array([list(row.values()) for row in next(iter(result.values()))], np.float64).reshape(-1, columns)
 
 
-def _decisions(bench: Bench, readouts: list[Prediction]) -> np.ndarray:
+def _decisions(bench: MoondreamBench, readouts: list[Prediction]) -> np.ndarray:
     """Logits of (stop, coordinate)."""
     pair = [bench.tokenizer.eos_id, bench.tokenizer.coord_id]
     return np.array([r.logits[pair] for r in readouts])

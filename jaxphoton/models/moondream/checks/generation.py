@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxphoton.models.moondream.checks.bench import MoondreamBench, tokens
 from jaxphoton.models.moondream.readouts import coordinate_values
 from jaxphoton.models.moondream.skills.query import Query
 from jaxphoton.oracle import sampling
 from jaxphoton.requests.tokens import Generation, Token
-from jaxphoton.verify.bench import Bench, plain_prompt, tokens
+from jaxphoton.verify.bench import plain_prompt
 from jaxphoton.verify.golden import Case
 from jaxphoton.verify.report import Findings
 
 
-def check_text(bench: Bench, case: Case, findings: Findings) -> None:
+def check_text(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     """caption and query: row i of the logits selects token i; one more row where generation stopped."""
     ids, expected, image = case["tokens"], case["logits"], bench.image(case)
     generation = bench.generate(bench.oracle, case["prompt"], image, "text", len(expected))
@@ -29,7 +30,7 @@ def check_text(bench: Bench, case: Case, findings: Findings) -> None:
         findings.equal("stops by itself", ended, stops)
 
 
-def check_reasoning(bench: Bench, case: Case, findings: Findings) -> None:
+def check_reasoning(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     """Reasoning with coordinates up to the answer id, then the answer."""
     image, config = bench.image(case), bench.tokenizer
     thought, answer = case["tokens"].tolist(), case["answer_tokens"].tolist()
@@ -47,7 +48,7 @@ def check_reasoning(bench: Bench, case: Case, findings: Findings) -> None:
     findings.close("answer_logits", [r.logits for r in readouts[len(thought) + 1 :]][: len(expected)], expected)
 
 
-def _check_grounding(bench: Bench, case: Case, findings: Findings, generation: Generation) -> None:
+def _check_grounding(bench: MoondreamBench, case: Case, findings: Findings, generation: Generation) -> None:
     skill = Query(plain_prompt(()), bench.tokenizer, reasoning=True)
     # The recorded offsets refer to a stub text that spells out ids.
     grounding = skill.parse(generation, lambda ids: "".join(f"<{i}>" for i in ids))["reasoning"]["grounding"]
@@ -61,7 +62,7 @@ def _offsets(entry: dict) -> list[int]:
     return [entry["start_idx"], entry["end_idx"], len(entry["points"])]
 
 
-def check_photon_layout(bench: Bench, case: Case, findings: Findings) -> None:
+def check_photon_layout(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     """The answer opened by two answer ids."""
     context, reasoning = case["context"].tolist(), bench.golden.case("reasoning")
     length = len(reasoning["prompt"])
@@ -70,7 +71,7 @@ def check_photon_layout(bench: Bench, case: Case, findings: Findings) -> None:
     findings.close("logits", readouts[-1].logits, case["logits"])
 
 
-def check_top_p(bench: Bench, case: Case, findings: Findings) -> None:
+def check_top_p(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     rows = case["probs"]
     for name in (n.partition(".")[2] for n in case.unread):
         top_p = float(name.removeprefix("filtered_"))
@@ -78,7 +79,7 @@ def check_top_p(bench: Bench, case: Case, findings: Findings) -> None:
         findings.close(name, kept / kept.sum(axis=1, keepdims=True), case[name])
 
 
-def _with_coordinates(bench: Bench, ids: Sequence[int], bins: np.ndarray) -> list[Token]:
+def _with_coordinates(bench: MoondreamBench, ids: Sequence[int], bins: np.ndarray) -> list[Token]:
     values = [(v,) for v in coordinate_values(bench.config.region)[bins].tolist()]
     return tokens(ids, values, bench.tokenizer.coord_id, -1)
 

@@ -8,18 +8,19 @@ import numpy as np
 from jaxphoton.functional import prompt_inputs
 from jaxphoton.layers.attention import block_mask, prefix_blocks
 from jaxphoton.models.moondream import inputs
+from jaxphoton.models.moondream.checks.bench import MoondreamBench, tokens
 from jaxphoton.models.moondream.prompts import query_prompt
-from jaxphoton.verify.bench import Bench, plain_prompt, tokens
+from jaxphoton.verify.bench import plain_prompt
 from jaxphoton.verify.golden import Case
 from jaxphoton.verify.report import Findings
 
 
-def check_block_mask(bench: Bench, case: Case, findings: Findings) -> None:
+def check_block_mask(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     blocks = jnp.asarray(case["ids"])[None]
     findings.equal("mask", _mask(blocks), case["mask"])
 
 
-def check_prefill(bench: Bench, case: Case, findings: Findings) -> None:
+def check_prefill(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     prompt, image = plain_prompt(case["prompt"]), bench.image(case)
     trace = bench.trace(prompt, image)
     findings.close("layer_hidden", trace.hidden, case["layer_hidden"])
@@ -36,7 +37,7 @@ def check_prefill(bench: Bench, case: Case, findings: Findings) -> None:
         findings.close("router_topk_weights", [route.weights for route in trace.routes], case["router_topk_weights"])
 
 
-def check_float8_prefill(bench: Bench, case: Case, findings: Findings) -> None:
+def check_float8_prefill(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     """The prefill case with the experts of the float8 checkpoint: kept as they are, and dequantised."""
     before = bench.golden.case("prefill")
     prompt = plain_prompt(before["prompt"])
@@ -52,7 +53,7 @@ def _mask(blocks) -> np.ndarray:
     return np.asarray(block_mask(positions, positions, blocks, blocks))[0]
 
 
-def check_decode(bench: Bench, case: Case, findings: Findings) -> None:
+def check_decode(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     """Plain greedy ids behind the prefill case: nothing suppressed, every id embedded through the table."""
     before = bench.golden.case(case.facts["continues"])
     ids, image = case["tokens"], bench.image(before)
@@ -63,7 +64,7 @@ def check_decode(bench: Bench, case: Case, findings: Findings) -> None:
     findings.close("hidden", [r.hidden for r in readouts[1:]], case["hidden"])
 
 
-def check_text_only(bench: Bench, case: Case, findings: Findings) -> None:
+def check_text_only(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     prompt = case["prompt"]
     findings.equal("BOS", prompt[0], bench.tokenizer.bos_id)
     trace = bench.trace(plain_prompt(prompt[1:]), None)
@@ -74,7 +75,7 @@ def check_text_only(bench: Bench, case: Case, findings: Findings) -> None:
     findings.equal("tokens", [token.id for token in generation.content], expected)
 
 
-def check_spatial_refs(bench: Bench, case: Case, findings: Findings) -> None:
+def check_spatial_refs(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     ids, config = case["prompt"].tolist(), bench.tokenizer
     template = config.templates["query"]
     opener = template.get("answer_prefix", template["suffix"])

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxphoton.models.moondream import vision
+from jaxphoton.models.moondream.checks.bench import MoondreamBench
 from jaxphoton.models.moondream.config import VisionConfig
 from jaxphoton.models.moondream.pictures import cut_crops, select_tiling
 from jaxphoton.models.moondream.pooling import pooling_matrices, stitch_matrices
-from jaxphoton.verify.bench import Bench
 from jaxphoton.verify.golden import Case
 from jaxphoton.verify.report import Findings
 
 
-def check_crops(bench: Bench, case: Case, findings: Findings) -> None:
+def check_crops(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     config = bench.config.vision
     pixels, crops = case["pixels"], case["crops"]
     ours, turned = cut_crops(pixels, config).pixels, _height_first(pixels, config)
@@ -45,9 +45,9 @@ def _height_first(pixels: np.ndarray, config: VisionConfig) -> np.ndarray:
     return turned.pixels[[0, *tiles]].swapaxes(1, 2)
 
 
-def check_image(bench: Bench, case: Case, findings: Findings) -> None:
+def check_image(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     config = bench.config.vision
-    crops = bench.golden.crops(case.name, config)
+    crops = bench.golden.crops(case.name, bench.family.pictures)
     if "tiling" in case.facts:
         findings.equal("tiling", crops.tiling, case.facts["tiling"])
     rows, columns = pooling_matrices(crops.tiling, config)
@@ -70,7 +70,7 @@ def _stages(params, config: VisionConfig, pixels, rows, columns, owner):
     return features.astype(jnp.float32), pooled_map[0], projected[0].astype(jnp.float32)
 
 
-def check_tiling(bench: Bench, case: Case, findings: Findings) -> None:
+def check_tiling(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     """Real picture sizes at the released models' settings."""
     config = VisionConfig()
     for height, width, rows, columns in case.facts["rows"]:

@@ -1,1 +1,0 @@
-"""One function a case: check(bench, case, findings)."""

@@ -37,9 +37,10 @@ def _in_float32(case: Any) -> Any:
     return dataclasses.replace(case, name=f"{case.name}-float32", dtype="float32")
 
 
-def arguments_of(name: str, case: Any) -> tuple[Arrays, dict[str, int]]:
-    """Arrays, and what is static (the layer, the stream), by name."""
-    made = case.inputs() if hasattr(case, "inputs") else case.make()
+def arguments_of(name: str, case: Any, shapes: bool = False) -> tuple[Arrays, dict[str, int]]:
+    """Arrays, and what is static (the layer, the stream), by name; with `shapes` their shapes alone, where they are
+    told without the arrays."""
+    made = case.inputs() if hasattr(case, "inputs") else case.abstract() if shapes else case.make()
     if isinstance(made, tuple):
         positional, named = made
         made = dict(zip(inspect.signature(function_of(name)).parameters, positional, strict=False)) | named

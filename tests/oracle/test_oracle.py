@@ -78,6 +78,17 @@ def test_replay_sees_the_logits_that_generation_saw(oracle):
             assert token.bins == tuple(int(np.argmax(logits)) for logits in read_logits(oracle, prediction, token.id))
 
 
+def test_a_choice_that_is_refused_while_the_readout_runs_is_heard_of_outside(oracle):
+    prediction = oracle.start(QUESTION).prediction
+
+    def refuse(logits: np.ndarray, stream: int) -> tuple[int, float]:
+        raise AssertionError(f"not this one, of {len(logits)}")
+
+    with pytest.raises(AssertionError, match="not this one, of"):
+        oracle.read(prediction, 6, refuse)
+    assert len(read_logits(oracle, prediction, 6)) == 2 and not read_logits(oracle, prediction, 20)
+
+
 def test_log_probabilities_are_those_of_the_allowed_ids(oracle):
     (token,) = oracle.run(request(oracle, "detect", temperature=0.0, max_tokens=1)).tokens
     prediction = oracle.start(QUESTION).prediction

@@ -164,7 +164,7 @@ class Moondream:
             raise EngineStartError(f"the parameters cannot be put on the device: {fault_of(error)}") from error
         config = family.config
         config = dataclasses.replace(config, region=dataclasses.replace(config.region, coord_divisor=coordinates))
-        tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, config), config.text.vocab_size)
+        tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, family), config.text.vocab_size)
         model = cls(
             params,
             config,

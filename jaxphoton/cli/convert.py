@@ -50,7 +50,7 @@ def _convert(src: str, dst: str, dtype: str, float8_experts: bool, revision: str
     orbax.require_vacant(dst)
     source = hub.resolve(src, revision, float8_experts)
     family = read_family(settings_file(source))
-    tokenizer = hub.resolve_tokenizer(src, source, family.config)
+    tokenizer = hub.resolve_tokenizer(src, source, family)
     load_tokenizer(tokenizer, family.vocab_size)
     # On the host: a conversion needs no accelerator, and the model may not fit one.
     family, params = load.load_model(source, dtype, jax.devices("cpu")[0], quantized=float8_experts)

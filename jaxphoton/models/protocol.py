@@ -143,6 +143,21 @@ class Readout(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class TokenizerPlace:
+    """Where the tokenizer of a model is, other than beside its weights.
+
+    Attributes:
+      repository: of Hugging Face, with the tokenizer of models that have none of their own; None where every model has.
+      instead: beginnings of the ids of repositories whose own tokenizer is not the model's.
+      end_of_text: the id of `<|endoftext|>` in the right tokenizer; None where that tells nothing.
+    """
+
+    repository: str | None = None
+    instead: tuple[str, ...] = ()
+    end_of_text: int | None = None
+
+
 class Tensors(Protocol):
     """What the checkpoints of a model hold, in the words of `jaxphoton.models.naming`."""
 
@@ -250,6 +265,7 @@ class Family(Protocol):
       answer_id: opens the answer behind the reasoning; None for a family that does not reason.
       reasons: whether it reasons where nobody says.
       readout: None if tokens are ids alone.
+      tokenizer: where its tokenizer is.
       network: the device side; importing it imports jax.
       tensors: what checkpoints hold; importing it imports jax.
     """
@@ -272,6 +288,7 @@ class Family(Protocol):
     answer_id: int | None
     reasons: bool
     readout: Readout | None
+    tokenizer: TokenizerPlace
 
     @property
     def network(self) -> Network: ...

@@ -6,16 +6,15 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from jaxphoton.files import MAX_TOKENIZER_BYTES, FileError, read_json
 from jaxphoton.messages import escaped, first_line, quoted, short
-from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.protocol import Family
 from jaxphoton.models.registry import read_family, settings_file
 from jaxphoton.weights.checkpoint import WeightsError, open_checkpoint
 
 SHAPES = "shapes"  # the small model that comes with the package
-STARMIE = "moondream/starmie-v1"  # the tokenizer of Moondream since 2025; the one beside published weights is stale
-STARMIE_VOCAB = 51200
 
 # The training-style file with float8 experts that some repositories have beside the published shards in bfloat16.
 FLOAT8_FILE = "model_fp8.pt"
@@ -53,7 +52,7 @@ def resolve(path_or_id: str | Path, revision: str | None = None, quantized: bool
     return _download(name, revision, MODEL_FILES)
 
 
-def check(path: Path) -> ModelConfig:
+def check(path: Path) -> Any:
     """Reads the settings of a local model and the headers of its weights: what shows most damage in no time.
 
     Returns:
@@ -69,12 +68,11 @@ def check(path: Path) -> ModelConfig:
     return family.config
 
 
-def resolve_tokenizer(model: str | Path, folder: str | Path, config: ModelConfig) -> Path:
+def resolve_tokenizer(model: str | Path, folder: str | Path, family: Family) -> Path:
     """The `tokenizer.json` of a model: `model` as given to `resolve`, `folder` as it returned.
 
-    Moondream repositories of the hub use the tokenizer `STARMIE` of a repository of their own; so does a copy of one
-    in a local folder whose own tokenizer file has another end-of-text id than the settings. January 2025 models
-    (`bos_id` 50256) use the file beside their weights.
+    It is beside the weights, unless the family says otherwise (`protocol.TokenizerPlace`): for a repository of the hub
+    by its name, for a copy in a local folder if the file there has another end-of-text id than the settings.
 
     Raises:
       WeightsError: there is no tokenizer for the settings, or it cannot be downloaded.
@@ -82,17 +80,15 @@ def resolve_tokenizer(model: str | Path, folder: str | Path, config: ModelConfig
     folder = Path(folder)
     own = (folder if folder.is_dir() else folder.parent) / "tokenizer.json"
     local = str(model) == SHAPES or os.path.lexists(os.path.expanduser(model))
-    # The ids tell: in the older tokenizer 0 is "!", and end-of-text is 50256.
-    starmie = config.tokenizer.bos_id == 0 and config.text.vocab_size == STARMIE_VOCAB
-    moondream = str(model).startswith(("vikhyatk/moondream2", "moondream/"))
-    if not local and moondream and starmie:
-        return _starmie()
+    place = family.tokenizer
+    if not local and place.repository and str(model).startswith(place.instead):
+        return _tokenizer_of(place.repository)
     there = os.path.lexists(own)
-    if there and _end_of_text(own) in (None, config.tokenizer.bos_id):
+    if there and (place.end_of_text is None or _end_of_text(own) in (None, place.end_of_text)):
         return own
-    if starmie:
-        return _starmie()
-    fault = f"its <|endoftext|> is not {config.tokenizer.bos_id}, as the settings say" if there else "no such file"
+    if place.repository:
+        return _tokenizer_of(place.repository)
+    fault = f"its <|endoftext|> is not {place.end_of_text}, as the settings say" if there else "no such file"
     raise WeightsError(f"{escaped(own)}: {fault}; put the model's tokenizer.json there")
 
 
@@ -103,10 +99,10 @@ def _packaged() -> Path:
     return folder
 
 
-def _starmie() -> Path:
-    file = _download(STARMIE, None, ["tokenizer.json"]) / "tokenizer.json"
+def _tokenizer_of(repository: str) -> Path:
+    file = _download(repository, None, ["tokenizer.json"]) / "tokenizer.json"
     if not file.is_file():
-        raise WeightsError(f"{STARMIE}: the download holds no tokenizer.json")
+        raise WeightsError(f"{repository}: the download holds no tokenizer.json")
     return file
 
 

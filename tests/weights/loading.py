@@ -1,4 +1,4 @@
-"""Loading and converting Moondreams by their settings, in a word."""
+"""The functions of `jaxphoton.weights` for Moondreams that are given as their settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
-from jaxphoton.weights import load, orbax
+from jaxphoton.weights import hub, load, orbax
 
 
 def load_model(path: str | Path, *args: Any, **options: Any) -> tuple[ModelConfig, Any]:
@@ -27,3 +27,7 @@ def save(folder: str | Path, params: Any, config: ModelConfig, tokenizer_file: s
 
 def restore(folder: str | Path, config: ModelConfig, dtype: Any = jnp.bfloat16, sharding: Any = None) -> Any:
     return orbax.restore(folder, MoondreamFamily(config), dtype, sharding)
+
+
+def resolve_tokenizer(model: str | Path, folder: str | Path, config: ModelConfig) -> Path:
+    return hub.resolve_tokenizer(model, folder, MoondreamFamily(config))

@@ -20,6 +20,7 @@ from jaxphoton.models.moondream.reading import config_to_dict
 from jaxphoton.weights import hub
 from jaxphoton.weights.checkpoint import open_checkpoint
 from jaxphoton.weights.load import WeightsError
+from tests.weights import loading
 from tests.weights.loading import load_model, load_params
 
 INDEX = "model.safetensors.index.json"
@@ -90,7 +91,7 @@ def test_the_tokenizer_beside_the_weights_too(copy, mini_config, kind):
     folder = copy("whole")
     _replaced(folder / "tokenizer.json", kind)
     with pytest.raises(WeightsError, match=f"tokenizer.json: .*{kind}"):
-        hub.resolve_tokenizer(folder, folder, mini_config)
+        loading.resolve_tokenizer(folder, folder, mini_config)
 
 
 @pytest.mark.parametrize("name", ["config.json", INDEX, "tokenizer.json"])
@@ -102,7 +103,7 @@ def test_json_files_are_read_up_to_a_bound(copy, mini_config, name):
     try:
         with pytest.raises((WeightsError, ConfigError), match=f"{name}: .*larger than"):
             load_model(folder)
-            hub.resolve_tokenizer(folder, folder, mini_config)
+            loading.resolve_tokenizer(folder, folder, mini_config)
         assert tracemalloc.get_traced_memory()[1] < 200 << 20
     finally:
         tracemalloc.stop()

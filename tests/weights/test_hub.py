@@ -10,9 +10,11 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from jaxphoton.models.moondream.family import STARMIE
 from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.weights import hub
 from jaxphoton.weights.checkpoint import WeightsError
+from tests.weights import loading
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def downloads(monkeypatch, tmp_path):
         calls.append((repo, revision, allow_patterns))
         folder = tmp_path / "hub" / repo.replace("/", "--")
         folder.mkdir(parents=True, exist_ok=True)
-        _tokenizer(folder, 0 if repo == hub.STARMIE else 50256)
+        _tokenizer(folder, 0 if repo == STARMIE else 50256)
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
@@ -71,7 +73,7 @@ def test_the_preview_is_downloaded_in_one_form(downloads):
     assert file == folder / "model_fp8.pt"
     assert downloads[-1][:2] == ("moondream/moondream3-preview", "v1")
     assert _fetched(downloads[-1][2]) == settings | {"model_fp8.pt"}
-    assert hub.resolve_tokenizer("moondream/moondream3-preview", file, named_config("moondream3")).is_file()
+    assert loading.resolve_tokenizer("moondream/moondream3-preview", file, named_config("moondream3")).is_file()
     # The other repositories have float8 experts in the one file they have.
     assert hub.resolve("moondream/moondream3.1-9B-A2B", quantized=True).is_dir()
     assert shards <= _fetched(downloads[-1][2])
@@ -97,7 +99,7 @@ def test_shapes_is_packaged(monkeypatch, tmp_path, downloads):
     assert hub.resolve("shapes") == packaged, "the working directory does not matter"
     assert hub.resolve("./shapes") == Path("shapes")
     file = _tokenizer(packaged, None)
-    assert hub.resolve_tokenizer("shapes", packaged, config) == file
+    assert loading.resolve_tokenizer("shapes", packaged, config) == file
     assert not downloads
 
 
@@ -119,22 +121,22 @@ def test_failed_downloads_say_what_to_do(monkeypatch, error):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(WeightsError, match="owner/name at revision 'v1': .*Check the name and the revision"):
         hub.resolve("owner/name", "v1")
-    with pytest.raises(WeightsError, match=hub.STARMIE):
-        hub.resolve_tokenizer("vikhyatk/moondream2", Path("anywhere"), named_config("moondream2"))
+    with pytest.raises(WeightsError, match=STARMIE):
+        loading.resolve_tokenizer("vikhyatk/moondream2", Path("anywhere"), named_config("moondream2"))
 
 
 def test_published_moondream_uses_starmie(tmp_path, downloads):
     config = named_config("moondream2")
     for name in ("vikhyatk/moondream2", "moondream/anything"):
-        file = hub.resolve_tokenizer(name, hub.resolve(name), config)
+        file = loading.resolve_tokenizer(name, hub.resolve(name), config)
         assert file.parent.name == "moondream--starmie-v1"
-        assert downloads[-1] == (hub.STARMIE, None, ["tokenizer.json"])
+        assert downloads[-1] == (STARMIE, None, ["tokenizer.json"])
 
 
 def test_old_models_use_their_own_tokenizer(downloads):
     folder = hub.resolve("vikhyatk/moondream2", "2025-01-09")
     config = named_config("moondream-0.5b")
-    assert hub.resolve_tokenizer("vikhyatk/moondream2", folder, config) == folder / "tokenizer.json"
+    assert loading.resolve_tokenizer("vikhyatk/moondream2", folder, config) == folder / "tokenizer.json"
     assert len(downloads) == 1
 
 
@@ -143,20 +145,22 @@ def test_local_folders(tmp_path, downloads):
     file = _tokenizer(tmp_path, 0)
     weights = tmp_path / "model.safetensors"
     weights.touch()
-    assert hub.resolve_tokenizer(tmp_path, tmp_path, new) == file
-    assert hub.resolve_tokenizer(weights, weights, new) == file
+    assert loading.resolve_tokenizer(tmp_path, tmp_path, new) == file
+    assert loading.resolve_tokenizer(weights, weights, new) == file
     assert not downloads
     with pytest.raises(WeightsError, match="is not 50256"):
-        hub.resolve_tokenizer(tmp_path, tmp_path, old)
+        loading.resolve_tokenizer(tmp_path, tmp_path, old)
     file.unlink()
     with pytest.raises(WeightsError, match="no such file; put the model's tokenizer.json there"):
-        hub.resolve_tokenizer(tmp_path, tmp_path, old)
-    assert hub.resolve_tokenizer(tmp_path, tmp_path, new).parent.name == "moondream--starmie-v1"
+        loading.resolve_tokenizer(tmp_path, tmp_path, old)
+    assert loading.resolve_tokenizer(tmp_path, tmp_path, new).parent.name == "moondream--starmie-v1"
 
 
 def test_a_stale_tokenizer_in_a_copied_repository_is_not_used(tmp_path, downloads):
     _tokenizer(tmp_path, 50256)
-    assert hub.resolve_tokenizer(tmp_path, tmp_path, named_config("moondream2")).parent.name == "moondream--starmie-v1"
+    assert (
+        loading.resolve_tokenizer(tmp_path, tmp_path, named_config("moondream2")).parent.name == "moondream--starmie-v1"
+    )
     (tmp_path / "tokenizer.json").write_text("[]")
     with pytest.raises(WeightsError, match="not a tokenizer file"):
-        hub.resolve_tokenizer(tmp_path, tmp_path, named_config("moondream2"))
+        loading.resolve_tokenizer(tmp_path, tmp_path, named_config("moondream2"))

@@ -17,12 +17,15 @@ from jaxphoton.models.moondream.prompts import Encode, reasons_by_default
 from jaxphoton.models.moondream.reading import config_from_dict, config_to_dict
 from jaxphoton.models.moondream.readouts import RegionReadout
 from jaxphoton.models.moondream.skills import MoondreamSkills, no_ids
-from jaxphoton.models.protocol import IMAGE, CacheSpec, Guard, Prompt, Segments
+from jaxphoton.models.protocol import IMAGE, CacheSpec, Guard, Prompt, Segments, TokenizerPlace
 
 if TYPE_CHECKING:
     from jaxphoton.models.moondream.device import MoondreamNetwork
     from jaxphoton.models.moondream.names import MoondreamTensors
 
+STARMIE = "moondream/starmie-v1"  # the tokenizer of Moondream since 2025; the one beside published weights is stale
+STARMIE_VOCAB = 51200
+PUBLISHED_BY = ("vikhyatk/moondream2", "moondream/")
 FLOAT32 = 4
 EXPERT_TOKENS = 256  # tokens that go through all experts at once (`jaxphoton.layers.moe`)
 
@@ -55,6 +58,9 @@ class MoondreamFamily:
         self.stop_ids, self.answer_id = frozenset({ids.eos_id}), ids.answer_id
         self.reasons = reasons_by_default(ids)
         self.readout = RegionReadout(config)
+        # The ids tell: in the tokenizer of January 2025, beside the weights, 0 is "!", and end-of-text is 50256.
+        starmie = ids.bos_id == 0 and text.vocab_size == STARMIE_VOCAB
+        self.tokenizer = TokenizerPlace(STARMIE if starmie else None, PUBLISHED_BY, ids.bos_id)
         self._prefix = np.array([ids.bos_id, *[IMAGE] * vision.image_tokens], np.int32)
         self._no_prefix, self._bos = np.zeros(0, np.int32), (ids.bos_id,)
 

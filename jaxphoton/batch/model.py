@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from jaxphoton.batch.digest import model_digest, params_digest
 from jaxphoton.batch.errors import BatchError, OptionError
 from jaxphoton.batch.options import RunOptions
-from jaxphoton.batch.workers.engine_options import EngineOptions
 from jaxphoton.batch.workers.gpus import replica_gpus
-from jaxphoton.batch.workers.inprocess import LocalAnswerer
+from jaxphoton.batch.workers.inprocess import EngineOptions, LocalAnswerer
 from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.messages import quoted
 

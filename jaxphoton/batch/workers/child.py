@@ -19,8 +19,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
-from jaxphoton.batch.workers.engine_options import EngineOptions
-from jaxphoton.batch.workers.inprocess import LocalAnswerer
+from jaxphoton.batch.workers.inprocess import EngineOptions, LocalAnswerer
 from jaxphoton.batch.workers.protocol import (
     answer_message,
     ask_of,

@@ -1,11 +1,16 @@
-"""A model in this process that answers the images of a run."""
+"""A model in this process that answers the images of a run, and what the user of a run says about its engine."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jaxphoton.config import EngineConfig
+from jaxphoton.engine.memory import whole_pages
+from jaxphoton.models.moondream.config import TextConfig
 from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.submitting import OnEvent, Pending
@@ -13,6 +18,35 @@ from jaxphoton.requests.submitting import OnEvent, Pending
 if TYPE_CHECKING:  # which imports jax
     from jaxphoton.api import Moondream
     from jaxphoton.engine.metrics import LaunchMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Attributes:
+    rows: sequences decoded at once.
+    depth, image_workers, image_timeout, host_masks: as in `EngineConfig`.
+    deterministic: an image's result does not depend on what runs beside it.
+    """
+
+    rows: int | None = None
+    depth: int | None = None
+    image_workers: int | None = None
+    deterministic: bool = False
+    image_timeout: float | None = None
+    host_masks: bool | None = None
+
+    def applied(self, engine: EngineConfig, text: TextConfig) -> EngineConfig:
+        """The engine's settings with these changes; what is None stays."""
+        names = ("depth", "image_workers", "image_timeout", "host_masks")
+        changes: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.rows is not None:
+            kept = (rows for rows in engine.step_rows if rows < self.rows)
+            changes |= {"max_rows": self.rows, "step_rows": (*kept, max(2, self.rows))}
+        engine = dataclasses.replace(engine, **changes)
+        if not self.deterministic:
+            return engine
+        # So many pages that no request is ever set back, and computed again in other company.
+        return dataclasses.replace(engine, fixed_shapes=True, kv_pages=whole_pages(text, engine))
 
 
 class LocalAnswerer:

@@ -20,7 +20,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from jaxphoton.batch.workers.child import GREETING
-from jaxphoton.batch.workers.engine_options import EngineOptions
+from jaxphoton.batch.workers.inprocess import EngineOptions
 from jaxphoton.batch.workers.protocol import CLOSED, EngineTask, ReplicaError, ask_error, ask_task, job_task
 from jaxphoton.batch.workers.supervisor import EngineSupervisor
 from jaxphoton.config import EngineConfig

@@ -124,4 +124,4 @@ def load(settings: Message) -> tuple[Fake, int]:
 if __name__ == "__main__":
     print("printed by a start-up file", flush=True)
     child.BEAT_S = 0.05
-    child.serve(load)
+    child.serve(load)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jaxphoton import Moondream
-from jaxphoton.batch.workers.engine_options import EngineOptions
+from jaxphoton.batch.workers.inprocess import EngineOptions
 from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.ask import Ask, Job

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from jaxphoton import platform
@@ -45,7 +46,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 SPLIT = "a sharding must keep every parameter whole on each device (replicated): the programs do not split the work"
 
-SpatialRefs = Sequence[Sequence[float]]
+SpatialRefs = Sequence[Sequence[float]] | np.ndarray
 
 
 class Moondream:

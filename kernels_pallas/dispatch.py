@@ -88,7 +88,7 @@ def choose(
     return "reference" if reasons else "triton"
 
 
-def overflows(operands: Sequence[jax.Array]) -> list[str]:
+def overflows(operands: Sequence[jax.Array | jax.ShapeDtypeStruct]) -> list[str]:
     """Which operands no kernel can address: Pallas-Triton counts elements in signed 32 bits up to 2^32 bytes, which is
     too few for one-byte elements."""
     sizes = [x.size for x in operands if x.dtype.itemsize == 1 and 2**31 < x.size <= 2**32]

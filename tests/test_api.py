@@ -6,6 +6,7 @@ import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_a_batch_yields_every_key_once_and_errors_as_items(shapes):
 
 
 def test_one_broken_image_of_fifty_costs_itself_alone(shapes):
-    images = [PICTURES[i % len(PICTURES)] for i in range(50)]
+    images: list[Any] = [PICTURES[i % len(PICTURES)] for i in range(50)]
     images[7] = b"not a picture"
     truth = {path: shapes.caption(path, "short", settings=GREEDY) for path in set(images) - {images[7]}}
     batch = {item.key: item for item in shapes.caption_batch(images, "short", settings=GREEDY)}

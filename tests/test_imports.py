@@ -164,6 +164,7 @@ def test_imports_run_one_way():
         importer = part_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
         if importer in ("__init__", "__main__"):
             continue
+        assert importer is not None, path
         for line, imported in imported_parts(path):
             allowed = imported == importer or (importer, imported) in SIDEWAYS or LEVEL[imported] < LEVEL[importer]
             if not allowed or (importer == "kernels_pallas" and imported != importer):

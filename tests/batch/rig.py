@@ -82,8 +82,8 @@ def fault(item: Item) -> ImageError:
 def caption(item: Item, text: str | None = None, **fields: Any) -> Record:
     """A record of a caption, by default one that names its key."""
     result = {"task": "caption", "length": "normal", "caption": text or f"a picture: {item.key}", "tokens": 5}
-    size = {"width": 8, "height": 6}
-    return Record(item.key, "ok", path=item.path, results=(result | {"finish_reason": "stop"},), **(size | fields))
+    fields = {"width": 8, "height": 6} | fields
+    return Record(item.key, "ok", path=item.path, results=(result | {"finish_reason": "stop"},), **fields)
 
 
 def make_journal(path: Path, records: Iterable[Record], header: Header = HEADER) -> Path:

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -324,19 +325,23 @@ def test_outputs_never_replace_the_journal_or_the_input(tmp_path):
 
 def test_bad_requests(tmp_path):
     journal = make_journal(tmp_path / "j", [SEVERAL])
-    for arguments, message in (
+    calls: list[tuple[dict[str, Any], str]] = [
         ({"out": "x.tar"}, "needs the source"),
         ({"out": "x", "form": "csv"}, "form must be one of"),
         ({"out": None, "form": "coco"}, "needs a place"),
         ({"out": tmp_path / "j" / "x.jsonl"}, "x.jsonl"),
-    ):
+    ]
+    for arguments, message in calls:
         with pytest.raises(ExportError, match=message):
             export(journal, **arguments)
-    for options, message in (({"existing": "x"}, "one of skip"), ({"extension": "txt"}, "like .txt")):
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"existing": "x"}, "one of skip"),
+        ({"extension": "txt"}, "like .txt"),
+        ({"extension": ".png"}, "that of an image"),
+    ]
+    for options, message in wrong:
         with pytest.raises(ExportError, match=message):
             ExportOptions(**options)
-    with pytest.raises(ExportError, match="that of an image"):
-        ExportOptions(extension=".png")
 
 
 def test_damaged_lines_are_in_the_report(tmp_path):

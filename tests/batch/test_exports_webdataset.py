@@ -10,6 +10,7 @@ import pytest
 
 from jaxphoton.batch.exports import ExportOptions, export
 from jaxphoton.batch.journal.record import Record
+from jaxphoton.batch.options import Existing
 from jaxphoton.batch.sources import Selection, SourceOptions, open_source
 from tests.batch.rig import caption, keys, make_folder, make_journal, make_table, make_tar, picture, read_tar
 
@@ -66,7 +67,8 @@ def test_json_members_are_completed(tmp_path):
     members = MEMBERS | {"4.json": b'{"re_caption": "theirs"}', "4.png": picture(4)}
     source = open_source(str(make_tar(tmp_path / "s.tar", members)))
     journal = journal_of(tmp_path / "j", source)
-    for existing, theirs in (("skip", "theirs"), ("overwrite", "a picture: s/4")):
+    outcomes: list[tuple[Existing, str]] = [("skip", "theirs"), ("overwrite", "a picture: s/4")]
+    for existing, theirs in outcomes:
         options = ExportOptions(extension=".json", existing=existing)
         export(journal, tmp_path / "x.tar", source=source, options=options)
         made = read_tar(tmp_path / "x.tar")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Literal, cast
 
 import pytest
 
+from jaxphoton import Moondream
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.model import model_digest
 from jaxphoton.batch.summary import Tally, cost_per_million, duration
@@ -16,7 +18,7 @@ from jaxphoton.engine.observers import Observers
 TEXT = {"task": "caption", "caption": "a cat", "tokens": 7, "finish_reason": "stop"}
 
 
-def launch(kind: str, began: float, arrived: float, plan: float = 0.0) -> LaunchMetrics:
+def launch(kind: Literal["prefill", "step"], began: float, arrived: float, plan: float = 0.0) -> LaunchMetrics:
     zero = dict.fromkeys(("number", "rows", "zombies", "images", "pages", "slot"), 0)
     times = dict.fromkeys(("launch", "sample", "sampled", "wait", "commit"), 0.0)
     return LaunchMetrics(kind=kind, began=began, arrived=arrived, plan=plan, **zero, **times)
@@ -35,7 +37,7 @@ def test_the_device_s_time_is_shared_out_among_the_stages():
             observers.tell("launches", each)
             yield each
 
-    answerer = LocalAnswerer(SimpleNamespace(observe=observers.add, answer=answer))
+    answerer = LocalAnswerer(cast(Moondream, SimpleNamespace(observe=observers.add, answer=answer)))
     assert list(answerer.answer([])) == launches
     assert answerer.stages == {"waiting for images": 4.0, "encode and prefill": 2.0, "decode": 2.5, "idle": 0.5}
     observers.tell("launches", launches[0])
@@ -55,7 +57,7 @@ def test_compiling_is_told_apart_from_the_rates(clock):
     def start():
         clock.now += 90.0
 
-    answerer = LocalAnswerer(SimpleNamespace(start=start))
+    answerer = LocalAnswerer(cast(Moondream, SimpleNamespace(start=start)))
     answerer.start()
     tally = Tally()
     clock.now += 3.0

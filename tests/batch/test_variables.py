@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -77,7 +78,7 @@ def test_a_text_beside_an_image_may_have_a_byte_order_mark_and_never_blocks(tmp_
     assert [fill("{caption}", item) for item in open_source(str(tmp_path)).items()] == ["old", "", ""]
 
 
-def questions(text: str, **around: str) -> Questions:
+def questions(text: str, **around: Any) -> Questions:
     return Questions((Question("query", text),), **around)
 
 

@@ -20,7 +20,9 @@ COMMANDS = tuple(commands())
 def exit_code(*arguments: str) -> int:
     with pytest.raises(SystemExit) as exit_info:
         main(arguments)
-    return exit_info.value.code
+    code = exit_info.value.code
+    assert isinstance(code, int)
+    return code
 
 
 def test_help_names_every_command_and_no_flag_of_absl(capsys):

@@ -7,12 +7,14 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from jaxphoton.image.errors import ImageError
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.moondream.config import VisionConfig
@@ -43,6 +45,13 @@ def same(one: Prepared, other: Prepared) -> None:
         other.size,
         other.notes,
     )
+
+
+def failure(future: Future) -> ImageError:
+    """Why a picture failed; as it must, in time."""
+    error = future.exception(S)
+    assert isinstance(error, ImageError)
+    return error
 
 
 def running(pid: int) -> bool:

@@ -7,6 +7,7 @@ import os
 import threading
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -18,7 +19,7 @@ from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import prepare
 from jaxphoton.models.moondream.config import VisionConfig
 from tests.image.files import photo, png16, saved
-from tests.image.pools import CONFIG, PICTURE, PNG, S, needs_proc, same, traces
+from tests.image.pools import CONFIG, PICTURE, PNG, S, failure, needs_proc, same, traces
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_options_reach_the_workers():
     with ImagePool(VisionConfig(), 1, **options) as pool:
         for data in (saved(clear, "PNG"), saved(PICTURE, "JPEG")[:-300]):
             same(pool.submit(data).result(S), prepare(data, VisionConfig(), **options))
-        assert pool.submit(saved(PICTURE.resize((200, 200)), "PNG")).exception(S).reason == "too-large"
+        assert failure(pool.submit(saved(PICTURE.resize((200, 200)), "PNG"))).reason == "too-large"
     with pytest.raises(ValueError, match="background"):
         ImagePool(CONFIG, 1, background=(1, 2, 300))
     with pytest.raises(ValueError, match="at least 1"):
@@ -119,7 +120,11 @@ def test_formats_that_only_this_process_knows(pool, monkeypatch):
     for table in ("OPEN", "MIME"):
         monkeypatch.setattr(Image, table, dict(getattr(Image, table)))
     monkeypatch.setattr(Image, "ID", list(Image.ID))
-    Image.register_open("OURS", lambda file, name: PICTURE.copy(), lambda prefix: prefix.startswith(b"our format"))
+
+    def opened(file, name) -> Any:
+        return PICTURE.copy()
+
+    Image.register_open("OURS", opened, lambda prefix: prefix.startswith(b"our format"))
     same(pool.submit(b"our format").result(S), prepare(PICTURE, CONFIG))
 
 
@@ -132,7 +137,7 @@ def test_submit_waits_at_the_bound(gate):
         thread.join(0.2)
         assert thread.is_alive() and not first.done() and not second.done()
         gate.open()
-        assert first.exception(S).reason == "empty"
+        assert failure(first).reason == "empty"
         thread.join(S)
         same(third[0].result(S), second.result(S))
 

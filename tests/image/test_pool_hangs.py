@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +26,7 @@ from jaxphoton.processes import child, supervisor
 from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.pipe import TookTooLong
 from jaxphoton.processes.supervisor import ProcessPool
-from tests.image.pools import CONFIG, PNG, S, exists, needs_proc, running, same, until
+from tests.image.pools import CONFIG, PNG, S, exists, failure, needs_proc, running, same, until
 from tests.image.test_pool_lifetime import script
 
 LIMIT = 2.0  # long for these pictures on a busy machine, short to wait for
@@ -194,9 +195,9 @@ def test_only_those_at_which_a_worker_was_are_blamed(kinds, workers, slots):
             return child.Program((), {}, b"", settings, 9)
 
         work = Assignments(workers, in_order=True, bound=len(kinds) + 1)
+        settings = {"vision": {"crop_size": 56}, "room": slots}
         supervisors = [
-            ImageSupervisor(number, work, program, {"vision": {"crop_size": 56}, "room": slots}, lambda *_: None)
-            for number in range(workers)
+            ImageSupervisor(number, work, program, settings, lambda *_: cast(Any, None)) for number in range(workers)
         ]
         tasks = [PictureTask(name=f"{kind} {number}", path="") for number, kind in enumerate(kinds)]
         processes = ProcessPool(work, supervisors)
@@ -209,7 +210,7 @@ def test_only_those_at_which_a_worker_was_are_blamed(kinds, workers, slots):
             "deadly": "the process that decodes it died twice (killed by SIGKILL)",
         }
         for kind, task in zip(kinds, tasks, strict=True):
-            error = task.future.exception(S)
+            error = failure(task.future)
             assert (error.reason, error.fault) == (reasons[kind], faults[kind])
             assert FakeWorker.begun[task.name] == (1 if kind == "fine" else 2)
         processes.end(RuntimeError("the end"), S)

@@ -37,7 +37,8 @@ def test_a_second_death_fails_that_picture_alone(gate):
         stuck, behind = pool.submit(gate.path), pool.submit(PNG)
         gate.entered()
         gate.kill_inside(pool)
-        os.kill(*pool.worker_pids, signal.SIGKILL)
+        [pid] = pool.worker_pids
+        os.kill(pid, signal.SIGKILL)
         error = stuck.exception(S)
         assert isinstance(error, ImageError) and error.source == str(gate.path)
         assert str(error) == f"{gate.path}: the process that decodes it died twice (killed by SIGKILL)"

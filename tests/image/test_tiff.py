@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,7 +155,7 @@ def ycbcr(compression: str, planar: bool, halved: bool, monkeypatch) -> tuple[by
     """A file and what it shows; `halved`: one Cb and one Cr for each four pixels."""
     values = np.asarray(Image.fromarray(PHOTO).convert("YCbCr")).copy()
     if not halved:
-        tags = {"ph": (262, [6]), "sub": (530, [1, 1])}
+        tags: dict[str, Any] = {"ph": (262, [6]), "sub": (530, [1, 1])}
         return tiffs.write(Kind(RGB, compression=compression, planar=planar), values, **tags), PHOTO
     small = values[..., 1:].reshape(24, 2, 32, 2, 2).mean((1, 3)).astype(np.uint8)
     values[..., 1:] = small.repeat(2, 0).repeat(2, 1)

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -18,7 +19,7 @@ UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 def _lzw(data: bytes) -> bytes:
     import imagecodecs
 
-    return imagecodecs.lzw_encode(data)
+    return bytes(imagecodecs.lzw_encode(data))
 
 
 def _packbits(data: bytes) -> bytes:
@@ -29,7 +30,7 @@ def _packbits(data: bytes) -> bytes:
 def _zstd(data: bytes) -> bytes:
     import imagecodecs
 
-    return imagecodecs.zstd_encode(data)
+    return bytes(imagecodecs.zstd_encode(data))
 
 
 # Number in the file, and how a strip or tile is packed.
@@ -51,7 +52,7 @@ class Kind:
     photometric: int = RGB
     bits: int = 8
     form: int = UNSIGNED
-    order: str = "<"
+    order: Literal["<", ">"] = "<"
     planar: bool = False
     compression: str = "none"
     tile: int = 0

@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import ray
-import ray.data
-from ray.data.checkpoint import CheckpointConfig
+import ray  # pyright: ignore[reportMissingImports]
+import ray.data  # pyright: ignore[reportMissingImports]
+from ray.data.checkpoint import CheckpointConfig  # pyright: ignore[reportMissingImports]
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.integrations import ray as integration

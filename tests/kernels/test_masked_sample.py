@@ -97,7 +97,7 @@ def test_any_mask_temperature_and_top_p(columns, data):
     spread = data.draw(st.sampled_from([0.0, 0.01, 1.0, 10.0]))
 
     def each(values) -> np.ndarray:
-        return np.float32(data.draw(st.lists(st.sampled_from(values), min_size=rows, max_size=rows)))
+        return np.array(data.draw(st.lists(st.sampled_from(values), min_size=rows, max_size=rows)), np.float32)
 
     logits = random.normal(0, spread, (rows, columns)).astype(np.float32)
     compare(

@@ -34,7 +34,7 @@ def test_random_words_are_those_of_the_definition(first_key, second_key, counter
 def test_random_words_are_those_of_the_published_example():
     # Random123 1.14, known answers of threefry2x32 with 20 rounds.
     key = (np.uint32(0x13198A2E), np.uint32(0x03707344))
-    word = drawn_words(key, np.uint32([0x243F6A88]), np.uint32([0x85A308D3]))
+    word = drawn_words(key, np.array([0x243F6A88], np.uint32), np.array([0x85A308D3], np.uint32))
     assert np.asarray(word).tolist() == [0xC4923A9C]
 
 
@@ -50,14 +50,14 @@ def words_of_a_kernel(seed: np.ndarray, index: np.ndarray) -> jax.Array:
 
 
 @jax.jit
-def words_of_the_reference(seed: np.ndarray, index: np.ndarray) -> jax.Array:
+def words_of_the_reference(seed: jax.Array, index: jax.Array) -> jax.Array:
     column = jnp.arange(ENTRIES, dtype=jnp.uint32)
     return threefry.words(seed[:, None], index[:, None], 2, column[None, :])
 
 
 @given(WORDS, st.integers(0, 2**20))
 def test_every_backend_draws_the_words_of_the_definition(seed, index):
-    seeds, indices = np.uint32([seed, 0]), np.int32([index, 0])
+    seeds, indices = np.array([seed, 0], np.uint32), np.array([index, 0], np.int32)
     column = np.arange(ENTRIES, dtype=np.uint32)
     expected = [
         plain.threefry2x32((key, 0), np.full_like(column, 8 * number + 2), column)[0]
@@ -69,7 +69,7 @@ def test_every_backend_draws_the_words_of_the_definition(seed, index):
 
 @given(WORDS, st.integers(0, 2**20), st.sampled_from(range(4)))
 def test_noise_is_that_of_the_definition(seed, index, stream):
-    noise = np.asarray(gumbel(np.uint32([seed, seed]), np.int32([index, 0]), stream, ENTRIES))
+    noise = np.asarray(gumbel(np.array([seed] * 2, np.uint32), np.array([index, 0], np.int32), stream, ENTRIES))
     for row, number in zip(noise, (index, 0), strict=True):
         np.testing.assert_allclose(row, plain.gumbel(seed, number, stream, ENTRIES), rtol=1e-5, atol=1e-5)
     assert np.all(np.isfinite(noise))
@@ -92,7 +92,7 @@ WEIGHTS = st.one_of(
 
 @given(st.lists(WEIGHTS, min_size=ENTRIES, max_size=ENTRIES), st.floats(1e-3, 1.0))
 def test_top_p_keeps_what_sorting_would_keep(weights, top_p):
-    values = np.float32(weights)
+    values = np.array(weights, np.float32)
     if not values.sum() > 1e-20:
         values[7] = 1.0
     values = (values / values.sum(dtype=np.float64)).astype(np.float32)
@@ -106,11 +106,11 @@ def test_top_p_keeps_what_sorting_would_keep(weights, top_p):
 @pytest.mark.parametrize("top_p", [0.25, 0.5, 0.749, 0.75, 1.0])
 def test_of_equal_probabilities_the_first_are_kept(top_p):
     # Sums of quarters are exact: the entry that crosses the threshold is kept, and one that starts at it.
-    values = np.float32([0, 0.25, 0.25, 0, 0.25, 0.25])
+    values = np.array([0, 0.25, 0.25, 0, 0.25, 0.25], np.float32)
     got = keep(values, top_p)[0]
     assert got.tolist() == plain.top_p_keep(values.astype(np.float64), top_p).tolist()
 
 
 def test_each_row_has_its_own_top_p():
-    got = keep(np.float32([0.6, 0.3, 0.1]), [0.5, 0.7, 1.0])
+    got = keep(np.array([0.6, 0.3, 0.1], np.float32), [0.5, 0.7, 1.0])
     assert got.sum(axis=1).tolist() == [1, 2, 3]

@@ -31,7 +31,7 @@ def run(arguments, backend):
     return moe_decode(**arguments, backend=backend)
 
 
-def error(actual: jax.Array, expected: jax.Array) -> float:
+def error(actual: jax.Array | np.ndarray, expected: jax.Array | np.ndarray) -> float:
     """max |a - b| / max |b|; NaN if either has one."""
     a, b = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-30))

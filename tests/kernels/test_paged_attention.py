@@ -27,7 +27,7 @@ def run(arguments, layer, backend, splits=None):
     return paged_attention(**arguments, layer=layer, backend=backend, splits=splits)
 
 
-def error(actual: jax.Array, expected: jax.Array) -> float:
+def error(actual: jax.Array | np.ndarray, expected: jax.Array | np.ndarray) -> float:
     """max |a - b| / max |b|; NaN if either has one."""
     a, b = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-30))

@@ -10,6 +10,18 @@ import jax.numpy as jnp
 from jaxphoton.layers.weight import Dense, RowScaled, Weight
 
 
+def dense_of(weight: Weight | None) -> Dense:
+    """A weight that must be a plain array."""
+    assert isinstance(weight, Dense)
+    return weight
+
+
+def scaled_of(weight: Weight | None) -> RowScaled:
+    """A weight that must be in 8 bits."""
+    assert isinstance(weight, RowScaled)
+    return weight
+
+
 def in_int8(matrix: jax.Array) -> RowScaled:
     """The nearest of 255 levels a row."""
     scale = jnp.max(jnp.abs(matrix.astype(jnp.float32)), axis=-1) / 127

@@ -13,7 +13,8 @@ import pytest
 
 from jaxphoton.layers import moe
 from jaxphoton.layers.moe import ExpertParams
-from jaxphoton.layers.weight import Dense, RowScaled
+from jaxphoton.layers.weight import Dense, RowScaled, Weight
+from tests.layers.forms import dense_of
 
 EXPERTS, DIM, INNER = 8, 12, 6
 erf = np.vectorize(math.erf)
@@ -35,12 +36,16 @@ def tokens(count: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(0, 1, (count, DIM)), jnp.float32)
 
 
+def stored(weight: Weight) -> np.ndarray:
+    """The numbers of a weight, float64."""
+    assert isinstance(weight, Dense | RowScaled)
+    matrix = np.asarray(weight.matrix.astype(jnp.float32), np.float64)
+    return matrix if isinstance(weight, Dense) else matrix * np.asarray(weight.scale, np.float64)[..., None]
+
+
 def loop(params: ExpertParams, x, experts, weights) -> np.ndarray:
     """One expert of one token after the other, float64."""
-    up, down = (np.asarray(w.matrix.astype(jnp.float32), np.float64) for w in (params.fc1_w, params.fc2_w))
-    if isinstance(params.fc1_w, RowScaled):
-        up = up * np.asarray(params.fc1_w.scale, np.float64)[..., None]
-        down = down * np.asarray(params.fc2_w.scale, np.float64)[..., None]
+    up, down = map(stored, (params.fc1_w, params.fc2_w))
     out = np.zeros(x.shape)
     for t, j in np.ndindex(*experts.shape):
         hidden = up[experts[t, j]] @ np.asarray(x[t], np.float64)
@@ -84,7 +89,7 @@ def test_an_expert_that_nobody_chose_may_hold_anything():
     params, x = drawn(3), tokens(3)
     route = moe.route(params.router_w, jnp.zeros(EXPERTS, jnp.float32).at[5].set(-1e9), 2, x)
     clean = moe.apply(params, route, x, moe.mix_dense)
-    up, down = params.fc1_w.matrix.at[5].set(jnp.inf), params.fc2_w.matrix.at[5].set(jnp.nan)
+    up, down = dense_of(params.fc1_w).matrix.at[5].set(jnp.inf), dense_of(params.fc2_w).matrix.at[5].set(jnp.nan)
     broken = dataclasses.replace(params, fc1_w=Dense(up), fc2_w=Dense(down))
     for mix in (moe.mix_dense, partial(moe.mix, backend="reference")):
         np.testing.assert_allclose(moe.apply(broken, route, x, mix), clean, atol=1e-6)
@@ -119,7 +124,7 @@ def test_a_bfloat16_model_routes_in_float32():
     params, x = drawn(5, jnp.bfloat16), tokens(3).astype(jnp.bfloat16)
     route = moe.route(params.router_w, jnp.zeros(EXPERTS, jnp.bfloat16), 2, x)
     assert route.logits.dtype == route.weights.dtype == jnp.float32
-    exact = x.astype(jnp.float32) @ params.router_w.matrix.astype(jnp.float32).T
+    exact = x.astype(jnp.float32) @ dense_of(params.router_w).matrix.astype(jnp.float32).T
     np.testing.assert_allclose(route.logits, exact, rtol=1e-5, atol=1e-5)
     for mix in (moe.mix_dense, partial(moe.mix, backend="reference")):
         assert moe.apply(params, route, x, mix).dtype == jnp.bfloat16

@@ -6,6 +6,7 @@ import gc
 import random
 import threading
 import weakref
+from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -34,8 +35,8 @@ class Request:
 class Rig:
     """Finishes one thing that is under way whenever it is told to, in an order that the test chooses."""
 
-    def __init__(self, choose=lambda things: 0, broken=frozenset(), refused=frozenset()):
-        self.choose, self.broken, self.refused = choose, broken, refused
+    def __init__(self, choose=lambda things: 0, broken: Collection[int] = (), refused: Collection[int] = ()):
+        self.choose, self.broken, self.refused = choose, frozenset(broken), frozenset(refused)
         self.open: list[Future] = []
         self.keys: dict[Future, int] = {}
         self.cancelled: list[int] = []
@@ -119,8 +120,7 @@ class Rig:
 @given(st.lists(st.integers(1, 6), max_size=25), st.integers(0, 2**32), st.data())
 def test_every_job_is_answered_once_in_any_order(asks, seed, data):
     numbers = range(len(asks))
-    broken = frozenset(data.draw(st.sets(st.sampled_from(numbers)) if asks else st.just(set())))
-    refused = frozenset(data.draw(st.sets(st.sampled_from(numbers)) if asks else st.just(set())))
+    broken, refused = (data.draw(st.sets(st.sampled_from(numbers)) if asks else st.just(set())) for _ in range(2))
     rig = Rig(random.Random(seed).randrange, broken, refused)
     answers = rig.run(rig.dispatcher(rig.jobs(asks)))
     assert {answer.key for answer in answers} == set(numbers) and len(answers) == len(numbers)

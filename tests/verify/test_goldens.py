@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from typing import cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,7 @@ from jaxphoton.models.moondream.checks.vision import check_crops
 from jaxphoton.verify.golden import Case, GoldenError, open_golden
 from jaxphoton.verify.report import Findings, judge
 from jaxphoton.verify.run import packaged_golden, run_case
+from jaxphoton.weights.checkpoint import Checkpoint
 
 
 @pytest.mark.smoke
@@ -62,7 +64,8 @@ def test_recorded_crops_may_have_either_order_of_a_resize_and_no_wrong_pixel(md2
     crops[0] = np.asarray(once.resize((98, 98), Image.Resampling.LANCZOS))
     for wrong in (0, 1):
         crops[0, 5, 5, 1] ^= wrong
-        check_crops(md2_bench, Case(Arrays({"x.pixels": pixels, "x.crops": crops}), "x", {}), findings := Findings())
+        arrays = Arrays({"x.pixels": pixels, "x.crops": crops})
+        check_crops(md2_bench, Case(cast(Checkpoint, arrays), "x", {}), findings := Findings())
         assert len(findings.faults) == wrong
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from jaxphoton.cli import convert
 from jaxphoton.models.moondream.reading import config_to_dict
+from tests.layers.forms import dense_of, scaled_of
 from tests.weights.loading import load_model
 
 
@@ -57,8 +58,8 @@ def test_convert_with_float8_experts(tmp_path, write_torch, moe_config, float8_t
     assert _run(folder, tmp_path / "plain") == 0
     kept = load_model(tmp_path / "kept", quantized=True)[1]
     plain = load_model(tmp_path / "plain")[1]
-    assert kept.text.layers[1].experts.fc1_w.matrix.dtype == jnp.float8_e4m3fn
-    assert plain.text.layers[1].experts.fc1_w.matrix.dtype == jnp.bfloat16
+    assert scaled_of(kept.text.layers[1].experts.fc1_w).matrix.dtype == jnp.float8_e4m3fn
+    assert dense_of(plain.text.layers[1].experts.fc1_w).matrix.dtype == jnp.bfloat16
     for one, two in zip(jax.tree.leaves(load_model(tmp_path / "kept")[1]), jax.tree.leaves(plain), strict=True):
         assert np.asarray(one).tobytes() == np.asarray(two).tobytes()
 

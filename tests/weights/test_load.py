@@ -19,6 +19,7 @@ from jaxphoton.models.moondream.params import abstract
 from jaxphoton.models.moondream.reading import config_to_dict, load_config
 from jaxphoton.weights.load import WeightsError
 from jaxphoton.weights.safetensors import DTYPES, TensorFile
+from tests.layers.forms import dense_of
 from tests.weights.loading import load_model, load_params
 
 
@@ -85,7 +86,7 @@ def test_both_schemes_give_the_same_parameters(tmp_path, write_file, mini_config
     np.testing.assert_array_equal(np.asarray(one.text.mlp_bias)[2, mini_config.text.ff_dim :], stored)
     np.testing.assert_array_equal(np.asarray(one.vision.ln)[1, 1, 0], mini_tensors["model.vision.blocks.1.ln2.weight"])
     np.testing.assert_array_equal(
-        np.asarray(one.region.fc1_w.matrix)[24:], mini_tensors["model.region.size_decoder.fc1.weight"]
+        np.asarray(dense_of(one.region.fc1_w).matrix)[24:], mini_tensors["model.region.size_decoder.fc1.weight"]
     )
 
 

@@ -21,6 +21,7 @@ from jaxphoton.models.moondream.params import PUBLISHED, Form, abstract
 from jaxphoton.models.moondream.reading import config_to_dict, load_config
 from jaxphoton.weights.load import WeightsError
 from jaxphoton.weights.safetensors import TensorFile
+from tests.layers.forms import dense_of, scaled_of
 from tests.weights import loading
 from tests.weights.loading import load_model, load_params
 
@@ -70,16 +71,16 @@ def test_golden_checkpoint(goldens, dtype):
     dense, last = params.text.layers[0], params.text.layers[3]
     assert dense.experts is None and last.fc1_w is last.fc2_w is None
     wanted = {
-        "text.blocks.0.mlp.fc1.weight": dense.fc1_w.matrix,
+        "text.blocks.0.mlp.fc1.weight": dense_of(dense.fc1_w).matrix,
         "text.blocks.0.mlp.fc2.bias": params.text.mlp_bias[0, config.text.ff_dim :],
-        "text.blocks.3.mlp.fc1.weight": last.experts.fc1_w.matrix,
-        "text.blocks.3.mlp.fc2.weight": last.experts.fc2_w.matrix,
-        "text.blocks.3.mlp.router.weight": last.experts.router_w.matrix,
+        "text.blocks.3.mlp.fc1.weight": dense_of(last.experts.fc1_w).matrix,
+        "text.blocks.3.mlp.fc2.weight": dense_of(last.experts.fc2_w).matrix,
+        "text.blocks.3.mlp.router.weight": dense_of(last.experts.router_w).matrix,
         "text.blocks.3.mlp.router.bias": params.text.router_b[2],
-        "text.blocks.3.attn.tau.wq": last.tau_w.matrix[:4],
-        "text.blocks.3.attn.tau.wv": last.tau_w.matrix[4:],
+        "text.blocks.3.attn.tau.wq": dense_of(last.tau_w).matrix[:4],
+        "text.blocks.3.attn.tau.wv": dense_of(last.tau_w).matrix[4:],
         "text.blocks.3.attn.tau.alpha": params.text.tau_alpha[3],
-        "region.coord_decoder.weight": params.region.coord_w.matrix,
+        "region.coord_decoder.weight": dense_of(params.region.coord_w).matrix,
         "region.size_decoder.bias": params.region.head_b[1024:],
         "region.ln.weight": params.region.ln[0],
     }
@@ -111,8 +112,8 @@ def test_golden_float8_file(goldens, golden_float8, dtype):
         front = f"text_model.transformer.h.{i}."
         scales = [stored[f"{front}moe_quant.{name}_scale"] for name in ("up", "down")]
         held, restored, original = (tree.text.layers[i].experts for tree in (kept, params, plain))
-        np.testing.assert_array_equal(held.fc1_w.scale, scales[0])
-        np.testing.assert_array_equal(held.fc2_w.scale, scales[1])
+        np.testing.assert_array_equal(scaled_of(held.fc1_w).scale, scales[0])
+        np.testing.assert_array_equal(scaled_of(held.fc2_w).scale, scales[1])
         for name, leaf, scale in (("experts", "fc1_w", scales[0]), ("output_experts", "fc2_w", scales[1])):
             weight = stored[f"{front}mlp.{name}.weight"]
             assert np.asarray(getattr(held, leaf).matrix).tobytes() == weight.tobytes()

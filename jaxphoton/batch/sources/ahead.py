@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TypeVar
@@ -20,7 +20,7 @@ def read_ahead(
     slow: Callable[[In], bool],
     threads: int = 48,
     window: int = WINDOW,
-) -> Iterator[tuple[int, Out]]:
+) -> Generator[tuple[int, Out], None, None]:
     """(place, `read(item)`) of every item, each as soon as it is there: one that takes long holds up no other, until
     `window` items have gone past it. The slow ones are read in threads, and as many of them are held at most. Closing
     the iterator waits for those under way.

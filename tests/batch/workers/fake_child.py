@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
+from typing import Any, cast
 
 from jaxphoton.batch.workers import child
 from jaxphoton.engine.metrics import RequestMetrics
@@ -124,4 +125,4 @@ def load(settings: Message) -> tuple[Fake, int]:
 if __name__ == "__main__":
     print("printed by a start-up file", flush=True)
     child.BEAT_S = 0.05
-    child.serve(load)  # type: ignore[arg-type]
+    child.serve(cast(Any, load))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def numbered(count: int) -> list[bytes]:
     return [f"number {number}".encode() for number in range(count)]
 
 
-def check(answers, images, failing=frozenset()) -> None:
+def check(answers, images, failing: Collection[int] = ()) -> None:
     """Every key once, with its own answer; those of `failing` with the fault of a process that died twice."""
     assert sorted(answer.key for answer in answers) == list(range(len(images)))
     for answer in answers:

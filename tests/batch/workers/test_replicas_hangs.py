@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from contextlib import contextmanager
 
 import pytest
@@ -32,7 +33,7 @@ def started(count: int, how: str = "well", silence: float = SILENCE, command=COM
         yield replicas, lines
 
 
-def check(answers, images, fault: str, failing=frozenset()) -> None:
+def check(answers, images, fault: str, failing: Collection[int] = ()) -> None:
     assert sorted(answer.key for answer in answers) == list(range(len(images)))
     for answer in answers:
         if answer.key in failing:
@@ -105,6 +106,7 @@ def fake(tmp_path):
     """A fake process with a closed stderr, spoken to by hand; it loads until tmp_path / "gate" is there."""
     command = ["sh", "-c", f'exec "$0" {" ".join(COMMAND)} 2>&-', sys.executable]
     with subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1) as process:
+        assert process.stdin is not None
         write_frame(process.stdin, {"options": {"path_or_id": str(tmp_path / "gate")}})
         process.stdin.flush()
         yield process

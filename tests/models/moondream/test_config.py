@@ -85,9 +85,10 @@ def test_a_wrong_value_is_named_with_its_field(tmp_path, where, name, value):
 @settings(max_examples=300)
 @given(field=st.sampled_from(FIELDS), value=JSON | st.integers(-3, 3000))
 def test_any_value_of_any_field_loads_or_is_refused(field, value):
+    where, name = field
     with tempfile.TemporaryDirectory() as folder:
         try:
-            config = _load(_written(*field, value), Path(folder))
+            config = _load(_written(where, name, value), Path(folder))
         except ConfigError as error:
             assert folder in str(error) and len(str(error)) < 2000
         else:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from typing import cast
 
 import numpy as np
 import pytest
 
 from jaxphoton import AsyncMoondream, Moondream
+from jaxphoton.prompt.tokenizer import Tokenizer
 from tests.engine import tiny
 from tests.engine.test_oracle_equality_moe import CONFIG
 
@@ -35,7 +37,7 @@ def model():
     engine = dataclasses.replace(
         tiny.ENGINE, prefill_rows=(1,), prefill_lengths=(16,), vision=((1, 4),), host_masks=False, image_workers=0
     )
-    with Moondream(tiny.drawn(CONFIG), CONFIG, Letters(), engine=engine) as model:
+    with Moondream(tiny.drawn(CONFIG), CONFIG, cast(Tokenizer, Letters()), engine=engine) as model:
         yield model
 
 

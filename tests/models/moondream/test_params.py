@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxphoton.layers.spec import FLOAT8
-from jaxphoton.layers.weight import Dense
 from jaxphoton.models.moondream.params import Form, abstract, count
 from jaxphoton.models.moondream.reading import named_config
+from tests.layers.forms import dense_of, scaled_of
 
 
 def test_moondream2_has_the_published_size_and_few_leaves():
@@ -38,15 +38,16 @@ def test_moondream3_has_nine_billion_parameters_and_few_leaves():
 def test_float8_experts_come_with_row_scales():
     config = named_config("moondream3")
     plain, kept = (abstract(config, form=form).text.layers[4].experts for form in (Form(), Form(FLOAT8)))
-    assert isinstance(plain.fc1_w, Dense) and plain.fc1_w.matrix.dtype == jnp.bfloat16
-    assert kept.fc1_w.matrix.dtype == kept.fc2_w.matrix.dtype == jnp.float8_e4m3fn
-    assert kept.router_w.matrix.dtype == jnp.bfloat16
-    assert kept.fc1_w.scale.shape == (64, 2 * 1024) and kept.fc2_w.scale.shape == (64, 2048)
-    assert kept.fc1_w.scale.dtype == kept.fc2_w.scale.dtype == jnp.float32
+    assert dense_of(plain.fc1_w).matrix.dtype == dense_of(kept.router_w).matrix.dtype == jnp.bfloat16
+    up, down = scaled_of(kept.fc1_w), scaled_of(kept.fc2_w)
+    assert up.matrix.dtype == down.matrix.dtype == jnp.float8_e4m3fn
+    assert up.scale.shape == (64, 2 * 1024) and down.scale.shape == (64, 2048)
+    assert up.scale.dtype == down.scale.dtype == jnp.float32
 
 
 def test_the_settings_decide_which_parts_there_are():
     config = named_config("moondream3")
+    assert config.text.moe is not None
     text = dataclasses.replace(config.text, tau_attn=False, moe=dataclasses.replace(config.text.moe, start_layer=0))
     shapes = abstract(dataclasses.replace(config, text=text))
     assert shapes.text.tau_alpha is None and shapes.text.mlp_bias is None

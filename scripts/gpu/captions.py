@@ -11,7 +11,8 @@ from typing import Any
 from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.engine.request import ImageInput, Request
-from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.image.crops import Crops
+from jaxphoton.models.protocol import Prompt
 from jaxphoton.platform import calm_interpreter
 from jaxphoton.requests.settings import Settings
 from scripts.gpu.encode import pictures
@@ -36,59 +37,39 @@ def captions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "rows": rows,
         "note": "random weights; every caption has the same length",
     } | load.faults()
-    table, keys = [], itertools.count()
-    with _Measured(load) as engine:
+    table, keys, launches = [], itertools.count(), list[tuple[float, LaunchMetrics]]()
+    with Engine(load.programs) as engine:
+        engine.observe(lambda launch: launches.append((time.perf_counter(), launch)))
         for n in crops:
-            engine.run(n, 1, keys)  # warm-up
-            table.append(engine.run(n, 1 if small else WAVES, keys))
+            picture = pictures(load.config, 1, n)[0]
+            run(engine, rows, picture, keys, launches)  # warm-up
+            table.append({"crops": n, **run(engine, rows * (1 if small else WAVES), picture, keys, launches)})
             yield {"captions": table}
 
 
-class _Measured:
-    """An engine whose launches are looked at."""
-
-    def __init__(self, load: Load):
-        self._load, self._launches = load, list[tuple[float, LaunchMetrics]]()
-        self._engine = Engine(load.programs, on_metrics=lambda launch: self._launches.append((_now(), launch)))
-
-    def __enter__(self) -> _Measured:
-        return self
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        self._engine.shutdown(wait=kind is None)
-
-    def run(self, crops: int, waves: int, keys: Iterator[int]) -> dict[str, Any]:
-        engine = self._load.programs.engine
-        count, picture = waves * engine.max_rows, pictures(self._load.config, 1, crops)[0]
-        # Greedy, as batches are captioned; a key of its own for each picture, so that none is found in the cache.
-        settings = Settings(temperature=0.0, max_tokens=TOKENS, seed=0)
-        requests = [
-            Request(PROMPT, "free", settings, ImageInput(next(keys).to_bytes(8, "big"), picture)) for _ in range(count)
-        ]
-        self._launches.clear()
-        start = _now()
-        futures = [self._engine.submit(request).future for request in requests]
-        tokens = sum(len(future.result().tokens) for future in futures)
-        seconds = _now() - start
-        return {
-            "crops": crops,
-            "captions": count,
-            "seconds": seconds,
-            "captions_s": count / seconds,
-            "tokens_s": tokens / seconds,
-            **self._shares(start, seconds),
-        }
-
-    def _shares(self, start: float, seconds: float) -> dict[str, float]:
-        """Of the time between commits, by the kind of launch that was committed at its end; and the time in which the
-        host waited for the device."""
-        spent, last = {"prefill": 0.0, "step": 0.0}, start
-        for at, launch in self._launches:
-            spent[launch.kind] += at - last
-            last = at
-        waited = sum(launch.wait for _, launch in self._launches)
-        return {**{f"{kind}_share": part / seconds for kind, part in spent.items()}, "wait_share": waited / seconds}
-
-
-def _now() -> float:
-    return time.perf_counter()
+def run(
+    engine: Engine, count: int, picture: Crops, keys: Iterator[int], launches: list[tuple[float, LaunchMetrics]]
+) -> dict[str, Any]:
+    """Shares are of the time between commits, by the kind of launch committed at its end; and of the time in which
+    the host waited for the device."""
+    # Greedy, as batches are captioned; a key of its own for each picture, so that none is found in the cache.
+    settings = Settings(temperature=0.0, max_tokens=TOKENS, seed=0)
+    requests = [
+        Request(PROMPT, "free", settings, ImageInput(next(keys).to_bytes(8, "big"), picture)) for _ in range(count)
+    ]
+    launches.clear()
+    start = last = time.perf_counter()
+    futures = [engine.submit(request).future for request in requests]
+    tokens = sum(len(future.result().tokens) for future in futures)
+    seconds, spent = time.perf_counter() - start, {"prefill": 0.0, "step": 0.0}
+    for at, launch in launches:
+        spent[launch.kind] += at - last
+        last = at
+    return {
+        "captions": count,
+        "seconds": seconds,
+        "captions_s": count / seconds,
+        "tokens_s": tokens / seconds,
+        **{f"{kind}_share": part / seconds for kind, part in spent.items()},
+        "wait_share": sum(launch.wait for _, launch in launches) / seconds,
+    }

@@ -8,11 +8,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, TypedDict, Unpack
 
-from jaxphoton.api import Moondream, SpatialRefs
+from jaxphoton.api import Moondream
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.async_calls import AsyncCalls
 from jaxphoton.requests.images import EncodedImage
+from jaxphoton.requests.methods import SpatialRefs
 
 Given = Mapping[str, Any] | None
 Refs = SpatialRefs | None

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 
 from jaxphoton import platform
@@ -20,36 +17,24 @@ from jaxphoton.constraints import automaton
 from jaxphoton.engine.device import Programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.image.decode import MAX_PIXELS, check_rules
-from jaxphoton.messages import quoted
+from jaxphoton.loading import SPLIT, load
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import Params
 from jaxphoton.models.moondream.skills import MoondreamSkills
-from jaxphoton.prompt.tokenizer import Tokenizer, load_tokenizer
-from jaxphoton.requests import calls
-from jaxphoton.requests.answer import Answer, BatchItem, Result
-from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.requests.errors import EngineStartError, ModelClosed, fault_of, forget_frames
 from jaxphoton.requests.images import EncodedImage
+from jaxphoton.requests.methods import SkillMethods
 from jaxphoton.requests.session import Session
-from jaxphoton.requests.skills import SKILLS
-from jaxphoton.requests.submitting import OnEvent, Pending
-from jaxphoton.weights import hub
-from jaxphoton.weights.load import load_model
 
 if TYPE_CHECKING:
     from jaxphoton.engine.engine import Submission
     from jaxphoton.engine.metrics import LaunchMetrics
     from jaxphoton.image.prepare import Prepared
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
-SPLIT = "a sharding must keep every parameter whole on each device (replicated): the programs do not split the work"
-
-SpatialRefs = Sequence[Sequence[float]] | np.ndarray
-
-
-class Moondream:
+class Moondream(SkillMethods):
     """A Moondream model ready to be asked.
 
     An image may be a path, bytes, a binary file, a PIL image, an array [height, width, 3] (uint8, or float from 0 to 1)
@@ -148,24 +133,9 @@ class Moondream:
             that is none. TypeError, where it is of another type.
           EngineStartError: the device cannot hold them.
         """
-        if device is not None and sharding is not None:
-            raise ValueError("give device or sharding, not both")
-        if sharding is not None and not isinstance(sharding, jax.sharding.Sharding):
-            raise TypeError(f"sharding must be a jax.sharding.Sharding, not {quoted(sharding)}")
-        if sharding is not None and not sharding.is_fully_replicated:
-            raise ValueError(f"{SPLIT}; got {sharding}")
-        platform.use_compilation_cache()
-        chosen = platform.find_device(device)
-        kind = platform.default_dtype(chosen) if dtype is None else _dtype(dtype)
-        path = hub.resolve(path_or_id, revision, float8_experts)
-        try:
-            family, params = load_model(path, kind, sharding or chosen, quantized=float8_experts)
-        except jax.errors.JaxRuntimeError as error:
-            forget_frames(error)
-            raise EngineStartError(f"the parameters cannot be put on the device: {fault_of(error)}") from error
-        config = family.config
-        config = dataclasses.replace(config, region=dataclasses.replace(config.region, coord_divisor=coordinates))
-        tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, family), config.text.vocab_size)
+        params, config, tokenizer, path = load(
+            path_or_id, revision, dtype, device, sharding, float8_experts, coordinates=coordinates
+        )
         model = cls(
             params,
             config,
@@ -270,113 +240,6 @@ class Moondream:
         """
         return self.session.images.encode(image)
 
-    def caption(
-        self, image: Any, length: str = "normal", stream: bool = False, settings: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Describes an image: {"caption": text, or with stream=True a generator of pieces}.
-
-        `length` is "short", "normal" or "long", as far as the model knows it.
-        """
-        return self._asked("caption", {"length": length}, image, settings, stream)
-
-    def query(
-        self,
-        image: Any = None,
-        question: str | None = None,
-        reasoning: bool | None = None,
-        spatial_refs: SpatialRefs | None = None,
-        stream: bool = False,
-        settings: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Answers a question about an image, or without one.
-
-        `reasoning` lets the model think first; by default Moondream 3 does and Moondream 2 does not. `spatial_refs`
-        are points (x, y) and boxes (x_min, y_min, x_max, y_max), fractions of the picture, that the question is
-        about. Returns {"answer": text or generator}; with reasoning also
-        {"reasoning": {"text", "grounding": [{"start_idx", "end_idx", "points"}]}}.
-
-        Two more settings restrict the answer (extra `grammar`): "schema", a JSON schema as a mapping, or "choices", a
-        list of texts. An answer whose finish_reason is "stop" is then valid against the schema, or one of the choices.
-        """
-        arguments = {"question": question, "reasoning": reasoning, "spatial_refs": spatial_refs}
-        return self._asked("query", arguments, image, settings, stream)
-
-    def detect(self, image: Any, object: str, settings: Mapping[str, Any] | None = None) -> Any:
-        """Boxes: {"objects": [{"x_min", "y_min", "x_max", "y_max"}]}, fractions of the picture."""
-        return self._asked("detect", {"object": object}, image, settings)
-
-    def point(
-        self,
-        image: Any,
-        object: str,
-        spatial_refs: SpatialRefs | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Points: {"points": [{"x", "y"}]}, fractions of the picture."""
-        return self._asked("point", {"object": object, "spatial_refs": spatial_refs}, image, settings)
-
-    def segment(
-        self,
-        image: Any,
-        object: str,
-        spatial_refs: SpatialRefs | None = None,
-        stream: bool = False,
-        settings: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """The outline of an object: {"path": SVG path, "bbox": {"x_min", "y_min", "x_max", "y_max"}}.
-
-        The box is in fractions of the picture, the path in fractions of the box. Where the model did not write a box
-        and a path, "parse_error" says so. With stream=True a generator of events: {"bbox"}, {"chunk": a piece of the
-        path} and so on, at last the result with "completed": True.
-
-        Raises:
-          ValueError: the model cannot segment (Moondream 2).
-        """
-        ask = Ask("segment", {"object": object, "spatial_refs": spatial_refs}, settings)
-        return calls.stream_events(self.session, image, ask) if stream else calls.call(self.session, image, ask)
-
-    def chat(self, *args: Any, **kwargs: Any) -> Result:
-        """Not supported yet.
-
-        Raises:
-          NotImplementedError: always.
-        """
-        raise NotImplementedError("chat is not supported yet; use query for single questions")
-
-    def caption_batch(
-        self, images: Iterable[Any], length: str = "normal", settings: Mapping[str, Any] | None = None
-    ) -> Generator[BatchItem, None, None]:
-        """Captions any number of images: `batch("caption", ...)`."""
-        return self.batch("caption", images, settings, length=length)
-
-    def batch(
-        self, task: str, images: Iterable[Any], settings: Mapping[str, Any] | None = None, **arguments: Any
-    ) -> Generator[BatchItem, None, None]:
-        """Asks the same of any number of images, yielding each as it finishes.
-
-        Args:
-          task: "caption", "query", "detect", "point" or "segment".
-          images: images, or (key, image) pairs; an image's key is its position where none is given. Read lazily, a
-            bounded number ahead.
-          arguments: of the task, such as `length`, `question` or `object`.
-
-        Yields:
-          (key, result, error); a broken image has an error, the rest goes on.
-        """
-        return calls.batch(self.session, images, Ask(task, arguments, settings))
-
-    def answer(self, jobs: Iterable[Job]) -> Generator[Answer, None, None]:
-        """Answers any number of jobs, each as it finishes: several asks about an image, different ones for each.
-
-        Jobs are read lazily, a bounded number ahead, in a thread of their own. What is wrong with a job is the error
-        of its answer; the others go on.
-        """
-        return self.session.answers(jobs)
-
-    def submit(self, image: Any, ask: Ask, on_event: OnEvent | None = None, wait: bool = False) -> Pending:
-        """Hands over one ask without waiting for it: see `Submitter`, which says how it is followed and given up."""
-        return self.session.submit(image, ask, on_event, wait)
-
     def close(self) -> None:
         """Ends the engine and frees the device: requests under way raise ModelClosed, and so do later ones.
 
@@ -396,19 +259,6 @@ class Moondream:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _asked(
-        self,
-        skill: str,
-        arguments: Mapping[str, Any],
-        image: Any,
-        settings: Mapping[str, Any] | None,
-        stream: bool = False,
-    ) -> Any:
-        ask, field = Ask(skill, arguments, settings), SKILLS[skill].streamed
-        if stream and field is not None:
-            return calls.stream_text(self.session, image, ask, field)
-        return calls.call(self.session, image, ask)
-
     def _session_on(self, engine: Engine) -> Session:
         skills = MoondreamSkills(self.config.tokenizer, self.tokenizer.encode, self._clamp_boxes)
         return Session(engine, self.config, self.tokenizer, skills, self._image_rules)
@@ -425,14 +275,3 @@ class Moondream:
 def _check_engine(engine: Any) -> None:
     if not isinstance(engine, EngineConfig):
         raise TypeError(f"the settings of the engine must be an EngineConfig, not {type(engine).__name__}")
-
-
-def _dtype(dtype: str | DTypeLike) -> DTypeLike:
-    if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        return DTYPES[dtype]
-    try:
-        return jnp.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"dtype must be one of {', '.join(DTYPES)} or a dtype, not {quoted(dtype)}") from None

@@ -21,6 +21,7 @@ LAYERS = (
     {"batch", "measure", "verify"},
     {"aio"},
     {"api"},
+    {"loading"},
     {"requests", "engine", "oracle", "functional", "weights"},
     {"models", "prompt", "image", "platform"},
     {"constraints", "layers"},

@@ -12,7 +12,8 @@ from jaxphoton.batch.sources.item import Item
 from jaxphoton.batch.variables import OWN, fill, is_variable, is_word, variables
 from jaxphoton.messages import listed, short
 from jaxphoton.requests.ask import Ask
-from jaxphoton.requests.skills import LENGTHS, SKILLS, FamilySkills, Skill
+from jaxphoton.requests.skill import Skill
+from jaxphoton.requests.skills import LENGTHS, SKILLS, FamilySkills
 
 _TEXT_SETTINGS = ("temperature", "top_p", "max_tokens", "seed")
 

@@ -9,7 +9,7 @@ import argparse
 
 from jaxphoton.cli.base import asked
 from jaxphoton.cli.batch_options import BATCH_HELP, add_batch_options
-from jaxphoton.requests.skills import Argument, Skill
+from jaxphoton.requests.skill import Argument, Skill
 
 # What the help says of a skill's results, and besides.
 RESULTS = {

@@ -20,7 +20,8 @@ from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.settings import MAX_SEED, Settings
-from jaxphoton.requests.skills import FamilySkills, Skill, skill_of
+from jaxphoton.requests.skill import Skill
+from jaxphoton.requests.skills import FamilySkills, skill_of
 from jaxphoton.requests.tokens import Form
 
 if TYPE_CHECKING:

@@ -6,129 +6,16 @@ told, and how its answer is read, its family says (`FamilySkills`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from jaxphoton.requests.fields import BOX, BOXES, NOTE, PATH, POINTS, REASONING, TEXT, Field, Kind, Shape
-from jaxphoton.requests.settings import REGION_DEFAULTS, TEXT_DEFAULTS, Settings
+from jaxphoton.requests.fields import BOX, BOXES, NOTE, PATH, POINTS, REASONING, TEXT, Field, Kind
+from jaxphoton.requests.settings import REGION_DEFAULTS
+from jaxphoton.requests.skill import Argument, Skill
 
 if TYPE_CHECKING:  # which brings numpy
     from jaxphoton.requests.tokens import Form
-
-REQUIRED = object()  # the default of an argument that must be given
-
-
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """An argument of a skill.
-
-    Attributes:
-      name: of the argument.
-      kind: "text", "choice" of `choices`, "flag", or "places" (points and boxes; not on the command line).
-      help: for the command line.
-      default: None for what the model does by itself.
-    """
-
-    name: str
-    kind: Literal["text", "choice", "flag", "places"]
-    help: str = ""
-    default: Any = REQUIRED
-    choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Skill:
-    """One skill.
-
-    Attributes:
-      name: of the skill and of its command.
-      help, description: for the command line.
-      arguments: in the order in which they are told.
-      fields: of its results, the one that answers first.
-      asked: what the text that a run fills in for each image is called in its journal; "" where there is none.
-      streamed: the field whose text is streamed, if there is one.
-      table: its column of a parquet table, a list of structs; None for captions, which have columns of their own.
-      needs_image: whether it is refused without one.
-      defaults: settings that the user does not give.
-      tokens_per_object: ids that one object costs; 0 where `max_objects` says nothing.
-      restricted: whether the settings may restrict its answer (a schema, choices).
-      phrase: a result as text for people; None for that of its first field.
-    """
-
-    name: str
-    help: str
-    description: str
-    arguments: tuple[Argument, ...]
-    fields: tuple[Field, ...]
-    asked: str
-    streamed: str | None = None
-    table: str | None = None
-    needs_image: bool = True
-    defaults: Settings = TEXT_DEFAULTS
-    tokens_per_object: int = 0
-    restricted: bool = False
-    phrase: Callable[[Mapping[str, Any]], str] | None = None
-
-    def check(self, arguments: Mapping[str, Any]) -> None:
-        """
-        Raises:
-          TypeError: an argument that it does not take, or one that is missing; the message says what it takes.
-        """
-        takes = {each.name: each for each in self.arguments}
-        for name in arguments:
-            if name not in takes:
-                raise TypeError(f"{self.name} has no argument {name!r}; it takes {', '.join(takes)}")
-        for name, each in takes.items():
-            if each.default is REQUIRED and name not in arguments:
-                raise TypeError(f"{self.name} needs {name}=")
-
-    def shown(self, result: Mapping[str, Any]) -> str:
-        """A result as a line of text for people."""
-        if self.phrase is not None:
-            return self.phrase(result)
-        return next((each.kind.shown(result[each.name]) for each in self.fields if each.name in result), "")
-
-    @property
-    def writes(self) -> bool:
-        """Whether it answers with a text for people."""
-        return any(each.kind.written for each in self.fields)
-
-    @property
-    def boxes(self) -> bool:
-        """Whether it answers with boxes."""
-        return any(each.kind is BOXES for each in self.fields)
-
-    @property
-    def lists(self) -> Field | None:
-        """The field with a list of places, each of which has a row of its own in the skill's table."""
-        return next((each for each in self.fields if isinstance(each.kind.shape, list)), None)
-
-    @property
-    def columns(self) -> dict[str, Shape]:
-        """Those of its table: what was asked, then what was found; a box is its corners."""
-        columns: dict[str, Shape] = {self.asked: "text"} if self.asked else {}
-        for each in self.fields:
-            shape = each.kind.shape[0] if isinstance(each.kind.shape, list) else each.kind.shape
-            if each.column != "":
-                columns |= shape if isinstance(shape, Mapping) else {each.column or each.name: shape}
-        return columns
-
-    def rows(self, result: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """A result as rows of its table; none where it has not what answers."""
-        if self.fields[0].name not in result:
-            return []
-        asked = {self.asked: result.get(self.asked, "")} if self.asked else {}
-        if self.lists is not None:
-            return [asked | each for each in result[self.lists.name]]
-        row: dict[str, Any] = dict.fromkeys(self.columns) | asked
-        for each in self.fields:
-            value = result.get(each.name)
-            if each.column != "" and value is not None:
-                row |= value if isinstance(each.kind.shape, Mapping) else {each.column or each.name: value}
-        return [row]
-
 
 SKILLS: dict[str, Skill] = {}
 

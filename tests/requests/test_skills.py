@@ -17,7 +17,8 @@ from jaxphoton.models.moondream import skills as moondream
 from jaxphoton.models.moondream.prompts import Prompt, detect_prompt
 from jaxphoton.models.moondream.skills.detect import Detect
 from jaxphoton.requests.fields import BOXES, INTEGER, TEXT, Field
-from jaxphoton.requests.skills import SKILLS, Argument, Skill, kind_of, readable, register
+from jaxphoton.requests.skill import Argument, Skill
+from jaxphoton.requests.skills import SKILLS, kind_of, readable, register
 from tests.batch.rig import json_lines
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "shapes"

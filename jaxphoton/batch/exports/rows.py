@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxphoton.batch.journal.record import Record
-from jaxphoton.requests.skills import SKILLS, Skill
+from jaxphoton.requests.skill import Skill
+from jaxphoton.requests.skills import SKILLS
 
 
 def recaption(record: Record) -> dict[str, Any]:

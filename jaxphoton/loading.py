@@ -1,0 +1,66 @@
+"""A model from its files: parameters on a device, settings, tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jaxphoton import platform
+from jaxphoton.messages import quoted
+from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.params import Params
+from jaxphoton.prompt.tokenizer import Tokenizer, load_tokenizer
+from jaxphoton.requests.errors import EngineStartError, fault_of, forget_frames
+from jaxphoton.weights import hub
+from jaxphoton.weights.load import load_model
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+SPLIT = "a sharding must keep every parameter whole on each device (replicated): the programs do not split the work"
+
+
+def load(
+    path_or_id: str,
+    revision: str | None,
+    dtype: str | DTypeLike | None,
+    device: str | platform.Device | None,
+    sharding: jax.sharding.Sharding | None,
+    float8_experts: bool,
+    *,
+    coordinates: str,
+) -> tuple[Params, ModelConfig, Tokenizer, Path]:
+    """And where it lies. The arguments, and what is raised, are those of `Moondream.from_pretrained`."""
+    if device is not None and sharding is not None:
+        raise ValueError("give device or sharding, not both")
+    if sharding is not None and not isinstance(sharding, jax.sharding.Sharding):
+        raise TypeError(f"sharding must be a jax.sharding.Sharding, not {quoted(sharding)}")
+    if sharding is not None and not sharding.is_fully_replicated:
+        raise ValueError(f"{SPLIT}; got {sharding}")
+    platform.use_compilation_cache()
+    chosen = platform.find_device(device)
+    kind = platform.default_dtype(chosen) if dtype is None else _dtype(dtype)
+    path = hub.resolve(path_or_id, revision, float8_experts)
+    try:
+        family, params = load_model(path, kind, sharding or chosen, quantized=float8_experts)
+    except jax.errors.JaxRuntimeError as error:
+        forget_frames(error)
+        raise EngineStartError(f"the parameters cannot be put on the device: {fault_of(error)}") from error
+    config = family.config
+    config = dataclasses.replace(config, region=dataclasses.replace(config.region, coord_divisor=coordinates))
+    tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, family), config.text.vocab_size)
+    return params, config, tokenizer, path
+
+
+def _dtype(dtype: str | DTypeLike) -> DTypeLike:
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        return DTYPES[dtype]
+    try:
+        return jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be one of {', '.join(DTYPES)} or a dtype, not {quoted(dtype)}") from None

@@ -1,0 +1,148 @@
+"""One method a skill, for whoever waits: the synchronous face of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxphoton.requests import calls
+from jaxphoton.requests.answer import Answer, BatchItem, Result
+from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.skills import SKILLS
+from jaxphoton.requests.submitting import OnEvent, Pending
+
+if TYPE_CHECKING:
+    from jaxphoton.requests.session import Session
+
+SpatialRefs = Sequence[Sequence[float]] | np.ndarray
+
+
+class SkillMethods:
+    """Of something that has a session."""
+
+    @property
+    def session(self) -> Session:
+        """What prepares and submits requests."""
+        raise NotImplementedError
+
+    def caption(
+        self, image: Any, length: str = "normal", stream: bool = False, settings: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Describes an image: {"caption": text, or with stream=True a generator of pieces}.
+
+        `length` is "short", "normal" or "long", as far as the model knows it.
+        """
+        return self._asked("caption", {"length": length}, image, settings, stream)
+
+    def query(
+        self,
+        image: Any = None,
+        question: str | None = None,
+        reasoning: bool | None = None,
+        spatial_refs: SpatialRefs | None = None,
+        stream: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Answers a question about an image, or without one.
+
+        `reasoning` lets the model think first; by default Moondream 3 does and Moondream 2 does not. `spatial_refs`
+        are points (x, y) and boxes (x_min, y_min, x_max, y_max), fractions of the picture, that the question is
+        about. Returns {"answer": text or generator}; with reasoning also
+        {"reasoning": {"text", "grounding": [{"start_idx", "end_idx", "points"}]}}.
+
+        Two more settings restrict the answer (extra `grammar`): "schema", a JSON schema as a mapping, or "choices", a
+        list of texts. An answer whose finish_reason is "stop" is then valid against the schema, or one of the choices.
+        """
+        arguments = {"question": question, "reasoning": reasoning, "spatial_refs": spatial_refs}
+        return self._asked("query", arguments, image, settings, stream)
+
+    def detect(self, image: Any, object: str, settings: Mapping[str, Any] | None = None) -> Any:
+        """Boxes: {"objects": [{"x_min", "y_min", "x_max", "y_max"}]}, fractions of the picture."""
+        return self._asked("detect", {"object": object}, image, settings)
+
+    def point(
+        self,
+        image: Any,
+        object: str,
+        spatial_refs: SpatialRefs | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Points: {"points": [{"x", "y"}]}, fractions of the picture."""
+        return self._asked("point", {"object": object, "spatial_refs": spatial_refs}, image, settings)
+
+    def segment(
+        self,
+        image: Any,
+        object: str,
+        spatial_refs: SpatialRefs | None = None,
+        stream: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The outline of an object: {"path": SVG path, "bbox": {"x_min", "y_min", "x_max", "y_max"}}.
+
+        The box is in fractions of the picture, the path in fractions of the box. Where the model did not write a box
+        and a path, "parse_error" says so. With stream=True a generator of events: {"bbox"}, {"chunk": a piece of the
+        path} and so on, at last the result with "completed": True.
+
+        Raises:
+          ValueError: the model cannot segment (Moondream 2).
+        """
+        ask = Ask("segment", {"object": object, "spatial_refs": spatial_refs}, settings)
+        return calls.stream_events(self.session, image, ask) if stream else calls.call(self.session, image, ask)
+
+    def chat(self, *args: Any, **kwargs: Any) -> Result:
+        """Not supported yet.
+
+        Raises:
+          NotImplementedError: always.
+        """
+        raise NotImplementedError("chat is not supported yet; use query for single questions")
+
+    def caption_batch(
+        self, images: Iterable[Any], length: str = "normal", settings: Mapping[str, Any] | None = None
+    ) -> Generator[BatchItem, None, None]:
+        """Captions any number of images: `batch("caption", ...)`."""
+        return self.batch("caption", images, settings, length=length)
+
+    def batch(
+        self, task: str, images: Iterable[Any], settings: Mapping[str, Any] | None = None, **arguments: Any
+    ) -> Generator[BatchItem, None, None]:
+        """Asks the same of any number of images, yielding each as it finishes.
+
+        Args:
+          task: "caption", "query", "detect", "point" or "segment".
+          images: images, or (key, image) pairs; an image's key is its position where none is given. Read lazily, a
+            bounded number ahead.
+          arguments: of the task, such as `length`, `question` or `object`.
+
+        Yields:
+          (key, result, error); a broken image has an error, the rest goes on.
+        """
+        return calls.batch(self.session, images, Ask(task, arguments, settings))
+
+    def answer(self, jobs: Iterable[Job]) -> Generator[Answer, None, None]:
+        """Answers any number of jobs, each as it finishes: several asks about an image, different ones for each.
+
+        Jobs are read lazily, a bounded number ahead, in a thread of their own. What is wrong with a job is the error
+        of its answer; the others go on.
+        """
+        return self.session.answers(jobs)
+
+    def submit(self, image: Any, ask: Ask, on_event: OnEvent | None = None, wait: bool = False) -> Pending:
+        """Hands over one ask without waiting for it: see `Submitter`, which says how it is followed and given up."""
+        return self.session.submit(image, ask, on_event, wait)
+
+    def _asked(
+        self,
+        skill: str,
+        arguments: Mapping[str, Any],
+        image: Any,
+        settings: Mapping[str, Any] | None,
+        stream: bool = False,
+    ) -> Any:
+        ask, field = Ask(skill, arguments, settings), SKILLS[skill].streamed
+        if stream and field is not None:
+            return calls.stream_text(self.session, image, ask, field)
+        return calls.call(self.session, image, ask)

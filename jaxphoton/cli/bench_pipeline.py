@@ -100,7 +100,7 @@ def _measure(args: argparse.Namespace, pinning: Any) -> tuple[dict[str, Any], li
     pinned = not args.no_pin and here.platform == "cpu" and pinning.take_host_core()
     if here.platform != "cpu":
         pinning.release()
-    dtype = str(params.text.wte.dtype)
+    dtype = str(family.network.dtype(params))
     floors = {rows: step_cost(family, dtype, rows, context, readout=False).bytes for rows in args.streams}
     bandwidth = copy_bandwidth()
     report = {

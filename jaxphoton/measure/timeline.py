@@ -94,8 +94,10 @@ def recording(moondream: Moondream, path: str | Path, **about: Any) -> Iterator[
     Raises:
       OSError: the file cannot be written; known on entering.
     """
+    import jax  # pictures of traces need none
+
     recorder, engine = Recorder(), moondream.engine
-    device = next(iter(moondream.params.text.wte.devices()))
+    device = next(iter(jax.tree.leaves(moondream.params)[0].devices()))
     about = {"depth": engine.pipeline.ring.depth, "device": device.device_kind, **about}
     with Path(path).open("w", encoding="utf-8") as file:
         try:

@@ -20,7 +20,7 @@ from jaxphoton.batch.journal.record import Header, Record
 from jaxphoton.batch.questions import Questions, parse_questions
 from jaxphoton.batch.sources import Item, Source, open_source
 from jaxphoton.batch.sources.base import every
-from tests.batch.rig import caption, json_lines, make_folder, make_journal, make_table, make_tar, picture, read_tar
+from tests.batch.helpers import caption, json_lines, make_folder, make_journal, make_table, make_tar, picture, read_tar
 
 FAILED = Record("bad.png", "failed", "/x/bad.png", reason="corrupt", fault="the image data is damaged")
 BOX = {"x_min": 0.25, "y_min": 0.0, "x_max": 0.5, "y_max": 1.0}

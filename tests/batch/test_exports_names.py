@@ -14,7 +14,7 @@ from jaxphoton.batch.exports import ExportOptions, export
 from jaxphoton.batch.exports.atomic import keeping, replacing, write_text
 from jaxphoton.batch.exports.names import relative_path
 from jaxphoton.batch.journal.record import Record
-from tests.batch.rig import caption, make_folder, make_journal, picture
+from tests.batch.helpers import caption, make_folder, make_journal, picture
 
 QUERY = "https://host/photos/a.jpg?token=" + "A1b2/%2F" * 60
 

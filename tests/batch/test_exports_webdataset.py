@@ -12,7 +12,7 @@ from jaxphoton.batch.exports import ExportOptions, export
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.options import Existing
 from jaxphoton.batch.sources import Selection, SourceOptions, open_source
-from tests.batch.rig import caption, keys, make_folder, make_journal, make_table, make_tar, picture, read_tar
+from tests.batch.helpers import caption, keys, make_folder, make_journal, make_table, make_tar, picture, read_tar
 
 MEMBERS = {
     "./d/1.jpg": picture(1),

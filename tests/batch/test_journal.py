@@ -14,7 +14,7 @@ from jaxphoton.batch.errors import JournalError, SettingsDiffer
 from jaxphoton.batch.journal import Journal
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.journal.record import Header, Record, from_line, to_line
-from tests.batch.rig import HEADER, json_lines, make_journal
+from tests.batch.helpers import HEADER, json_lines, make_journal
 
 BOX = {"x_min": 0.1, "y_min": 0, "x_max": 0.5, "y_max": 1}
 RECORDS = [

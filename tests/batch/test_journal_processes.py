@@ -13,7 +13,7 @@ from jaxphoton.batch.errors import JournalError
 from jaxphoton.batch.journal import Journal
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.journal.record import Record
-from tests.batch.rig import HEADER, make_journal
+from tests.batch.helpers import HEADER, make_journal
 
 WRITER = """
 import sys

@@ -18,7 +18,7 @@ from jaxphoton.batch.exports import ExportOptions, export
 from jaxphoton.batch.exports.lines import LineForm
 from jaxphoton.batch.journal.record import Header, Record
 from jaxphoton.batch.questions import Question, Questions, parse_questions
-from tests.batch.rig import json_lines, make_journal
+from tests.batch.helpers import json_lines, make_journal
 
 BOX = {"x_min": 0, "y_min": 0.25, "x_max": 0.5, "y_max": 1}
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

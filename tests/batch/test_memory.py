@@ -13,7 +13,7 @@ import pytest
 from jaxphoton.batch.journal import Journal
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.sources import open_source
-from tests.batch.rig import HEADER
+from tests.batch.helpers import HEADER
 
 MANY = 50_000
 

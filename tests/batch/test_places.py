@@ -9,7 +9,7 @@ import pytest
 
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.places import Places, failures_of, journal_of
-from tests.batch.rig import make_folder, make_journal, picture
+from tests.batch.helpers import make_folder, make_journal, picture
 
 JPEG = picture(1, "JPEG")
 

@@ -23,7 +23,7 @@ from jaxphoton.batch.report.entries import link
 from jaxphoton.batch.report.outlines import outline
 from jaxphoton.batch.sources import open_source
 from jaxphoton.models.moondream.skills.segment import ARITY
-from tests.batch.rig import HEADER, caption, make_folder, make_journal, make_tar, picture
+from tests.batch.helpers import HEADER, caption, make_folder, make_journal, make_tar, picture
 
 HOSTILE = (
     "</script><script>alert(1)</script>",

@@ -9,7 +9,7 @@ from PIL import Image
 
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.report import write_report
-from tests.batch.rig import make_journal
+from tests.batch.helpers import make_journal
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="NO SELENIUM: the report is NOT tested in a browser")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -14,7 +14,7 @@ from jaxphoton.batch.errors import OptionError, SettingsDiffer, SourceError
 from jaxphoton.batch.journal import JournalReader
 from jaxphoton.batch.options import NAMES
 from jaxphoton.cli.main import main
-from tests.batch.rig import json_lines, make_folder
+from tests.batch.helpers import json_lines, make_folder
 from tests.cli.conftest import model as model  # noqa: F401, PLC0414 (a fixture)
 
 ROOT = Path(__file__).parents[2]

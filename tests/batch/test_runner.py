@@ -19,7 +19,7 @@ from jaxphoton.batch.sources.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item, broken
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.answer import Answer, Result
-from tests.batch.rig import HEADER
+from tests.batch.helpers import HEADER
 
 PLAN = Questions((Question("caption"),))
 

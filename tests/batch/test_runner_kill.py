@@ -18,7 +18,7 @@ from PIL import Image
 from jaxphoton import Moondream
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.engine.memory import whole_pages
-from tests.batch.rig import json_lines
+from tests.batch.helpers import json_lines
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}

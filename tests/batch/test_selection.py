@@ -10,7 +10,7 @@ from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources import Selection, Source, open_source, parse_shard
 from jaxphoton.batch.sources.base import every
 from jaxphoton.batch.sources.item import Item
-from tests.batch.rig import keys, make_folder, make_tar, picture
+from tests.batch.helpers import keys, make_folder, make_tar, picture
 
 
 class Names(Source):

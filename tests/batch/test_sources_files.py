@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources import SourceOptions, open_source
-from tests.batch.rig import fault, keys, make_folder, picture
+from tests.batch.helpers import fault, keys, make_folder, picture
 
 NAMES = ["a.png", "b/c.JPG", "b/d/e.webp", "b-1.png", "z.gif"]
 

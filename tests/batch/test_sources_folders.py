@@ -17,7 +17,7 @@ from jaxphoton.batch.sources import IMAGE_SUFFIXES, Selection, SourceOptions, op
 from jaxphoton.batch.sources.globs import Glob
 from jaxphoton.image.errors import ImageError
 from jaxphoton.image.formats import _REFUSED_FORMATS
-from tests.batch.rig import fault, keys, make_folder, make_tar, picture
+from tests.batch.helpers import fault, keys, make_folder, make_tar, picture
 
 
 def link(path, target):

@@ -14,7 +14,7 @@ from jaxphoton.batch.sources import retry as retrying
 from jaxphoton.batch.sources.ahead import read_ahead
 from jaxphoton.batch.sources.retry import RetryPolicy
 from jaxphoton.image.errors import ImageError
-from tests.batch.rig import fault, make_table, make_tar, picture
+from tests.batch.helpers import fault, make_table, make_tar, picture
 from tests.batch.site import Site, drop, send
 
 pytest.importorskip("aiohttp")

@@ -6,7 +6,7 @@ import pytest
 
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources import Selection, SourceOptions, open_source
-from tests.batch.rig import fault, make_folder, make_table, picture
+from tests.batch.helpers import fault, make_folder, make_table, picture
 
 pytest.importorskip("pyarrow")
 

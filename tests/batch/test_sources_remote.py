@@ -13,7 +13,7 @@ import pytest
 
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources import SourceOptions, open_source
-from tests.batch.rig import fault, keys, make_folder, make_table, make_tar, picture
+from tests.batch.helpers import fault, keys, make_folder, make_table, make_tar, picture
 
 pytest.importorskip("pyarrow")
 

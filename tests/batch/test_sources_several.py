@@ -9,7 +9,7 @@ import pytest
 
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources import Selection, SourceOptions, open_source
-from tests.batch.rig import fault, keys, make_folder, make_table, make_tar, picture
+from tests.batch.helpers import fault, keys, make_folder, make_table, make_tar, picture
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from jaxphoton.batch.sources import SourceOptions, open_source
 from jaxphoton.batch.sources.archive import samples
 from jaxphoton.batch.sources.unpacking import open_tar
 from jaxphoton.image.errors import ImageError
-from tests.batch.rig import fault, keys, make_tar, picture
+from tests.batch.helpers import fault, keys, make_tar, picture
 
 
 def test_tar_samples_are_consecutive_members_of_one_name(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxphoton.batch.sources import SourceOptions, lists, open_source
-from tests.batch.rig import fault, make_folder, make_table, picture
+from tests.batch.helpers import fault, make_folder, make_table, picture
 
 PNG = picture(3)
 BASE64 = base64.b64encode(PNG).decode()

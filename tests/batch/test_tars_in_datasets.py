@@ -15,7 +15,7 @@ from PIL import Image
 from jaxphoton.batch.exports import ExportOptions, export
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.sources import open_source
-from tests.batch.rig import caption, make_folder, make_journal, make_tar, picture, read_tar
+from tests.batch.helpers import caption, make_folder, make_journal, make_tar, picture, read_tar
 
 datasets = pytest.importorskip("datasets", reason="NOT TESTED: tars in datasets; it is in the dev extra")
 

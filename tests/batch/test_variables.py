@@ -15,7 +15,7 @@ from jaxphoton.batch.errors import BatchError, EntryError
 from jaxphoton.batch.questions import Question, Questions
 from jaxphoton.batch.sources import Item, SourceOptions, open_source
 from jaxphoton.batch.variables import fill, variables
-from tests.batch.rig import make_folder, make_table, make_tar, picture
+from tests.batch.helpers import make_folder, make_table, make_tar, picture
 
 ITEM = Item("d/scene_01.png", "/x/d/scene_01.png", bytes, columns={"thing": "a {name} {{hat}}"})
 

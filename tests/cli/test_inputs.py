@@ -13,7 +13,7 @@ import pytest
 
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.cli.main import main
-from tests.batch.rig import json_lines, make_folder, make_journal, make_tar, picture, read_tar
+from tests.batch.helpers import json_lines, make_folder, make_journal, make_tar, picture, read_tar
 from tests.batch.site import Site, send
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxphoton.cli.main import main
-from tests.batch.rig import json_lines, make_folder, picture
+from tests.batch.helpers import json_lines, make_folder, picture
 
 pytestmark = pytest.mark.smoke
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaxphoton.cli.main import main
-from tests.batch.rig import json_lines
+from tests.batch.helpers import json_lines
 
 EXAMPLES = str(Path(__file__).parents[2] / "examples" / "shapes")
 

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from jaxphoton.cli.main import main
-from tests.batch.rig import make_folder, make_tar, picture
+from tests.batch.helpers import make_folder, make_tar, picture
 
 pytestmark = pytest.mark.smoke
 

@@ -38,7 +38,7 @@ def allowed(arguments: dict, row: int) -> np.ndarray:
     return (words[column // 32] >> (column % 32).astype(np.uint32)) & 1 > 0
 
 
-def judge(arguments: dict, row: int, token: int, logprob: float) -> None:
+def check_choice(arguments: dict, row: int, token: int, logprob: float) -> None:
     """Asserts that a choice is the definition's, up to ties within NEAR and top-p mass within BORDER."""
     free = allowed(arguments, row)
     if not free.any():
@@ -62,9 +62,9 @@ def compare(arguments: dict) -> None:
         (np.asarray(part) for part in compiled(**arguments, backend=backend)) for backend in BACKENDS
     )
     for row in range(len(token)):
-        judge(arguments, row, token[row], logprob[row])
+        check_choice(arguments, row, token[row], logprob[row])
         if other[row] != token[row]:  # a tie, then
-            judge(arguments, row, other[row], other_logprob[row])
+            check_choice(arguments, row, other[row], other_logprob[row])
     same = other == token
     np.testing.assert_allclose(other_logprob[same], logprob[same], rtol=0, atol=1e-5)
     assert same.sum() >= len(same) - 1

@@ -32,7 +32,7 @@ class Request:
         self.cancelled.append(self.key)
 
 
-class Rig:
+class Harness:
     """Finishes one thing that is under way whenever it is told to, in an order that the test chooses."""
 
     def __init__(self, choose=lambda things: 0, broken: Collection[int] = (), refused: Collection[int] = ()):
@@ -121,37 +121,37 @@ class Rig:
 def test_every_job_is_answered_once_in_any_order(asks, seed, data):
     numbers = range(len(asks))
     broken, refused = (data.draw(st.sets(st.sampled_from(numbers)) if asks else st.just(set())) for _ in range(2))
-    rig = Rig(random.Random(seed).randrange, broken, refused)
-    answers = rig.run(rig.dispatcher(rig.jobs(asks)))
+    harness = Harness(random.Random(seed).randrange, broken, refused)
+    answers = harness.run(harness.dispatcher(harness.jobs(asks)))
     assert {answer.key for answer in answers} == set(numbers) and len(answers) == len(numbers)
     for answer in answers:
         if answer.key in broken | refused:
             assert isinstance(answer.error, (OSError, ValueError)) and not answer.results
         else:
             assert answer.results == (answer.key,) * asks[answer.key] and answer.error is None
-    assert rig.most_ahead <= ROOM + 1
+    assert harness.most_ahead <= ROOM + 1
     if not broken:
-        assert rig.most_requests <= MOST
+        assert harness.most_requests <= MOST
 
 
 def test_an_exception_of_the_jobs_comes_after_the_answers():
-    def jobs(rig):
-        yield from rig.jobs([1, 2])
+    def jobs(harness):
+        yield from harness.jobs([1, 2])
         raise LookupError("the source is gone")
 
-    rig, answers = Rig(), []
-    dispatcher = rig.dispatcher(jobs(rig))
+    harness, answers = Harness(), []
+    dispatcher = harness.dispatcher(jobs(harness))
     with pytest.raises(LookupError, match="the source is gone"):
-        list(_collect(rig, dispatcher, answers))
+        list(_collect(harness, dispatcher, answers))
     assert sorted(answers) == [0, 1]
 
 
-def _collect(rig, dispatcher, answers):
+def _collect(harness, dispatcher, answers):
     done = threading.Event()
 
     def drive():
         while not done.is_set():
-            rig.finish_one()
+            harness.finish_one()
 
     driver = threading.Thread(target=drive)
     driver.start()
@@ -165,20 +165,20 @@ def _collect(rig, dispatcher, answers):
 
 
 def test_leaving_early_gives_up_what_is_under_way_and_closes_the_jobs():
-    rig, closed = Rig(), threading.Event()
+    harness, closed = Harness(), threading.Event()
 
     def jobs():
         try:
-            yield from rig.jobs([1] * 1000)
+            yield from harness.jobs([1] * 1000)
         finally:
             closed.set()
 
-    dispatcher = rig.dispatcher(jobs())
-    answers = _collect(rig, dispatcher, [])
+    dispatcher = harness.dispatcher(jobs())
+    answers = _collect(harness, dispatcher, [])
     next(answers)
     answers.close()
     assert closed.wait(S)
-    assert rig.read <= 2 + 2 * ROOM
+    assert harness.read <= 2 + 2 * ROOM
 
 
 @pytest.mark.parametrize(
@@ -197,27 +197,27 @@ def test_a_job_that_asks_nothing_is_refused_where_it_is_made(asks, error, fault)
 
 
 def test_a_wrong_job_ends_the_jobs_and_not_the_answers():
-    rig, answers = Rig(), []
+    harness, answers = Harness(), []
 
     def jobs():
-        yield from rig.jobs([1, 2])
+        yield from harness.jobs([1, 2])
         yield Job(2, "2.png", ())
 
     with pytest.raises(ValueError, match="at least one ask"):
-        list(_collect(rig, rig.dispatcher(jobs()), answers))
+        list(_collect(harness, harness.dispatcher(jobs()), answers))
     assert sorted(answers) == [0, 1]
 
 
 def test_a_dispatcher_that_is_stopped_raises_although_its_jobs_never_end():
-    rig, waiting, go_on = Rig(), threading.Event(), threading.Event()
+    harness, waiting, go_on = Harness(), threading.Event(), threading.Event()
 
     def jobs():
-        yield from rig.jobs([1])
+        yield from harness.jobs([1])
         waiting.set()
         go_on.wait(S)
 
-    dispatcher = rig.dispatcher(jobs())
-    answers = _collect(rig, dispatcher, [])
+    dispatcher = harness.dispatcher(jobs())
+    answers = _collect(harness, dispatcher, [])
     assert next(answers).key == 0 and waiting.wait(S)
     dispatcher.stop(LookupError("stopped"))
     with pytest.raises(LookupError, match="stopped"):
@@ -239,17 +239,17 @@ class Unreadable:
     ],
 )
 def test_what_is_no_job_ends_the_jobs_with_an_error(after, error, fault):
-    rig, answers = Rig(), []
-    dispatcher = rig.dispatcher([*rig.jobs([1, 2]), after, *rig.jobs([1])])
+    harness, answers = Harness(), []
+    dispatcher = harness.dispatcher([*harness.jobs([1, 2]), after, *harness.jobs([1])])
     with pytest.raises(error, match=fault):
-        list(_collect(rig, dispatcher, answers))
+        list(_collect(harness, dispatcher, answers))
     assert sorted(answers) == [0, 1]
 
 
 @pytest.mark.parametrize(("jobs", "error"), [(5, TypeError), (None, TypeError), (Unreadable(), LookupError)])
 def test_jobs_that_cannot_be_read_are_an_error(jobs, error):
     with pytest.raises(error):
-        list(Rig().dispatcher(jobs).answers())
+        list(Harness().dispatcher(jobs).answers())
 
 
 class Image:
@@ -258,18 +258,18 @@ class Image:
 
 @pytest.mark.parametrize("leaves", [False, True])
 def test_no_answered_image_waits_for_a_collection_of_garbage(leaves):
-    rig, watched = Rig(broken=frozenset({1}), refused=frozenset({2})), []
+    harness, watched = Harness(broken=frozenset({1}), refused=frozenset({2})), []
 
     def jobs():
-        for job in rig.jobs([1, 1, 2, 1, 3, 1]):
+        for job in harness.jobs([1, 1, 2, 1, 3, 1]):
             image = Image()
             watched.append(weakref.ref(image))
             yield Job(job.key, image, job.asks)
             del image
 
-    dispatcher = rig.dispatcher(jobs())
+    dispatcher = harness.dispatcher(jobs())
     gone = weakref.ref(dispatcher)
-    answers = _collect(rig, dispatcher, [])
+    answers = _collect(harness, dispatcher, [])
     gc.disable()
     try:
         next(answers)
@@ -280,8 +280,8 @@ def test_no_answered_image_waits_for_a_collection_of_garbage(leaves):
         for thread in threading.enumerate():
             if thread.name == "jaxphoton-jobs":
                 thread.join(S)
-        rig.open.clear()
-        rig.keys.clear()
+        harness.open.clear()
+        harness.keys.clear()
         assert gone() is None and [image for image in watched if image()] == []
     finally:
         gc.enable()

@@ -19,7 +19,7 @@ from jaxphoton.models.moondream.skills.detect import Detect
 from jaxphoton.requests.fields import BOXES, INTEGER, TEXT, Field
 from jaxphoton.requests.skill import Argument, Skill
 from jaxphoton.requests.skills import SKILLS, kind_of, readable, register
-from tests.batch.rig import json_lines
+from tests.batch.helpers import json_lines
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "shapes"
 PICTURES = sorted(path for path in EXAMPLES.iterdir() if path.suffix == ".png")[:3]

@@ -23,6 +23,7 @@ class Assignment:
       losses: children that died, or were killed because they hung, while they had it.
       begun: parts of its result were delivered, so it cannot be tried again.
       given_up: nobody wants it any more.
+      sent: the child that has it was told of it.
       owner: where it was put.
       claims: its future cannot be cancelled from when a child has it.
     """
@@ -35,6 +36,7 @@ class Assignment:
     losses: int = 0
     begun: bool = False
     given_up: bool = False
+    sent: bool = False
     claims: bool = False
     owner: Assignments | None = field(default=None, repr=False)
 

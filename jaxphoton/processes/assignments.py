@@ -54,7 +54,8 @@ class Assignments(Generic[A]):
         """
         with self._changed:
             if wait:
-                seconds = None if task.deadline is None else max(0.0, task.deadline - time.monotonic())
+                left = threading.TIMEOUT_MAX if task.deadline is None else task.deadline - time.monotonic()
+                seconds = min(max(0.0, left), threading.TIMEOUT_MAX)
                 self._changed.wait_for(lambda: self.fault or self._unfinished < self.bound, seconds)
             if self.fault:
                 raise type(self.fault)(*self.fault.args)
@@ -85,8 +86,12 @@ class Assignments(Generic[A]):
     def return_unsent(self, load: WorkerLoad[A], task: A) -> None:
         """The child was found dead before it was sent this."""
         with self._changed:
-            if load.tasks.pop(task.number, None):
+            if load.tasks.pop(task.number, None) is None:
+                return
+            if not task.given_up:
                 self._waiting.appendleft(task)
+                return
+        task.finish(CancelledError())
 
     def finish(self, load: WorkerLoad[A], task: A, outcome: Any) -> None:
         """A child has finished work that it has."""
@@ -234,6 +239,7 @@ class Assignments(Generic[A]):
             if task.claims and not (task.future.running() or task.future.done()):
                 task.future.set_running_or_notify_cancel()
             if not (task.given_up or task.future.cancelled()):
+                task.sent = False
                 return task
         return None
 

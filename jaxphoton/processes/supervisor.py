@@ -122,7 +122,7 @@ class Supervisor(threading.Thread, ABC, Generic[A]):
 
     def _feed(self, child: Child, load: WorkerLoad[A]) -> None:
         while task := self.work.take(load):
-            if task.given_up:
+            if task.sent:  # not `given_up`: that may come between taking and sending it
                 child.send({"number": task.number, CANCEL: True})
                 continue
             if load.finished and not child.alive():  # it died idle: no fault of this one
@@ -130,6 +130,7 @@ class Supervisor(threading.Thread, ABC, Generic[A]):
                 return
             message, data = self.order(task)
             child.send(message | {"number": task.number}, data)
+            task.sent = True
 
     def _listen(self, child: Child, load: WorkerLoad[A]) -> None:
         """Brings results back until the child is dead, or kills it because it hangs or talks nonsense."""

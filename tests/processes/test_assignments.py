@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import types
 from concurrent.futures import CancelledError
 
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from jaxphoton.processes.assignment import Assignment, WorkerLoad
 from jaxphoton.processes.assignments import Assignments
+from jaxphoton.processes.frames import CANCEL
+from jaxphoton.processes.supervisor import Supervisor
 from tests.image.pools import S, until
 
 
@@ -193,3 +196,49 @@ def test_the_bound_counts_what_is_unfinished():
     assert str(second.future.exception(S)) == "the end"
     with pytest.raises(RuntimeError, match="the end"):
         work.put(Assignment())
+
+
+def test_what_was_given_up_before_it_could_be_sent_ends_too():
+    work, load = Assignments(1, bound=9), WorkerLoad(2)
+    work.join(load)
+    unsent = put(work, 0)
+    assert work.take(load) is unsent
+    unsent.cancel()
+    work.return_unsent(load, unsent)
+    assert unsent.future.cancelled()
+
+
+def test_a_child_hears_of_work_before_it_hears_that_it_is_given_up():
+    class Feeding(Assignments[Assignment]):
+        def take(self, load):
+            task = super().take(load)
+            if task and not task.given_up:
+                task.cancel()
+            return task
+
+    said = []
+
+    def send(message, data=None):
+        said.append(message)
+        if len(said) == 2:
+            work.mark_gone(load)
+
+    work, load = Feeding(1, bound=9), WorkerLoad(2)
+    work.join(load)
+    number = put(work, 0).number
+    feeding = types.SimpleNamespace(work=work, order=lambda task: ({"order": task.name}, None))
+    Supervisor._feed(feeding, types.SimpleNamespace(send=send, alive=lambda: True), load)  # type: ignore[arg-type]
+    assert said == [{"order": "image 0", "number": number}, {"number": number, CANCEL: True}]
+
+
+@pytest.mark.parametrize("deadline", [float("inf"), 1e300])
+def test_a_deadline_may_be_as_far_as_one_likes(deadline, monkeypatch):
+    work = Assignments(1, bound=1)
+    full = put(work, 0)
+
+    def wait(seconds):
+        assert seconds <= threading.TIMEOUT_MAX
+        full.future.cancel()  # there is room from here on
+
+    monkeypatch.setattr(work._changed, "wait", wait)
+    assert work.put(Assignment(deadline=deadline))

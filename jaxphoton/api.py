@@ -13,13 +13,12 @@ from jax.typing import DTypeLike
 
 from jaxphoton import platform
 from jaxphoton.config import EngineConfig
-from jaxphoton.constraints import automaton
-from jaxphoton.engine.device import Programs
+from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.image.decode import MAX_PIXELS, check_rules
 from jaxphoton.loading import SPLIT, load
-from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
 from jaxphoton.models.moondream.skills import MoondreamSkills
 from jaxphoton.prompt.tokenizer import Tokenizer
@@ -264,9 +263,8 @@ class Moondream(SkillMethods):
         return Session(engine, self.config, self.tokenizer, skills, self._image_rules)
 
     def _start_engine(self) -> Engine:
-        tables = automaton.build(registry.grammars(self.config.tokenizer), self.config.text.vocab_size)
         try:
-            return Engine(Programs(self.params, self.config, tables, self._engine_config))
+            return Engine(Programs(self.params, MoondreamFamily(self.config), self._engine_config))
         except Exception as error:
             forget_frames(error)
             raise EngineStartError(f"the engine cannot start: {fault_of(error)}") from error

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxphoton.engine.layout import RUNNING, ZOMBIE, Output
+from jaxphoton.engine.control import RUNNING, ZOMBIE, Output
 from jaxphoton.engine.programs import step
 from jaxphoton.measure import timing
 from jaxphoton.measure.timing import BATCHES, interleaved
@@ -168,8 +168,8 @@ def test_a_wrong_kernel_is_found_out(monkeypatch):
 
 def test_measured_steps_decode_and_stacked_matrices_change_nothing():
     load = variants.small_load("small", (1, 8))
-    control, params = load.control(1), load.programs.text_params
-    family = load.programs.family
+    control, params = load.control(1), load.programs.decoder
+    family = load.programs.program_config
     forms = {"plain": (partial(step, family), params), "stacked": (_stacked(family), variants._stack(params))}
     tokens = {}
     for name, (function, weights) in forms.items():

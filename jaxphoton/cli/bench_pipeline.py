@@ -87,14 +87,14 @@ def _measure(args: argparse.Namespace, pinning: Any) -> tuple[dict[str, Any], li
     from jaxphoton.models.moondream.family import MoondreamFamily
 
     model = load_model(args.model, revision=args.revision, dtype=args.dtype, max_pixels=args.max_pixels)
-    family, config, params = MoondreamFamily(model.config), model.config, model.params
+    family, params = MoondreamFamily(model.config), model.params
     context = args.context or min(850, family.max_context - 8)
     if not args.tokens + 2 < context <= family.max_context - 8:
         raise CommandError(f"--context must lie between tokens + 2 and {family.max_context - 8} for this model")
     benches = {}
     for rows in args.streams:
         print(f"compiling for {rows} streams", file=sys.stderr)
-        programs = compile_programs(params, config, rows, args.tokens, context)
+        programs = compile_programs(params, family, rows, args.tokens, context)
         benches[rows] = DecodeBench(programs, rows, args.tokens, context, args.host_work_ms / 1e3)
     here = jax.devices()[0]
     pinned = not args.no_pin and here.platform == "cpu" and pinning.take_host_core()

@@ -21,7 +21,7 @@ class TokenAutomaton:
       token_class: uint8 [V]; class 0 is every id that no grammar names.
       next_state: int32 [S, Z]; DONE after a stop id.
       completes: bool [S, Z], the ids that complete an object.
-      region: bool [S], whether the coordinate and size ids read the region heads.
+      reads: bool [S], whether tokens may carry more than their ids.
       start: grammar name -> its first state.
     """
 
@@ -29,7 +29,7 @@ class TokenAutomaton:
     token_class: np.ndarray
     next_state: np.ndarray
     completes: np.ndarray
-    region: np.ndarray
+    reads: np.ndarray
     start: Mapping[str, int]
 
     def advance(self, state: int, token: int) -> int:
@@ -59,7 +59,7 @@ def build(grammars: Mapping[str, Grammar], vocab_size: int) -> TokenAutomaton:
     allowed = np.ones((count, vocab_size), bool)
     next_state = np.zeros((count, classes), np.int32)
     completes = np.zeros((count, classes), bool)
-    region = np.zeros(count, bool)
+    reads = np.zeros(count, bool)
     for (name, state_name), row in index.items():
         state = grammars[name].states[state_name]
         allowed[row] = _allowed(state, vocab_size)
@@ -68,9 +68,9 @@ def build(grammars: Mapping[str, Grammar], vocab_size: int) -> TokenAutomaton:
             next_state[row, token_class[token]] = index[name, target]
         next_state[row, token_class[list(state.stop)]] = DONE
         completes[row, token_class[list(state.completes)]] = True
-        region[row] = state.region
+        reads[row] = state.reads
     start = {name: index[name, grammar.start] for name, grammar in grammars.items()}
-    return TokenAutomaton(pack_bits(allowed), token_class, next_state, completes, region, start)
+    return TokenAutomaton(pack_bits(allowed), token_class, next_state, completes, reads, start)
 
 
 def pack_bits(mask: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ class State:
       suppress: ids that may not follow (used where `allow` is None).
       stop: ids that end the sequence.
       moves: id -> the state it leads to; every other id stays here.
-      region: whether the coordinate and size ids read the region heads here.
+      reads: whether a token may carry more than its id here (see `models.protocol.Readout`).
       completes: ids that complete an object.
     """
 
@@ -26,7 +26,7 @@ class State:
     suppress: frozenset[int] = frozenset()
     stop: frozenset[int] = frozenset()
     moves: Mapping[int, str] = field(default_factory=dict)
-    region: bool = False
+    reads: bool = False
     completes: frozenset[int] = frozenset()
 
 

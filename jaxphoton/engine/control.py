@@ -1,25 +1,66 @@
-"""Packs plans into the int32 arrays that go up with a launch.
+"""The packed int32 arrays that go up with a launch and come back from it. Floats travel as bits.
 
-Every array is fresh: the device may still read the previous one (NumPy arguments are not copied).
+Every array that goes up is fresh: the device may still read the previous one (NumPy arguments are not copied).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
+from enum import IntEnum, auto
 
 import numpy as np
 
 from jaxphoton.constraints.automaton import TokenAutomaton
-from jaxphoton.engine.layout import Output, Prefill, Row, float_bits, uint_bits
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.request import Sequence
+from jaxphoton.models.protocol import Readout
 from jaxphoton.requests.errors import RequestFault
 from jaxphoton.requests.tokens import Token
 
 Masks = Mapping[Sequence, np.ndarray]  # uint32 [mask_words] of the sequences that the host restricts
 NO_MASKS: Masks = {}
 
-TOKEN, IMAGE, COORDINATE, SIZE = range(4)  # kinds of input, as in jaxphoton.models.moondream.inputs
+
+class _Column(IntEnum):
+    @staticmethod
+    def _generate_next_value_(name, start, count, last_values):
+        return count
+
+
+class Row(_Column):
+    """What every launched row carries, in a step and in a prefill alike; its page table follows."""
+
+    ROW = auto()  # of the row state; one past the last for padding
+    POSITION = auto()  # logical position of the first id that is fed
+    PREFIX = auto()  # length of its image prefix; 0 for text only
+    INDEX = auto()  # number of the generated token that is sampled
+    TEMPERATURE = auto()  # float bits
+    TOP_P = auto()  # float bits
+    SEED = auto()  # uint32 bits
+    MAX_TOKENS = auto()
+    MAX_OBJECTS = auto()
+
+
+class Prefill(_Column):
+    """What a prefill carries besides, behind page table and host mask; then ids [T] and what they carry, [F, T]."""
+
+    COUNT = auto()  # ids of this chunk that are real
+    SAMPLE = auto()  # 1 if this is the sequence's last chunk
+    STATE = auto()  # automaton state in which the token is sampled
+    OBJECTS = auto()  # objects completed before it
+
+
+class Output(_Column):
+    """One row that comes back; the columns of the family's readout follow."""
+
+    TOKEN = auto()
+    FINISH = auto()  # one of the codes below
+    LOGPROB = auto()  # float bits
+
+
+ZOMBIE, RUNNING, STOP, LENGTH = -1, 0, 1, 2  # FINISH codes; ZOMBIE: the row had ended before this launch
+
+TOKEN_STREAM = 0  # of random words; those of a readout are 1 and up
 
 
 class ControlPacker:
@@ -29,10 +70,11 @@ class ControlPacker:
       rows: of the row state; padding rows name the one behind them.
       table: width of a page-table row.
       mask_words: width of a host mask, 0 without host masks.
+      readout: of the family.
     """
 
-    def __init__(self, rows: int, table: int, mask_words: int = 0):
-        self.rows, self.table, self.mask_words = rows, table, mask_words
+    def __init__(self, rows: int, table: int, mask_words: int = 0, readout: Readout | None = None):
+        self.rows, self.table, self.mask_words, self.readout = rows, table, mask_words, readout
         self._lines = np.zeros((rows + 1, len(Row) + table), np.int32)
         self._lines[rows, Row.ROW] = rows
         # The page list that a line was made from, and its length then. A sequence gets a new list whenever it is
@@ -66,22 +108,21 @@ class ControlPacker:
         batch: int,
         length: int,
         automaton: TokenAutomaton,
-        bos: int,
         masks: Masks = NO_MASKS,
     ) -> np.ndarray:
-        """Chunk number `chunk` of `chunks`, int32 [batch, Row + table + mask_words + Prefill + 4 length].
+        """Chunk number `chunk` of `chunks`, int32 [batch, Row + table + mask_words + Prefill + (1 + F) length].
 
         Sequences are aligned at their end: the last chunk holds the last ids of all of them, and those with fewer
         ids sit out the first chunks.
         """
-        start_of_mask = len(Row) + self.table
+        start_of_mask, parts = len(Row) + self.table, 1 + (self.readout.fed if self.readout else 0)
         start_of_extra = start_of_mask + self.mask_words
-        control = np.zeros((batch, start_of_extra + len(Prefill) + 4 * length), np.int32)
+        control = np.zeros((batch, start_of_extra + len(Prefill) + parts * length), np.int32)
         control[:, Row.ROW] = self.rows
         control[:, start_of_mask:start_of_extra] = self.masks(sequences, batch, masks).view(np.int32)
         for line, sequence in zip(control, sequences, strict=False):
             try:
-                ids, kinds, values = prefill_inputs(sequence, bos)
+                ids, fed = prefill_inputs(sequence, self.readout)
                 start = max(0, len(ids) - (chunks - chunk) * length)
                 stop = max(0, len(ids) - (chunks - chunk - 1) * length)
                 if stop == start:
@@ -93,9 +134,8 @@ class ControlPacker:
                 extra[Prefill.COUNT] = stop - start
                 extra[Prefill.SAMPLE] = chunk == chunks - 1
                 extra[Prefill.STATE], extra[Prefill.OBJECTS] = state, objects
-                fed = extra[len(Prefill) :].reshape(4, length)[:, : stop - start]
-                fed[0], fed[1] = ids[start:stop], kinds[start:stop]
-                fed[2:] = values[start:stop].T.view(np.int32)
+                inputs = extra[len(Prefill) :].reshape(parts, length)[:, : stop - start]
+                inputs[0], inputs[1:] = ids[start:stop], fed[start:stop].T
             except Exception as error:
                 raise RequestFault(sequence) from error
         return control
@@ -108,12 +148,18 @@ class ControlPacker:
                 line[:] = masks[sequence]
         return words
 
-    def prefix(self, images: Many[Sequence], batch: int, pages: int) -> np.ndarray:
-        """Page numbers of the image prefixes, int32 [batch, pages]; zeros (the trash page) for padding."""
-        control = np.zeros((batch, pages), np.int32)
+    def prefix(self, images: Many[Sequence], batch: int, pages: int, ids: int = 0) -> np.ndarray:
+        """Page numbers of image prefixes, int32 [batch, pages]; zeros (the trash page) for padding.
+
+        With `ids` of a bucket int32 [batch, pages + 1 + ids]: their lengths and, padded with zeros, their ids follow.
+        """
+        control = np.zeros((batch, pages + (1 + ids if ids else 0)), np.int32)
         for line, sequence in zip(control, images, strict=False):
             try:
-                line[:] = sequence.prefix_pages
+                line[: len(sequence.prefix_pages)] = sequence.prefix_pages
+                if ids:
+                    line[pages] = sequence.prefix_length
+                    line[pages + 1 : pages + 1 + sequence.prefix_length] = sequence.segments.prefix
             except Exception as error:
                 raise RequestFault(sequence) from error
         return control
@@ -128,10 +174,10 @@ class ControlPacker:
             self._made_from[row] = pages, len(pages)
             line, settings = self._lines[row], sequence.request.settings
             line[Row.ROW] = row
-            line[Row.HOLE] = sequence.hole
+            line[Row.PREFIX] = sequence.prefix_length
             line[Row.TEMPERATURE] = float_bits(settings.temperature)
             line[Row.TOP_P] = float_bits(settings.top_p)
-            line[Row.SEED] = uint_bits(settings.seed or 0)
+            line[Row.SEED] = np.uint32(settings.seed or 0).view(np.int32)
             line[Row.MAX_TOKENS] = sequence.max_tokens
             # No more objects than tokens; and the setting may be larger than a column holds.
             line[Row.MAX_OBJECTS] = min(settings.max_objects, sequence.max_tokens)
@@ -153,23 +199,19 @@ def checked_mask(mask: np.ndarray, words: int) -> np.ndarray:
     return mask
 
 
-def prefill_inputs(sequence: Sequence, bos: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What a prefill feeds behind the image prefix: ids int32 [T], kinds int32 [T], values float32 [T, 2].
+def prefill_inputs(sequence: Sequence, readout: Readout | None) -> tuple[np.ndarray, np.ndarray]:
+    """What a prefill feeds behind the image prefix: ids int32 [T], what they carry int32 [T, F].
 
-    That is the prompt (with BOS where no image carries it) and, after a set-back, all committed tokens.
+    That is the rest of the prompt and, after a preemption, all committed tokens.
     """
-    prompt = sequence.request.prompt
-    lead = [] if sequence.prefix_length else [bos]
-    ids = np.array([*lead, *prompt.ids, *(token.id for token in sequence.tokens)], np.int32)
-    kinds = np.full(len(ids), TOKEN, np.int32)
-    values = np.zeros((len(ids), 2), np.float32)
-    offset = len(lead) + len(prompt.ids)
-    fed = [(len(lead) + place, value) for place, value in prompt.values]
-    fed += [(offset + i, token.value) for i, token in enumerate(sequence.tokens) if token.value is not None]
-    for place, value in fed:
-        kinds[place] = COORDINATE if len(value) == 1 else SIZE
-        values[place, : len(value)] = value
-    return ids, kinds, values
+    prompt, tokens = sequence.segments, sequence.tokens
+    ids = np.concatenate([prompt.ids, np.array([token.id for token in tokens], np.int32)])
+    fed = np.zeros((len(ids), prompt.fed.shape[1]), np.int32)
+    fed[: len(prompt.ids)] = prompt.fed
+    for place, token in enumerate(tokens, len(prompt.ids)):
+        if readout is not None and token.value is not None:
+            fed[place] = readout.feed(token.value)
+    return ids, fed
 
 
 def replay(automaton: TokenAutomaton, state: int, tokens: Many[Token]) -> tuple[int, int]:
@@ -181,20 +223,15 @@ def replay(automaton: TokenAutomaton, state: int, tokens: Many[Token]) -> tuple[
     return state, objects
 
 
-class TokenReader:
-    """Reads output rows back into tokens. `coordinates` and `sizes` are the float32 values of the bins."""
+def read_tokens(output: np.ndarray, readout: Readout | None) -> Iterator[tuple[Token, int]]:
+    """The token and the finish code of every row of an output, int32 [B, Output + E]."""
+    logprobs = np.ascontiguousarray(output[:, Output.LOGPROB]).view(np.float32).tolist()
+    for (token, finish, _, *columns), logprob in zip(output.tolist(), logprobs, strict=True):
+        if readout is None or columns[0] < 0:
+            yield Token(token, logprob=logprob), finish
+        else:
+            yield Token(token, *readout.taken(token, columns), logprob), finish
 
-    def __init__(self, size_id: int, coordinates: np.ndarray, sizes: np.ndarray):
-        self._size_id, self._coordinates, self._sizes = size_id, coordinates, sizes
 
-    def read(self, output: np.ndarray) -> Iterator[tuple[Token, int]]:
-        """The token and the finish code of every row of an output, int32 [B, Output]."""
-        logprobs = np.ascontiguousarray(output[:, Output.LOGPROB]).view(np.float32).tolist()
-        for (token, first, second, finish, _), logprob in zip(output.tolist(), logprobs, strict=True):
-            if first < 0:
-                yield Token(token, logprob=logprob), finish
-            elif token == self._size_id:
-                value = (float(self._sizes[first]), float(self._sizes[second]))
-                yield Token(token, (first, second), value, logprob), finish
-            else:
-                yield Token(token, (first,), (float(self._coordinates[first]),), logprob), finish
+def float_bits(value: float) -> int:
+    return int(np.float32(value).view(np.int32))

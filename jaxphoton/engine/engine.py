@@ -5,58 +5,36 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import math
 import threading
 import time
-from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 
 from jaxphoton.config import EngineConfig
-from jaxphoton.constraints.grammar import FinishReason
-from jaxphoton.engine.buckets import limits_of
-from jaxphoton.engine.control import TokenReader
-from jaxphoton.engine.device import Device, Programs
-from jaxphoton.engine.metrics import EngineMetrics, LaunchMetrics, Outcomes, RequestMetrics, Totals
+from jaxphoton.engine.compiled import Programs
+from jaxphoton.engine.device import Device
+from jaxphoton.engine.launch import DeviceError, limits_of
+from jaxphoton.engine.metrics import EngineMetrics, LaunchMetrics, Totals
 from jaxphoton.engine.observers import Observers
 from jaxphoton.engine.pages import PageAllocator
-from jaxphoton.engine.pipeline import DeviceError, Pipeline
-from jaxphoton.engine.request import Request
+from jaxphoton.engine.pipeline import Pipeline
+from jaxphoton.engine.request import Request, sequence_of
 from jaxphoton.engine.scheduler import Scheduler
-from jaxphoton.engine.sequence import Sequence
-from jaxphoton.models.moondream.readouts import coordinate_values, size_values
+from jaxphoton.engine.submissions import OnToken, Submission, Submissions
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull, forget_frames
-from jaxphoton.requests.tokens import Generation, Token
+
+__all__ = ["Engine", "OnToken", "Submission"]
 
 _log = logging.getLogger(__name__)
-
-# Called with each committed token, and the finish reason with the last.
-OnToken = Callable[[Token, FinishReason | None], None]
-
-
-@dataclass(slots=True, eq=False)
-class Submission:
-    """A request on its way.
-
-    Attributes:
-      future: the Generation, or the exception that ended the request.
-      metrics: what it took; None until it has ended.
-    """
-
-    sequence: Sequence
-    on_token: OnToken | None = None
-    future: Future[Generation] = field(default_factory=Future)
-    metrics: RequestMetrics | None = None
 
 
 class Engine:
     """Runs requests until shut down. A context manager: leaving it waits for what was submitted.
 
     `clock` is what deadlines are compared with, once before each launch. When its thread ends, whatever ended it, the
-    engine lets go of all that it had on the device, and of the programs with the parameters in them.
+    engine lets go of all that it had on the device, and of the programs with the parameters in them. `on_metrics` is
+    an observer of launches from the start.
     """
 
     def __init__(
@@ -67,30 +45,27 @@ class Engine:
         on_metrics: Callable[[LaunchMetrics], None] | None = None,
     ):
         self._programs: Programs | None = programs
-        config, model = programs.engine, programs.config
-        self._config, self._model = config, model
-        reader = TokenReader(model.tokenizer.size_id, coordinate_values(model.region), size_values(model.region))
+        config, self._family = programs.engine, programs.family
+        self._config = config
         self._device = Device(programs)  # first: so many pages that no memory holds them are its fault, not the host's
         self.scheduler = Scheduler(limits_of(config, programs.buckets), PageAllocator(programs.pages))
         self._grammars, self._mask_words = programs.automaton.start, programs.mask_words
+        self._observers, self._totals = Observers("launches", "requests"), Totals()
+        self._observers.add(launches=on_metrics)
+        self._submissions = Submissions(self.scheduler, self._observers, clock, self._ended)
         self.pipeline = Pipeline(
             self._device,
             self.scheduler,
-            reader,
+            self._family.readout,
             config.depth,
-            self._finished,
-            self._token,
+            self._submissions.finished,
+            self._submissions.token,
             on_event,
             self._count,
             clock,
             programs.mask_words,
         )
-        self._observers = Observers("launches", "requests")
-        self._observers.add(launches=on_metrics)
-        self._totals, self._outcomes = Totals(), Outcomes()
-        self._live: dict[Sequence, Submission] = {}
         self._clock = clock
-        self._timed: list[tuple[float, int, Sequence]] = []  # the live ones with a deadline, the next one first
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = threading.Condition()
         self._pending = 0
@@ -133,16 +108,10 @@ class Engine:
           ModelClosed: the engine was shut down.
           EngineError: it has failed.
         """
-        model = self._model
-        prefix, context = model.text.prefix_attn, model.text.max_context
-        sequence = Sequence(request, prefix, self._config.page_size, context)
+        sequence = sequence_of(request, self._family, self._config.page_size)
         self.scheduler.check(sequence)
         if request.grammar not in self._grammars:
             raise ValueError(f"this model has no grammar {request.grammar!r}")
-        if request.deadline is not None and math.isnan(request.deadline):
-            raise ValueError("the deadline is not a number")
-        if not isinstance(request.priority, int):
-            raise TypeError(f"the priority must be an int, not {type(request.priority).__name__}")
         if sequence.constraint is not None and not self._mask_words:
             raise ValueError("restricted answers need an engine with EngineConfig(host_masks=True)")
         submission = Submission(sequence, on_token)
@@ -155,15 +124,24 @@ class Engine:
             if self._is_full:
                 raise QueueFull(f"{self._pending} requests are waiting or running; no more are taken")
             self._pending += 1
-            self._commands.append(lambda: self._add(submission))
+            self._commands.append(lambda: self._submissions.add(submission))
             self._wake.notify_all()
         return submission
 
     def cancel(self, submission: Submission) -> None:
         """Gives a request up; its future is cancelled unless it has a result already. From any thread."""
         with self._wake:
-            self._commands.append(lambda: self._cancel(submission))
+            self._commands.append(lambda: self._submissions.cancel(submission))
             self._wake.notify_all()
+
+    def observe(
+        self,
+        launches: Callable[[LaunchMetrics], None] | None = None,
+        requests: Callable[[Submission], None] | None = None,
+    ) -> ExitStack:
+        """Has functions called with what each launch has cost, and with each request that has ended, before its future
+        is done; see `Observers`. From any thread; closing what this returns, or leaving its `with`, ends it."""
+        return self._observers.add(launches=launches, requests=requests)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Waits until nothing is left to do, zombies included; False if `timeout` seconds were not enough."""
@@ -175,7 +153,7 @@ class Engine:
         scheduler = self.scheduler
         return EngineMetrics(
             launches=copy.deepcopy(self._totals),
-            outcomes=dataclasses.replace(self._outcomes),
+            outcomes=dataclasses.replace(self._submissions.outcomes),
             waiting=len(scheduler.waiting),
             running=len(scheduler.running),
             set_back=scheduler.preemptions,
@@ -183,15 +161,6 @@ class Engine:
             pages_held=scheduler.allocator.usable - scheduler.allocator.free,
             prefixes=len(scheduler.prefixes),
         )
-
-    def observe(
-        self,
-        launches: Callable[[LaunchMetrics], None] | None = None,
-        requests: Callable[[Submission], None] | None = None,
-    ) -> ExitStack:
-        """Has functions called with what each launch has cost, and with each request that has ended, before its future
-        is done; see `Observers`. From any thread; closing what this returns, or leaving its `with`, ends it."""
-        return self._observers.add(launches=launches, requests=requests)
 
     def shutdown(self, wait: bool = True) -> None:
         """Ends the engine, after all submitted work or, with wait=False, ending that with ModelClosed.
@@ -202,7 +171,7 @@ class Engine:
         with self._wake:
             self._closing = True
             if not wait:
-                self._commands.append(self._close_all)
+                self._commands.append(self._submissions.close_all)
             self._wake.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join()
@@ -243,7 +212,7 @@ class Engine:
                     self._resting = False
                 while self._commands:  # one at a time: if one fails, the rest must still be found
                     self._commands.popleft()()
-                self._expire()
+                self._submissions.expire()
                 if not self.pipeline.idle:
                     self._tick()
         except BaseException as error:  # the loop cannot go on: everybody who waits must learn of it
@@ -265,81 +234,15 @@ class Engine:
             for sequence in self.pipeline.start_over():
                 sequence.retries += 1
                 if sequence.retries > 1:
-                    sequence.error = EngineError(f"the device failed twice under this request: {error}")
-                    sequence.error.__cause__ = error
-                    self.scheduler.finalize(sequence)
-                    self._finished(sequence)
+                    failure = EngineError(f"the device failed twice under this request: {error}")
+                    failure.__cause__ = error
+                    self._submissions.fail(sequence, failure)
 
     def _count(self, launch: LaunchMetrics) -> None:
         self._totals.add(launch)
         self._observers.tell("launches", launch)
 
-    def _add(self, submission: Submission) -> None:
-        sequence = submission.sequence
-        self._live[sequence] = submission
-        if sequence.request.deadline is not None:
-            insort(self._timed, (sequence.request.deadline, id(sequence), sequence))
-        self.scheduler.add(sequence)
-
-    def _expire(self) -> None:
-        """Ends what has passed its deadline; does not even look at the clock while nobody has one."""
-        while self._timed and self._timed[0][0] <= self._clock():
-            sequence = self._timed[0][2]
-            state = "waited" if sequence.row is None else "ran"
-            sequence.error = DeadlineExceeded(f"the deadline passed while the request {state}")
-            self.scheduler.finalize(sequence)
-            self._finished(sequence)
-
-    def _cancel(self, submission: Submission, error: EngineError | None = None) -> None:
-        """Ends a request without a result: its future is cancelled, or raises `error`."""
-        sequence = submission.sequence
-        if sequence in self._live:
-            self.scheduler.finalize(sequence)
-            self._outcomes.cancelled += 1
-            submission.metrics = sequence.metrics(self._clock())
-            self._observers.tell("requests", submission)
-            if error is None:
-                submission.future.cancel()
-            # concurrent.futures.wait does not see cancel alone
-            if submission.future.set_running_or_notify_cancel() and error is not None:
-                submission.future.set_exception(error)
-            self._forget(sequence)
-
-    def _close_all(self) -> None:
-        for submission in list(self._live.values()):
-            self._cancel(submission, ModelClosed())
-
-    def _token(self, sequence: Sequence) -> None:
-        on_token = self._live[sequence].on_token
-        if on_token is None:
-            return
-        try:
-            on_token(sequence.tokens[-1], sequence.finish_reason)
-        except Exception as error:  # its own fault: the others go on
-            sequence.error = error
-            if not sequence.finalized:
-                self.scheduler.finalize(sequence)
-
-    def _finished(self, sequence: Sequence) -> None:
-        submission = self._live[sequence]
-        # Before the future has its result: whoever waits for that may look at these next.
-        submission.metrics = sequence.metrics(self._clock())
-        if sequence.error is None:
-            self._outcomes.finished += 1
-        else:
-            self._outcomes.failed += 1
-        self._observers.tell("requests", submission)
-        if submission.future.set_running_or_notify_cancel():
-            if sequence.error is not None:
-                submission.future.set_exception(sequence.error)
-            else:
-                submission.future.set_result(sequence.generation())
-        self._forget(sequence)
-
-    def _forget(self, sequence: Sequence) -> None:
-        del self._live[sequence]
-        if sequence.request.deadline is not None:
-            del self._timed[bisect_left(self._timed, (sequence.request.deadline, id(sequence), sequence))]
+    def _ended(self) -> None:
         with self._wake:
             self._pending -= 1
             self._wake.notify_all()
@@ -354,9 +257,4 @@ class Engine:
         for command in commands:
             with suppress(Exception):  # whatever broke the loop may have broken the scheduler
                 command()
-        for sequence, submission in list(self._live.items()):
-            if submission.future.set_running_or_notify_cancel():
-                failure = EngineError(f"the engine has failed: {error}")
-                failure.__cause__ = error
-                submission.future.set_exception(failure)
-            self._forget(sequence)
+        self._submissions.abandon(error)

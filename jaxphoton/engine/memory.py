@@ -9,43 +9,44 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jaxphoton.config import EngineConfig
-from jaxphoton.engine.layout import table_width
-from jaxphoton.engine.scratch import STEPS, Key
-from jaxphoton.models.moondream.config import TextConfig
+from jaxphoton.engine.buckets import STEPS, Key, table_width
+from jaxphoton.models.protocol import CacheSpec, Family
 
 
 class DeviceMemoryError(ValueError):
     """The device is too small for what is asked of it."""
 
 
-def kv_position_bytes(text: TextConfig, item: int) -> int:
+def kv_position_bytes(spec: CacheSpec, item: int) -> int:
     """Bytes of one position's keys and values in all layers: 2 L K H numbers of `item` bytes."""
-    return 2 * text.n_layers * text.n_kv_heads * text.head_dim * item
+    return 2 * spec.n_layers * spec.n_kv_heads * spec.head_dim * item
 
 
-def row_state_bytes(rows: int) -> int:
-    """Bytes of `state.RowState`: four int32 and two float32 a row, and a row for padding."""
-    return (rows + 1) * (4 * 4 + 2 * 4)
+def row_state_bytes(family: Family, rows: int) -> int:
+    """Bytes of `state.RowState`: three int32 and what a token carries a row, and a row for padding."""
+    fed = 0 if family.readout is None else family.readout.fed
+    return (rows + 1) * 4 * (3 + fed)
 
 
-def request_pages(text: TextConfig, page_size: int, positions: int) -> int:
-    """Pages of a request with an image of that many positions in all, the hole behind its prefix included."""
-    hole = -text.prefix_attn % page_size if positions > text.prefix_attn else 0
-    return -(-(positions + hole) // page_size)
+def request_pages(family: Family, page_size: int, positions: int) -> int:
+    """Pages of a request with an image of that many positions in all, the padding gap behind its prefix included."""
+    prefix = family.prefix_lengths[-1]
+    gap = -prefix % page_size if positions > prefix else 0
+    return -(-(positions + gap) // page_size)
 
 
-def whole_pages(text: TextConfig, engine: EngineConfig) -> int:
+def whole_pages(max_context: int, engine: EngineConfig) -> int:
     """Pages with which `max_rows` sequences of a whole context never wait for one another; page 0 is nobody's."""
-    return 1 + engine.max_rows * table_width(text.max_context, engine.page_size)
+    return 1 + engine.max_rows * table_width(max_context, engine.page_size)
 
 
-def pool_pages(text: TextConfig, engine: EngineConfig, item: int, limit: int | None, used: int, scratch: int) -> int:
+def pool_pages(family: Family, engine: EngineConfig, item: int, limit: int | None, used: int, scratch: int) -> int:
     """Pages of the key/value pool.
 
     `engine.kv_pages` where that is set; else as many as fit, but no more than `whole_pages`.
 
     Args:
-      text: the decoder's settings.
+      family: of the model.
       engine: whose `memory_fraction` of `limit` may be used.
       item: bytes of a key's or value's number.
       limit: bytes that the device's allocator can hand out, None where it does not say (a CPU): all `whole_pages`.
@@ -57,14 +58,14 @@ def pool_pages(text: TextConfig, engine: EngineConfig, item: int, limit: int | N
     """
     if engine.kv_pages is not None:
         return engine.kv_pages
-    most = whole_pages(text, engine)
+    most = whole_pages(family.max_context, engine)
     if limit is None:
         return most
-    page = engine.page_size * kv_position_bytes(text, item)
+    page = engine.page_size * kv_position_bytes(family.cache, item)
     usable = int(limit * engine.memory_fraction)
-    rest = usable - used - scratch - row_state_bytes(engine.max_rows)
-    prompt = min(text.max_context, text.prefix_attn + max(engine.prefill_lengths))
-    least = 1 + request_pages(text, engine.page_size, prompt)
+    rest = usable - used - scratch - row_state_bytes(family, engine.max_rows)
+    prompt = min(family.max_context, family.prefix_lengths[-1] + max(engine.prefill_lengths))
+    least = 1 + request_pages(family, engine.page_size, prompt)
     if rest < least * page:
         raise DeviceMemoryError(
             f"the device's memory is too small: {human(usable)} may be used (memory_fraction {engine.memory_fraction:g}"
@@ -88,6 +89,7 @@ class MemoryPlan:
       page_bytes: keys and values of one page.
       scratch: bytes that each program needs while it runs, by its key.
       source: where the scratch figures are from.
+      row_state_bytes: what the rows remember from step to step.
     """
 
     weights: Mapping[str, int]
@@ -96,6 +98,7 @@ class MemoryPlan:
     page_bytes: int
     scratch: Mapping[Key, int]
     source: str
+    row_state_bytes: int
 
     @property
     def weights_bytes(self) -> int:
@@ -104,10 +107,6 @@ class MemoryPlan:
     @property
     def kv_bytes(self) -> int:
         return self.pages * self.page_bytes
-
-    @property
-    def row_state_bytes(self) -> int:
-        return row_state_bytes(self.max_rows)
 
     @property
     def temporaries(self) -> dict[str, int]:
@@ -148,7 +147,7 @@ class MemoryPlan:
 
 
 def size_pool(
-    text: TextConfig,
+    family: Family,
     engine: EngineConfig,
     item: int,
     weights: Mapping[str, int],
@@ -162,9 +161,10 @@ def size_pool(
     Raises:
       DeviceMemoryError: not one request fits.
     """
-    pages = pool_pages(text, engine, item, limit, used, scratch_bytes(scratch))
-    page = engine.page_size * kv_position_bytes(text, item)
-    return MemoryPlan(weights, engine.max_rows, pages, page, scratch, source)
+    pages = pool_pages(family, engine, item, limit, used, scratch_bytes(scratch))
+    page = engine.page_size * kv_position_bytes(family.cache, item)
+    rows = row_state_bytes(family, engine.max_rows)
+    return MemoryPlan(weights, engine.max_rows, pages, page, scratch, source, rows)
 
 
 def scratch_bytes(scratch: Mapping[Key, int]) -> int:

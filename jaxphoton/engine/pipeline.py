@@ -8,68 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from jaxphoton.engine import layout
-from jaxphoton.engine.control import Masks, TokenReader, checked_mask
+from jaxphoton.engine.control import RUNNING, STOP, checked_mask, read_tokens
+from jaxphoton.engine.launch import DeviceError, Drain, Launch, LaunchDevice, PrefillPlan, StepPlan, device_errors
 from jaxphoton.engine.metrics import LaunchMetrics
-from jaxphoton.engine.scheduler import Drain, PrefillPlan, Scheduler, StepPlan
-from jaxphoton.engine.sequence import Sequence
-from jaxphoton.engine.slots import DecodeSlot, SlotRing
-from jaxphoton.requests.errors import RequestFault, forget_frames
+from jaxphoton.engine.request import Sequence
+from jaxphoton.engine.scheduler import Scheduler
+from jaxphoton.models.protocol import Readout
+from jaxphoton.requests.errors import RequestFault
 from jaxphoton.requests.tokens import Token
 
+__all__ = ["DeviceError", "Launch", "LaunchDevice", "Pipeline"]
 
-class LaunchDevice(Protocol):
-    """What a pipeline runs on: the real device, or one that completes when a test says so."""
-
-    def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, Any]: ...
-    def step(self, plan: StepPlan) -> tuple[np.ndarray, Any]: ...
-    def forward(self, plan: StepPlan) -> tuple[np.ndarray, Any]: ...
-    def sample(self, plan: StepPlan, pending: Any, masks: Masks) -> Any: ...
-    def fetch(self, output: Any) -> np.ndarray: ...
-    def reset(self) -> None: ...
-
-
+DEPTH = 2  # the most launches under way
 Failures = list[tuple[Sequence, Exception]]
 
 
-class DeviceError(RuntimeError):
-    """A launch or its result failed on the device: what it holds can no longer be trusted."""
-
-
-@dataclass(slots=True, eq=False)
-class Launch:
-    """A launch under way.
-
-    Attributes:
-      number: counts launches.
-      kind: "prefill" or "step".
-      owners: the snapshot its tokens are credited to: rows may change hands before the commit.
-      plan: what was launched.
-      unsampled: whether the second part of a step in two is still to come.
-      began: the clock when it was planned.
-      spent: seconds of its parts so far.
-      sampled: the clock when the second part of a step in two began; else 0.
-    """
-
-    number: int
-    kind: Literal["prefill", "step"]
-    owners: tuple[Sequence, ...]
-    plan: PrefillPlan | StepPlan
-    unsampled: bool
-    began: float
-    spent: dict[str, float]
-    sampled: float = 0.0
-
-
 class Pipeline:
-    """Keeps up to `depth` launches under way.
+    """Keeps up to `depth` launches under way: 1 blocks on every step, 2 pipelines.
+
+    Launches are committed in the order in which they were enqueued; while one is committed, none is enqueued.
 
     `on_token(sequence)` is called for each committed token, `on_finish(sequence)` once for each sequence that has
     ended, both after the commit's bookkeeping. `on_event(name, launch)` sees "launch", "sample" (of a step in two),
@@ -82,7 +45,7 @@ class Pipeline:
         self,
         device: LaunchDevice,
         scheduler: Scheduler,
-        reader: TokenReader,
+        readout: Readout | None,
         depth: int,
         on_finish: Callable[[Sequence], None],
         on_token: Callable[[Sequence], None] | None = None,
@@ -91,44 +54,46 @@ class Pipeline:
         clock: Callable[[], float] = time.monotonic,
         mask_words: int | None = None,
     ):
-        self.device, self.scheduler, self.ring = device, scheduler, SlotRing[Launch](depth)
-        self._reader, self._on_finish, self._on_token, self._on_event = reader, on_finish, on_token, on_event
+        if not 1 <= depth <= DEPTH:
+            raise ValueError(f"depth must be 1 (blocking) or {DEPTH} (pipelined), got {depth}")
+        self.device, self.scheduler, self.depth = device, scheduler, depth
+        self.in_flight: deque[Launch] = deque()
+        self._readout, self._on_finish, self._on_token, self._on_event = readout, on_finish, on_token, on_event
         self._on_metrics, self._clock, self._mask_words = on_metrics, clock, mask_words
         self._launches = 0
 
     @property
     def idle(self) -> bool:
-        return self.ring.is_empty and not self.scheduler.has_work
+        return not self.in_flight and not self.scheduler.has_work
 
     def tick(self) -> bool:
         """Launches what can be launched, then commits the oldest launch if the pipeline is full or nothing more can be
         launched. Returns whether anything was done."""
-        slot, drain = self._launch()
-        if slot is not None and slot.launch is not None and slot.launch.unsampled:
-            while self.ring.in_flight > 1:
+        launch, drain = self._launch()
+        if launch is not None and launch.unsampled:
+            while len(self.in_flight) > 1:
                 self.commit_oldest()
-            self._finalize_sampling(slot, slot.launch)
-        full = self.ring.free_slot() is None
-        if self.ring.in_flight and (full or slot is None):
+            self._finalize_sampling(launch)
+        if self.in_flight and (launch is None or len(self.in_flight) == self.depth):
             self.commit_oldest()
-            while drain and self.ring.in_flight:
+            while drain and self.in_flight:
                 self.commit_oldest()
             return True
-        return slot is not None
+        return launch is not None
 
-    def _launch(self) -> tuple[DecodeSlot[Launch] | None, bool]:
-        """The slot of a new launch, if there is one; and whether the pipeline must be drained first."""
-        slot, began = self.ring.free_slot(), self._clock()
-        if slot is None:
+    def _launch(self) -> tuple[Launch | None, bool]:
+        """A new launch, if there is one; and whether the pipeline must be drained first."""
+        if len(self.in_flight) == self.depth:
             return None, False
+        began = self._clock()
         while True:
-            plan = self.scheduler.plan(self.ring.in_flight)
+            plan = self.scheduler.plan(len(self.in_flight))
             if plan is None or isinstance(plan, Drain):
                 return None, plan is not None
             planned = self._clock()
             failures: Failures = []
             try:
-                with _device_errors("a launch"):
+                with device_errors("a launch"):
                     control, output, unsampled = self._enqueue(plan, failures)
                 break
             except RequestFault as fault:  # planned again without it
@@ -141,12 +106,12 @@ class Pipeline:
                 sequence.launched_at = planned
         kind = "prefill" if isinstance(plan, PrefillPlan) else "step"
         spent = {"plan": planned - began, "launch": self._clock() - planned, "sample": 0.0}
-        launch = Launch(self._launches, kind, plan.sequences, plan, unsampled, began, spent)
+        launch = Launch(self._launches, kind, plan.sequences, plan, control, output, unsampled, began, spent)
         self._launches += 1
-        self.ring.launched(slot, launch, control, output)
+        self.in_flight.append(launch)
         self._event("launch", launch)
         self._give_up(failures)
-        return slot, False
+        return launch, False
 
     def _enqueue(self, plan: PrefillPlan | StepPlan, failures: Failures) -> tuple[np.ndarray, Any, bool]:
         """Enqueues a plan: (control, output or what `sample` takes, whether `sample` is still to come)."""
@@ -157,14 +122,14 @@ class Pipeline:
             return *self.device.forward(plan), True
         return *self.device.step(plan), False
 
-    def _finalize_sampling(self, slot: DecodeSlot[Launch], launch: Launch) -> None:
+    def _finalize_sampling(self, launch: Launch) -> None:
         """The second part of a step in two; all earlier launches have been committed."""
         assert isinstance(launch.plan, StepPlan)
         launch.sampled = self._clock()
         failures: Failures = []
         masks = self._masks(launch.owners, failures)
-        with _device_errors("sampling"):
-            slot.output = self.device.sample(launch.plan, slot.output, masks)
+        with device_errors("sampling"):
+            launch.output = self.device.sample(launch.plan, launch.output, masks)
         launch.unsampled = False
         launch.spent["sample"] = self._clock() - launch.sampled
         self._event("sample", launch)
@@ -187,34 +152,33 @@ class Pipeline:
     def commit_oldest(self) -> None:
         """Reads the oldest launch and credits its tokens: the only place where the host waits for the device."""
         began = self._clock()
-        slot = self.ring.begin_commit()
-        launch = slot.launch
-        assert launch is not None
+        launch = self.in_flight.popleft()
         self._event("commit_begin", launch)
-        with _device_errors(f"a {launch.kind}"):
-            output = self.device.fetch(slot.output)
+        with device_errors(f"a {launch.kind}"):
+            output = self.device.fetch(launch.output)
         arrived = self._clock()
         zombies = sum(sequence.finalized for sequence in launch.owners)
-        rows = zip(launch.owners, self._reader.read(output), strict=False)
+        rows = zip(launch.owners, read_tokens(output, self._readout), strict=False)
         ended = [sequence for sequence, (token, finish) in rows if self._credit(sequence, token, finish, arrived)]
-        self.ring.end_commit()
         self._event("commit_end", launch)
         # First: whoever waits for the results may look at the sums next.
         if self._on_metrics is not None:
-            self._on_metrics(self._metrics(launch, slot.index, zombies, began, arrived))
+            pages = self.scheduler.allocator.usable - self.scheduler.allocator.free
+            slot = launch.number % self.depth
+            self._on_metrics(launch.metrics(slot, zombies, pages, began, arrived, self._clock()))
         for sequence in ended:
             self._on_finish(sequence)
 
     def start_over(self) -> list[Sequence]:
         """After a DeviceError: drops everything in flight and all device state, and queues every live sequence again
         with its committed tokens. Returns those that had been admitted."""
-        self.ring.drop_all()
+        self.in_flight.clear()
         self.device.reset()
         return self.scheduler.start_over()
 
     def close(self) -> None:
         """Lets go of the device and of whoever listens; what is in flight is forgotten."""
-        self.ring.drop_all()
+        self.in_flight.clear()
         del self.device, self._on_finish, self._on_token, self._on_event, self._on_metrics
 
     def _credit(self, sequence: Sequence, token: Token, finish: int, now: float) -> bool:
@@ -226,8 +190,8 @@ class Pipeline:
         sequence.tokens.append(token)
         if sequence.first_token_at is None:
             sequence.first_token_at = now
-        if finish != layout.RUNNING:
-            sequence.finish_reason = "stop" if finish == layout.STOP else "length"
+        if finish != RUNNING:
+            sequence.finish_reason = "stop" if finish == STOP else "length"
             self.scheduler.finalize(sequence)
         elif sequence.constraint is not None:
             try:
@@ -252,34 +216,6 @@ class Pipeline:
                     failures.append((sequence, error))
         return masks
 
-    def _metrics(self, launch: Launch, slot: int, zombies: int, began: float, arrived: float) -> LaunchMetrics:
-        return LaunchMetrics(
-            number=launch.number,
-            kind=launch.kind,
-            rows=len(launch.owners),
-            zombies=zombies,
-            images=len(launch.plan.images) if isinstance(launch.plan, PrefillPlan) else 0,
-            pages=self.scheduler.allocator.usable - self.scheduler.allocator.free,
-            slot=slot,
-            began=launch.began,
-            arrived=arrived,
-            **launch.spent,
-            sampled=launch.sampled,
-            wait=arrived - began,
-            commit=self._clock() - arrived,
-        )
-
     def _event(self, name: str, launch: Launch) -> None:
         if self._on_event is not None:
             self._on_event(name, launch)
-
-
-@contextmanager
-def _device_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except RequestFault:
-        raise
-    except Exception as error:
-        forget_frames(error)  # they hold the state that is about to be replaced: a pool does not fit twice
-        raise DeviceError(f"{what} failed: {error}") from error

@@ -1,27 +1,44 @@
-"""What the engine is asked to do."""
+"""What the engine is asked to do, and where it stands."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
 
+from jaxphoton.constraints.grammar import FinishReason
 from jaxphoton.constraints.protocol import MakeConstraint
+from jaxphoton.engine.metrics import RequestMetrics
+from jaxphoton.engine.pages import PrefixKey
 from jaxphoton.image.crops import Crops
-from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.models.protocol import Family, Prompt, Segments
 from jaxphoton.requests.settings import Settings
+from jaxphoton.requests.tokens import Generation, Token
 
 _numbers = count()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageInput:
-    """A picture ready for the vision encoder.
+class Picture(Protocol):
+    """What a picture ready for the vision encoder has (`jaxphoton.image.prepare.Prepared`).
 
     Attributes:
       key: digest of the pixels; pictures of one key share their prefix.
       crops: its crops.
       seconds: what decoding and cropping took, for the metrics.
     """
+
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def crops(self) -> Crops: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageInput:
+    """A `Picture` that never was in a file."""
 
     key: bytes
     crops: Crops
@@ -33,20 +50,20 @@ class Request:
     """One sequence to generate.
 
     Attributes:
-      prompt: ids after BOS and the image.
+      prompt: as the skill wrote it.
       grammar: name in the family's grammars.
       settings: the seed is set.
       image: None for text only.
       constraint: makes the host's restriction of the ids, or None.
       deadline: when it is given up, in seconds of the engine's clock (`time.monotonic()`); None for never.
-      priority: a higher one is admitted first; nobody who runs is set back for it.
+      priority: a higher one is admitted first; nobody who runs is preempted for it.
       number: order of submission.
     """
 
     prompt: Prompt
     grammar: str
     settings: Settings
-    image: ImageInput | None = None
+    image: Picture | None = None
     constraint: MakeConstraint | None = None
     deadline: float | None = None
     priority: int = 0
@@ -56,3 +73,128 @@ class Request:
     def turn(self) -> tuple[int, int]:
         """Sorts by priority, then by age."""
         return -self.priority, self.number
+
+
+class Sequence:
+    """Host bookkeeping of one request.
+
+    Attributes:
+      segments: its prompt, as the family made it with the image.
+      prefix: what its prefix is told by, its ids and pixels; None without an image.
+      tokens: committed.
+      inflight_refs: launches that will each bring one more token for it (0, 1 or 2).
+      finalized: its result is known (or it was given up); launches still under way change nothing any more.
+      row: of the row state, while admitted.
+      prefix_pages: pages of the image prefix, shared or its own.
+      pages: its own pages behind the prefix.
+      bypassed: how often a later request was admitted before this one.
+      retries: how often it was recomputed after a device error.
+      constraint: the host's restriction of its ids, in the state after `tokens`; None if there is none.
+      cached_tokens: positions of the prompt found in the prefix cache at its first admission.
+      set_back: how often it was preempted: lost its pages and was recomputed.
+      submitted_at, launched_at, first_token_at: seconds of the engine's clock, once they are known.
+    """
+
+    def __init__(self, request: Request, segments: Segments, page_size: int, max_context: int):
+        self.request, self.segments = request, segments
+        self.prefix_length = len(segments.prefix)
+        self.prefix = None if request.image is None else (segments.prefix.tobytes(), request.image.key)
+        self.prompt_length = self.prefix_length + len(segments.ids)
+        self.max_tokens = min(request.settings.max_tokens, max_context - self.prompt_length)
+        self.tokens: list[Token] = []
+        self.inflight_refs = 0
+        self.finalized = False
+        self.finish_reason: FinishReason | None = None
+        self.error: BaseException | None = None
+        self.row: int | None = None
+        self.prefix_key: PrefixKey | None = None
+        self.prefix_pages: list[int] = []
+        self.pages: list[int] = []
+        self.bypassed = 0
+        self.retries = 0
+        self.constraint = None if request.constraint is None else request.constraint()
+        self.cached_tokens = 0
+        self.set_back = 0
+        self.submitted_at: float | None = None
+        self.launched_at: float | None = None
+        self.first_token_at: float | None = None
+        self._page_size = page_size
+
+    @property
+    def launched(self) -> int:
+        """Tokens sampled on the device, committed or not."""
+        return len(self.tokens) + self.inflight_refs
+
+    @property
+    def wants_step(self) -> bool:
+        """Whether a decode step may be launched for it: launches never exceed the limit on tokens."""
+        return not self.finalized and self.inflight_refs < 2 and 0 < self.launched < self.max_tokens
+
+    @property
+    def step_position(self) -> int:
+        """Logical position of the token that the next step feeds."""
+        return self.prompt_length + self.launched - 1
+
+    @property
+    def prefill_length(self) -> int:
+        """Positions that a prefill (or a recompute) covers: the prompt and all committed tokens."""
+        return self.prompt_length + len(self.tokens)
+
+    @property
+    def page_table(self) -> list[int]:
+        return self.prefix_pages + self.pages
+
+    def pages_for(self, length: int) -> int:
+        """Own pages that `length` logical positions need behind the prefix, which ends on a page border."""
+        return -(-(length - self.prefix_length) // self._page_size)
+
+    @property
+    def prefix_page_count(self) -> int:
+        return -(-self.prefix_length // self._page_size)
+
+    def metrics(self, now: float) -> RequestMetrics:
+        """What it has taken so far; stages that it has not reached yet are 0."""
+        submitted = now if self.submitted_at is None else self.submitted_at
+        launched = now if self.launched_at is None else self.launched_at
+        first = now if self.first_token_at is None else self.first_token_at
+        image = self.request.image
+        return RequestMetrics(
+            submitted=submitted,
+            prepare=0.0 if image is None else image.seconds,
+            queue=launched - submitted,
+            prefill=first - launched,
+            decode=now - first,
+            total=now - submitted,
+            input_tokens=self.prompt_length,
+            cached_tokens=self.cached_tokens,
+            output_tokens=len(self.tokens),
+            set_back=self.set_back,
+        )
+
+    def leave(self) -> None:
+        """Forgets row and pages, which belong to somebody else from now on."""
+        self.row, self.prefix_key = None, None
+        self.prefix_pages, self.pages = [], []
+
+    def generation(self) -> Generation:
+        assert self.finish_reason is not None
+        return Generation(tuple(self.tokens), self.finish_reason)
+
+
+def sequence_of(request: Request, family: Family, page_size: int) -> Sequence:
+    """A request as the engine keeps it.
+
+    Raises:
+      ValueError: its prompt cannot stand with its image, or its deadline is no number. What making its constraint
+        raises is raised as it is.
+      TypeError: its priority is not an int.
+    """
+    if request.deadline is not None and math.isnan(request.deadline):
+        raise ValueError("the deadline is not a number")
+    if not isinstance(request.priority, int):
+        raise TypeError(f"the priority must be an int, not {type(request.priority).__name__}")
+    segments = family.segments(request.prompt, None if request.image is None else request.image.crops)
+    length, most = len(segments.prefix), family.prefix_lengths[-1]
+    if length > most:
+        raise ValueError(f"the prompt has {length} positions up to the end of its image; at most {most} are taken")
+    return Sequence(request, segments, page_size, family.max_context)

@@ -3,63 +3,13 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
 
-from jaxphoton.engine.pages import PageAllocator
-from jaxphoton.engine.prefix_cache import PrefixCache
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.launch import Drain, Limits, Plan, PrefillPlan, StepPlan
+from jaxphoton.engine.pages import PageAllocator, PrefixCache, PrefixKey
+from jaxphoton.engine.request import Sequence
 
 _number, _turn = attrgetter("request.number"), attrgetter("request.turn")
-
-
-@dataclass(frozen=True, slots=True)
-class PrefillPlan:
-    """Sequences to prefill together; `images` are those whose image prefix is computed by this launch, `masks` those
-    whose next id the host restricts."""
-
-    sequences: tuple[Sequence, ...]
-    images: tuple[Sequence, ...]
-    masks: Mapping[Sequence, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """Sequences that each decode one token."""
-
-    sequences: tuple[Sequence, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Pages ran out: commit everything in flight, then plan again."""
-
-
-Plan = PrefillPlan | StepPlan | Drain
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a launch may hold.
-
-    Attributes:
-      rows: sequences admitted at once.
-      prefill_rows: sequences of one prefill.
-      images, crops: pairs of how many images of how many crops in all fit one vision launch, ascending.
-      bypass: how often a request may be overtaken before it blocks all others.
-      share_prefixes: whether questions about one image share its pages.
-    """
-
-    rows: int
-    prefill_rows: int
-    vision: tuple[tuple[int, int], ...]
-    bypass: int = 16
-    share_prefixes: bool = True
-
-    def fits_vision(self, images: int, crops: int) -> bool:
-        return images == 0 or any(images <= i and crops <= c for i, c in self.vision)
 
 
 class Scheduler:
@@ -156,7 +106,7 @@ class Scheduler:
         shared = self.prefixes.acquire(key) if key is not None else None
         own = sequence.pages_for(sequence.prefill_length)
         prefix = sequence.prefix_page_count if shared is None else 0
-        # A page of headroom for every running sequence: admitting must not at once set another back.
+        # A page of headroom for every running sequence: admitting must not at once preempt another.
         if not self._make_room(own + prefix + len(self.running)):
             if shared is not None:
                 self.prefixes.release(key)
@@ -181,11 +131,10 @@ class Scheduler:
             return False
         return short <= 0 or self.prefixes.evict(short) >= short
 
-    def _key(self, sequence: Sequence):
-        image = sequence.request.image
-        if image is None:
-            return None
-        return image.key if self.limits.share_prefixes else (image.key, sequence.request.number)
+    def _key(self, sequence: Sequence) -> PrefixKey | None:
+        if sequence.prefix is None or self.limits.share_prefixes:
+            return sequence.prefix
+        return sequence.prefix, sequence.request.number
 
     def take_back(self, plan: PrefillPlan) -> None:
         """Undoes the admission of a plan of which nothing was launched: its sequences wait again."""
@@ -205,7 +154,7 @@ class Scheduler:
     def _plan_step(self, in_flight: int) -> Plan | None:
         ready = [sequence for sequence in self.running if sequence.wants_step]
         for sequence in ready:
-            # A sequence without a row was set back for an earlier one.
+            # A sequence without a row was preempted for an earlier one.
             while sequence.row is not None and not self._grow(sequence):
                 if in_flight:
                     return Drain()
@@ -224,7 +173,7 @@ class Scheduler:
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Sets a sequence back to waiting; it will be recomputed from its committed tokens."""
+        """Puts a sequence back among the waiting; it will be recomputed from its committed tokens."""
         assert sequence.inflight_refs == 0
         self.preemptions += 1
         sequence.set_back += 1

@@ -13,9 +13,8 @@ import jax
 
 from jaxphoton import platform
 from jaxphoton.config import EngineConfig
-from jaxphoton.constraints import automaton
-from jaxphoton.engine.device import Programs
-from jaxphoton.engine.scratch import Key, compiled, program_keys
+from jaxphoton.engine.buckets import Key, compiled
+from jaxphoton.engine.compiled import Programs
 from jaxphoton.models.protocol import Family
 
 # What the programs are made from.
@@ -42,12 +41,11 @@ def compiled_scratch(family: Family, dtype: str, engine: EngineConfig) -> dict[K
     if file and file.is_file():
         return {tuple(key): size for key, size in json.loads(file.read_text(encoding="utf-8"))}
     platform.use_compilation_cache()
-    tables = automaton.build(family.grammars, family.vocab_size)
     here = jax.sharding.SingleDeviceSharding(platform.find_device(None))
     tree = family.network.abstract(dtype)
     shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), tree)
-    programs = Programs(shapes, family.config, tables, engine)
-    scratch = {key: compiled(programs[key]) for key in program_keys(programs.buckets, engine.host_masks)}
+    programs = Programs(shapes, family, engine)
+    scratch = {key: compiled(programs[key]) for key in programs.buckets.keys(engine.host_masks)}
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}")

@@ -18,22 +18,18 @@ from jaxphoton.config import EngineConfig
 from jaxphoton.constraints import automaton
 from jaxphoton.constraints.grammar import Grammar, State
 from jaxphoton.engine import programs as programs_of
-from jaxphoton.engine.buckets import limits_of
-from jaxphoton.engine.control import TokenReader
-from jaxphoton.engine.device import Device, Programs
-from jaxphoton.engine.layout import table_width
+from jaxphoton.engine.buckets import table_width
+from jaxphoton.engine.compiled import Programs
+from jaxphoton.engine.device import Device
+from jaxphoton.engine.launch import PrefillPlan, StepPlan, limits_of
 from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.pipeline import Launch, Pipeline
-from jaxphoton.engine.programs import Family
-from jaxphoton.engine.request import Request
-from jaxphoton.engine.scheduler import PrefillPlan, Scheduler, StepPlan
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.programs import ProgramConfig
+from jaxphoton.engine.request import Request, Sequence, sequence_of
+from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.measure import timing
-from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.params import Params
-from jaxphoton.models.moondream.prompts import Prompt
-from jaxphoton.models.moondream.readouts import coordinate_values, size_values
+from jaxphoton.models.protocol import Family, Prompt
 from jaxphoton.requests.settings import Settings
 
 FILLER = 20  # the id that every step generates
@@ -43,17 +39,15 @@ def scheduler_of(programs: Programs) -> Scheduler:
     return Scheduler(limits_of(programs.engine, programs.buckets), PageAllocator(programs.pages))
 
 
-def pipeline_of(config: ModelConfig, scheduler: Scheduler, device: Any, depth: int, **hooks: Any) -> Pipeline:
+def pipeline_of(family: Family, scheduler: Scheduler, device: Any, depth: int, **hooks: Any) -> Pipeline:
     """A pipeline whose endings nobody waits for; `hooks` as `Pipeline` takes them."""
-    region = config.region
-    reader = TokenReader(config.tokenizer.size_id, coordinate_values(region), size_values(region))
-    return Pipeline(device, scheduler, reader, depth, on_finish=lambda sequence: None, **hooks)
+    return Pipeline(device, scheduler, family.readout, depth, on_finish=lambda sequence: None, **hooks)
 
 
-def text_sequence(config: ModelConfig, page_size: int, ids: Iterable[int], grammar: str, max_tokens: int) -> Sequence:
+def text_sequence(family: Family, page_size: int, ids: Iterable[int], grammar: str, max_tokens: int) -> Sequence:
     """A greedy sequence behind BOS and ids, without an image."""
     request = Request(Prompt(tuple(ids)), grammar, Settings(temperature=0.0, max_tokens=max_tokens, seed=0))
-    return Sequence(request, config.text.prefix_attn, page_size, config.text.max_context)
+    return sequence_of(request, family, page_size)
 
 
 def grammars(tokens: int, eos: int) -> dict[str, Grammar]:
@@ -68,7 +62,12 @@ def grammars(tokens: int, eos: int) -> dict[str, Grammar]:
     }
 
 
-def compile_programs(params: Params, config: ModelConfig, rows: int, tokens: int, context: int) -> Programs:
+def tables_of(family: Family, tokens: int) -> automaton.TokenAutomaton:
+    """The `grammars` of this module as tables."""
+    return automaton.build(grammars(tokens, min(family.stop_ids)), family.vocab_size)
+
+
+def compile_programs(params: Any, family: Family, rows: int, tokens: int, context: int) -> Programs:
     """Programs for `rows` texts of `tokens` tokens each and `context` positions, all prefilled at once."""
     prompt = max(1, context - tokens - 1)
     engine = EngineConfig(
@@ -79,8 +78,7 @@ def compile_programs(params: Params, config: ModelConfig, rows: int, tokens: int
         vision=((1, 1),),
         kv_pages=1 + rows * table_width(context + 2, EngineConfig().page_size),
     )
-    tables = automaton.build(grammars(tokens, config.tokenizer.eos_id), config.text.vocab_size)
-    return Programs(params, config, tables, engine)
+    return Programs(params, family, engine, tables_of(family, tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ class DecodeBench:
         """All requests from their prefill to their end."""
         scheduler, launches = self._waiting("caption"), list[LaunchMetrics]()
         pipeline = pipeline_of(
-            self.programs.config,
+            self.programs.family,
             scheduler,
             device or Device(self.programs),
             depth,
@@ -173,10 +171,10 @@ class DecodeBench:
 
     def _waiting(self, grammar: str) -> Scheduler:
         """All sequences, waiting."""
-        scheduler, config = scheduler_of(self.programs), self.programs.config
-        ids = np.random.default_rng(0).integers(FILLER, config.text.vocab_size, self._prompt).tolist()
+        scheduler, family = scheduler_of(self.programs), self.programs.family
+        ids = np.random.default_rng(0).integers(FILLER, family.vocab_size, self._prompt).tolist()
         for _ in range(self.rows):
-            scheduler.add(text_sequence(config, self.programs.engine.page_size, ids, grammar, self.tokens + 8))
+            scheduler.add(text_sequence(family, self.programs.engine.page_size, ids, grammar, self.tokens + 8))
         return scheduler
 
     def _work(self, name: str, launch: Launch) -> None:
@@ -195,11 +193,13 @@ class CallbackDevice(Device):
         super().__init__(compiled)
         self._compiled = compiled
         self._arrived: deque[np.ndarray] = deque()
-        self._run = jax.jit(partial(_step_with_callback, self._arrived.append, compiled.family), donate_argnums=(1, 2))
+        self._run = jax.jit(
+            partial(_step_with_callback, self._arrived.append, compiled.program_config), donate_argnums=(1, 2)
+        )
 
     def step(self, plan: StepPlan) -> tuple[np.ndarray, Any]:
         control = self._control.step(plan.sequences, self._compiled.buckets.step[-1])
-        self._cache, self._rows, output = self._run(self._compiled.text_params, self._cache, self._rows, control)
+        self._cache, self._rows, output = self._run(self._compiled.decoder, self._cache, self._rows, control)
         return control, (output,)
 
     def fetch(self, output: Any) -> np.ndarray:
@@ -210,7 +210,7 @@ class CallbackDevice(Device):
         return self._arrived.popleft()
 
 
-def _step_with_callback(deliver, family: Family, params, cache, rows, control):
-    cache, rows, output = programs_of.step(family, params, cache, rows, control)
+def _step_with_callback(deliver, config: ProgramConfig, params, cache, rows, control):
+    cache, rows, output = programs_of.step(config, params, cache, rows, control)
     io_callback(lambda tokens: deliver(np.array(tokens)), None, output, ordered=True)
     return cache, rows, output

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,16 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxphoton.constraints import automaton
-from jaxphoton.engine.control import ControlPacker
-from jaxphoton.engine.layout import Output, table_width
+from jaxphoton.engine.buckets import table_width
+from jaxphoton.engine.control import RUNNING, ControlPacker
+from jaxphoton.engine.launch import Limits, PrefillPlan, StepPlan
 from jaxphoton.engine.pages import PageAllocator
-from jaxphoton.engine.scheduler import Limits, PrefillPlan, Scheduler, StepPlan
+from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.engine.state import PagedCache, RowState
 from jaxphoton.measure.decoding import pipeline_of, text_sequence
-from jaxphoton.models.moondream import grammars as registry
-from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.params import abstract
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.models.protocol import Family
 
 PAGE_SIZE = 16
 PROMPT_IDS = 30
@@ -53,19 +54,20 @@ class HostCost:
 class NoOpDevice:
     """Launches a program that does nothing, with all the arguments of a real step."""
 
-    def __init__(self, config: ModelConfig, rows: int):
-        tables = automaton.build(registry.grammars(config.tokenizer), config.text.vocab_size)
-        self._automaton, self._bos = tables, config.tokenizer.bos_id
-        self._control = ControlPacker(rows, table_width(config.text.max_context, PAGE_SIZE))
-        shapes = abstract(config)
-        self._params = [jnp.zeros(1, leaf.dtype) for leaf in jax.tree.leaves((shapes.text, shapes.region))]
+    def __init__(self, family: Family, rows: int):
+        self._automaton, readout = automaton.build(family.grammars, family.vocab_size), family.readout
+        self._control = ControlPacker(rows, table_width(family.max_context, PAGE_SIZE), 0, readout)
+        shapes = family.network.decoder(family.network.abstract(jnp.bfloat16))
+        self._params = [jnp.zeros(1, leaf.dtype) for leaf in jax.tree.leaves(shapes)]
         self._cache = PagedCache(jnp.zeros(1), jnp.zeros(1))
-        self._rows = RowState.zeros(rows)
-        self._run = jax.jit(_no_op, donate_argnums=(1, 2), keep_unused=True)
+        self._rows = RowState.zeros(rows, readout.fed if readout else 0)
+        # Token 20, RUNNING, nothing carried: no sequence ends.
+        line = (20, RUNNING, 0, *([-1] * (readout.columns if readout else 0)))
+        self._run = jax.jit(partial(_no_op, line), donate_argnums=(1, 2), keep_unused=True)
         self._batch = rows
 
     def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, Any]:
-        control = self._control.prefill(plan.sequences, 0, 1, self._batch, PROMPT_IDS + 1, self._automaton, self._bos)
+        control = self._control.prefill(plan.sequences, 0, 1, self._batch, PROMPT_IDS + 1, self._automaton)
         return self._launch(control)
 
     def step(self, plan: StepPlan) -> tuple[np.ndarray, Any]:
@@ -80,10 +82,8 @@ class NoOpDevice:
         return control, output
 
 
-def _no_op(params: Any, cache: PagedCache, rows: RowState, control: jax.Array):
-    # Token 20, no bins, RUNNING: no sequence ends.
-    line = jnp.zeros(len(Output), jnp.int32).at[Output.TOKEN].set(20).at[Output.BIN_0].set(-1).at[Output.BIN_1].set(-1)
-    return cache, rows, jnp.broadcast_to(line[None], (control.shape[0], len(Output)))
+def _no_op(line: tuple[int, ...], params: Any, cache: PagedCache, rows: RowState, control: jax.Array):
+    return cache, rows, jnp.broadcast_to(jnp.array(line, jnp.int32)[None], (control.shape[0], len(line)))
 
 
 @contextmanager
@@ -106,13 +106,13 @@ def busy_thread() -> Iterator[None]:
 
 def measure_host(rows: int, ticks: int) -> HostCost:
     """The cost of `ticks` decode ticks of `rows` text sequences at depth 2."""
-    config = named_config("moondream2")
-    width = table_width(config.text.max_context, PAGE_SIZE)
+    family = MoondreamFamily(named_config("moondream2"))
+    width = table_width(family.max_context, PAGE_SIZE)
     scheduler = Scheduler(Limits(rows, rows, ((1, 1),)), PageAllocator(1 + rows * width))
-    device: Any = NoOpDevice(config, rows)  # of a launch device it has what text needs
-    pipeline = pipeline_of(config, scheduler, device, depth=2)
+    device: Any = NoOpDevice(family, rows)  # of a launch device it has what text needs
+    pipeline = pipeline_of(family, scheduler, device, depth=2)
     for _ in range(rows):
-        scheduler.add(text_sequence(config, PAGE_SIZE, range(20, 20 + PROMPT_IDS), "text", config.text.max_context))
+        scheduler.add(text_sequence(family, PAGE_SIZE, range(20, 20 + PROMPT_IDS), "text", family.max_context))
     timers = _Timers()
     scheduler.plan = timers.around("plan", scheduler.plan)  # type: ignore[method-assign]
     device.step = timers.around("launch", device.step)  # type: ignore[method-assign]

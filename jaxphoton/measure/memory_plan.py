@@ -8,16 +8,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 from jaxphoton.config import EngineConfig
-from jaxphoton.engine.buckets import make_buckets
+from jaxphoton.engine.buckets import Key, estimate, make_buckets
 from jaxphoton.engine.memory import (
     DeviceMemoryError,
     MemoryPlan,
     human,
     kv_position_bytes,
     request_pages,
+    row_state_bytes,
     size_pool,
 )
-from jaxphoton.engine.scratch import Key, estimate, program_keys
 from jaxphoton.measure.chips import CHIPS, Chip
 from jaxphoton.measure.cost_model import item_bytes, weight_bytes
 from jaxphoton.models.protocol import Family
@@ -50,8 +50,8 @@ class Planner:
         self._scratch = scratch or self.estimates
 
     def estimates(self, engine: EngineConfig) -> dict[Key, int]:
-        keys = program_keys(make_buckets(engine, self.family.config), engine.host_masks)
-        return {key: estimate(key, self.family.config, engine, self._item) for key in keys}
+        keys = make_buckets(engine, self.family).keys(engine.host_masks)
+        return {key: estimate(key, self.family, engine, self._item) for key in keys}
 
     def load(self, engine: EngineConfig, context: int) -> MemoryPlan:
         """What `engine.max_rows` requests of `context` positions need, an image prefix in each."""
@@ -64,8 +64,8 @@ class Planner:
           DeviceMemoryError: not one request fits.
         """
         limit, used = int(memory * client_fraction()), sum(self._weights.values())
-        scratch, text = self._scratch(engine), self.family.config.text
-        return size_pool(text, engine, self._kv_item, self._weights, scratch, self.source, limit, used)
+        scratch = self._scratch(engine)
+        return size_pool(self.family, engine, self._kv_item, self._weights, scratch, self.source, limit, used)
 
     def most_rows(self, memory: int, context: int) -> int:
         """The most requests of `context` positions at once on a device of `memory` bytes, by the estimates.
@@ -93,16 +93,17 @@ class Planner:
         return {n: min(plan.max_rows, (plan.pages - 1) // self.pages_of(engine, n)) for n in contexts}
 
     def pages_of(self, engine: EngineConfig, positions: int) -> int:
-        return request_pages(self.family.config.text, engine.page_size, positions)
+        return request_pages(self.family, engine.page_size, positions)
 
     @property
     def position_bytes(self) -> int:
         """Keys and values of one position."""
-        return kv_position_bytes(self.family.config.text, self._kv_item)
+        return kv_position_bytes(self.family.cache, self._kv_item)
 
     def _load(self, engine: EngineConfig, context: int, scratch: Mapping[Key, int]) -> MemoryPlan:
         pages, page = 1 + engine.max_rows * self.pages_of(engine, context), engine.page_size * self.position_bytes
-        return MemoryPlan(self._weights, engine.max_rows, pages, page, scratch, self.source)
+        rows = row_state_bytes(self.family, engine.max_rows)
+        return MemoryPlan(self._weights, engine.max_rows, pages, page, scratch, self.source, rows)
 
 
 def engine_of(rows: int) -> EngineConfig:

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from jaxphoton.engine.control import Masks
+from jaxphoton.engine.launch import PrefillPlan, StepPlan
 from jaxphoton.engine.pipeline import LaunchDevice
-from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
 from jaxphoton.measure.timeline import PATIENCE_S
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxphoton import __version__
 from jaxphoton.engine.metrics import LaunchMetrics, RequestMetrics
-from jaxphoton.engine.slots import SLOTS
+from jaxphoton.engine.pipeline import DEPTH
 from jaxphoton.image.prepare import Prepared
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PATIENCE_S = 1.0
 
 # Processes and threads of the trace.
 ENGINE, IMAGES, REQUESTS = 1, 2, 3
-HOST = SLOTS + 1
+HOST = DEPTH + 1
 
 Event = dict[str, Any]
 
@@ -98,7 +98,7 @@ def recording(moondream: Moondream, path: str | Path, **about: Any) -> Iterator[
 
     recorder, engine = Recorder(), moondream.engine
     device = next(iter(jax.tree.leaves(moondream.params)[0].devices()))
-    about = {"depth": engine.pipeline.ring.depth, "device": device.device_kind, **about}
+    about = {"depth": engine.pipeline.depth, "device": device.device_kind, **about}
     with Path(path).open("w", encoding="utf-8") as file:
         try:
             with moondream.observe(recorder.launch, recorder.submission, recorder.image):
@@ -171,7 +171,7 @@ def _names(events: list[Event]) -> Iterator[Event]:
         if event["pid"] == IMAGES:
             worker = event["args"]["worker"]
             lanes[IMAGES, event["tid"]] = worker if isinstance(worker, str) else f"worker {worker}"
-    lanes |= {(ENGINE, 1 + slot): f"slot {slot}: in flight (enqueued -> result read)" for slot in range(SLOTS)}
+    lanes |= {(ENGINE, 1 + slot): f"slot {slot}: in flight (enqueued -> result read)" for slot in range(DEPTH)}
     lanes |= {(ENGINE, HOST): "host: plan, launch, wait, commit", (REQUESTS, 1): "requests"}
     for process, name in ((ENGINE, "engine"), (IMAGES, "image decoding"), (REQUESTS, "requests")):
         yield _meta("process_name", process, 0, name=name)

@@ -118,15 +118,15 @@ class Readout(Protocol):
     """What a token may carry besides its id, such as a coordinate.
 
     Attributes:
-      columns: E, numbers that come back for each token.
+      columns: E, numbers that come back for each token; the first is -1 where it carries nothing.
       fed: F, numbers that are kept for the step that feeds it; zeros for the id alone.
     """
 
     columns: int
     fed: int
 
-    def taken(self, token: int, columns: Sequence[int]) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
-        """(what was chosen, the values it stands for) of a token with these columns; None, None for nothing."""
+    def taken(self, token: int, columns: Sequence[int]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """(what was chosen, the values it stands for) of a token that carries something."""
         ...
 
     def feed(self, values: tuple[float, ...]) -> Sequence[int]:
@@ -135,10 +135,10 @@ class Readout(Protocol):
 
     def read(
         self, params: Any, hidden: jax.Array, token: jax.Array, reads: jax.Array, draw: Draw
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, Sequence[jax.Array], jax.Array]:
         """On the device: what hidden states [B, D] say beside the tokens int32 [B], in the rows with `reads` bool [B].
 
-        Returns (fed int32 [B, F], columns int32 [B, E], log-probability of the choices float32 [B], 0 for none).
+        Returns (fed int32 [B, F], E columns int32 [B], log-probability of the choices float32 [B], 0 for none).
         """
         ...
 

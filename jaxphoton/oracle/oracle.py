@@ -139,12 +139,12 @@ class Oracle:
         if readout is None:
             return Token(token)
         self._draw, self._fault = draw, None
-        columns, logprob = jax.device_get(
-            self._read(self._decoder, prediction.hidden[None], np.full(1, token, np.int32))
-        )
+        read, logprob = jax.device_get(self._read(self._decoder, prediction.hidden[None], np.full(1, token, np.int32)))
         if self._fault is not None:
             raise self._fault
-        return Token(token, *readout.taken(token, columns[0].tolist()), float(logprob[0]))
+        columns = [int(column[0]) for column in read]
+        taken = readout.taken(token, columns) if columns[0] >= 0 else (None, None)
+        return Token(token, *taken, float(logprob[0]))
 
     def _drawn(self, logits: jax.Array, stream: jax.Array, needed: jax.Array) -> tuple[np.ndarray, np.ndarray]:
         """Called back while `_read` runs; an exception waits for its end."""
@@ -163,7 +163,7 @@ class Oracle:
         allowed = allowed_ids(state, len(prediction.logits), constraint)
         logits = np.where(allowed, prediction.logits, -np.inf)
         token, logprob = _draw(logits, settings, index, sampling.TOKEN)
-        if not state.region:
+        if not state.reads:
             return Token(token, logprob=logprob)
         read = self.read(prediction, token, lambda logits, stream: _draw(logits, settings, index, stream))
         return replace(read, logprob=logprob + read.logprob)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,13 +14,13 @@ import jax.numpy as jnp
 
 from jaxphoton.constraints import automaton
 from jaxphoton.engine import programs
-from jaxphoton.engine.layout import Prefill, Row, table_width
-from jaxphoton.engine.programs import Family
-from jaxphoton.engine.state import Kernels, PagedCache, RowState
-from jaxphoton.models.moondream import grammars as registry
-from jaxphoton.models.moondream import vision
-from jaxphoton.models.moondream.params import abstract
+from jaxphoton.engine.buckets import table_width
+from jaxphoton.engine.control import Prefill, Row
+from jaxphoton.engine.programs import ProgramConfig
+from jaxphoton.engine.state import PagedCache, RowState
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.models.protocol import Kernels
 from scripts.cuda.gpus import Gpu
 
 PAGE, ROWS = 16, 32  # the engine's defaults; the pool holds ROWS whole contexts
@@ -52,18 +53,17 @@ class Program:
 def step(chip: Gpu, rows: int, layers: int, model: str = "moondream2") -> list[Program]:
     """The decode step; Moondream 3's is called `experts-step`."""
     made = _Model(chip, layers, model)
-    control = _ints(rows, len(Row) + made.family.table)
-    name = "step" if made.config.text.moe is None else "experts-step"
+    control = _ints(rows, len(Row) + made.config.table)
+    name = "step" if made.family.config.text.moe is None else "experts-step"
     return [made.program(f"{name} {rows} rows", programs.step, (made.cache, made.rows, control))]
 
 
 def halves(chip: Gpu, rows: int, layers: int) -> list[Program]:
     """The step in two, for rows whose next ids the host restricts."""
     model = _Model(chip, layers)
-    control = _ints(rows, len(Row) + model.family.table)
-    text = model.config.text
-    hidden = jax.ShapeDtypeStruct((rows, text.dim), jnp.bfloat16)
-    logits = jax.ShapeDtypeStruct((rows, text.vocab_size), jnp.float32)
+    control = _ints(rows, len(Row) + model.config.table)
+    hidden = jax.ShapeDtypeStruct((rows, model.family.width), jnp.bfloat16)
+    logits = jax.ShapeDtypeStruct((rows, model.family.vocab_size), jnp.float32)
     mask = jax.ShapeDtypeStruct((rows, model.mask_words), jnp.uint32)
     return [
         model.program(f"forward {rows} rows", programs.forward, (model.cache, model.rows, control), (1,)),
@@ -74,30 +74,30 @@ def halves(chip: Gpu, rows: int, layers: int) -> list[Program]:
 def prefill(chip: Gpu, rows: int, length: int, layers: int) -> list[Program]:
     """One chunk of prompts."""
     model = _Model(chip, layers)
-    control = _ints(rows, len(Row) + model.family.table + model.mask_words + len(Prefill) + 4 * length)
+    control = _ints(
+        rows, len(Row) + model.config.table + model.mask_words + len(Prefill) + (1 + model.config.fed) * length
+    )
     return [model.program(f"prefill {rows} x {length}", programs.prefill, (model.cache, model.rows, control))]
 
 
 def prefix(chip: Gpu, images: int, layers: int) -> list[Program]:
     """Image prefixes."""
     model = _Model(chip, layers)
-    text = model.config.text
-    embeddings = jax.ShapeDtypeStruct((images, text.prefix_attn - 1, text.dim), jnp.bfloat16)
-    pages = _ints(images, -(-text.prefix_attn // PAGE))
+    family = model.family
+    embeddings = jax.ShapeDtypeStruct((images, family.image_tokens, family.width), jnp.bfloat16)
+    pages = _ints(images, -(-family.prefix_lengths[-1] // PAGE))
     return [model.program(f"prefix {images} image", programs.prefix, (model.cache, embeddings, pages), (1,))]
 
 
 def encode(chip: Gpu, images: int, crops: int) -> list[Program]:
     """The vision encoder, with XLA's attention: cuDNN's needs wheels of its own."""
-    config = named_config("moondream2").vision
-    params = abstract(named_config("moondream2")).vision
-    side = jax.ShapeDtypeStruct((crops, config.grid, config.grid), jnp.float32)
-    pixels = jax.ShapeDtypeStruct((crops, config.crop_size, config.crop_size, 3), jnp.uint8)
-
-    def function(params: Any, pixels: Any, rows: Any, columns: Any, image: Any) -> jax.Array:
-        return vision.embed_images(params, config, pixels, rows, columns, image, images)
-
-    arguments = (params, pixels, side, side, _ints(crops))
+    family = MoondreamFamily(named_config("moondream2"))
+    network = family.network
+    params = network.encoder(network.abstract(jnp.bfloat16))
+    packed = family.pack((), images, crops, lambda index: contextlib.nullcontext())
+    shapes = (jax.ShapeDtypeStruct(array.shape, array.dtype) for array in packed)
+    function = partial(network.encode, images=images, kernels=Kernels("reference", chip.target))
+    arguments = (params, *shapes)
     # Without autotuning jax 0.10 finds no Triton tiling for a product whose rows are heads of 72; cuBLAS takes any.
     options = {"xla_gpu_enable_triton_gemm": False}
     return [Program(f"encode {crops} crops", function, arguments, weights=params, options=options)]
@@ -109,14 +109,14 @@ class _Model:
     def __init__(self, chip: Gpu, layers: int, model: str = "moondream2"):
         full = named_config(model)
         self.layers = layers
-        self.config = dataclasses.replace(full, text=dataclasses.replace(full.text, n_layers=layers))
-        text = self.config.text
-        self.mask_words = -(-text.vocab_size // 32)
-        tables = automaton.build(registry.grammars(self.config.tokenizer), text.vocab_size)
-        kernels = Kernels("triton", chip.target)
-        self.family = Family(self.config, tables, table_width(text.max_context, PAGE), self.mask_words, kernels)
-        # As in the engine: the text programs do not take the vision leaves.
-        self.params = dataclasses.replace(abstract(self.config), vision=None)
+        self.family = family = MoondreamFamily(
+            dataclasses.replace(full, text=dataclasses.replace(full.text, n_layers=layers))
+        )
+        self.mask_words = -(-family.vocab_size // 32)
+        tables = automaton.build(family.grammars, family.vocab_size)
+        kernels, width = Kernels("triton", chip.target), table_width(family.max_context, PAGE)
+        self.config = ProgramConfig(family, tables, width, self.mask_words, kernels)
+        self.params = family.network.decoder(family.network.abstract(jnp.bfloat16))
         self.cache, self.rows = jax.eval_shape(self._state)
 
     def program(
@@ -124,12 +124,13 @@ class _Model:
     ) -> Program:
         pool = next((argument for argument in arguments if isinstance(argument, PagedCache)), None)
         return Program(
-            name, partial(function, self.family), (self.params, *arguments), donated, self.layers, self.params, pool
+            name, partial(function, self.config), (self.params, *arguments), donated, self.layers, self.params, pool
         )
 
     def _state(self) -> tuple[PagedCache, RowState]:
-        pages = 1 + ROWS * self.family.table
-        return PagedCache.zeros(self.config.text, pages, PAGE, jnp.bfloat16), RowState.zeros(ROWS)
+        pages = 1 + ROWS * self.config.table
+        cache = PagedCache.zeros(self.family.cache, pages, PAGE, jnp.bfloat16)
+        return cache, RowState.zeros(ROWS, self.config.fed)
 
 
 def _ints(*shape: int) -> jax.ShapeDtypeStruct:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -10,25 +11,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxphoton.engine.crops import pack_crops
 from jaxphoton.engine.device import Device
-from jaxphoton.engine.request import ImageInput, Request
-from jaxphoton.engine.scheduler import PrefillPlan
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.launch import PrefillPlan
+from jaxphoton.engine.request import ImageInput, Request, sequence_of
 from jaxphoton.image.crops import Crops
-from jaxphoton.layers.attention import attend
 from jaxphoton.measure.cost_model import encode_cost, prefill_cost, prefix_cost
 from jaxphoton.measure.decoding import scheduler_of
 from jaxphoton.measure.timing import device_seconds, matmul_rate, random_array
 from jaxphoton.models.costs import Cost
-from jaxphoton.models.moondream import vision
 from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.family import MoondreamFamily
-from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.models.protocol import Kernels, Prompt
 from jaxphoton.requests.settings import Settings
 from scripts.gpu.load import Load, Stepper, row_counts
 
 TILINGS = {2: (1, 1), 5: (2, 2), 10: (3, 3), 13: (3, 4)}
+PLAIN_KERNELS = Kernels("reference")
 PLAIN = (5, 10)  # crops for which the plain attention is measured too
 VISION = ((1, 2), (1, 5), (1, 10), (1, 13), (4, 40))  # (images, crops)
 
@@ -52,18 +49,19 @@ def encode(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def programs(load: Load) -> Iterator[tuple[str, Cost, Any]]:
     """(name, cost, launch)."""
     compiled, buckets, config, dtype = load.programs, load.programs.buckets, load.config, load.dtype
-    family = MoondreamFamily(config)
+    family = compiled.family
     for images, crops in buckets.vision:
-        packed = jax.device_put(pack_crops(pictures(config, images, crops // images), crops, config))
+        cut = pictures(config, images, crops // images)
+        packed = jax.device_put(family.pack(cut, images, crops, lambda index: contextlib.nullcontext()))
         run = compiled["vision", images, crops]
         cost = encode_cost(family, dtype, crops, images)
-        yield f"encode {images} x {crops // images}", cost, lambda run=run, p=packed: run(compiled.params.vision, *p)
+        yield f"encode {images} x {crops // images}", cost, lambda run=run, p=packed: run(compiled.encoder, *p)
         if images == 1 and crops in PLAIN:
-            plain = jax.jit(partial(_embed, config, images))
+            plain = jax.jit(partial(family.network.encode, images=images, kernels=PLAIN_KERNELS))
             yield (
                 f"encode 1 x {crops}, XLA attention",
                 cost,
-                lambda run=plain, p=packed: run(compiled.params.vision, *p),
+                lambda run=plain, p=packed: run(compiled.encoder, *p),
             )
     device, past = Device(compiled), config.text.prefix_attn
     for rows, length in buckets.prefill:
@@ -71,16 +69,11 @@ def programs(load: Load) -> Iterator[tuple[str, Cost, Any]]:
         yield f"prefill {rows} x {length}", cost, lambda plan=plan: device.prefill(plan)[1]
     device.close()  # its cache makes room for the next
     stepper = Stepper(load.state())
-    for images in buckets.prefix:
-        embeddings = random_array((images, config.text.prefix_attn - 1, config.text.dim), dtype)
-        pages = np.arange(1, 1 + images * compiled.prefix_pages, dtype=np.int32).reshape(images, -1)
+    for images, length in buckets.prefix:
+        embeddings = random_array((images, family.image_tokens, family.width), dtype)
+        pages = np.arange(1, 1 + images * compiled.prefix_pages(length), dtype=np.int32).reshape(images, -1)
         cost = prefix_cost(family, dtype, images)
-        yield f"prefix {images}", cost, _prefix(stepper, compiled, images, embeddings, jax.device_put(pages))
-
-
-def _embed(config: ModelConfig, images: int, params: Any, *packed: Any) -> jax.Array:
-    pixels, rows, columns, image = packed
-    return vision.embed_images(params, config.vision, pixels, rows, columns, image, images, attend)
+        yield f"prefix {images}", cost, _prefix(stepper, compiled, (images, length), embeddings, jax.device_put(pages))
 
 
 def pictures(config: ModelConfig, count: int, crops: int) -> list[Crops]:
@@ -90,11 +83,11 @@ def pictures(config: ModelConfig, count: int, crops: int) -> list[Crops]:
     return [Crops(random.integers(0, 256, shape, np.uint8), TILINGS[crops]) for _ in range(count)]
 
 
-def _prefix(stepper: Stepper, compiled: Any, images: int, embeddings: jax.Array, pages: jax.Array) -> Any:
-    run = compiled["prefix", images]
+def _prefix(stepper: Stepper, compiled: Any, bucket: tuple[int, int], embeddings: jax.Array, pages: jax.Array) -> Any:
+    run = compiled["prefix", *bucket]
 
     def enqueue() -> jax.Array:
-        stepper.cache = run(compiled.text_params, stepper.cache, embeddings, pages)
+        stepper.cache = run(compiled.decoder, stepper.cache, embeddings, pages)
         return stepper.cache.k
 
     return enqueue
@@ -102,13 +95,13 @@ def _prefix(stepper: Stepper, compiled: Any, images: int, embeddings: jax.Array,
 
 def _prefill_plan(load: Load, rows: int, length: int) -> PrefillPlan:
     """Prompts behind image prefixes that are in the cache already."""
-    scheduler, text, page = scheduler_of(load.programs), load.config.text, load.programs.engine.page_size
+    scheduler, family, page = scheduler_of(load.programs), load.programs.family, load.programs.engine.page_size
     picture = pictures(load.config, 1, min(TILINGS))[0]
     prompt = Prompt(tuple(np.random.default_rng(0).integers(20, 500, length).tolist()))
     settings = Settings(temperature=0.0, max_tokens=load.ticks, seed=0)
     for row in range(rows):
         request = Request(prompt, "free", settings, ImageInput(row.to_bytes(8, "big"), picture))
-        scheduler.add(Sequence(request, text.prefix_attn, page, text.max_context))
+        scheduler.add(sequence_of(request, family, page))
     while isinstance(scheduler.plan(0), PrefillPlan):
         pass  # as many pictures at a time as a program takes
     return PrefillPlan(tuple(scheduler.running), ())

@@ -36,7 +36,7 @@ def equality(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     The requests and the judge are those of the test suite.
     """
-    from jaxphoton.engine.device import Programs
+    from jaxphoton.engine.compiled import Programs
     from jaxphoton.models.moondream.family import MoondreamFamily
     from jaxphoton.oracle.oracle import Oracle
     from tests.engine import tiny
@@ -56,7 +56,7 @@ def equality(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for backend in backends:
         engine = dataclasses.replace(tiny.ENGINE, kernels=backend, **_FEW_PROGRAMS)
         try:
-            programs = Programs(params, config, tiny.TABLES, engine)
+            programs = Programs(params, MoondreamFamily(config), engine)
         except Exception as error:
             failed.append(f"{backend}: {type(error).__name__}: {error}"[:500])
             yield {"failed": failed}

@@ -12,19 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxphoton.config import EngineConfig
-from jaxphoton.constraints import automaton
-from jaxphoton.engine import device as device_of
+from jaxphoton.constraints.automaton import TokenAutomaton
+from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.control import ControlPacker
-from jaxphoton.engine.device import Programs
 from jaxphoton.engine.state import PagedCache, RowState
 from jaxphoton.layers.attention import attend
 from jaxphoton.measure.cost_model import step_cost
-from jaxphoton.measure.decoding import DecodeBench, grammars
+from jaxphoton.measure.decoding import DecodeBench, tables_of
 from jaxphoton.measure.timing import memory_limit, noise, random_array
+from jaxphoton.models.moondream import device as device_of
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params, abstract, count
 from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.models.protocol import Family
 
 FEW_LAYERS = 8
 CONTEXT = 850  # positions a row: an image, a question, some text
@@ -91,8 +92,8 @@ class Load:
         engine = EngineConfig(
             max_rows=steps[-1], step_rows=steps, kv_pages=_pages(steps[-1]), host_masks=False, **buckets
         )
-        tables = automaton.build(grammars(self.ticks, self.config.tokenizer.eos_id), self.config.text.vocab_size)
-        self.programs, self.fault = (build or compiled)(params, self.config, tables, engine)
+        family = MoondreamFamily(self.config)
+        self.programs, self.fault = (build or compiled)(params, family, engine, tables_of(family, self.ticks))
 
     def faults(self) -> dict[str, list[str]]:
         """For a part's result."""
@@ -117,28 +118,26 @@ class Load:
     def control(self, rows: int) -> np.ndarray:
         """Of a step of `rows` texts; the rest of the bucket is padding."""
         programs, plan = self.programs, self.bench(rows).step_plan()
-        packer = ControlPacker(programs.engine.max_rows, programs.table, programs.mask_words)
+        packer = ControlPacker(programs.engine.max_rows, programs.table, programs.mask_words, programs.family.readout)
         return packer.step(plan.sequences, next(n for n in programs.buckets.step if n >= rows))
 
 
-def compiled(
-    params: Params, config: ModelConfig, tables: automaton.TokenAutomaton, engine: EngineConfig
-) -> tuple[Programs, str]:
+def compiled(params: Params, family: Family, engine: EngineConfig, tables: TokenAutomaton) -> tuple[Programs, str]:
     """Programs as they are meant to run; if they do not compile, without cuDNN; if not so either, without kernels."""
     try:
-        return Programs(params, config, tables, engine), ""
+        return Programs(params, family, engine, tables), ""
     except Exception as error:
         fault = f"{type(error).__name__}: {error}"[:1000]
     try:
-        with mock.patch.object(device_of, "_vision_attention", lambda kernels, dtype: attend):
-            return Programs(params, config, tables, engine), f"without cuDNN, since: {fault}"
+        with mock.patch.object(device_of, "cudnn_attend", attend):
+            return Programs(params, family, engine, tables), f"without cuDNN, since: {fault}"
     except Exception:
         plain = dataclasses.replace(engine, kernels="reference")
-        return Programs(params, config, tables, plain), f"without kernels, since: {fault}"
+        return Programs(params, family, plain, tables), f"without kernels, since: {fault}"
 
 
 class _Uncompiled(Programs):
-    def _compile(self) -> dict[tuple, Callable]:
+    def _jobs(self) -> dict[tuple, Any]:
         return {}
 
 

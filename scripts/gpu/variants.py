@@ -17,10 +17,10 @@ import numpy as np
 
 from jaxphoton.engine import programs as programs_of
 from jaxphoton.engine import state as state_of
-from jaxphoton.engine.programs import Family
-from jaxphoton.engine.state import Kernels
+from jaxphoton.engine.programs import ProgramConfig
 from jaxphoton.measure.timing import device_seconds, interleaved, pipelined
 from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.protocol import Kernels
 from scripts.gpu.load import Load, Stepper, small_load
 
 ROWS = (8, 32)
@@ -51,8 +51,8 @@ def flag(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     back to back, and pipelined with its tokens fetched; `call_ms` is what the call of the step keeps the host."""
     load = small_load(args.model, (8,))
     control = load.control(8)
-    step = jax.jit(partial(programs_of.step, load.programs.family), donate_argnums=(1, 2))
-    stepper, params = Stepper(load.state()), load.programs.text_params
+    step = jax.jit(partial(programs_of.step, load.programs.program_config), donate_argnums=(1, 2))
+    stepper, params = Stepper(load.state()), load.programs.decoder
     on_device = stepper.launch(step, params, jax.device_put(control))
     yield {"device_ms": 1e3 * device_seconds(on_device)}
     launch = stepper.launch(step, params, control)
@@ -62,13 +62,13 @@ def flag(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _compile(load: Load, control: Any) -> dict[str, tuple[Any, Any]]:
     """(compiled step, or why there is none; its parameters) by name."""
-    params, family = load.programs.text_params, load.programs.family
-    reference = dataclasses.replace(family, kernels=Kernels("reference", family.kernels.target))
-    as_it_is = partial(programs_of.step, family)
+    params, config = load.programs.decoder, load.programs.program_config
+    reference = dataclasses.replace(config, kernels=Kernels("reference", config.kernels.target))
+    as_it_is = partial(programs_of.step, config)
     plain = {"attention": (state_of, "paged_attention"), "sampling": (programs_of, "masked_sample")}
     forms: dict[str, tuple[Callable, Any, Any]] = {
         "as it is": (as_it_is, params, None),
-        "stacked matrices": (partial(_stacked_step, family), _stack(params), None),
+        "stacked matrices": (partial(_stacked_step, config), _stack(params), None),
         "all reference": (partial(programs_of.step, reference), params, None),
         **{f"{what}: reference": (as_it_is, params, place) for what, place in plain.items()},
     }
@@ -108,8 +108,8 @@ def _stack(params: Params) -> tuple[Params, Any]:
     return dataclasses.replace(params, text=dataclasses.replace(params.text, layers=())), stacked
 
 
-def _stacked_step(family: Family, parameters: tuple[Params, Any], cache: Any, rows: Any, control: Any) -> Any:
+def _stacked_step(config: ProgramConfig, parameters: tuple[Params, Any], cache: Any, rows: Any, control: Any) -> Any:
     params, stacked = parameters
-    layers = tuple(jax.tree.map(itemgetter(i), stacked) for i in range(family.config.text.n_layers))
+    layers = tuple(jax.tree.map(itemgetter(i), stacked) for i in range(config.family.cache.n_layers))
     whole = dataclasses.replace(params, text=dataclasses.replace(params.text, layers=layers))
-    return programs_of.step(family, whole, cache, rows, control)
+    return programs_of.step(config, whole, cache, rows, control)

@@ -136,7 +136,7 @@ def test_shards_together_are_the_whole_and_one_by_one_is_the_same(tmp_path):
     assert len(together) == 30 and dict(together) == whole
     with Moondream.from_pretrained("shapes") as model:
         engine = model.engine_config
-        pages = whole_pages(model.config.text, engine)
+        pages = whole_pages(model.config.text.max_context, engine)
         model.engine_config = dataclasses.replace(engine, fixed_shapes=True, kv_pages=pages)
         for key in random.Random(1).sample(sorted(whole), 10):
             result = model.caption(str(folder / key), settings={"temperature": 0, "max_tokens": 30})

@@ -110,7 +110,7 @@ def test_the_engine_is_set_up(model, folder):
     assert engine.image_timeout == 7.5
     assert main(["caption", image, "--deterministic"]) == 0
     assert model.engine_config.fixed_shapes
-    assert model.engine_config.kv_pages == whole_pages(model.config.text, model.engine_config)
+    assert model.engine_config.kv_pages == whole_pages(model.config.text.max_context, model.engine_config)
 
 
 def test_query(model, folder, capsys):

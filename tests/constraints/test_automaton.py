@@ -25,7 +25,7 @@ def test_tables_follow_the_rules_token_by_token(name, data):
     while walk.finish is None:
         mask = TABLES.mask(state)
         assert mask.tolist() == [walk.allows(token) for token in range(VOCAB)]
-        assert TABLES.region[state] == walk.rules.region
+        assert TABLES.reads[state] == walk.rules.reads
         token = data.draw(st.sampled_from([*np.flatnonzero(mask)[:12].tolist(), int(np.flatnonzero(mask)[-1])]))
         objects = walk.objects
         walk.advance(token)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxphoton.engine.state import PagedCache
-from jaxphoton.models.moondream.config import TextConfig
+from jaxphoton.models.protocol import CacheSpec
 from scripts.cuda.gpus import Gpu
 from scripts.cuda.programs import Program
 
@@ -20,8 +20,7 @@ LAYERS, ROWS, DIM = 4, 8, 2048
 def steps(chip: Gpu) -> list[Program]:
     weights = jax.ShapeDtypeStruct((DIM, DIM), jnp.bfloat16)
     x = jax.ShapeDtypeStruct((ROWS, DIM), jnp.bfloat16)
-    text = TextConfig(n_layers=LAYERS, n_heads=32, n_kv_heads=32, dim=DIM)
-    pool = jax.eval_shape(lambda: PagedCache.zeros(text, 512, 16, jnp.bfloat16))
+    pool = jax.eval_shape(lambda: PagedCache.zeros(CacheSpec(LAYERS, 32, 64), 512, 16, jnp.bfloat16))
     arguments = (weights, pool, x)
     return [
         Program("step of a scan", scanned, arguments, (1,), LAYERS, weights, pool),

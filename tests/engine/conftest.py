@@ -7,19 +7,19 @@ import pytest
 
 @pytest.fixture(scope="session")
 def programs():
-    from jaxphoton.engine.device import Programs
+    from jaxphoton.engine.compiled import Programs
     from tests.engine import tiny
 
-    return Programs(tiny.parameters(), tiny.CONFIG, tiny.TABLES, tiny.ENGINE)
+    return Programs(tiny.parameters(), tiny.FAMILY, tiny.ENGINE)
 
 
 @pytest.fixture(scope="session")
 def fixed_programs():
     """One program of each kind, in which a request's bits do not depend on its company."""
-    from jaxphoton.engine.device import Programs
+    from jaxphoton.engine.compiled import Programs
     from tests.engine import tiny
 
-    return Programs(tiny.parameters(), tiny.CONFIG, tiny.TABLES, tiny.FIXED)
+    return Programs(tiny.parameters(), tiny.FAMILY, tiny.FIXED)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.launch import PrefillPlan, StepPlan
+from jaxphoton.engine.request import Sequence
 from jaxphoton.requests.tokens import Token
 from tests.engine.rig import Rig
 

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from jaxphoton.constraints.automaton import DONE, TokenAutomaton, unpack_bits
-from jaxphoton.engine import layout
-from jaxphoton.engine.control import ControlPacker, Masks
-from jaxphoton.engine.layout import Output, Prefill, Row
+from jaxphoton.engine import control as layout
+from jaxphoton.engine.buckets import table_width
+from jaxphoton.engine.control import ControlPacker, Masks, Output, Prefill, Row
+from jaxphoton.engine.launch import PrefillPlan, StepPlan
 from jaxphoton.engine.pages import TRASH_PAGE
-from jaxphoton.engine.request import Request
-from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.request import Request, Sequence
+from jaxphoton.models.protocol import Readout
 
-BOS = 0
+READ = 2  # columns of the readout
 
 
 class DeviceFault(AssertionError):
@@ -81,11 +81,15 @@ class FakeDevice:
     """
 
     def __init__(
-        self, geometry: Geometry, automaton: TokenAutomaton, script: Callable[[Request, int], tuple[int, ...]]
+        self,
+        geometry: Geometry,
+        automaton: TokenAutomaton,
+        script: Callable[[Request, int], tuple[int, ...]],
+        readout: Readout,
     ):
         self._geometry, self._automaton, self._script = geometry, automaton, script
-        width = layout.table_width(geometry.context, geometry.page_size)
-        self._shape = ControlPacker(geometry.rows, width)
+        width = table_width(geometry.context, geometry.page_size)
+        self._shape = ControlPacker(geometry.rows, width, 0, readout)
         self._cells: dict[tuple[int, int], Any] = {}
         self._rows: dict[int, RowTruth] = {}
         self._outputs: list[FakeOutput] = []
@@ -117,7 +121,7 @@ class FakeDevice:
             raise DeviceFault("a prefill without ids")
         for i in range(chunks):
             batch = len(plan.sequences) + 1  # a line of padding
-            control = self._shape.prefill(plan.sequences, i, chunks, batch, chunk, self._automaton, BOS)
+            control = self._shape.prefill(plan.sequences, i, chunks, batch, chunk, self._automaton)
             self._prefill_chunk(output, plan.sequences, control, plan.masks, last=i == chunks - 1)
         return control, self._enqueue(output)
 
@@ -175,7 +179,7 @@ class FakeDevice:
         self.fail(kind, number)
         if len({s.row for s in sequences}) != len(sequences) or not sequences:
             raise DeviceFault("every line of a launch needs a row of its own")
-        lines = np.full((len(sequences) + 1, len(Output)), layout.ZOMBIE, np.int32)
+        lines = np.full((len(sequences) + 1, len(Output) + READ), layout.ZOMBIE, np.int32)
         return FakeOutput(number, kind, tuple(s.request.number for s in sequences), lines)
 
     def _enqueue(self, output: FakeOutput) -> FakeOutput:
@@ -247,7 +251,7 @@ class FakeDevice:
         if truth is None or truth.request != sequence.request.number:
             raise DeviceFault(f"row {line[Row.ROW]} steps for request {sequence.request.number}, holds {truth}")
         if truth.state == DONE:
-            return np.full(len(Output), layout.ZOMBIE, np.int32)
+            return np.full(len(Output) + READ, layout.ZOMBIE, np.int32)
         position = int(line[Row.POSITION])
         if (int(line[Row.INDEX]), position) != (truth.index, sequence.prompt_length + truth.index - 1):
             raise DeviceFault(f"index {line[Row.INDEX]}, position {position} for {truth}")
@@ -266,14 +270,14 @@ class FakeDevice:
         kind = tables.token_class[token]
         completes = bool(tables.completes[truth.state, kind])
         truth.objects += completes
-        region, truth.state = bool(tables.region[truth.state]), int(tables.next_state[truth.state, kind])
+        reads, truth.state = bool(tables.reads[truth.state]), int(tables.next_state[truth.state, kind])
         truth.index += 1
         full = truth.index >= line[Row.MAX_TOKENS] or (completes and truth.objects >= line[Row.MAX_OBJECTS])
         finish = layout.STOP if truth.state == DONE else layout.LENGTH if full else layout.RUNNING
         if finish != layout.RUNNING:
             truth.state = DONE
-        bins = scripted_bins(truth.request, truth.index - 1, token if region else 0)
-        return np.array([token, *bins, finish, layout.float_bits(-truth.index)], np.int32)
+        bins = scripted_bins(truth.request, truth.index - 1, token if reads else 0)
+        return np.array([token, finish, layout.float_bits(-truth.index), *bins], np.int32)
 
     # What is where
 
@@ -294,7 +298,8 @@ class FakeDevice:
         return ("image", sequence.request.image.key)
 
     def _place(self, sequence: Sequence, position: int) -> int:
-        return position if position < sequence.prefix_length else position + sequence.hole
+        gap = -sequence.prefix_length % self._geometry.page_size
+        return position if position < sequence.prefix_length else position + gap
 
     def _put(self, table: np.ndarray, place: int, content: Any) -> None:
         page = int(table[place // self._geometry.page_size])
@@ -317,9 +322,8 @@ class FakeDevice:
             raise DeviceFault("padding must name the row and the page that belong to nobody")
 
     def _expected_ids(self, sequence: Sequence) -> list[int]:
-        lead = [] if sequence.prefix_length else [BOS]
         script = self._script(sequence.request, sequence.max_tokens)
-        return [*lead, *sequence.request.prompt.ids, *script]
+        return [*sequence.segments.ids.tolist(), *script]
 
 
 def scripted_bins(request: int, index: int, token: int) -> tuple[int, int]:

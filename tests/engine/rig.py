@@ -11,16 +11,16 @@ import numpy as np
 
 from jaxphoton.constraints import automaton
 from jaxphoton.constraints.grammar import Replay
-from jaxphoton.engine.control import TokenReader
+from jaxphoton.engine.launch import Limits
 from jaxphoton.engine.pages import TRASH_PAGE, PageAllocator
 from jaxphoton.engine.pipeline import DeviceError, Launch, Pipeline
-from jaxphoton.engine.request import ImageInput, Request
-from jaxphoton.engine.scheduler import Limits, Scheduler
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.request import ImageInput, Request, Sequence
+from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.image.crops import Crops
 from jaxphoton.models.moondream import grammars as registry
-from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.models.protocol import IMAGE, Prompt, Segments
 from jaxphoton.requests.settings import Settings
 from tests.engine.fake import DeviceFault, FakeDevice, Geometry, scripted_bins
 
@@ -29,7 +29,8 @@ GRAMMARS = registry.grammars(TOKENIZER)
 VOCABULARY = 64
 TABLES = automaton.build(GRAMMARS, VOCABULARY)
 STOP_CHANCE = 0.15
-READER = TokenReader(TOKENIZER.size_id, np.arange(1024) / 1024, np.arange(1024) / 1024)
+READOUT = MoondreamFamily(named_config("moondream2")).readout
+BOS = 0
 
 
 def image(name: int, crops: int = 2) -> ImageInput:
@@ -43,6 +44,16 @@ def request(
     settings = {"seed": 1, "max_objects": 50, **settings}
     ids = tuple(10 + i % 50 for i in range(prompt))
     return Request(Prompt(ids), grammar, Settings(max_tokens=max_tokens, **settings), picture)
+
+
+def segments(request: Request, prefix: int) -> Segments:
+    """BOS and an image of `prefix` positions together, or BOS alone; then the prompt."""
+    lead = () if request.image else (BOS,)
+    ids = np.array([*lead, *request.prompt.ids], np.int32)
+    fed = np.zeros((len(ids), READOUT.fed), np.int32)
+    for place, values in request.prompt.values:
+        fed[len(lead) + place] = READOUT.feed(values)
+    return Segments(np.array([BOS] + (prefix - 1) * [IMAGE] if request.image else [], np.int32), ids, fed)
 
 
 @cache
@@ -94,7 +105,7 @@ class Rig:
     ):
         self.geometry, self.stop = geometry, stop
         self.limits = Limits(rows, **{"prefill_rows": 2, "vision": ((2, 6),), **limits})
-        self.device = FakeDevice(geometry, TABLES, lambda request, most: self.answer(request, most)[0])
+        self.device = FakeDevice(geometry, TABLES, lambda request, most: self.answer(request, most)[0], READOUT)
         self.allocator = PageAllocator(pages)
         self.scheduler = Scheduler(self.limits, self.allocator)
         self.finished: list[Sequence] = []
@@ -102,7 +113,7 @@ class Rig:
         self.events: list[tuple[str, int]] = []
         self.launches: list[Launch] = []
         self.pipeline = Pipeline(
-            self.device, self.scheduler, READER, depth, self.finished.append, self._hear, self._event
+            self.device, self.scheduler, READOUT, depth, self.finished.append, self._hear, self._event
         )
         self.answer = partial(answer, stop=stop)
         self.cancelled: set[Sequence] = set()
@@ -117,7 +128,8 @@ class Rig:
         return sequence
 
     def sequence(self, request: Request) -> Sequence:
-        return Sequence(request, self.geometry.prefix, self.geometry.page_size, self.geometry.context)
+        geometry = self.geometry
+        return Sequence(request, segments(request, geometry.prefix), geometry.page_size, geometry.context)
 
     def cancel(self, sequence: Sequence) -> None:
         """Gives a sequence up as the engine does; nothing happens if it has ended."""
@@ -176,7 +188,7 @@ class Rig:
 
     def check_clean(self) -> None:
         """Nothing is left behind but cached prefixes, and those can be evicted."""
-        assert self.pipeline.idle and self.pipeline.ring.is_empty and not self.device.under_way
+        assert self.pipeline.idle and not self.pipeline.in_flight and not self.device.under_way
         check_clean(self.scheduler)
 
     def check_answer(self, sequence: Sequence) -> None:

@@ -6,8 +6,7 @@ import struct
 
 import pytest
 
-from jaxphoton.engine.request import Request
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.request import Request, Sequence
 from tests.engine.tiny import Loop, Schedule, at_once, request
 
 pytestmark = pytest.mark.smoke

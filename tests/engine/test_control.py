@@ -6,22 +6,20 @@ import numpy as np
 import pytest
 
 from jaxphoton.constraints.grammar import Replay
-from jaxphoton.engine import layout
-from jaxphoton.engine.control import ControlPacker, TokenReader, prefill_inputs, replay
-from jaxphoton.engine.layout import Output, Prefill, Row
-from jaxphoton.engine.request import Request
-from jaxphoton.engine.sequence import Sequence
-from jaxphoton.models.moondream.prompts import Prompt
+from jaxphoton.engine import control as layout
+from jaxphoton.engine.control import ControlPacker, Output, Prefill, Row, prefill_inputs, read_tokens, replay
+from jaxphoton.engine.request import Request, Sequence
+from jaxphoton.models.protocol import Prompt, Segments
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Token
-from tests.engine.rig import GRAMMARS, TABLES, image, request
+from tests.engine.rig import GRAMMARS, READOUT, TABLES, image, request, segments
 
 ROWS, TABLE = 4, 6
 
 
 def admitted(request: Request, row: int = 1, pages: tuple[int, ...] = (5, 3)) -> Sequence:
     """A sequence of 4 positions a page and an image prefix of 6 that has its row and pages."""
-    sequence = Sequence(request, 6, 4, 64)
+    sequence = Sequence(request, segments(request, 6), 4, 64)
     sequence.row, sequence.pages = row, list(pages)
     if request.image is not None:
         sequence.prefix_pages = [8, 9]
@@ -30,7 +28,7 @@ def admitted(request: Request, row: int = 1, pages: tuple[int, ...] = (5, 3)) ->
 
 @pytest.fixture
 def packer() -> ControlPacker:
-    return ControlPacker(ROWS, TABLE)
+    return ControlPacker(ROWS, TABLE, 0, READOUT)
 
 
 def table_of(line: np.ndarray) -> list[int]:
@@ -44,7 +42,7 @@ def test_a_step_says_where_each_row_stands(packer):
     assert control.dtype == np.int32 and control.shape == (2, len(Row) + TABLE)
     line = control[0]
     # Of 6 + 5 positions and 3 tokens the last is fed, and token number 3 is sampled.
-    assert (line[Row.ROW], line[Row.POSITION], line[Row.INDEX], line[Row.HOLE]) == (1, 13, 3, 2)
+    assert (line[Row.ROW], line[Row.POSITION], line[Row.INDEX], line[Row.PREFIX]) == (1, 13, 3, 6)
     assert (line[Row.MAX_TOKENS], line[Row.MAX_OBJECTS]) == (8, 3)
     assert line[[Row.TEMPERATURE, Row.TOP_P]].view(np.float32).tolist() == np.float32([0.7, 0.4]).tolist()
     assert line[[Row.SEED]].view(np.uint32) == [2**32 - 1]
@@ -55,7 +53,7 @@ def test_a_step_says_where_each_row_stands(packer):
 def test_every_control_array_is_fresh(packer):
     sequence = admitted(request())
     arrays = [packer.step([sequence], 2) for _ in range(3)]
-    arrays += [packer.prefill([sequence], 0, 1, 1, 8, TABLES, 0) for _ in range(2)]
+    arrays += [packer.prefill([sequence], 0, 1, 1, 8, TABLES) for _ in range(2)]
     assert not any(np.shares_memory(a, b) for a in arrays for b in arrays if a is not b)
 
 
@@ -76,7 +74,7 @@ def test_limits_beyond_what_a_column_holds_are_no_limits(packer):
 
 def test_prompts_go_up_in_chunks_aligned_at_their_end(packer):
     long, short = admitted(request(prompt=9)), admitted(request(prompt=3), row=2)
-    chunks = [packer.prefill([long, short], i, 3, 3, 4, TABLES, bos=0) for i in range(3)]
+    chunks = [packer.prefill([long, short], i, 3, 3, 4, TABLES) for i in range(3)]
     extra = [chunk[:, len(Row) + TABLE :] for chunk in chunks]
     fed = [part[:, len(Prefill) :].reshape(3, 4, 4) for part in extra]
     # BOS and 9 ids: 2, 4 and 4 of them; BOS and 3 ids: the last chunk alone.
@@ -90,18 +88,19 @@ def test_prompts_go_up_in_chunks_aligned_at_their_end(packer):
 
 
 def test_behind_an_image_a_prefill_starts_where_the_prefix_ends(packer):
-    control = packer.prefill([admitted(request(picture=image(1)))], 0, 1, 1, 8, TABLES, bos=0)
-    assert (control[0, Row.POSITION], control[0, Row.HOLE]) == (6, 2)
+    control = packer.prefill([admitted(request(picture=image(1)))], 0, 1, 1, 8, TABLES)
+    assert (control[0, Row.POSITION], control[0, Row.PREFIX]) == (6, 6)
     assert control[0, len(Row) + TABLE + Prefill.COUNT] == 5
 
 
 def test_a_recompute_feeds_committed_tokens_with_their_values(packer):
     sequence = admitted(request("detect", prompt=2))
     sequence.tokens = [Token(5, (1,), (0.25,)), Token(5, (2,), (0.5,)), Token(6, (3, 4), (0.1, 0.2)), Token(5)]
-    ids, kinds, values = prefill_inputs(sequence, bos=0)
+    ids, fed = prefill_inputs(sequence, READOUT)
+    kinds, values = fed[:, 0], np.ascontiguousarray(fed[:, 1:]).view(np.float32)
     assert ids.tolist() == [0, 10, 11, 5, 5, 6, 5] and kinds.tolist() == [0, 0, 0, 2, 2, 3, 0]
     np.testing.assert_array_equal(values[3:6], np.float32([[0.25, 0], [0.5, 0], [0.1, 0.2]]))
-    control = packer.prefill([sequence], 0, 1, 1, 8, TABLES, bos=0)
+    control = packer.prefill([sequence], 0, 1, 1, 8, TABLES)
     extra = control[0, len(Row) + TABLE :]
     assert control[0, Row.INDEX] == 4
     assert (extra[Prefill.COUNT], extra[Prefill.OBJECTS]) == (7, 1)
@@ -112,8 +111,8 @@ def test_a_recompute_feeds_committed_tokens_with_their_values(packer):
 def test_spatial_references_of_a_prompt_are_fed_as_values():
     prompt = Prompt((1, 5, 5, 6, 2), ((1, (0.5,)), (2, (0.75,)), (3, (0.1, 0.2))))
     for picture, lead in ((None, [0]), (image(1), [])):
-        sequence = Sequence(Request(prompt, "text", Settings(max_tokens=2), picture), 6, 4, 64)
-        ids, kinds, values = prefill_inputs(sequence, bos=0)
+        ids, fed = prefill_inputs(admitted(Request(prompt, "text", Settings(max_tokens=2), picture)), READOUT)
+        kinds, values = fed[:, 0], np.ascontiguousarray(fed[:, 1:]).view(np.float32)
         assert ids.tolist() == [*lead, 1, 5, 5, 6, 2] and kinds.tolist() == [*lead, 0, 2, 2, 3, 0]
         np.testing.assert_array_equal(values[len(lead) + 3], np.float32([0.1, 0.2]))
 
@@ -132,17 +131,35 @@ def test_a_replay_restores_the_state_of_the_grammar(grammar):
 
 
 def test_rows_come_back_as_typed_tokens():
-    reader = TokenReader(6, np.float32([0, 0.25, 0.5]), np.float32([0.001, 0.01, 0.1]))
     rows = [
-        (20, -1, -1, layout.RUNNING, layout.float_bits(-0.5)),
-        (5, 1, -1, layout.RUNNING, layout.float_bits(-1)),
-        (6, 2, 1, layout.LENGTH, layout.float_bits(-2)),
-        (0, -1, -1, layout.STOP, layout.float_bits(-3)),
+        (20, layout.RUNNING, layout.float_bits(-0.5), -1, -1),
+        (5, layout.RUNNING, layout.float_bits(-1), 256, -1),
+        (6, layout.LENGTH, layout.float_bits(-2), 1023, 0),
+        (0, layout.STOP, layout.float_bits(-3), -1, -1),
     ]
-    assert len(Output) == 5
-    first, second, third, last = reader.read(np.array(rows, np.int32))
+    assert len(Output) + READOUT.columns == 5
+    first, second, third, last = read_tokens(np.array(rows, np.int32), READOUT)
     assert first == (Token(20, logprob=-0.5), layout.RUNNING)
-    assert second == (Token(5, (1,), (0.25,), -1.0), layout.RUNNING)
-    assert third == (Token(6, (2, 1), tuple(np.float32([0.1, 0.01]).tolist()), -2.0), layout.LENGTH)
+    assert second == (Token(5, (256,), (0.25,), -1.0), layout.RUNNING)
+    assert third == (Token(6, (1023, 0), (1.0, 2**-10), -2.0), layout.LENGTH)
     assert last == (Token(0, logprob=-3.0), layout.STOP)
-    assert list(reader.read(np.zeros((0, len(Output)), np.int32))) == []
+    assert list(read_tokens(np.zeros((0, 5), np.int32), READOUT)) == []
+
+
+def test_without_a_readout_rows_are_ids_alone():
+    sequence = admitted(request(prompt=2))
+    bare = Segments(sequence.segments.prefix, sequence.segments.ids, np.zeros((3, 0), np.int32))
+    sequence.segments, sequence.tokens = bare, [Token(7)]
+    ids, fed = prefill_inputs(sequence, None)
+    assert ids.tolist() == [0, 10, 11, 7] and fed.shape == (4, 0)
+    control = ControlPacker(ROWS, TABLE).prefill([sequence], 0, 1, 1, 8, TABLES)
+    assert control.shape == (1, len(Row) + TABLE + len(Prefill) + 8)
+    (token,) = read_tokens(np.int32([(7, layout.RUNNING, layout.float_bits(-1))]), None)
+    assert token == (Token(7, logprob=-1.0), layout.RUNNING)
+
+
+def test_the_ids_of_a_prefix_go_up_with_its_length_where_they_differ(packer):
+    sequence = admitted(request(picture=image(1)))
+    assert packer.prefix([sequence], 2, 2).tolist() == [[8, 9], [0, 0]]
+    control = packer.prefix([sequence], 2, 3, ids=9)
+    assert control[0].tolist() == [8, 9, 0, 6, 0, -1, -1, -1, -1, -1, 0, 0, 0] and not control[1].any()

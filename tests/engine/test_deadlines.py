@@ -56,7 +56,7 @@ class Bench:
         assert self.engine.drain(PATIENCE)
         self.engine.shutdown()
         check_clean(self.engine.scheduler)
-        assert not self.engine._timed and not self.engine._live
+        assert not self.engine._submissions._timed and not self.engine._submissions._live
 
     def _event(self, name: str, launch) -> None:
         if name == "commit_end":
@@ -141,7 +141,7 @@ def test_a_cancelled_request_has_no_deadline_any_more(bench):
     assert reached.wait(PATIENCE)
     bench.engine.cancel(submission)
     ready.set()
-    assert bench.engine.drain(PATIENCE) and submission.future.cancelled() and not bench.engine._timed
+    assert bench.engine.drain(PATIENCE) and submission.future.cancelled() and not bench.engine._submissions._timed
     bench.clock.now = 6.0
     assert result(bench.submit(request(), None)).tokens
 
@@ -149,7 +149,7 @@ def test_a_cancelled_request_has_no_deadline_any_more(bench):
 def test_without_deadlines_nobody_looks_at_the_clock_for_them(bench):
     assert result(bench.submit(request(), None)).tokens and bench.engine.drain(PATIENCE)
     reads = bench.clock.reads
-    bench.engine._expire()
+    bench.engine._submissions.expire()
     assert bench.clock.reads == reads
 
 

@@ -14,7 +14,7 @@ from jaxphoton.requests.tokens import Generation
 from tests.engine.gate import Gate
 from tests.engine.judge import Judge
 from tests.engine.rig import check_clean
-from tests.engine.tiny import pictures, request, with_engine
+from tests.engine.tiny import request, with_engine
 
 PATIENCE = 60.0  # seconds after which a test fails; none waits so long
 
@@ -272,6 +272,11 @@ def test_a_second_question_about_an_image_reuses_its_prefix(engine):
     plans = []
     prefill = engine.pipeline.device.prefill
     engine.pipeline.device.prefill = lambda plan: plans.append(plan) or prefill(plan)
-    first, second = (result(engine.submit(request("text", 6, 1, seed=4))) for _ in range(2))
+    submissions = []
+    for _ in range(2):
+        submissions.append(engine.submit(request("text", 6, 1, seed=4)))
+        result(submissions[-1])
+    first, second = map(result, submissions)
     assert first.tokens == second.tokens
-    assert [len(plan.images) for plan in plans] == [1, 0] and pictures()[1].key in engine.scheduler.prefixes
+    assert [len(plan.images) for plan in plans] == [1, 0]
+    assert submissions[0].sequence.prefix in engine.scheduler.prefixes

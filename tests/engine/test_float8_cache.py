@@ -11,8 +11,10 @@ import pytest
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.engine import memory
-from jaxphoton.engine.device import Device, Programs
+from jaxphoton.engine.compiled import Programs
+from jaxphoton.engine.device import Device
 from jaxphoton.engine.state import Kernels, PagedCache, paged_attend
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
 from tests.engine import tiny
 from tests.engine.schedules import schedule
@@ -23,7 +25,7 @@ ENGINE = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((3, 9),
 
 
 def answers(kernels: str) -> list:
-    programs = Programs(tiny.parameters(), CONFIG, tiny.TABLES, dataclasses.replace(ENGINE, kernels=kernels))
+    programs = Programs(tiny.parameters(), MoondreamFamily(CONFIG), dataclasses.replace(ENGINE, kernels=kernels))
     cache, _ = programs.fresh_state()
     assert cache.k.dtype == cache.v.dtype == jnp.float8_e4m3fn
     loop = Loop(programs, Device(Poisoned(programs)))
@@ -50,9 +52,9 @@ def test_what_is_read_back_is_what_was_written_rounded_once(scale):
     nothing = jnp.zeros(rows, jnp.int32)
     tables = jnp.arange(1, 1 + rows, dtype=jnp.int32)[:, None]
     attending = paged_attend(
-        Kernels("reference"), tables, positions, jnp.ones((rows, tokens), bool), nothing, nothing, scales
+        Kernels("reference"), 4, tables, positions, jnp.ones((rows, tokens), bool), nothing, scales
     )
-    cache = PagedCache.zeros(text, 1 + rows, 4, jnp.float8_e4m3fn)
+    cache = PagedCache.zeros(MoondreamFamily(CONFIG).cache, 1 + rows, 4, jnp.float8_e4m3fn)
     out, cache = attending(1, q, k, v, cache)
     factor = 1.0 if scale is None else scale
     stored = cache.k[1, tables[:, 0], :tokens].astype(jnp.float32) * factor
@@ -63,17 +65,19 @@ def test_what_is_read_back_is_what_was_written_rounded_once(scale):
 
 
 def test_pools_that_the_kernels_cannot_address_are_made_smaller():
-    text, engine = named_config("moondream2").text, EngineConfig(kv_dtype="float8", max_rows=64, step_rows=(64,))
+    family, engine = (
+        MoondreamFamily(named_config("moondream2")),
+        EngineConfig(kv_dtype="float8", max_rows=64, step_rows=(64,)),
+    )
     numbers = 24 * 16 * 32 * 64  # of a page
     for limit in (2**31 * 3, 2**35):
-        pages = memory.pool_pages(text, engine, 1, limit, used=0, scratch=0)
+        pages = memory.pool_pages(family, engine, 1, limit, used=0, scratch=0)
         assert not 2**31 < pages * numbers <= 2**32
         assert pages * numbers >= 2**31 - numbers
 
 
 def test_half_the_bytes_of_bfloat16():
-    shapes = [
-        jax.eval_shape(lambda d=d: PagedCache.zeros(CONFIG.text, 4, 16, d)) for d in ("float8_e4m3fn", "bfloat16")
-    ]
+    spec = MoondreamFamily(CONFIG).cache
+    shapes = [jax.eval_shape(lambda d=d: PagedCache.zeros(spec, 4, 16, d)) for d in ("float8_e4m3fn", "bfloat16")]
     small, large = (sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shape)) for shape in shapes)
     assert 2 * small == large

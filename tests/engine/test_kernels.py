@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from jaxphoton.engine.device import Device, Programs
+from jaxphoton.engine.compiled import Programs
+from jaxphoton.engine.device import Device
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.oracle.oracle import Oracle
 from kernels_pallas.dispatch import KernelUnavailable
@@ -23,7 +24,7 @@ SCHEDULES = range(12)
 
 @pytest.fixture(scope="module")
 def interpreted() -> Programs:
-    return Programs(tiny.parameters(), CONFIG, tiny.TABLES, ENGINE)
+    return Programs(tiny.parameters(), MoondreamFamily(CONFIG), ENGINE)
 
 
 def test_interpreted_kernels_give_what_the_oracle_gives(interpreted):
@@ -39,9 +40,9 @@ def test_interpreted_kernels_give_what_the_oracle_gives(interpreted):
 
 def test_kernels_that_cannot_run_here_are_refused():
     with pytest.raises(KernelUnavailable, match="NVIDIA"):
-        Programs(tiny.parameters(), CONFIG, tiny.TABLES, dataclasses.replace(ENGINE, kernels="triton"))
+        Programs(tiny.parameters(), MoondreamFamily(CONFIG), dataclasses.replace(ENGINE, kernels="triton"))
 
 
 def test_kernels_that_do_not_fit_the_model_are_refused():
     with pytest.raises(KernelUnavailable, match="head"):
-        Programs(tiny.parameters(), tiny.CONFIG, tiny.TABLES, ENGINE)
+        Programs(tiny.parameters(), tiny.FAMILY, ENGINE)

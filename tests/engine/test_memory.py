@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxphoton.config import ConfigError, EngineConfig
-from jaxphoton.engine import device
-from jaxphoton.engine.device import Programs
+from jaxphoton.engine import compiled
+from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.memory import (
     DeviceMemoryError,
     human,
@@ -24,27 +24,28 @@ from jaxphoton.engine.memory import (
     whole_pages,
 )
 from jaxphoton.engine.state import PagedCache, RowState
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
-from tests.engine.tiny import CONFIG, ENGINE, TABLES, parameters, request, sequence_of
+from tests.engine.tiny import ENGINE, FAMILY, parameters, request, sequence_of
 
 GIB = 2**30
-TEXT = named_config("moondream2").text
+MOONDREAM2 = MoondreamFamily(named_config("moondream2"))
 
 
 def test_bytes_are_those_of_the_arrays():
-    cache = jax.eval_shape(lambda: PagedCache.zeros(CONFIG.text, 7, ENGINE.page_size, "float32"))
+    cache = jax.eval_shape(lambda: PagedCache.zeros(FAMILY.cache, 7, ENGINE.page_size, "float32"))
     stored = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(cache))
-    assert stored == 7 * ENGINE.page_size * kv_position_bytes(CONFIG.text, 4)
-    rows = jax.eval_shape(lambda: RowState.zeros(5))
-    assert row_state_bytes(5) == sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(rows))
-    assert kv_position_bytes(TEXT, 2) == 192 * 1024
+    assert stored == 7 * ENGINE.page_size * kv_position_bytes(FAMILY.cache, 4)
+    rows = jax.eval_shape(lambda: RowState.zeros(5, 3))
+    assert row_state_bytes(FAMILY, 5) == sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(rows))
+    assert kv_position_bytes(MOONDREAM2.cache, 2) == 192 * 1024
 
 
 @pytest.mark.parametrize("positions", [11, 12, 13, 14, 15, 30, 96])
 def test_a_request_has_the_pages_that_the_engine_gives_it(positions):
-    sequence = sequence_of(request("text", positions - CONFIG.text.prefix_attn, 0))
-    stored = positions + sequence.hole
-    assert request_pages(CONFIG.text, ENGINE.page_size, positions) == -(-stored // ENGINE.page_size)
+    sequence = sequence_of(request("text", positions - FAMILY.prefix_lengths[-1], 0))
+    stored = positions + -sequence.prefix_length % ENGINE.page_size
+    assert request_pages(FAMILY, ENGINE.page_size, positions) == -(-stored // ENGINE.page_size)
 
 
 @given(
@@ -56,22 +57,22 @@ def test_a_request_has_the_pages_that_the_engine_gives_it(positions):
 )
 def test_the_pool_fills_the_memory_but_never_overfills_it(limit, used, scratch, rows, fraction):
     engine = EngineConfig(max_rows=rows, step_rows=(rows,), memory_fraction=fraction)
-    pages = pool_pages(TEXT, engine, 2, limit, used, scratch)
+    pages = pool_pages(MOONDREAM2, engine, 2, limit, used, scratch)
     page = 16 * 192 * 1024
-    left = limit * fraction - used - scratch - row_state_bytes(rows) - pages * page
+    left = limit * fraction - used - scratch - row_state_bytes(MOONDREAM2, rows) - pages * page
     assert left > -1
-    assert pages <= whole_pages(TEXT, engine)
-    assert pages == whole_pages(TEXT, engine) or left < page + 1
+    assert pages <= whole_pages(MOONDREAM2.max_context, engine)
+    assert pages == whole_pages(MOONDREAM2.max_context, engine) or left < page + 1
 
 
 def test_where_the_device_does_not_say_and_where_the_user_does():
-    assert pool_pages(TEXT, EngineConfig(), 2, None, 0, 0) == 1 + 32 * (2048 // 16 + 1)
-    assert pool_pages(TEXT, EngineConfig(kv_pages=77), 2, GIB, 2 * GIB, 0) == 77
+    assert pool_pages(MOONDREAM2, EngineConfig(), 2, None, 0, 0) == 1 + 32 * (2048 // 16 + 1)
+    assert pool_pages(MOONDREAM2, EngineConfig(kv_pages=77), 2, GIB, 2 * GIB, 0) == 77
 
 
 def test_a_device_for_not_even_one_request_is_refused_with_the_sum():
     with pytest.raises(DeviceMemoryError, match=r"3\.60 GiB may be used .* 3\.59 GiB are taken .* needs .* more"):
-        pool_pages(TEXT, EngineConfig(), 2, 4 * GIB, int(3.59 * GIB), 0)
+        pool_pages(MOONDREAM2, EngineConfig(), 2, 4 * GIB, int(3.59 * GIB), 0)
 
 
 WRONG = {
@@ -118,13 +119,13 @@ def test_sizes_for_people():
 
 def test_programs_size_their_pool_by_the_device_and_log_the_plan(monkeypatch, caplog):
     engine = dataclasses.replace(ENGINE, prefill_rows=(1,), prefill_lengths=(16,), vision=((1, 4),), host_masks=False)
-    monkeypatch.setattr(device, "memory_of", lambda device: (460_000, 100_000))
-    with caplog.at_level(logging.INFO, device.__name__):
-        programs = Programs(parameters(), CONFIG, TABLES, engine)
-    assert 10 < programs.pages < whole_pages(CONFIG.text, engine)
+    monkeypatch.setattr(compiled, "memory_of", lambda device: (460_000, 100_000))
+    with caplog.at_level(logging.INFO, compiled.__name__):
+        programs = Programs(parameters(), FAMILY, engine)
+    assert 10 < programs.pages < whole_pages(FAMILY.max_context, engine)
     cache, _ = programs.fresh_state()
     assert cache.k.shape[1] == programs.pages
     assert f"{programs.pages} pages" in caplog.text and "weights, vision" in caplog.text
-    monkeypatch.setattr(device, "memory_of", lambda device: (300_000, 100_000))
+    monkeypatch.setattr(compiled, "memory_of", lambda device: (300_000, 100_000))
     with pytest.raises(DeviceMemoryError, match="too small"):
-        Programs(parameters(), CONFIG, TABLES, engine)
+        Programs(parameters(), FAMILY, engine)

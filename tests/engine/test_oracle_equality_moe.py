@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxphoton.constraints import automaton
-from jaxphoton.engine.device import Device, Programs
+from jaxphoton.engine.compiled import Programs
+from jaxphoton.engine.device import Device
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream.config import MoeConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
@@ -48,9 +48,8 @@ def params() -> Params:
 
 @pytest.fixture(scope="module")
 def programs(params) -> Programs:
-    tables = automaton.build(GRAMMARS, CONFIG.text.vocab_size)
     engine = dataclasses.replace(tiny.ENGINE, prefill_lengths=(6,), vision=((3, 9),), host_masks=False)
-    return Programs(params, CONFIG, tables, engine)
+    return Programs(params, MoondreamFamily(CONFIG), engine)
 
 
 @pytest.fixture(scope="module")

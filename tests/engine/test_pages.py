@@ -6,8 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from jaxphoton.engine.pages import TRASH_PAGE, PageAllocator
-from jaxphoton.engine.prefix_cache import PrefixCache
+from jaxphoton.engine.pages import TRASH_PAGE, PageAllocator, PrefixCache
 
 
 def test_allocate_takes_exactly_so_many_pages_and_never_one_twice():

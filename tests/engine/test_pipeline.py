@@ -92,12 +92,12 @@ def test_a_first_token_that_stops_leaves_a_zombie_that_changes_nothing():
     sequence = rig.submit(request(picture=image(1)))
     rig.tick(2)  # prefill and step launched, prefill committed
     assert sequence.finish_reason == "stop" and rig.finished == [sequence]
-    assert sequence.inflight_refs == 1 and rig.pipeline.ring.in_flight == 1
+    assert sequence.inflight_refs == 1 and len(rig.pipeline.in_flight) == 1
     assert sequence.row is not None and sequence.pages and not rig.pipeline.idle
-    assert rig.scheduler.prefixes.users(image(1).key) == 1
+    assert rig.scheduler.prefixes.users(sequence.prefix) == 1
     rig.tick()
     assert sequence.row is None and not sequence.page_table and rig.pipeline.idle
-    assert rig.scheduler.prefixes.users(image(1).key) == 0
+    assert rig.scheduler.prefixes.users(sequence.prefix) == 0
     assert rig.finished == [sequence] and len(sequence.tokens) == 1
     rig.check_clean()
 
@@ -107,7 +107,7 @@ def test_at_depth_1_a_finished_sequence_is_released_at_once_and_once():
     sequence = rig.submit(request(picture=image(1)))
     rig.tick()
     assert rig.finished == [sequence] and sequence.row is None and rig.pipeline.idle
-    assert image(1).key in rig.scheduler.prefixes  # the prefix stays for the next question
+    assert sequence.prefix in rig.scheduler.prefixes  # the prefix stays for the next question
     rig.check_clean()
 
 
@@ -225,7 +225,7 @@ def test_a_sequence_is_finished_after_its_commit_and_only_once():
     rig = Rig(stop=0.3)
     sequences = [rig.submit(request(seed=seed)) for seed in range(6)]
     states: list[tuple] = []
-    rig.pipeline._on_finish = lambda s: states.append((s, rig.pipeline.ring.in_flight, rig.events[-1][0]))
+    rig.pipeline._on_finish = lambda s: states.append((s, len(rig.pipeline.in_flight), rig.events[-1][0]))
     rig.run()
     assert {s for s, *_ in states} == set(sequences) and len(states) == 6
     assert all(event == "commit_end" for *_, event in states)
@@ -251,7 +251,7 @@ def test_a_launch_that_raises_leaves_references_and_slots_as_they_were():
     rig = Rig(stop=0.0)
     sequence = rig.submit(request(max_tokens=9))
     rig.tick(3)
-    state = (sequence.inflight_refs, rig.pipeline.ring.in_flight, len(sequence.tokens))
+    state = (sequence.inflight_refs, len(rig.pipeline.in_flight), len(sequence.tokens))
 
     def fail(name: str, number: int) -> None:
         rig.device.fail = lambda name, number: None
@@ -260,7 +260,7 @@ def test_a_launch_that_raises_leaves_references_and_slots_as_they_were():
     rig.device.fail = fail
     with pytest.raises(DeviceError, match="no such launch"):
         rig.pipeline.tick()
-    assert state == (sequence.inflight_refs, rig.pipeline.ring.in_flight, len(sequence.tokens))
+    assert state == (sequence.inflight_refs, len(rig.pipeline.in_flight), len(sequence.tokens))
     rig.run()
     rig.check_answer(sequence)
 

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxphoton.engine.control import ControlPacker
-from jaxphoton.engine.layout import Row
+from jaxphoton.engine.control import ControlPacker, Row
 from jaxphoton.engine.pages import PageAllocator
+from jaxphoton.engine.request import Sequence
 from jaxphoton.engine.scheduler import Scheduler
-from jaxphoton.engine.sequence import Sequence
 from tests.engine.fake import DeviceFault, Geometry
 from tests.engine.rig import Rig, image, request
 
@@ -134,15 +133,13 @@ def test_a_page_table_of_the_last_tenant_is_noticed(monkeypatch):
         busy()
 
 
-def test_a_forgotten_hole_is_noticed(monkeypatch):
+def test_a_forgotten_gap_is_noticed(monkeypatch):
     class Flat(Sequence):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            if self.prompt_length % 2:
-                self.hole = 0
+        def pages_for(self, length: int) -> int:
+            return -(-length // self._page_size) - self.prefix_page_count
 
     monkeypatch.setattr("tests.engine.rig.Sequence", Flat)
-    with pytest.raises(DeviceFault, match="reads"):
+    with pytest.raises(DeviceFault, match="belongs to nobody"):
         busy()
 
 
@@ -160,7 +157,7 @@ def test_a_prefix_evicted_while_in_use_is_noticed(monkeypatch):
         return scheduler.allocator.free >= pages
 
     monkeypatch.setattr(Scheduler, "_make_room", fits)
-    monkeypatch.setattr("jaxphoton.engine.prefix_cache.PrefixCache.release", lambda cache, key: None)
+    monkeypatch.setattr("jaxphoton.engine.pages.PrefixCache.release", lambda cache, key: None)
     with pytest.raises(DeviceFault):
         busy()
 
@@ -169,6 +166,6 @@ def test_committing_in_the_wrong_order_is_noticed(monkeypatch):
     class Newest(deque):
         popleft = deque.pop
 
-    monkeypatch.setattr("jaxphoton.engine.slots.deque", Newest)
+    monkeypatch.setattr("jaxphoton.engine.pipeline.deque", Newest)
     with pytest.raises(DeviceFault, match="is due"):
         busy()

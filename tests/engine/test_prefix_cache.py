@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaxphoton.engine.pages import PageAllocator
-from jaxphoton.engine.prefix_cache import PrefixCache
+from jaxphoton.engine.pages import PageAllocator, PrefixCache
 
 
 class Pool:

@@ -7,9 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxphoton.engine.request import Request
-from jaxphoton.engine.scheduler import StepPlan
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.launch import StepPlan
+from jaxphoton.engine.request import Request, Sequence
 from tests.engine.desk import Desk
 from tests.engine.rig import Rig, image, request
 

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxphoton.engine import layout
-from jaxphoton.engine.control import ControlPacker
-from jaxphoton.engine.device import Device, Programs
-from jaxphoton.engine.layout import Output
+from jaxphoton.engine import control as layout
+from jaxphoton.engine.compiled import Programs
+from jaxphoton.engine.control import ControlPacker, Output
+from jaxphoton.engine.device import Device
+from jaxphoton.engine.launch import PrefillPlan, StepPlan
 from jaxphoton.engine.pipeline import Launch
-from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.request import Sequence
 from tests.engine.tiny import CONFIG, ENGINE, TABLES, Loop, Poisoned, Schedule, at_once, request, sequence_of
 
 REQUESTS = [
@@ -108,9 +108,9 @@ def test_nothing_is_compiled_after_warm_up(programs):
 
 def test_an_unplanned_shape_is_an_error(programs):
     cache, rows = programs.fresh_state()
-    control = ControlPacker(ENGINE.max_rows, programs.table, programs.mask_words).step([], 4)
+    control = ControlPacker(ENGINE.max_rows, programs.table, programs.mask_words, programs.family.readout).step([], 4)
     with pytest.raises(TypeError, match="shape|called with"):
-        programs["step", 8](programs.text_params, cache, rows, control)
+        programs["step", 8](programs.decoder, cache, rows, control)
     with pytest.raises(KeyError):
         programs["step", 4]
     assert not cache.k.is_deleted()
@@ -130,13 +130,13 @@ class Bench:
 
     def __init__(self, programs: Programs, max_tokens: int = 20):
         self.programs = programs
-        self.packer = ControlPacker(ENGINE.max_rows, programs.table, programs.mask_words)
+        self.packer = ControlPacker(ENGINE.max_rows, programs.table, programs.mask_words, programs.family.readout)
         self.cache, self.rows = programs.fresh_state()
         self.sequence = sequence_of(request(prompt=4, max_tokens=max_tokens))  # 5 of the 6 ids of a chunk
         self.sequence.row, self.sequence.pages = 2, [7, 4, 9, 5, 11, 6, 12]
 
     def prefill(self) -> np.ndarray:
-        control = self.packer.prefill([self.sequence], 0, 1, 3, 6, TABLES, CONFIG.tokenizer.bos_id)
+        control = self.packer.prefill([self.sequence], 0, 1, 3, 6, TABLES)
         return self._run(self.programs["prefill", 3, 6], control)
 
     def step(self) -> np.ndarray:
@@ -150,7 +150,7 @@ class Bench:
         return [np.array(leaf) for leaf in jax.tree.leaves(self.rows)]
 
     def _run(self, program: Callable, control: np.ndarray) -> np.ndarray:
-        self.cache, self.rows, output = program(self.programs.text_params, self.cache, self.rows, control)
+        self.cache, self.rows, output = program(self.programs.decoder, self.cache, self.rows, control)
         self.sequence.inflight_refs += 1
         return np.array(output)
 
@@ -170,7 +170,7 @@ def test_an_image_prefix_is_written_in_place(programs):
     cache, _ = programs.fresh_state()
     addresses = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(cache)]
     embeddings = np.zeros((1, CONFIG.vision.image_tokens, CONFIG.text.dim), np.float32)
-    after = programs["prefix", 1](programs.text_params, cache, embeddings, np.int32([[3, 1, 2]]))
+    after = programs["prefix", 1, 10](programs.decoder, cache, embeddings, np.int32([[3, 1, 2]]))
     assert cache.k.is_deleted() and cache.v.is_deleted()
     assert [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(after)] == addresses
     written = np.flatnonzero(np.any(np.array(after.k) != 0, axis=(0, 2, 3, 4)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaxphoton.engine.scheduler import PrefillPlan, StepPlan
+from jaxphoton.engine.launch import PrefillPlan, StepPlan
 from tests.engine.desk import Desk
 from tests.engine.rig import image, request
 
@@ -170,7 +170,7 @@ def test_a_refused_admission_takes_nothing_and_evicts_nothing(picture):
     waiting = desk.submit(request(prompt=27, picture=picture))
     assert desk.step() == (holder,)
     assert desk.scheduler.waiting == [waiting] and waiting.row is None and desk.allocator.free == 3
-    assert image(1).key in desk.scheduler.prefixes and desk.scheduler.prefixes.users(image(1).key) == 0
+    assert old.prefix in desk.scheduler.prefixes and desk.scheduler.prefixes.users(old.prefix) == 0
 
 
 def test_admission_evicts_an_unused_prefix_when_that_makes_room():
@@ -196,10 +196,10 @@ def test_rows_and_pages_go_when_the_last_reference_drops():
     desk.end(a)
     assert a in desk.scheduler.zombies and a.row is not None and a.pages and desk.scheduler.has_work
     desk.commit(a)
-    assert a.row is not None and desk.scheduler.prefixes.users(image(1).key) == 1
+    assert a.row is not None and desk.scheduler.prefixes.users(a.prefix) == 1
     desk.commit(a)
     assert a.row is None and not a.page_table and not desk.scheduler.has_work
-    assert desk.scheduler.prefixes.users(image(1).key) == 0
+    assert desk.scheduler.prefixes.users(a.prefix) == 0
 
 
 def test_launches_never_exceed_the_limit_on_tokens_nor_two_in_flight():

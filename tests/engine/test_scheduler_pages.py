@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaxphoton.engine.scheduler import Drain
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.launch import Drain
+from jaxphoton.engine.request import Sequence
 from tests.engine.desk import Desk
 from tests.engine.rig import Rig, image, request
 

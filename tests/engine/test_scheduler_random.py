@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from jaxphoton.engine.scheduler import Drain, PrefillPlan
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.launch import Drain, PrefillPlan
+from jaxphoton.engine.request import Sequence
 from jaxphoton.requests.tokens import Token
 from tests.engine.rig import Rig, check_books, check_clean, image, request
 

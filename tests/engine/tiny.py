@@ -13,25 +13,25 @@ import numpy as np
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.constraints import automaton
-from jaxphoton.engine.buckets import limits_of
-from jaxphoton.engine.control import TokenReader
-from jaxphoton.engine.device import Device, Programs
+from jaxphoton.engine.compiled import Programs
+from jaxphoton.engine.device import Device
+from jaxphoton.engine.launch import Limits, limits_of
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.pipeline import Launch, Pipeline
-from jaxphoton.engine.request import ImageInput, Request
-from jaxphoton.engine.scheduler import Limits, Scheduler
-from jaxphoton.engine.sequence import Sequence
+from jaxphoton.engine.request import ImageInput, Request, Sequence
+from jaxphoton.engine.request import sequence_of as sequence_in
+from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params, abstract
 from jaxphoton.models.moondream.pictures import cut_crops
 from jaxphoton.models.moondream.prompts import Prompt
 from jaxphoton.models.moondream.reading import named_config
-from jaxphoton.models.moondream.readouts import coordinate_values, size_values
 from jaxphoton.requests.settings import Settings
 from tests.engine.rig import check_books, check_clean
 
-# An image prefix is 10 positions; with pages of 4, that is 3 pages with a hole of 2.
+# An image prefix is 10 positions; with pages of 4, that is 3 pages with a padding gap of 2.
 CONFIG = ModelConfig(
     vision=VisionConfig(
         enc_dim=16,
@@ -63,7 +63,7 @@ ENGINE = EngineConfig(
 FIXED = dataclasses.replace(ENGINE, max_rows=4, step_rows=(4,), fixed_shapes=True, host_masks=False)
 GRAMMARS = registry.grammars(CONFIG.tokenizer)
 TABLES = automaton.build(GRAMMARS, CONFIG.text.vocab_size)
-READER = TokenReader(CONFIG.tokenizer.size_id, coordinate_values(CONFIG.region), size_values(CONFIG.region))
+FAMILY = MoondreamFamily(CONFIG)
 
 
 @cache
@@ -154,7 +154,14 @@ class Loop:
             share_prefixes=schedule.share and not programs.engine.fixed_shapes,
         )
         scheduler = Scheduler(limits, PageAllocator(schedule.pages or programs.pages))
-        pipeline = Pipeline(self.device, scheduler, READER, schedule.depth, lambda sequence: None, on_event=on_event)
+        pipeline = Pipeline(
+            self.device,
+            scheduler,
+            self.programs.family.readout,
+            schedule.depth,
+            lambda sequence: None,
+            on_event=on_event,
+        )
         sequences = [sequence_of(request) for _, request in schedule.arrivals]
         for sequence in sequences:
             scheduler.check(sequence)
@@ -171,13 +178,13 @@ class Loop:
             worked = pipeline.tick()
             assert worked or pipeline.idle, "the pipeline has work and does nothing"
             check_books(scheduler)
-        assert pipeline.idle and pipeline.ring.is_empty
+        assert pipeline.idle and not pipeline.in_flight
         check_clean(scheduler)
         return sequences, scheduler
 
 
 def sequence_of(request: Request) -> Sequence:
-    return Sequence(request, CONFIG.text.prefix_attn, ENGINE.page_size, CONFIG.text.max_context)
+    return sequence_in(request, FAMILY, ENGINE.page_size)
 
 
 def at_once(*requests: Request) -> tuple[tuple[int, Request], ...]:

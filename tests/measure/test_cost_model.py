@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxphoton.constraints import automaton
-from jaxphoton.engine.device import Programs
+from jaxphoton.engine.compiled import Programs
 from jaxphoton.measure import cost_model
 from jaxphoton.models.moondream.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
@@ -97,17 +96,16 @@ WIDE = ModelConfig(
 
 
 def test_operations_agree_with_xla():
-    tables = automaton.build(tiny.GRAMMARS, WIDE.text.vocab_size)
     engine = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((1, 4),))
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract(WIDE, "float32"))
-    programs = Programs(params, WIDE, tables, engine)
+    programs = Programs(params, MoondreamFamily(WIDE), engine)
     family = MoondreamFamily(WIDE)
     table = engine.page_size * programs.table
     expected = {
         ("step", 8): cost_model.step_cost(family, "float32", 8, table),
         ("forward", 8): cost_model.step_cost(family, "float32", 8, table, readout=False),
         ("prefill", 3, 16): cost_model.prefill_cost(family, "float32", 3, 16, table - 16),
-        ("prefix", 1): cost_model.prefix_cost(family, "float32"),
+        ("prefix", 1, 10): cost_model.prefix_cost(family, "float32"),
         ("vision", 1, 4): cost_model.encode_cost(family, "float32", 4),
     }
     ratios = {key: programs[key].cost_analysis()["flops"] / cost.flops for key, cost in expected.items()}

@@ -84,7 +84,7 @@ def test_the_smallest_gpu_holds_the_load_and_smaller_ones_do_not():
 def test_pages_of_a_large_device_are_no_more_than_the_rows_need():
     engine = engine_of(32)
     plan = Planner(MOONDREAM2, "bfloat16").fit(engine, 141 * 10**9)
-    assert plan.pages == whole_pages(MOONDREAM2.config.text, engine)
+    assert plan.pages == whole_pages(MOONDREAM2.max_context, engine)
 
 
 def test_the_share_that_jax_takes_can_be_set(monkeypatch):

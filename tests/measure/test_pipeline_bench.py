@@ -20,7 +20,7 @@ TOKENS = 6
 
 @pytest.fixture(scope="module")
 def bench() -> DecodeBench:
-    programs = compile_programs(tiny.parameters(), tiny.CONFIG, rows=2, tokens=TOKENS, context=20)
+    programs = compile_programs(tiny.parameters(), tiny.FAMILY, rows=2, tokens=TOKENS, context=20)
     return DecodeBench(programs, rows=2, tokens=TOKENS, context=20)
 
 

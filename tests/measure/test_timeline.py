@@ -16,7 +16,7 @@ from jaxphoton.engine.pipeline import Pipeline
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.prepare import Prepared
 from jaxphoton.measure.timeline import IMAGES, Recorder, recording
-from tests.engine.rig import READER, Rig, image, request
+from tests.engine.rig import READOUT, Rig, image, request
 from tests.engine.test_pipeline_masks import restricted
 from tests.measure import traces
 
@@ -33,7 +33,7 @@ def fake_run(depth: int, lengths: list[int], **rules) -> dict:
     rig.pipeline = Pipeline(
         rig.device,
         rig.scheduler,
-        READER,
+        READOUT,
         depth,
         finished,
         on_metrics=recorder.launch,

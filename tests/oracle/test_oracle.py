@@ -55,9 +55,9 @@ def test_region_values_are_drawn_and_fed_back(oracle):
     coordinate, size = frozenset({5}), frozenset({6})
     endless = Grammar(
         {
-            "x": State(allow=coordinate, moves={5: "y"}, region=True),
-            "y": State(allow=coordinate, moves={5: "size"}, region=True),
-            "size": State(allow=size, moves={6: "x"}, region=True, completes=size),
+            "x": State(allow=coordinate, moves={5: "y"}, reads=True),
+            "y": State(allow=coordinate, moves={5: "size"}, reads=True),
+            "size": State(allow=size, moves={6: "x"}, reads=True, completes=size),
         }
     )
     settings = Settings(temperature=2.0, top_p=1.0, max_objects=2, max_tokens=99, seed=1)

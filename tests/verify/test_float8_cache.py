@@ -12,6 +12,7 @@ from jaxphoton.functional import prompt_inputs
 from jaxphoton.models.moondream import inputs
 from jaxphoton.models.moondream import network as text
 from jaxphoton.models.moondream.checks.cases import Bench
+from jaxphoton.models.protocol import CacheSpec
 from jaxphoton.verify.bench import plain_prompt
 
 PAGE = 16
@@ -28,9 +29,10 @@ def logits(bench: Bench, dtype: jax.typing.DTypeLike) -> np.ndarray:
     tables, none = jnp.arange(1, 1 + pages, dtype=jnp.int32)[None], jnp.zeros(1, jnp.int32)
     prefix = none if image is None else none + config.text.prefix_attn
     everything = jnp.ones((1, length), bool)
-    attending = paged_attend(Kernels("reference"), tables, positions, everything, prefix, none, params.text.kv_scale)
+    attending = paged_attend(Kernels("reference"), PAGE, tables, positions, everything, prefix, params.text.kv_scale)
     x = inputs.embed(params, ids, kinds, values, None if image is None else image.embeddings[None])
-    cache = PagedCache.zeros(config.text, 1 + pages, PAGE, dtype)
+    spec = CacheSpec(config.text.n_layers, config.text.n_kv_heads, config.text.head_dim)
+    cache = PagedCache.zeros(spec, 1 + pages, PAGE, dtype)
     hidden, _ = text.forward(params.text, config.text, x, positions, attending, cache)
     return np.asarray(text.logits(params.text, hidden))[0, -len(prompt.ids) :]
 

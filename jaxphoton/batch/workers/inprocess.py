@@ -46,7 +46,7 @@ class EngineOptions:
         if not self.deterministic:
             return engine
         # So many pages that no request is ever set back, and computed again in other company.
-        return dataclasses.replace(engine, fixed_shapes=True, kv_pages=whole_pages(text, engine))
+        return dataclasses.replace(engine, fixed_shapes=True, kv_pages=whole_pages(text.max_context, engine))
 
 
 class LocalAnswerer:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,19 @@ from jaxphoton.models.moondream.prompts import Encode, reasons_by_default
 from jaxphoton.models.moondream.reading import config_from_dict, config_to_dict
 from jaxphoton.models.moondream.readouts import RegionReadout
 from jaxphoton.models.moondream.skills import MoondreamSkills, no_ids
-from jaxphoton.models.protocol import IMAGE, CacheSpec, Guard, Prompt, Segments, TokenizerPlace
+from jaxphoton.models.protocol import (
+    IMAGE,
+    CacheSpec,
+    Guard,
+    Network,
+    Pictures,
+    Prompt,
+    Readout,
+    Segments,
+    TokenizerPlace,
+)
 
 if TYPE_CHECKING:
-    from jaxphoton.models.moondream.device import MoondreamNetwork
     from jaxphoton.models.moondream.names import MoondreamTensors
 
 STARMIE = "moondream/starmie-v1"  # the tokenizer of Moondream since 2025; the one beside published weights is stale
@@ -38,41 +46,39 @@ def bound(data: dict[str, Any]) -> MoondreamFamily:
 class MoondreamFamily:
     """A prompt is BOS, the image, and the ids of a skill; without an image it is BOS and these ids."""
 
-    name = "moondream"
-    causal = False
-    fixed_prefix = True
+    name: str = "moondream"
+    causal: bool = False
+    fixed_prefix: bool = True
 
     def __init__(self, config: ModelConfig):
         text, vision, ids = config.text, config.vision, config.tokenizer
-        self.config = config
-        self.vocab_size, self.max_context, self.width, self.heads = (
-            text.vocab_size,
-            text.max_context,
-            text.dim,
-            text.n_heads,
-        )
+        self.config: Any = config
+        self.vocab_size, self.max_context = text.vocab_size, text.max_context
+        self.width, self.heads = text.dim, text.n_heads
         self.cache = CacheSpec(text.n_layers, text.n_kv_heads, text.head_dim)
-        self.prefix_lengths = (text.prefix_attn,)
+        self.prefix_lengths: tuple[int, ...] = (text.prefix_attn,)
         self.image_tokens, self.max_crops = vision.image_tokens, 1 + vision.max_crops
-        self.pictures = MoondreamPictures(vision)
-        self.stop_ids, self.answer_id = frozenset({ids.eos_id}), ids.answer_id
+        self.pictures: Pictures = MoondreamPictures(vision)
+        self.grammars: Mapping[str, Grammar] = grammars(ids)
+        self.stop_ids = frozenset({ids.eos_id})
+        self.answer_id: int | None = ids.answer_id
         self.reasons = reasons_by_default(ids)
-        self.readout = RegionReadout(config)
+        self._readout = RegionReadout(config)
+        self.readout: Readout | None = self._readout
+        self._network: Network | None = None
         # The ids tell: in the tokenizer of January 2025, beside the weights, 0 is "!", and end-of-text is 50256.
         starmie = ids.bos_id == 0 and text.vocab_size == STARMIE_VOCAB
         self.tokenizer = TokenizerPlace(STARMIE if starmie else None, PUBLISHED_BY, ids.bos_id)
         self._prefix = np.array([ids.bos_id, *[IMAGE] * vision.image_tokens], np.int32)
         self._no_prefix, self._bos = np.zeros(0, np.int32), (ids.bos_id,)
 
-    @cached_property
-    def grammars(self) -> Mapping[str, Grammar]:
-        return grammars(self.config.tokenizer)
+    @property
+    def network(self) -> Network:
+        if self._network is None:
+            from jaxphoton.models.moondream.device import MoondreamNetwork
 
-    @cached_property
-    def network(self) -> MoondreamNetwork:
-        from jaxphoton.models.moondream.device import MoondreamNetwork
-
-        return MoondreamNetwork(self.config)
+            self._network = MoondreamNetwork(self.config)
+        return self._network
 
     def skills(self, encode: Encode = no_ids, clamp_boxes: bool = False) -> MoondreamSkills:
         return MoondreamSkills(self.config.tokenizer, encode, clamp_boxes)
@@ -83,9 +89,9 @@ class MoondreamFamily:
     def segments(self, prompt: Prompt, image: Crops | None) -> Segments:
         lead = () if image is not None else self._bos
         ids = np.array([*lead, *prompt.ids], np.int32)
-        fed = np.zeros((len(ids), self.readout.fed), np.int32)
+        fed = np.zeros((len(ids), self._readout.fed), np.int32)
         for place, values in prompt.values:
-            fed[len(lead) + place] = self.readout.feed(values)
+            fed[len(lead) + place] = self._readout.feed(values)
         return Segments(self._no_prefix if image is None else self._prefix, ids, fed)
 
     def pack(self, pictures: Sequence[Crops], images: int, crops: int, guard: Guard) -> tuple[np.ndarray, ...]:

@@ -49,10 +49,8 @@ class RegionReadout:
         self._config = config
         self._coordinates, self._sizes = coordinate_values(config.region), size_values(config.region)
 
-    def taken(self, token: int, columns: Sequence[int]) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
+    def taken(self, token: int, columns: Sequence[int]) -> tuple[tuple[int, ...], tuple[float, ...]]:
         first, second = columns
-        if first < 0:
-            return None, None
         if token == self._config.tokenizer.size_id:
             return (first, second), (float(self._sizes[first]), float(self._sizes[second]))
         return (first,), (float(self._coordinates[first]),)
@@ -63,7 +61,7 @@ class RegionReadout:
 
     def read(
         self, params: Any, hidden: jax.Array, token: jax.Array, reads: jax.Array, draw: Draw
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, Sequence[jax.Array], jax.Array]:
         import jax.numpy as jnp
         from jax import lax
 
@@ -76,7 +74,7 @@ class RegionReadout:
         text = (kind == TOKEN)[:, None]
         values = jnp.where(text, 0.0, jnp.stack([first, sizes[bins[:, 1]]], axis=1))
         fed = jnp.concatenate([kind[:, None], lax.bitcast_convert_type(values, jnp.int32)], axis=1)
-        columns = jnp.stack([jnp.where(kind == TOKEN, -1, bins[:, 0]), jnp.where(size, bins[:, 1], -1)], axis=1)
+        columns = jnp.where(kind == TOKEN, -1, bins[:, 0]), jnp.where(size, bins[:, 1], -1)
         return fed, columns, logprob
 
     def _bins(

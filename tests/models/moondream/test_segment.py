@@ -114,4 +114,4 @@ def test_only_a_family_with_the_template_has_the_grammar():
     assert "segment" not in registry.grammars(named_config("moondream2").tokenizer)
     grammar = registry.grammars(named_config("moondream3").tokenizer)["segment"]
     (state,) = grammar.states.values()
-    assert state.region and state.allow is None and not state.suppress and state.stop == {0}
+    assert state.reads and state.allow is None and not state.suppress and state.stop == {0}

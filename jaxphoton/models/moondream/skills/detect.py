@@ -47,10 +47,10 @@ class Detect:
             allow=frozenset({coordinate, config.eos_id}),
             stop=frozenset({config.eos_id}),
             moves={coordinate: "y"},
-            region=True,
+            reads=True,
         )
-        y = State(allow=frozenset({coordinate}), moves={coordinate: "size"}, region=True)
-        extent = State(allow=frozenset({size}), moves={size: "x"}, region=True, completes=frozenset({size}))
+        y = State(allow=frozenset({coordinate}), moves={coordinate: "size"}, reads=True)
+        extent = State(allow=frozenset({size}), moves={size: "x"}, reads=True, completes=frozenset({size}))
         return {"detect": Grammar({"x": x, "y": y, "size": extent})}
 
     @classmethod

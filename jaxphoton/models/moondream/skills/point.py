@@ -32,9 +32,9 @@ class Point:
             allow=coordinate | {config.eos_id},
             stop=frozenset({config.eos_id}),
             moves={config.coord_id: "y"},
-            region=True,
+            reads=True,
         )
-        y = State(allow=coordinate, moves={config.coord_id: "x"}, region=True, completes=coordinate)
+        y = State(allow=coordinate, moves={config.coord_id: "x"}, reads=True, completes=coordinate)
         return {"point": Grammar({"x": x, "y": y})}
 
     @classmethod

@@ -35,7 +35,7 @@ class Query:
             suppress=frozenset(template.get("reasoning_suppressed_token_ids", ())),
             stop=frozenset({config.eos_id}),
             moves={config.answer_id: "answer"},
-            region=True,
+            reads=True,
         )
         return {"reasoning": Grammar({"reasoning": reasoning, "answer": answer_state(config)})}
 

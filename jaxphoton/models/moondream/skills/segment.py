@@ -44,7 +44,7 @@ class Segment:
         """Coordinates, sizes and text in any order up to the end of sequence."""
         if config.templates.get("segment") is None:
             return {}
-        return {"segment": Grammar({"outline": State(stop=frozenset({config.eos_id}), region=True)})}
+        return {"segment": Grammar({"outline": State(stop=frozenset({config.eos_id}), reads=True)})}
 
     @classmethod
     def asked(cls, model: MoondreamSkills, object: str, spatial_refs: SpatialRefs | None = None) -> Segment:

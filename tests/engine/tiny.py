@@ -162,7 +162,8 @@ class Loop:
             lambda sequence: None,
             on_event=on_event,
         )
-        sequences = [sequence_of(request) for _, request in schedule.arrivals]
+        family, page_size = programs.family, programs.engine.page_size
+        sequences = [sequence_in(request, family, page_size) for _, request in schedule.arrivals]
         for sequence in sequences:
             scheduler.check(sequence)
         last = max([tick for tick, _ in schedule.arrivals] + list(schedule.cancels.values()), default=0)

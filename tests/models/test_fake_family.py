@@ -1,0 +1,131 @@
+"""A family of a hundred lines in the engine: nothing else of the project knows it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxphoton.config import EngineConfig
+from jaxphoton.engine.compiled import Programs
+from jaxphoton.engine.device import Device
+from jaxphoton.engine.engine import Engine
+from jaxphoton.engine.request import ImageInput, Request
+from jaxphoton.models import registry
+from jaxphoton.models.protocol import Prompt
+from jaxphoton.oracle.oracle import Oracle
+from jaxphoton.requests.settings import Settings
+from tests.engine.judge import Judge
+from tests.engine.tiny import Loop, Poisoned, Schedule, at_once, with_engine
+
+SETTINGS = {"model_type": "fake", "layers": 2, "vocab_size": 64}
+ENGINE = EngineConfig(
+    max_rows=6, page_size=4, step_rows=(6,), prefill_rows=(3,), prefill_lengths=(6,), host_masks=False
+)
+PATIENCE = 60.0
+
+
+@pytest.fixture(scope="module")
+def family():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.FAMILIES, "fake", "tests.models.fake_family")
+        yield registry.family_of(SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def params(family):
+    random = np.random.default_rng(0)
+    leaves, tree = jax.tree.flatten(family.network.abstract("float32"))
+    return jax.tree.unflatten(tree, [jax.numpy.asarray(random.normal(0, 0.3, s.shape), s.dtype) for s in leaves])
+
+
+@pytest.fixture(scope="module")
+def programs(family, params) -> Programs:
+    return Programs(params, family, ENGINE)
+
+
+@pytest.fixture(scope="module")
+def oracle(family, params) -> Oracle:
+    return Oracle(params, family)
+
+
+@pytest.fixture(scope="module")
+def pictures(family) -> list[ImageInput]:
+    random = np.random.default_rng(1)
+    drawn = [random.integers(0, 256, (9 + i, 12, 3), np.uint8) for i in range(3)]
+    return [ImageInput(bytes([i]), family.pictures.prepare(pixels)) for i, pixels in enumerate(drawn)]
+
+
+def asked(picture: ImageInput | None, before: int, behind: int = 3, seed: int = 1, **settings) -> Request:
+    """`before` ids in front of the image, the first of them the same for the same number."""
+    front, back = (tuple(5 + (7 * i + n) % 50 for i in range(n)) for n in (before, behind))
+    settings = {"temperature": 0.9, "max_tokens": 12, "seed": seed, **settings}
+    return Request(Prompt(back, before=front), "text", Settings(**settings), picture)
+
+
+@pytest.fixture(scope="module")
+def requests(pictures) -> list[Request]:
+    """About pictures and about none, with texts of all lengths before and behind; some greedy."""
+    return [
+        asked(
+            None if n % 5 == 4 else pictures[n % 3],
+            before=(0, 3, 11, 7)[n % 4],
+            behind=(1, 5, 14)[n % 3],
+            seed=n,
+            temperature=0.0 if n % 3 else 0.9,
+        )
+        for n in range(14)
+    ]
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("pages", [None, 24])
+def test_all_requests_are_answered_as_by_the_oracle(family, programs, oracle, requests, depth, pages):
+    judge = Judge(oracle, family.grammars)
+    loop = Loop(programs, Device(Poisoned(programs)))
+    sequences, scheduler = loop.run(Schedule(at_once(*requests), depth=depth, rows=6, pages=pages))
+    assert (scheduler.preemptions > 0) == (pages is not None), "a small pool preempts, a large one does not"
+    for sequence in sequences:
+        judge.compare(sequence.request, sequence.tokens, sequence.finish_reason)
+    assert judge.judged == len(requests) and not judge.near_ties
+    last = {sequence.tokens[-1].id for sequence in sequences if sequence.finish_reason == "stop"}
+    assert last <= family.stop_ids
+
+
+def test_any_of_the_stop_ids_ends_a_text(family, programs, pictures):
+    loop = Loop(programs)
+    asks = [asked(pictures[seed % 3], 2, seed=seed, temperature=5.0, max_tokens=40) for seed in range(12)]
+    sequences, _ = loop.run(Schedule(at_once(*asks), rows=6))
+    ended = {sequence.tokens[-1].id for sequence in sequences if sequence.finish_reason == "stop"}
+    assert ended == family.stop_ids
+
+
+def test_the_prefix_is_shared_where_the_text_before_the_image_is_the_same(programs, pictures):
+    plans = []
+    with Engine(with_engine(programs, depth=2)) as engine:
+        prefill = engine.pipeline.device.prefill
+        engine.pipeline.device.prefill = lambda plan: plans.append(plan) or prefill(plan)
+        for before, behind, picture in ((3, 4, 0), (3, 9, 0), (7, 4, 0), (3, 4, 1), (7, 2, 0)):
+            submission = engine.submit(asked(pictures[picture], before, behind))
+            submission.future.result(PATIENCE)
+            found = submission.metrics.cached_tokens
+            plans[-1] = len(plans[-1].images), found
+    # BOS, the text before, and four image embeddings.
+    assert plans == [(1, 0), (0, 1 + 3 + 4), (1, 0), (1, 0), (0, 1 + 7 + 4)]
+
+
+def test_a_text_too_long_before_the_image_is_refused(programs, pictures):
+    with Engine(programs) as engine:
+        with pytest.raises(ValueError, match="17 positions up to the end of its image; at most 16"):
+            engine.submit(asked(pictures[0], before=12))
+        assert engine.submit(asked(None, before=12)).future.result(PATIENCE).tokens
+
+
+def test_kernels_give_what_the_oracle_gives(family, params, oracle, requests):
+    interpreted = Programs(params, family, dataclasses.replace(ENGINE, kernels="interpret"))
+    judge = Judge(oracle, family.grammars)
+    for sequence in Loop(interpreted).run(Schedule(at_once(*requests[:6]), rows=6))[0]:
+        judge.compare(sequence.request, sequence.tokens, sequence.finish_reason)
+    assert judge.judged == 6 and not judge.near_ties

@@ -1,4 +1,4 @@
-"""A family made up for tests, as unlike Moondream as the protocol allows: text in front of the image, everything causal,
+"""A family made up for tests, as unlike Moondream as the protocol allows: text in front of the image, all of it causal,
 grouped heads, RMSNorm, gated MLPs, tokens that are ids alone, several stop ids.
 """
 

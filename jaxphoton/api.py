@@ -20,7 +20,6 @@ from jaxphoton.loading import SPLIT, load
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
-from jaxphoton.models.moondream.skills import MoondreamSkills
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.requests.errors import EngineStartError, ModelClosed, fault_of, forget_frames
 from jaxphoton.requests.images import EncodedImage
@@ -259,8 +258,9 @@ class Moondream(SkillMethods):
         self.close()
 
     def _session_on(self, engine: Engine) -> Session:
-        skills = MoondreamSkills(self.config.tokenizer, self.tokenizer.encode, self._clamp_boxes)
-        return Session(engine, self.config, self.tokenizer, skills, self._image_rules)
+        family = MoondreamFamily(self.config)
+        skills = family.skills(self.tokenizer.encode, self._clamp_boxes)
+        return Session(engine, family, self.tokenizer, skills, self._image_rules)
 
     def _start_engine(self) -> Engine:
         try:

@@ -16,6 +16,7 @@ import jaxphoton
 from jaxphoton import ImageError, Moondream
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream import prompts as templates
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.oracle.oracle import Oracle, OracleRequest
 from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.settings import Settings
@@ -43,7 +44,8 @@ def test_results_have_the_client_s_shape(shapes, picture):
 
 
 def test_the_engine_answers_like_the_oracle(shapes, picture):
-    oracle, config, encode = Oracle(shapes.params, shapes.config), shapes.config.tokenizer, shapes.tokenizer.encode
+    oracle = Oracle(shapes.params, MoondreamFamily(shapes.config))
+    config, encode = shapes.config.tokenizer, shapes.tokenizer.encode
     image = oracle.encode_image(shapes.encode_image(picture).image.crops)
     asked = {
         "text": (templates.caption_prompt(config, "normal"), shapes.caption(picture, settings=GREEDY)),

@@ -13,7 +13,6 @@ from jaxphoton.config import EngineConfig
 from jaxphoton.engine.observers import Observers
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import Prepared, prepare
-from jaxphoton.models.moondream.config import VisionConfig
 from jaxphoton.requests.bounds import image_workers
 from jaxphoton.requests.errors import ModelClosed
 
@@ -50,7 +49,7 @@ class Images:
       engine: how many workers, and how long one may be at an image.
     """
 
-    def __init__(self, vision: VisionConfig, rules: Mapping[str, Any], engine: EngineConfig):
+    def __init__(self, vision: Any, rules: Mapping[str, Any], engine: EngineConfig):
         self._vision, self._rules, self._engine = vision, rules, engine
         self._lock = threading.Lock()
         self._pool: ImagePool | None = None

@@ -16,7 +16,7 @@ from jaxphoton.constraints.protocol import MakeConstraint
 from jaxphoton.constraints.restriction import take_restriction
 from jaxphoton.engine.request import Request
 from jaxphoton.image.prepare import Prepared
-from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.protocol import Family
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.settings import MAX_SEED, Settings
@@ -66,8 +66,8 @@ class PreparedAsk:
 class AskPreparer:
     """Prepares asks for one model; from any thread. A run asks the same of every image: the newest asks are kept."""
 
-    def __init__(self, skills: FamilySkills, tokenizer: Tokenizer, config: ModelConfig):
-        self._skills, self._tokenizer, self._config = skills, tokenizer, config
+    def __init__(self, skills: FamilySkills, tokenizer: Tokenizer, family: Family):
+        self._skills, self._tokenizer, self._family = skills, tokenizer, family
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, PreparedAsk] = OrderedDict()
 
@@ -103,7 +103,7 @@ class AskPreparer:
         """What restricted answers are compiled by."""
         from jaxphoton.constraints import AnswerGrammars
 
-        return AnswerGrammars(self._tokenizer, self._config.text.vocab_size, self._config.tokenizer)
+        return AnswerGrammars(self._tokenizer, self._family.vocab_size, self._family.config.tokenizer)
 
 
 def _settings(skill: Skill, given: Mapping[str, Any] | None) -> Settings:

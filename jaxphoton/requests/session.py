@@ -13,7 +13,7 @@ from typing import Any
 from jaxphoton.engine.engine import Engine, Submission
 from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.image.prepare import Prepared
-from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.protocol import Family
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.requests.answer import Answer, Result
 from jaxphoton.requests.ask import Ask, Job
@@ -61,14 +61,14 @@ class Session:
     def __init__(
         self,
         engine: Engine,
-        config: ModelConfig,
+        family: Family,
         tokenizer: Tokenizer,
         skills: FamilySkills,
         image_rules: Mapping[str, Any],
     ):
         self.engine = engine
-        self.images = Images(config.vision, image_rules, engine.config)
-        self.preparer = AskPreparer(skills, tokenizer, config)
+        self.images = Images(family.config.vision, image_rules, engine.config)
+        self.preparer = AskPreparer(skills, tokenizer, family)
         self._tokenizer = tokenizer
         self._outputs = OutputThread()
         self._lock = threading.Lock()

@@ -85,7 +85,7 @@ class FakeDevice:
         geometry: Geometry,
         automaton: TokenAutomaton,
         script: Callable[[Request, int], tuple[int, ...]],
-        readout: Readout,
+        readout: Readout | None,
     ):
         self._geometry, self._automaton, self._script = geometry, automaton, script
         width = table_width(geometry.context, geometry.page_size)

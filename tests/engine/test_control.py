@@ -44,7 +44,7 @@ def test_a_step_says_where_each_row_stands(packer):
     # Of 6 + 5 positions and 3 tokens the last is fed, and token number 3 is sampled.
     assert (line[Row.ROW], line[Row.POSITION], line[Row.INDEX], line[Row.PREFIX]) == (1, 13, 3, 6)
     assert (line[Row.MAX_TOKENS], line[Row.MAX_OBJECTS]) == (8, 3)
-    assert line[[Row.TEMPERATURE, Row.TOP_P]].view(np.float32).tolist() == np.float32([0.7, 0.4]).tolist()
+    assert line[[Row.TEMPERATURE, Row.TOP_P]].view(np.float32).tolist() == np.array([0.7, 0.4], np.float32).tolist()
     assert line[[Row.SEED]].view(np.uint32) == [2**32 - 1]
     assert table_of(line) == [8, 9, 5, 3, 0, 0]
     assert control[1, Row.ROW] == ROWS and not any(table_of(control[1]))
@@ -99,7 +99,7 @@ def test_a_recompute_feeds_committed_tokens_with_their_values(packer):
     ids, fed = prefill_inputs(sequence, READOUT)
     kinds, values = fed[:, 0], np.ascontiguousarray(fed[:, 1:]).view(np.float32)
     assert ids.tolist() == [0, 10, 11, 5, 5, 6, 5] and kinds.tolist() == [0, 0, 0, 2, 2, 3, 0]
-    np.testing.assert_array_equal(values[3:6], np.float32([[0.25, 0], [0.5, 0], [0.1, 0.2]]))
+    np.testing.assert_array_equal(values[3:6], np.array([[0.25, 0], [0.5, 0], [0.1, 0.2]], np.float32))
     control = packer.prefill([sequence], 0, 1, 1, 8, TABLES)
     extra = control[0, len(Row) + TABLE :]
     assert control[0, Row.INDEX] == 4
@@ -114,7 +114,7 @@ def test_spatial_references_of_a_prompt_are_fed_as_values():
         ids, fed = prefill_inputs(admitted(Request(prompt, "text", Settings(max_tokens=2), picture)), READOUT)
         kinds, values = fed[:, 0], np.ascontiguousarray(fed[:, 1:]).view(np.float32)
         assert ids.tolist() == [*lead, 1, 5, 5, 6, 2] and kinds.tolist() == [*lead, 0, 2, 2, 3, 0]
-        np.testing.assert_array_equal(values[len(lead) + 3], np.float32([0.1, 0.2]))
+        np.testing.assert_array_equal(values[len(lead) + 3], np.array([0.1, 0.2], np.float32))
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS)
@@ -154,7 +154,7 @@ def test_without_a_readout_rows_are_ids_alone():
     assert ids.tolist() == [0, 10, 11, 7] and fed.shape == (4, 0)
     control = ControlPacker(ROWS, TABLE).prefill([sequence], 0, 1, 1, 8, TABLES)
     assert control.shape == (1, len(Row) + TABLE + len(Prefill) + 8)
-    (token,) = read_tokens(np.int32([(7, layout.RUNNING, layout.float_bits(-1))]), None)
+    (token,) = read_tokens(np.array([(7, layout.RUNNING, layout.float_bits(-1))], np.int32), None)
     assert token == (Token(7, logprob=-1.0), layout.RUNNING)
 
 

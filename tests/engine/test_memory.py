@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from typing import Any
 
 import jax
 import pytest
@@ -101,10 +102,9 @@ def test_settings_out_of_range_or_of_another_kind_are_refused_by_name(name, valu
 
 
 def test_lists_of_sizes_are_as_good_as_tuples():
-    assert EngineConfig(step_rows=[2, 32]) == EngineConfig(step_rows=(2, 32))
-    assert hash(EngineConfig(step_rows=[2, 32], vision=[[1, 5]])) == hash(
-        EngineConfig(step_rows=(2, 32), vision=((1, 5),))
-    )
+    lists: dict[str, Any] = {"step_rows": [2, 32], "vision": [[1, 5]]}
+    tuples = EngineConfig(step_rows=(2, 32), vision=((1, 5),))
+    assert EngineConfig(**lists) == tuples and hash(EngineConfig(**lists)) == hash(tuples)
 
 
 def test_sizes_for_people():

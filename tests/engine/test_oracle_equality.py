@@ -112,7 +112,7 @@ def test_a_wrong_ending_is_condemned(judge, answered):
 
 
 def test_a_choice_short_of_the_best_is_condemned_and_a_near_tie_is_not():
-    logits = np.float32([1.0, 1.0 - 5e-5, 0.5])
+    logits = np.array([1.0, 1.0 - 5e-5, 0.5], np.float32)
     greedy = Settings(temperature=0.0)
     judge_choice(1, logits, greedy, 0, 0)
     with pytest.raises(AssertionError, match="short of the best"):

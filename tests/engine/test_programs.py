@@ -90,7 +90,7 @@ def test_every_launch_has_a_control_array_of_its_own_and_is_read_once(programs, 
 def test_nothing_is_compiled_after_warm_up(programs):
     loop, compiled = Loop(programs), []
 
-    def note(event: str, duration: float, **_) -> None:
+    def note(event: str, duration_secs: float, **_) -> None:
         if "compile" in event:
             compiled.append(event)
 
@@ -170,7 +170,7 @@ def test_an_image_prefix_is_written_in_place(programs):
     cache, _ = programs.fresh_state()
     addresses = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(cache)]
     embeddings = np.zeros((1, CONFIG.vision.image_tokens, CONFIG.text.dim), np.float32)
-    after = programs["prefix", 1, 10](programs.decoder, cache, embeddings, np.int32([[3, 1, 2]]))
+    after = programs["prefix", 1, 10](programs.decoder, cache, embeddings, np.array([[3, 1, 2]], np.int32))
     assert cache.k.is_deleted() and cache.v.is_deleted()
     assert [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(after)] == addresses
     written = np.flatnonzero(np.any(np.array(after.k) != 0, axis=(0, 2, 3, 4)))

@@ -103,17 +103,17 @@ def test_any_of_the_stop_ids_ends_a_text(family, programs, pictures):
 
 
 def test_the_prefix_is_shared_where_the_text_before_the_image_is_the_same(programs, pictures):
-    plans = []
+    launched, found = [], []
     with Engine(with_engine(programs, depth=2)) as engine:
         prefill = engine.pipeline.device.prefill
-        engine.pipeline.device.prefill = lambda plan: plans.append(plan) or prefill(plan)
+        engine.pipeline.device.prefill = lambda plan: launched.append(len(plan.images)) or prefill(plan)
         for before, behind, picture in ((3, 4, 0), (3, 9, 0), (7, 4, 0), (3, 4, 1), (7, 2, 0)):
             submission = engine.submit(asked(pictures[picture], before, behind))
             submission.future.result(PATIENCE)
-            found = submission.metrics.cached_tokens
-            plans[-1] = len(plans[-1].images), found
+            found.append(submission.metrics.cached_tokens)
     # BOS, the text before, and four image embeddings.
-    assert plans == [(1, 0), (0, 1 + 3 + 4), (1, 0), (1, 0), (0, 1 + 7 + 4)]
+    expected = [(1, 0), (0, 1 + 3 + 4), (1, 0), (1, 0), (0, 1 + 7 + 4)]
+    assert list(zip(launched, found, strict=True)) == expected
 
 
 def test_a_text_too_long_before_the_image_is_refused(programs, pictures):

@@ -13,6 +13,8 @@ DESCRIPTION = """\
 Microseconds of host work a decode tick (plan, launch, commit) with programs that do nothing; on a fast
 GPU the pipeline is full as long as this is less than the device's step."""
 
+MODEL = "moondream2"  # whose settings decide how many arrays a step takes
+
 
 def add_parser(kinds) -> None:
     host: CommandParser = kinds.add_parser("host", help="host work a tick", description=DESCRIPTION)
@@ -31,12 +33,14 @@ def add_parser(kinds) -> None:
 def run(args) -> int:
     from jaxphoton import platform
     from jaxphoton.measure.host_bench import busy_thread, measure_host
+    from jaxphoton.models.registry import named_family
 
     platform.find_device(None)
+    family = named_family(MODEL)
     with platform.calmed_interpreter(), busy_thread() if args.busy else nullcontext():
         if args.switch_interval is not None:
             sys.setswitchinterval(args.switch_interval)
-        costs = {rows: dataclasses.asdict(measure_host(rows, args.ticks)) for rows in args.rows}
+        costs = {rows: dataclasses.asdict(measure_host(family, rows, args.ticks)) for rows in args.rows}
     if args.json:
         rows = {str(rows): cost for rows, cost in costs.items()}
         print(json.dumps({"rows": rows, "ticks": args.ticks, "busy": args.busy}))

@@ -1,7 +1,7 @@
 """What one tick of the engine costs the host: planning, launching, committing, with programs that do nothing.
 
 The real scheduler, control packing, jit dispatch and token reading run; the program takes as many arrays as a
-Moondream 2 step does (that is what a dispatch costs) and returns at once.
+step of the model does (that is what a dispatch costs) and returns at once.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.engine.state import PagedCache, RowState
 from jaxphoton.measure.decoding import pipeline_of, text_sequence
-from jaxphoton.models.moondream.family import MoondreamFamily
-from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.models.protocol import Family
 
 PAGE_SIZE = 16
@@ -104,9 +102,8 @@ def busy_thread() -> Iterator[None]:
         thread.join()
 
 
-def measure_host(rows: int, ticks: int) -> HostCost:
-    """The cost of `ticks` decode ticks of `rows` text sequences at depth 2."""
-    family = MoondreamFamily(named_config("moondream2"))
+def measure_host(family: Family, rows: int, ticks: int) -> HostCost:
+    """The cost of `ticks` decode ticks of `rows` text sequences of a model at depth 2."""
     width = table_width(family.max_context, PAGE_SIZE)
     scheduler = Scheduler(Limits(rows, rows, ((1, 1),)), PageAllocator(1 + rows * width))
     device: Any = NoOpDevice(family, rows)  # of a launch device it has what text needs

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxphoton.constraints import automaton
-from jaxphoton.engine import programs
-from jaxphoton.engine.buckets import table_width
-from jaxphoton.engine.control import Prefill, Row
-from jaxphoton.engine.programs import ProgramConfig
-from jaxphoton.engine.state import PagedCache, RowState
+from jaxphoton.config import EngineConfig
+from jaxphoton.engine.compiled import Programs
+from jaxphoton.engine.state import PagedCache
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.models.protocol import Kernels
 from scripts.cuda.gpus import Gpu
 
-PAGE, ROWS = 16, 32  # the engine's defaults; the pool holds ROWS whole contexts
+ROWS = 32  # the pool holds so many whole contexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,86 +47,68 @@ class Program:
 
 def step(chip: Gpu, rows: int, layers: int, model: str = "moondream2") -> list[Program]:
     """The decode step; Moondream 3's is called `experts-step`."""
-    made = _Model(chip, layers, model)
-    control = _ints(rows, len(Row) + made.config.table)
-    name = "step" if made.family.config.text.moe is None else "experts-step"
-    return [made.program(f"{name} {rows} rows", programs.step, (made.cache, made.rows, control))]
+    shapes = _Shapes(chip, layers, model, rows)
+    name = "step" if shapes.family.config.text.moe is None else "experts-step"
+    return [shapes.program(f"{name} {rows} rows", ("step", rows))]
 
 
 def halves(chip: Gpu, rows: int, layers: int) -> list[Program]:
     """The step in two, for rows whose next ids the host restricts."""
-    model = _Model(chip, layers)
-    control = _ints(rows, len(Row) + model.config.table)
-    hidden = jax.ShapeDtypeStruct((rows, model.family.width), jnp.bfloat16)
-    logits = jax.ShapeDtypeStruct((rows, model.family.vocab_size), jnp.float32)
-    mask = jax.ShapeDtypeStruct((rows, model.mask_words), jnp.uint32)
-    return [
-        model.program(f"forward {rows} rows", programs.forward, (model.cache, model.rows, control), (1,)),
-        model.program(f"sample {rows} rows", programs.sample, (model.rows, control, hidden, logits, mask), (1,)),
-    ]
+    shapes = _Shapes(chip, layers, rows=rows)
+    return [shapes.program(f"{name} {rows} rows", (name, rows)) for name in ("forward", "sample")]
 
 
 def prefill(chip: Gpu, rows: int, length: int, layers: int) -> list[Program]:
     """One chunk of prompts."""
-    model = _Model(chip, layers)
-    control = _ints(
-        rows, len(Row) + model.config.table + model.mask_words + len(Prefill) + (1 + model.config.fed) * length
-    )
-    return [model.program(f"prefill {rows} x {length}", programs.prefill, (model.cache, model.rows, control))]
+    shapes = _Shapes(chip, layers, prefill_rows=(rows,), prefill_lengths=(length,))
+    return [shapes.program(f"prefill {rows} x {length}", ("prefill", rows, length))]
 
 
 def prefix(chip: Gpu, images: int, layers: int) -> list[Program]:
     """Image prefixes."""
-    model = _Model(chip, layers)
-    family = model.family
-    embeddings = jax.ShapeDtypeStruct((images, family.image_tokens, family.width), jnp.bfloat16)
-    pages = _ints(images, -(-family.prefix_lengths[-1] // PAGE))
-    return [model.program(f"prefix {images} image", programs.prefix, (model.cache, embeddings, pages), (1,))]
+    shapes = _Shapes(chip, layers, vision=((images, 2 * images),))
+    return [shapes.program(f"prefix {images} image", ("prefix", images, shapes.family.prefix_lengths[-1]))]
 
 
 def encode(chip: Gpu, images: int, crops: int) -> list[Program]:
     """The vision encoder, with XLA's attention: cuDNN's needs wheels of its own."""
-    family = MoondreamFamily(named_config("moondream2"))
-    network = family.network
-    params = network.encoder(network.abstract(jnp.bfloat16))
-    packed = family.pack((), images, crops, lambda index: contextlib.nullcontext())
-    shapes = (jax.ShapeDtypeStruct(array.shape, array.dtype) for array in packed)
-    function = partial(network.encode, images=images, kernels=Kernels("reference", chip.target))
-    arguments = (params, *shapes)
+    shapes = _Shapes(chip, layers=1, backend="reference", vision=((images, crops),))
     # Without autotuning jax 0.10 finds no Triton tiling for a product whose rows are heads of 72; cuBLAS takes any.
     options = {"xla_gpu_enable_triton_gemm": False}
-    return [Program(f"encode {crops} crops", function, arguments, weights=params, options=options)]
+    program = shapes.program(f"encode {crops} crops", ("vision", images, crops))
+    return [dataclasses.replace(program, layers=0, options=options)]
 
 
-class _Model:
-    """A model in bfloat16 with some of its layers, and its state, as shapes."""
+class _Shapes(Programs):
+    """The engine's programs of a model in bfloat16 with some of its layers, for a GPU that is not here: functions and
+    arguments, not compiled."""
 
-    def __init__(self, chip: Gpu, layers: int, model: str = "moondream2"):
+    def __init__(
+        self,
+        chip: Gpu,
+        layers: int,
+        model: str = "moondream2",
+        rows: int = ROWS,
+        backend: str = "triton",
+        **buckets: Any,
+    ):
+        """`rows` of a step; `buckets` of the other programs as in EngineConfig."""
         full = named_config(model)
-        self.layers = layers
-        self.family = family = MoondreamFamily(
-            dataclasses.replace(full, text=dataclasses.replace(full.text, n_layers=layers))
-        )
-        self.mask_words = -(-family.vocab_size // 32)
-        tables = automaton.build(family.grammars, family.vocab_size)
-        kernels, width = Kernels("triton", chip.target), table_width(family.max_context, PAGE)
-        self.config = ProgramConfig(family, tables, width, self.mask_words, kernels)
-        self.params = family.network.decoder(family.network.abstract(jnp.bfloat16))
-        self.cache, self.rows = jax.eval_shape(self._state)
+        family = MoondreamFamily(dataclasses.replace(full, text=dataclasses.replace(full.text, n_layers=layers)))
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        tree = family.network.abstract(jnp.bfloat16)
+        params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree)
+        self._layers, self._step, self._kernels = layers, (rows,), Kernels(backend, chip.target)
+        super().__init__(params, family, EngineConfig(max_rows=ROWS, step_rows=(ROWS,), host_masks=True, **buckets))
 
-    def program(
-        self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], donated: tuple[int, ...] = (1, 2)
-    ) -> Program:
+    def _compile_to_fit(self) -> dict:
+        self.program_config = dataclasses.replace(self.program_config, kernels=self._kernels)
+        self.buckets = dataclasses.replace(self.buckets, step=self._step)
+        self.pages = 1 + ROWS * self.table
+        self._shapes = self._jobs()
+        return {}
+
+    def program(self, name: str, key: tuple) -> Program:
+        function, arguments, donated = self._shapes[key]
         pool = next((argument for argument in arguments if isinstance(argument, PagedCache)), None)
-        return Program(
-            name, partial(function, self.config), (self.params, *arguments), donated, self.layers, self.params, pool
-        )
-
-    def _state(self) -> tuple[PagedCache, RowState]:
-        pages = 1 + ROWS * self.config.table
-        cache = PagedCache.zeros(self.family.cache, pages, PAGE, jnp.bfloat16)
-        return cache, RowState.zeros(ROWS, self.config.fed)
-
-
-def _ints(*shape: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.int32)
+        return Program(name, function, arguments, donated, self._layers, arguments[0], pool)

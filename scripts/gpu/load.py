@@ -83,6 +83,7 @@ class Load:
     ):
         """`rows` to decode; `build` makes the programs, None for `compiled`; `buckets` as in EngineConfig."""
         self.config = config or model_config(name)
+        self.family = MoondreamFamily(self.config)
         self.context, self.ticks = (60, 6) if name == "small" else (CONTEXT, TICKS)
         self.dtype = "float32" if jax.devices()[0].platform == "cpu" else "bfloat16"
         params = random_params(self.config, self.dtype)
@@ -92,8 +93,8 @@ class Load:
         engine = EngineConfig(
             max_rows=steps[-1], step_rows=steps, kv_pages=_pages(steps[-1]), host_masks=False, **buckets
         )
-        family = MoondreamFamily(self.config)
-        self.programs, self.fault = (build or compiled)(params, family, engine, tables_of(family, self.ticks))
+        tables = tables_of(self.family, self.ticks)
+        self.programs, self.fault = (build or compiled)(params, self.family, engine, tables)
 
     def faults(self) -> dict[str, list[str]]:
         """For a part's result."""
@@ -101,7 +102,7 @@ class Load:
 
     def step_bytes(self, rows: int) -> int:
         """Bytes a decode step must read: text weights and the keys and values of all positions."""
-        return step_cost(MoondreamFamily(self.config), self.dtype, rows, self.context, readout=False).bytes
+        return step_cost(self.family, self.dtype, rows, self.context, readout=False).bytes
 
     def state(self) -> tuple[PagedCache, RowState]:
         """Pages full of noise, and rows in the middle of a text."""

@@ -32,7 +32,7 @@ def number(kind: type, low: float, *, above: bool = False) -> Check:
 
 def one_of(*allowed: Any) -> Check:
     def check(value: Any) -> Any:
-        if value not in allowed:
+        if isinstance(value, bool) or value not in allowed:
             raise ValueError(f"one of {', '.join(map(str, allowed))}")
         return value
 

@@ -67,10 +67,12 @@ def run_model(model: str | os.PathLike[str] | Moondream, options: RunOptions) ->
     """The model that is meant by a name, or that is open.
 
     Raises:
-      OptionError: an option that an open one cannot take any more.
+      OptionError: an option that an open one cannot take any more, or what is no model.
     """
     if isinstance(model, (str, os.PathLike)):
-        return NamedModel(os.fspath(model), options)
+        return NamedModel(os.fsdecode(model), options)
+    if not hasattr(model, "answer"):
+        raise OptionError("{model} must be a name or an open Moondream, not {value}", value=quoted(model))
     return OpenModel(model, options)
 
 

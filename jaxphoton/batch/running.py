@@ -22,6 +22,7 @@ from jaxphoton.batch.runner import Runner, stoppable
 from jaxphoton.batch.sources import Item
 from jaxphoton.batch.summary import Tally
 from jaxphoton.batch.work import Asked, Inputs, Work
+from jaxphoton.messages import quoted
 from jaxphoton.models.registry import bound_to
 
 if TYPE_CHECKING:  # which imports jax
@@ -94,6 +95,7 @@ def run(
       TypeError: there is no such option.
       EngineError: the engine cannot start, or has failed.
     """
+    _check_kinds(options, observer, stop)
     work = Work.of(inputs, out, ask, options.changed(**more))
     if work.places.journal is None and observer is None:
         raise OptionError("nothing would keep the results: give {out}, {journal} or an {observer}")
@@ -107,6 +109,16 @@ def run(
     work.questions.check(bound_to(chosen.find()).skills())
     with open_journal(work, chosen, watching) or nullcontext() as journal:
         return _Run(work, chosen, journal, watching, stop or (lambda: False), signals).result()
+
+
+def _check_kinds(options: Any, observer: Any, stop: Any) -> None:
+    for name, value, good, kind in (
+        ("options", options, isinstance(options, RunOptions), "a RunOptions"),
+        ("observer", observer, observer is None or isinstance(observer, RunObserver), "a RunObserver"),
+        ("stop", stop, stop is None or callable(stop), "a function"),
+    ):
+        if not good:
+            raise OptionError(f"{{{name}}} must be {kind}, not {{value}}", value=quoted(value))
 
 
 def open_journal(work: Work, model: RunModel, observer: RunObserver) -> Journal | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from jaxphoton.batch.checks import path
 from jaxphoton.batch.errors import BatchError, OptionError
 from jaxphoton.batch.exports import ExportOptions, form_of
 from jaxphoton.batch.exports.existing import ExistingTexts
@@ -56,11 +57,11 @@ class Work:
         Raises:
           BatchError: an input, an option or something asked that cannot be; the message names it.
         """
-        specs = tuple(os.fspath(each) for each in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs))
+        specs = _specs(inputs)
         questions = _questions(ask, options)
         output = options.output
         selection = Selection(options.inputs.shard, options.inputs.limit)
-        places = _places(None if out is None else os.fspath(out), options)
+        places = _places(None if out is None else _path("out", out), options)
         exports = ExportOptions(output.existing, extension=output.extension, image_suffix=output.image_suffix)
         existing = ExistingTexts(places.out, places.form, exports, {each.kind for each in questions.each})
         source = open_source(specs, _source_options(options, questions, existing))
@@ -114,6 +115,19 @@ class Work:
             raise OptionError("{out} {place}: {end} files are for texts: give {extension} .json", place=out, end=end)
 
 
+def _specs(inputs: Inputs) -> tuple[str, ...]:
+    if isinstance(inputs, (str, bytes, os.PathLike)) or not isinstance(inputs, Iterable):
+        return (_path("inputs", inputs),)
+    return tuple(_path("inputs", each) for each in inputs)
+
+
+def _path(name: str, value: Any) -> str:
+    try:
+        return path(value)
+    except ValueError as error:
+        raise OptionError(f"{{{name}}} must be {error}, not {{value}}", value=quoted(value)) from None
+
+
 def _questions(ask: Asked, options: RunOptions) -> Questions:
     texts = options.texts
     each, settings = questions_of(ask)
@@ -135,19 +149,30 @@ def questions_of(ask: Asked) -> tuple[tuple[Question, ...], dict[str, Any]]:
     """
     if isinstance(ask, str):
         return parse_questions(ask, {"caption": Question("caption")}), {}
-    asks = (ask,) if isinstance(ask, (Ask, Question)) else tuple(ask)
+    asks = tuple(ask) if isinstance(ask, Iterable) and not isinstance(ask, bytes) else (ask,)
     if not asks:
         raise BatchError("nothing is asked")
     for each in asks:
         if not isinstance(each, (Ask, Question)):
             raise BatchError(f"what is asked must be an Ask, a list of them or a text, not {quoted(each)}")
-    settings = [dict(each.settings or {}) if isinstance(each, Ask) else {} for each in asks]
+    settings = [_settings_of(each) for each in asks]
     if any(other != settings[0] for other in settings):
         raise BatchError("all that is asked in a run is generated with the same settings")
-    for name in settings[0]:
-        if name not in _SETTINGS:
-            raise BatchError(f"the setting {quoted(name)} is none of a run's; there are {', '.join(_SETTINGS)}")
     return tuple(each if isinstance(each, Question) else _question(each) for each in asks), settings[0]
+
+
+def _settings_of(ask: Ask | Question) -> dict[str, Any]:
+    given = ask.settings if isinstance(ask, Ask) and ask.settings is not None else {}
+    if isinstance(given, Mapping):
+        for name in given:
+            if name not in _SETTINGS:
+                raise BatchError(f"the setting {quoted(name)} is none of a run's; there are {', '.join(_SETTINGS)}")
+    try:
+        parsed = Settings.parse(given, Settings())
+    except (TypeError, ValueError) as error:
+        raise BatchError(str(error)) from None
+    # As plain numbers, for the header of the journal.
+    return {name: getattr(parsed, name) for name, value in given.items() if value is not None}
 
 
 def _question(ask: Ask) -> Question:
@@ -155,6 +180,8 @@ def _question(ask: Ask) -> Question:
         raise BatchError(f"{quoted(ask.skill)} is none of {', '.join(SKILLS)}")
     skill = SKILLS[ask.skill]
     takes = [each.name for each in skill.arguments if each.kind != "places"]
+    if not isinstance(ask.arguments, Mapping):
+        raise BatchError(f"{ask.skill}: the arguments must be a mapping, not {quoted(ask.arguments)}")
     for name, value in ask.arguments.items():
         if name not in takes:
             raise BatchError(f"{ask.skill} takes no {quoted(name)} in a run; it takes {', '.join(takes)}")
@@ -164,7 +191,7 @@ def _question(ask: Ask) -> Question:
         raise BatchError("deadlines and priorities are for single requests, not for a run")
     given: Mapping[str, Any] = ask.arguments
     if ask.skill == "caption":
-        return Question("caption", length=given.get("length", "normal"))
+        return Question("caption") if given.get("length") is None else Question("caption", length=given["length"])
     text = given.get(skill.asked, "")
     if skill.asked and not text:
         raise BatchError(f"{ask.skill} needs {skill.asked}=")

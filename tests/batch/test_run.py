@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxphoton import Ask, Moondream, batch
@@ -130,6 +131,12 @@ def test_other_settings_are_refused_by_name(model, photos, tmp_path):
     assert batch.run(photos, tmp_path / "c.jsonl", temperature=0.5, allow_changes=True).done == 4
 
 
+def test_what_is_none_is_left_to_the_model(model, photos, tmp_path):
+    ask = Ask("caption", {"length": None}, {"seed": None, "temperature": np.float32(0.5)})
+    assert batch.run(photos / "a.png", tmp_path / "c.jsonl", ask).done == 1
+    assert model.calls[0][2:] == ({"length": "normal"}, {"temperature": 0.5})
+
+
 @pytest.mark.parametrize(
     "option, value, allowed",
     [
@@ -144,6 +151,12 @@ def test_other_settings_are_refused_by_name(model, photos, tmp_path):
         ("background", "white", "from 0 to 255"),
         ("dtype", "int8", "float32, bfloat16"),
         ("depth", 3, "1, 2"),
+        ("depth", True, "1, 2"),
+        ("options", None, "a RunOptions"),
+        ("observer", print, "a RunObserver"),
+        ("stop", 3, "a function"),
+        ("model", None, "a name or an open Moondream"),
+        ("model", b"shapes", "a name or an open Moondream"),
         ("replicas", 0, "at least 1"),
         ("temperature", -1, "from 0 to 1000"),
         ("top_p", 0, "above 0"),
@@ -157,6 +170,14 @@ def test_bad_values_are_refused_with_what_is_allowed(model, photos, tmp_path, op
     with pytest.raises(OptionError, match=f"^{option} must be .*{allowed}"):
         batch.run(photos, tmp_path / "c.jsonl", **{option: value})
     assert os.listdir(tmp_path) == ["photos"] and not model.loaded
+
+
+@pytest.mark.parametrize("inputs", [None, 3, b"photos", ["photos", 3]])
+def test_inputs_are_paths(tmp_path, inputs):
+    with pytest.raises(OptionError, match="^inputs must be a path, not "):
+        batch.run(inputs, tmp_path / "c.jsonl")
+    with pytest.raises(OptionError, match="^out must be a path, not 3"):
+        batch.run(tmp_path, 3)  # type: ignore[arg-type]
 
 
 def test_unknown_options_are_refused_by_name(photos, tmp_path):
@@ -189,6 +210,12 @@ def test_options_that_do_not_go_together(model, photos, tmp_path):
         (Ask("caption", {"size": "short"}), "takes no 'size' in a run; it takes length"),
         (Ask("caption", deadline=1.0), "deadlines"),
         (Ask("caption", settings={"schema": {}}), "the setting 'schema' is none of a run's"),
+        (Ask("caption", settings={"temperature": -1}), "temperature must be a number from 0 to 1000"),
+        (Ask("caption", settings={"seed": "x"}), "seed must be an integer from 0"),
+        (Ask("caption", settings=3), "settings must be a mapping"),  # type: ignore[arg-type]
+        (Ask("caption", None), "the arguments must be a mapping"),  # type: ignore[arg-type]
+        (None, "must be an Ask, a list of them or a text, not None"),
+        (b"caption", "must be an Ask, a list of them or a text, not b'caption'"),
         ([Ask("caption", settings={"seed": 1}), Ask("caption")], "the same settings"),
         ([5], "must be an Ask, a list of them or a text, not 5"),
         ("caption:tiny", "the length of a caption is one of"),

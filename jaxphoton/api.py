@@ -75,7 +75,7 @@ class Moondream(SkillMethods):
         self._params: Params | None = params
         self.config, self.tokenizer = config, tokenizer
         device = next(iter(params.text.wte.devices()))
-        self._engine_config = engine or platform.default_engine(device, config)
+        self._engine_config = engine or platform.default_engine(device, 1 + config.vision.max_crops)
         self._clamp_boxes = clamp_boxes
         self._image_rules = {
             "max_pixels": max_pixels,

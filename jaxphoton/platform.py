@@ -17,7 +17,6 @@ from jax.typing import DTypeLike
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.messages import quoted
-from jaxphoton.models.moondream.config import ModelConfig
 
 SWITCH_INTERVAL_S = 5e-4
 
@@ -63,11 +62,13 @@ def default_dtype(device: Device) -> DTypeLike:
     return jnp.float32 if device.platform == "cpu" else jnp.bfloat16
 
 
-def default_engine(device: Device, model: ModelConfig) -> EngineConfig:
-    """The engine's settings where the user gives none: on a CPU few small programs, which compile in seconds."""
+def default_engine(device: Device, most: int) -> EngineConfig:
+    """The engine's settings where the user gives none: on a CPU few small programs, which compile in seconds.
+
+    `most` is the most crops of a picture.
+    """
     if device.platform != "cpu":
         return EngineConfig()
-    most = 1 + model.vision.max_crops
     return EngineConfig(
         max_rows=8, step_rows=(8,), prefill_rows=(4,), prefill_lengths=(32,), vision=((1, most), (4, 4 * min(most, 5)))
     )

@@ -46,7 +46,6 @@ SIDEWAYS = {
     ("models", "image"),
     ("image", "models"),
     ("prompt", "models"),
-    ("platform", "models"),
     ("verify", "measure"),
 }
 

@@ -225,12 +225,15 @@ def replay(automaton: TokenAutomaton, state: int, tokens: Many[Token]) -> tuple[
 
 def read_tokens(output: np.ndarray, readout: Readout | None) -> Iterator[tuple[Token, int]]:
     """The token and the finish code of every row of an output, int32 [B, Output + E]."""
+    tokens, finishes = output[:, Output.TOKEN].tolist(), output[:, Output.FINISH].tolist()
     logprobs = np.ascontiguousarray(output[:, Output.LOGPROB]).view(np.float32).tolist()
-    for (token, finish, _, *columns), logprob in zip(output.tolist(), logprobs, strict=True):
-        if readout is None or columns[0] < 0:
-            yield Token(token, logprob=logprob), finish
+    reads = [-1] * len(tokens) if readout is None else output[:, len(Output)].tolist()
+    for row, (token, finish, logprob, read) in enumerate(zip(tokens, finishes, logprobs, reads, strict=True)):
+        if readout is None or read < 0:
+            yield Token(token, None, None, logprob), finish
         else:
-            yield Token(token, *readout.taken(token, columns), logprob), finish
+            bins, value = readout.taken(token, output[row, len(Output) :].tolist())
+            yield Token(token, bins, value, logprob), finish
 
 
 def float_bits(value: float) -> int:

@@ -32,7 +32,7 @@ from jaxphoton.engine import device, programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.dispatcher import Dispatcher
-from tests.engine.gate import Gate
+from tests.engine.blocking import BlockingCallback
 from tests.engine.tiny import with_engine
 
 PATIENCE = 60.0
@@ -193,9 +193,9 @@ def sharing(shapes: Moondream) -> Moondream:
 
 
 @pytest.fixture
-def gate(own, monkeypatch):
+def callback(own, monkeypatch):
     """Holds the engine at the first token of whatever is asked next."""
-    gate, engine = Gate(), own.engine
+    callback, engine = BlockingCallback(), own.engine
     submit = engine.submit
     heard = []
 
@@ -203,13 +203,13 @@ def gate(own, monkeypatch):
         def listen(token, finish):
             if on_token is not None:
                 on_token(token, finish)
-            heard or heard.append(gate(token, finish))
+            heard or heard.append(callback(token, finish))
 
         return submit(request, listen, wait)
 
     monkeypatch.setattr(engine, "submit", held)
-    yield gate
-    gate.open()
+    yield callback
+    callback.release()
 
 
 def drained(model: Moondream):
@@ -230,15 +230,15 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_closing_under_a_call_raises_one_error(own, gate, call):
+def test_closing_under_a_call_raises_one_error(own, callback, call):
     engine = own.engine
     with ThreadPoolExecutor(3) as pool:
         called = pool.submit(CALLS[call], own)
-        gate.reached()
+        callback.reached()
         closing = [pool.submit(own.close), pool.submit(own.close)]
         with engine._wake:
             assert engine._wake.wait_for(lambda: engine._closing, PATIENCE)
-        gate.open()
+        callback.release()
         assert all(each.result(PATIENCE) is None for each in closing)
         with pytest.raises(ModelClosed, match="the model was closed"):
             called.result(PATIENCE)
@@ -277,11 +277,11 @@ def test_what_is_being_read_keeps_a_model_that_was_dropped(shapes):
 
 @pytest.mark.parametrize("reads", [0, 1])
 @pytest.mark.parametrize("keeps", ["the result", "the pieces"])
-def test_a_stream_that_is_dropped_is_given_up(own, gate, reads, keeps):
+def test_a_stream_that_is_dropped_is_given_up(own, callback, reads, keeps):
     stream = own.caption(PICTURE, stream=True)
     if keeps == "the pieces":
         stream = stream["caption"]
-    gate.reached()
+    callback.reached()
     if reads:
         next(stream if keeps == "the pieces" else stream["caption"])
     gc.disable()  # nothing waits for it
@@ -289,15 +289,15 @@ def test_a_stream_that_is_dropped_is_given_up(own, gate, reads, keeps):
         del stream
     finally:
         gc.enable()
-    gate.open()
+    callback.release()
     outcomes = drained(own)
     assert (outcomes.cancelled, outcomes.finished) == (1, 0)
 
 
 @pytest.mark.parametrize("call", ["call", "list", "stream", "reasoning"])
-def test_an_interrupt_gives_up_what_it_interrupts(own, gate, monkeypatch, call):
+def test_an_interrupt_gives_up_what_it_interrupts(own, callback, monkeypatch, call):
     def interrupt(*_):
-        gate.reached()
+        callback.reached()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -311,7 +311,7 @@ def test_an_interrupt_gives_up_what_it_interrupts(own, gate, monkeypatch, call):
             patched.setattr("jaxphoton.requests.calls.SimpleQueue", lambda: SimpleNamespace(put=list, get=interrupt))
         with pytest.raises(KeyboardInterrupt) as kept:  # with all frames
             CALLS[call](own)
-    gate.open()
+    callback.release()
     outcomes = drained(own)
     assert (outcomes.cancelled, outcomes.finished) == (1, 0)
     del kept

@@ -34,13 +34,13 @@ def verify(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def equality(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A tiny random model of head dim 64 in float32 through the engine, token for token as the oracle has it.
 
-    The requests and the judge are those of the test suite.
+    The requests and the comparison are those of the test suite.
     """
     from jaxphoton.engine.compiled import Programs
     from jaxphoton.models.moondream.family import MoondreamFamily
     from jaxphoton.oracle.oracle import Oracle
     from tests.engine import tiny
-    from tests.engine.judge import Judge
+    from tests.engine.comparison import Comparison
 
     c = tiny.CONFIG
     config = dataclasses.replace(
@@ -50,7 +50,7 @@ def equality(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         region=dataclasses.replace(c.region, dim=128),
     )
     params = _parameters(config)
-    judge = Judge(Oracle(params, MoondreamFamily(config)))
+    comparison = Comparison(Oracle(params, MoondreamFamily(config)))
     table, failed = [], list[str]()
     backends = ("reference", backend_here())
     for backend in backends:
@@ -62,11 +62,11 @@ def equality(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield {"failed": failed}
             continue
         for schedule in ("depth 2", "depth 1", "one by one"):
-            before, ties = judge.judged, len(judge.near_ties)
-            for fault in _run(programs, judge, schedule):
+            before, ties = comparison.compared, len(comparison.near_ties)
+            for fault in _run(programs, comparison, schedule):
                 failed.append(f"{backend}, {schedule}: {fault}")
-            line = {"kernels": backend, "schedule": schedule, "requests": judge.judged - before}
-            table.append({**line, "near_ties": len(judge.near_ties) - ties})
+            line = {"kernels": backend, "schedule": schedule, "requests": comparison.compared - before}
+            table.append({**line, "near_ties": len(comparison.near_ties) - ties})
             yield {"engine against oracle": table, "failed": failed}
 
 
@@ -79,7 +79,7 @@ def _parameters(config: Any) -> Any:
     return jax.tree.unflatten(tree, [jnp.asarray(random.normal(0, 0.2, s.shape), s.dtype) for s in leaves])
 
 
-def _run(programs: Any, judge: Any, schedule: str) -> Iterator[str]:
+def _run(programs: Any, comparison: Any, schedule: str) -> Iterator[str]:
     """Submits all requests and compares each; yields what is wrong."""
     from jaxphoton.engine.engine import Engine
     from tests.engine import tiny
@@ -97,7 +97,7 @@ def _run(programs: Any, judge: Any, schedule: str) -> Iterator[str]:
         for request, submission in zip(requests, submissions, strict=True):
             try:
                 generation = submission.future.result()
-                judge.compare(request, list(generation.tokens), generation.finish_reason)
+                comparison.compare(request, list(generation.tokens), generation.finish_reason)
             except Exception as error:
                 yield f"{request.grammar}: {type(error).__name__}: {error}"[:500]
 

@@ -12,7 +12,7 @@ from jaxphoton.constraints.automaton import pack_bits, unpack_bits
 from jaxphoton.engine.device import Device
 from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.request import Request
-from tests.engine.judge import Judge
+from tests.engine.comparison import Comparison
 from tests.engine.schedules import schedule
 from tests.engine.test_faults import PATIENCE, Faults
 from tests.engine.tiny import CONFIG, Loop, Poisoned, Schedule, at_once, request, with_engine
@@ -52,8 +52,8 @@ def device(programs) -> Device:
 
 
 @pytest.fixture(scope="module")
-def judge(oracle) -> Judge:
-    return Judge(oracle)
+def comparison(oracle) -> Comparison:
+    return Comparison(oracle)
 
 
 MIXED = [
@@ -64,13 +64,13 @@ MIXED = [
 ]
 
 
-def compare(judge: Judge, sequences, cancelled=()) -> None:
+def compare(comparison: Comparison, sequences, cancelled=()) -> None:
     for index, sequence in enumerate(sequences):
         assert sequence.finish_reason is not None or index in cancelled
-        judge.compare(sequence.request, sequence.tokens, sequence.finish_reason)
+        comparison.compare(sequence.request, sequence.tokens, sequence.finish_reason)
 
 
-def test_random_schedules_with_restricted_rows_give_what_the_oracle_gives(programs, device, judge):
+def test_random_schedules_with_restricted_rows_give_what_the_oracle_gives(programs, device, comparison):
     loop, set_back = Loop(programs, device), 0
     for number in range(300):
         plan = schedule(number)
@@ -80,10 +80,10 @@ def test_random_schedules_with_restricted_rows_give_what_the_oracle_gives(progra
             for tick, asked in plan.arrivals
         )
         sequences, scheduler = loop.run(dataclasses.replace(plan, arrivals=arrivals))
-        compare(judge, sequences, plan.cancels)
+        compare(comparison, sequences, plan.cancels)
         set_back += scheduler.preemptions
     assert set_back > 0
-    assert len(judge.near_ties) <= max(1, judge.judged // 1000), judge.near_ties
+    assert len(comparison.near_ties) <= max(1, comparison.compared // 1000), comparison.near_ties
 
 
 def order(programs, device, depth: int) -> list[tuple[str, int]]:
@@ -122,7 +122,7 @@ def test_a_batch_without_restricted_rows_is_not_split(programs, device, monkeypa
 @pytest.mark.parametrize(
     "faults", [{"mask_fails_at": 0}, {"mask_fails_at": 2}, {"accept_fails_at": 1}, {"accept_fails_at": 3}], ids=str
 )
-def test_a_constraint_that_raises_ends_its_own_request(programs, judge, depth, faults):
+def test_a_constraint_that_raises_ends_its_own_request(programs, comparison, depth, faults):
     with Engine(with_engine(programs, depth=depth)) as engine:
         bad = engine.submit(restricted(request(max_tokens=12, temperature=0.0), 9, **faults))
         others = [engine.submit(asked) for asked in MIXED]
@@ -130,16 +130,16 @@ def test_a_constraint_that_raises_ends_its_own_request(programs, judge, depth, f
             bad.future.result(PATIENCE)
         for submission in others:
             generation = submission.future.result(PATIENCE)
-            judge.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
+            comparison.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
 
 
 @pytest.mark.parametrize("method", ["forward", "sample", "fetch"])
-def test_restricted_rows_survive_a_device_error(programs, judge, monkeypatch, method):
+def test_restricted_rows_survive_a_device_error(programs, comparison, monkeypatch, method):
     with Engine(with_engine(programs, depth=2)) as engine:
         Faults(monkeypatch, engine, method, {2})
         for submission in [engine.submit(asked) for asked in MIXED]:
             generation = submission.future.result(PATIENCE)
-            judge.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
+            comparison.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
 
 
 def test_a_constraint_that_cannot_be_made_is_the_callers_to_see(programs):

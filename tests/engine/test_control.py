@@ -12,7 +12,7 @@ from jaxphoton.engine.request import Request, Sequence
 from jaxphoton.models.protocol import Prompt, Segments
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Token
-from tests.engine.rig import GRAMMARS, READOUT, TABLES, image, request, segments
+from tests.engine.harness import GRAMMARS, READOUT, TABLES, image, request, segments
 
 ROWS, TABLE = 4, 6
 

@@ -12,8 +12,8 @@ from jaxphoton.engine.engine import Engine, Submission
 from jaxphoton.engine.request import Request
 from jaxphoton.requests.errors import DeadlineExceeded
 from jaxphoton.requests.tokens import Generation
-from tests.engine.judge import Judge
-from tests.engine.rig import check_clean
+from tests.engine.comparison import Comparison
+from tests.engine.harness import check_clean
 from tests.engine.tiny import request, with_engine
 
 PATIENCE = 60.0  # seconds after which a test fails; none waits so long
@@ -176,14 +176,14 @@ def test_many_deadlines_leave_the_others_right_and_nothing_behind(bench, oracle)
         )
         for i in range(40)
     ]
-    judge, late = Judge(oracle), 0
+    comparison, late = Comparison(oracle), 0
     for submission in submissions:
         sequence = submission.sequence
         try:
             generation = result(submission)
         except DeadlineExceeded:
             late += 1
-            judge.compare(sequence.request, sequence.tokens, None)
+            comparison.compare(sequence.request, sequence.tokens, None)
         else:
-            judge.compare(sequence.request, list(generation.tokens), generation.finish_reason)
-    assert 0 < late < len(submissions) and judge.judged == 40 and len(judge.near_ties) <= 1
+            comparison.compare(sequence.request, list(generation.tokens), generation.finish_reason)
+    assert 0 < late < len(submissions) and comparison.compared == 40 and len(comparison.near_ties) <= 1

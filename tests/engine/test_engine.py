@@ -11,9 +11,9 @@ import pytest
 from jaxphoton.engine.engine import Engine, Submission
 from jaxphoton.requests.errors import EngineError, ModelClosed, QueueFull
 from jaxphoton.requests.tokens import Generation
-from tests.engine.gate import Gate
-from tests.engine.judge import Judge
-from tests.engine.rig import check_clean
+from tests.engine.blocking import BlockingCallback
+from tests.engine.comparison import Comparison
+from tests.engine.harness import check_clean
 from tests.engine.tiny import request, with_engine
 
 PATIENCE = 60.0  # seconds after which a test fails; none waits so long
@@ -42,21 +42,21 @@ def engine(programs, request):
         check_clean(engine.scheduler)
 
 
-def held(engine: Engine) -> tuple[Submission, Gate]:
-    """A running request whose engine stands still until the gate is opened."""
-    gate = Gate()
-    submission = engine.submit(request(max_tokens=60, temperature=0.0), gate)
-    gate.reached()
-    return submission, gate
+def held(engine: Engine) -> tuple[Submission, BlockingCallback]:
+    """A running request whose engine stands still until the callback is released."""
+    callback = BlockingCallback()
+    submission = engine.submit(request(max_tokens=60, temperature=0.0), callback)
+    callback.reached()
+    return submission, callback
 
 
-def open_when_closing(engine: Engine, gate: Gate) -> None:
+def release_when_closing(engine: Engine, callback: BlockingCallback) -> None:
     """Lets the engine's thread go on as soon as somebody is shutting the engine down."""
 
     def watch() -> None:
         with engine._wake:
             assert engine._wake.wait_for(lambda: engine._closing, PATIENCE)
-        gate.open()
+        callback.release()
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -75,11 +75,11 @@ def test_requests_of_several_threads_get_what_the_oracle_gives(engine, oracle):
     ]
     with ThreadPoolExecutor(4) as pool:
         submissions = [s for each in pool.map(lambda many: [engine.submit(one) for one in many], asked) for s in each]
-    judge = Judge(oracle)
+    comparison = Comparison(oracle)
     for submission in submissions:
         generation = result(submission)
-        judge.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
-    assert judge.judged == 24 and len(judge.near_ties) <= 1
+        comparison.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
+    assert comparison.compared == 24 and len(comparison.near_ties) <= 1
     assert engine.drain(PATIENCE)
 
 
@@ -97,10 +97,10 @@ def test_every_token_is_heard_once_in_order_and_the_last_with_its_reason(engine)
 
 
 def test_a_running_request_can_be_cancelled(engine):
-    submission, gate = held(engine)
+    submission, callback = held(engine)
     other = engine.submit(request(seed=2))
     engine.cancel(submission)
-    gate.open()
+    callback.release()
     assert wait([submission.future], PATIENCE).done == {submission.future}
     with pytest.raises(CancelledError):
         submission.future.result(0)
@@ -108,10 +108,10 @@ def test_a_running_request_can_be_cancelled(engine):
 
 
 def test_a_waiting_request_can_be_cancelled(engine):
-    _, gate = held(engine)
+    _, callback = held(engine)
     waiting = engine.submit(request(seed=2))
     engine.cancel(waiting)
-    gate.open()
+    callback.release()
     assert wait([waiting.future], PATIENCE).done and waiting.future.cancelled() and not waiting.sequence.tokens
 
 
@@ -137,17 +137,17 @@ def test_cancelling_what_has_ended_changes_nothing(engine):
 
 
 def test_a_future_that_its_owner_has_cancelled_disturbs_nobody(engine):
-    submission, gate = held(engine)
+    submission, callback = held(engine)
     assert submission.future.cancel()
-    gate.open()
+    callback.release()
     assert len(result(engine.submit(request(seed=3))).tokens) > 0
     assert engine.drain(PATIENCE) and submission.future.cancelled()
 
 
 def test_drain_waits_for_everything_and_says_if_it_could_not(engine):
-    submission, gate = held(engine)
+    submission, callback = held(engine)
     assert not engine.drain(timeout=0)
-    gate.open()
+    callback.release()
     assert engine.drain(PATIENCE) and submission.future.done()
     assert engine.drain(timeout=0)
 
@@ -162,9 +162,9 @@ def test_shutdown_finishes_what_was_submitted(engine):
 
 
 def test_shutdown_without_waiting_ends_what_has_not_ended(engine):
-    running, gate = held(engine)
+    running, callback = held(engine)
     waiting = [engine.submit(request(seed=i)) for i in range(12)]
-    open_when_closing(engine, gate)
+    release_when_closing(engine, callback)
     within(lambda: engine.shutdown(wait=False))
     futures = [submission.future for submission in (running, *waiting)]
     assert all(isinstance(future.exception(PATIENCE), ModelClosed) for future in futures)
@@ -182,11 +182,11 @@ def test_the_engine_may_be_shut_down_from_its_own_thread(engine):
 
 def test_more_than_may_wait_are_refused(programs):
     engine = Engine(with_engine(programs, max_waiting=2))
-    first, gate = held(engine)
+    first, callback = held(engine)
     others = [engine.submit(request(seed=i)) for i in range(8 + 2 - 1)]
     with pytest.raises(QueueFull, match="10 requests are waiting or running"):
         engine.submit(request())
-    gate.open()
+    callback.release()
     assert all(result(submission).tokens for submission in (first, *others))
     assert len(result(engine.submit(request())).tokens) > 0
     within(engine.shutdown)
@@ -218,7 +218,7 @@ def test_a_listener_that_raises_ends_its_own_request_only(engine):
 
 
 def test_a_failure_of_the_loop_reaches_everybody_who_waits(engine, monkeypatch):
-    _, gate = held(engine)
+    _, callback = held(engine)
     submissions = [engine.submit(request(seed=i)) for i in range(20)]
     engine.cancel(submissions[3])
 
@@ -228,7 +228,7 @@ def test_a_failure_of_the_loop_reaches_everybody_who_waits(engine, monkeypatch):
     # A device that fails and cannot be reset either; see test_faults.py for one that can.
     monkeypatch.setattr(engine.pipeline.device, "fetch", lost)
     monkeypatch.setattr(engine.pipeline.device, "reset", lambda: lost(None))
-    gate.open()
+    callback.release()
     for submission in submissions:
         if submission is not submissions[3]:
             with pytest.raises(EngineError, match="the device is gone") as caught:
@@ -241,7 +241,7 @@ def test_a_failure_of_the_loop_reaches_everybody_who_waits(engine, monkeypatch):
 
 
 def test_a_failure_of_the_scheduler_reaches_those_not_yet_taken(engine, monkeypatch):
-    _, gate = held(engine)
+    _, callback = held(engine)
 
     def broken(*_) -> None:
         raise RuntimeError("books do not balance")
@@ -250,7 +250,7 @@ def test_a_failure_of_the_scheduler_reaches_those_not_yet_taken(engine, monkeypa
         monkeypatch.setattr(engine.scheduler, name, broken)
     submissions = [engine.submit(request(seed=i)) for i in range(3)]
     engine.cancel(submissions[0])
-    gate.open()
+    callback.release()
     for submission in submissions:
         with pytest.raises(EngineError, match="books do not balance"):
             result(submission)
@@ -262,8 +262,8 @@ def test_leaving_the_context_waits_and_an_exception_does_not(programs):
         submissions = [engine.submit(request(seed=i)) for i in range(12)]
     assert all(submission.future.done() and result(submission).tokens for submission in submissions)
     with pytest.raises(ZeroDivisionError), Engine(programs) as engine:
-        submission, gate = held(engine)
-        open_when_closing(engine, gate)
+        submission, callback = held(engine)
+        release_when_closing(engine, callback)
         raise ZeroDivisionError
     assert isinstance(submission.future.exception(PATIENCE), ModelClosed)
 

@@ -13,9 +13,9 @@ from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.request import ImageInput
 from jaxphoton.image.crops import Crops
 from jaxphoton.requests.errors import EngineError
-from tests.engine.gate import Gate
-from tests.engine.judge import Judge
-from tests.engine.rig import check_clean
+from tests.engine.blocking import BlockingCallback
+from tests.engine.comparison import Comparison
+from tests.engine.harness import check_clean
 from tests.engine.tiny import CONFIG, pictures, request, with_engine
 
 PATIENCE = 60.0
@@ -54,29 +54,29 @@ def engine(programs, request):
 def test_one_failure_loses_nothing(engine, oracle, monkeypatch, method, call):
     faults = Faults(monkeypatch, engine, method, {call})
     submissions = [engine.submit(r) for r in REQUESTS]
-    judge = Judge(oracle)
+    comparison = Comparison(oracle)
     for submission in submissions:
         generation = submission.future.result(PATIENCE)
-        judge.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
+        comparison.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
     assert faults.calls > call
-    assert not judge.near_ties
+    assert not comparison.near_ties
 
 
 def test_two_failures_in_a_row_end_those_that_ran_and_no_others(engine, oracle, monkeypatch):
     Faults(monkeypatch, engine, "fetch", {2, 3})
     submissions = [engine.submit(r) for r in REQUESTS]
-    judge, lost = Judge(oracle), 0
+    comparison, lost = Comparison(oracle), 0
     for submission in submissions:
         error = submission.future.exception(PATIENCE)
         if error is None:
             generation = submission.future.result()
-            judge.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
+            comparison.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
         else:
             lost += 1
             assert isinstance(error, EngineError) and "failed twice" in str(error) and "injected" in str(error)
     assert 0 < lost <= engine.programs.engine.max_rows
     after = engine.submit(REQUESTS[0]).future.result(PATIENCE)
-    judge.compare(REQUESTS[0], list(after.tokens), after.finish_reason)
+    comparison.compare(REQUESTS[0], list(after.tokens), after.finish_reason)
 
 
 def test_cancelling_between_failures_leaves_nothing_behind(engine, monkeypatch):
@@ -122,34 +122,34 @@ def test_what_the_host_cannot_pack_is_the_fault_of_its_request_alone(engine, ora
     else:
         wrong = dataclasses.replace(request("text", 5), image=bad_crops(kind))
     asked = [*REQUESTS[:place], wrong, *REQUESTS[place:]]
-    gate = Gate()
-    first = engine.submit(request(max_tokens=60, temperature=0.0), gate)
-    gate.reached()  # so that all the others are admitted together
+    callback = BlockingCallback()
+    first = engine.submit(request(max_tokens=60, temperature=0.0), callback)
+    callback.reached()  # so that all the others are admitted together
     submissions = [engine.submit(each) for each in asked]
-    gate.open()
+    callback.release()
     with pytest.raises(ValueError, match="mask must be uint32" if kind.startswith("mask") else "must be uint8"):
         submissions.pop(place).future.result(PATIENCE)
-    judge = Judge(oracle)
+    comparison = Comparison(oracle)
     for submission in (first, *submissions):
         generation = submission.future.result(PATIENCE)
-        judge.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
-    assert not judge.near_ties and "starting over" not in caplog.text
+        comparison.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
+    assert not comparison.near_ties and "starting over" not in caplog.text
     assert engine.metrics().set_back == 0
 
 
 def test_a_picture_whose_crops_fail_leaves_no_prefix_behind(engine, oracle):
     """Two requests about a picture of one key, of which the first brings crops that cannot be packed."""
     wrong = dataclasses.replace(REQUESTS[0], image=dataclasses.replace(bad_crops("size"), key=pictures()[0].key))
-    gate = Gate()
-    engine.submit(request(max_tokens=20, temperature=0.0), gate)
-    gate.reached()
+    callback = BlockingCallback()
+    engine.submit(request(max_tokens=20, temperature=0.0), callback)
+    callback.reached()
     failing, good = engine.submit(wrong), engine.submit(REQUESTS[0])
-    gate.open()
+    callback.release()
     with pytest.raises(ValueError, match="must be uint8"):
         failing.future.result(PATIENCE)
-    generation, judge = good.future.result(PATIENCE), Judge(oracle)
-    judge.compare(REQUESTS[0], list(generation.tokens), generation.finish_reason)
-    assert good.metrics.cached_tokens == 0 and not judge.near_ties
+    generation, comparison = good.future.result(PATIENCE), Comparison(oracle)
+    comparison.compare(REQUESTS[0], list(generation.tokens), generation.finish_reason)
+    assert good.metrics.cached_tokens == 0 and not comparison.near_ties
 
 
 def test_after_a_device_error_nothing_holds_the_lost_state(engine, monkeypatch):

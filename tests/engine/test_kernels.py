@@ -12,7 +12,7 @@ from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.oracle.oracle import Oracle
 from kernels_pallas.dispatch import KernelUnavailable
 from tests.engine import tiny
-from tests.engine.judge import Judge
+from tests.engine.comparison import Comparison
 from tests.engine.schedules import schedule
 from tests.engine.tiny import Loop, Poisoned
 
@@ -28,14 +28,14 @@ def interpreted() -> Programs:
 
 
 def test_interpreted_kernels_give_what_the_oracle_gives(interpreted):
-    judge = Judge(Oracle(tiny.parameters(), MoondreamFamily(CONFIG)))
+    comparison = Comparison(Oracle(tiny.parameters(), MoondreamFamily(CONFIG)))
     loop = Loop(interpreted, Device(Poisoned(interpreted)))
     for number in SCHEDULES:
         sequences, _ = loop.run(schedule(number))
         for sequence in sequences:
-            judge.compare(sequence.request, sequence.tokens, sequence.finish_reason)
-    assert judge.judged > len(SCHEDULES)
-    assert not judge.near_ties
+            comparison.compare(sequence.request, sequence.tokens, sequence.finish_reason)
+    assert comparison.compared > len(SCHEDULES)
+    assert not comparison.near_ties
 
 
 def test_kernels_that_cannot_run_here_are_refused():

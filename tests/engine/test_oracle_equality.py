@@ -11,7 +11,7 @@ import pytest
 from jaxphoton.engine.device import Device
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Generation, Token
-from tests.engine.judge import Judge, judge_choice
+from tests.engine.comparison import Comparison, check_choice
 from tests.engine.schedules import schedule
 from tests.engine.tiny import Loop, Poisoned, Schedule, at_once, request
 
@@ -26,59 +26,62 @@ def device(programs) -> Device:
 
 
 @pytest.fixture(scope="module")
-def judge(oracle) -> Judge:
-    return Judge(oracle)
+def comparison(oracle) -> Comparison:
+    return Comparison(oracle)
 
 
-def run_and_compare(loop: Loop, judge: Judge, plan: Schedule) -> int:
+def run_and_compare(loop: Loop, comparison: Comparison, plan: Schedule) -> int:
     """Compares every request of a schedule; returns how often one was set back."""
     sequences, scheduler = loop.run(plan)
     for index, sequence in enumerate(sequences):
         assert sequence.finish_reason is not None or index in plan.cancels
-        judge.compare(sequence.request, sequence.tokens, sequence.finish_reason)
+        comparison.compare(sequence.request, sequence.tokens, sequence.finish_reason)
     return scheduler.preemptions
 
 
-def test_random_schedules_give_what_the_oracle_gives(programs, device, judge, pytestconfig, capsys):
+def test_random_schedules_give_what_the_oracle_gives(programs, device, comparison, pytestconfig, capsys):
     first, count = pytestconfig.getoption("--first-schedule"), pytestconfig.getoption("--schedules")
     loop, set_back = Loop(programs, device), 0
     for number in range(first, count):
         if number % RESET == 0:
             device.reset()
         try:
-            set_back += run_and_compare(loop, judge, schedule(number))
+            set_back += run_and_compare(loop, comparison, schedule(number))
         except BaseException as error:
             error.add_note(f"schedule {number}: again with --first-schedule {number} --schedules {number + 1}")
             raise
         if (number + 1) % PROGRESS == 0:
             with capsys.disabled():
-                print(f"\n{number + 1} schedules, {judge.judged} requests, {len(judge.near_ties)} near ties", end="")
+                print(
+                    f"\n{number + 1} schedules, {comparison.compared} requests, {len(comparison.near_ties)} near ties",
+                    end="",
+                )
     with capsys.disabled():
         print(
-            f"\n{count - first} schedules, {judge.judged} requests, {set_back} set back;"
-            f" not exactly the oracle's: {len(judge.near_ties)}"
+            f"\n{count - first} schedules, {comparison.compared} requests, {set_back} set back;"
+            f" not exactly the oracle's: {len(comparison.near_ties)}"
         )
-    assert len(judge.near_ties) <= max(1, judge.judged // 1000), judge.near_ties
+    assert len(comparison.near_ties) <= max(1, comparison.compared // 1000), comparison.near_ties
     assert set_back > 0 or count - first < 100, "the schedules never set a sequence back"
 
 
-def test_a_context_filled_to_its_last_position(programs, device, judge):
+def test_a_context_filled_to_its_last_position(programs, device, comparison):
     full = request(prompt=70, max_tokens=99, temperature=1.5)
     with_image = request(prompt=80, picture=1, max_tokens=99, temperature=1.5)
-    run_and_compare(Loop(programs, device), judge, Schedule(at_once(full, with_image)))
-    assert len(judge.expected(with_image).tokens) <= 96 - 10 - 80
+    run_and_compare(Loop(programs, device), comparison, Schedule(at_once(full, with_image)))
+    assert len(comparison.expected(with_image).tokens) <= 96 - 10 - 80
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_more_requests_than_rows(programs, device, judge, depth):
+def test_more_requests_than_rows(programs, device, comparison, depth):
     requests = [
         request(grammar, 3 + seed, seed % 4 if seed % 4 < 3 else None, seed=seed, temperature=1.5, max_tokens=12)
         for seed, grammar in enumerate(["text", "detect", "reasoning", "point"] * 6)
     ]
-    run_and_compare(Loop(programs, device), judge, Schedule(at_once(*requests), depth=depth))
+    run_and_compare(Loop(programs, device), comparison, Schedule(at_once(*requests), depth=depth))
 
 
-# The judge is only worth something if it condemns.
+# The comparison is only worth something if it condemns.
 
 
 def changed(tokens: tuple[Token, ...], index: int, **changes) -> list[Token]:
@@ -87,9 +90,9 @@ def changed(tokens: tuple[Token, ...], index: int, **changes) -> list[Token]:
 
 
 @pytest.fixture
-def answered(judge) -> tuple:
+def answered(comparison) -> tuple:
     asked = request("point", prompt=4, picture=0, temperature=1.5, max_tokens=9, seed=3)
-    answer: Generation = judge.expected(asked)
+    answer: Generation = comparison.expected(asked)
     assert len(answer.tokens) > 2
     return asked, answer
 
@@ -97,23 +100,23 @@ def answered(judge) -> tuple:
 @pytest.mark.parametrize(
     "changes", [{"id": 6}, {"id": 0}, {"bins": (1,)}, {"logprob": 0.5}, {"logprob": -0.3}], ids=str
 )
-def test_a_wrong_token_is_condemned(judge, answered, changes):
+def test_a_wrong_token_is_refused(comparison, answered, changes):
     asked, answer = answered
     with pytest.raises(AssertionError):
-        judge.compare(asked, changed(answer.tokens, 1, **changes), answer.finish_reason)
+        comparison.compare(asked, changed(answer.tokens, 1, **changes), answer.finish_reason)
 
 
-def test_a_wrong_ending_is_condemned(judge, answered):
+def test_a_wrong_ending_is_refused(comparison, answered):
     asked, answer = answered
     for tokens, finish in ((answer.tokens[:-1], answer.finish_reason), (answer.tokens, "stop")):
         if (tokens, finish) != (answer.tokens, answer.finish_reason):
             with pytest.raises(AssertionError):
-                judge.compare(asked, list(tokens), finish)
+                comparison.compare(asked, list(tokens), finish)
 
 
-def test_a_choice_short_of_the_best_is_condemned_and_a_near_tie_is_not():
+def test_a_choice_short_of_the_best_is_refused_and_a_near_tie_is_not():
     logits = np.array([1.0, 1.0 - 5e-5, 0.5], np.float32)
     greedy = Settings(temperature=0.0)
-    judge_choice(1, logits, greedy, 0, 0)
+    check_choice(1, logits, greedy, 0, 0)
     with pytest.raises(AssertionError, match="short of the best"):
-        judge_choice(2, logits, greedy, 0, 0)
+        check_choice(2, logits, greedy, 0, 0)

@@ -17,7 +17,7 @@ from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.oracle.oracle import Oracle
 from jaxphoton.requests.tokens import Token
 from tests.engine import tiny
-from tests.engine.judge import ROUTER_GAP, Judge
+from tests.engine.comparison import ROUTER_GAP, Comparison
 from tests.engine.schedules import schedule
 from tests.engine.test_oracle_equality import run_and_compare
 from tests.engine.tiny import Loop, Poisoned, Schedule, at_once, request
@@ -58,43 +58,43 @@ def device(programs) -> Device:
 
 
 @pytest.fixture(scope="module")
-def judge(params) -> Judge:
-    return Judge(Oracle(params, MoondreamFamily(CONFIG)), GRAMMARS)
+def comparison(params) -> Comparison:
+    return Comparison(Oracle(params, MoondreamFamily(CONFIG)), GRAMMARS)
 
 
-def test_random_schedules_give_what_the_oracle_gives(programs, device, judge):
+def test_random_schedules_give_what_the_oracle_gives(programs, device, comparison):
     loop, set_back = Loop(programs, device), 0
     for number in range(SCHEDULES):
         try:
-            set_back += run_and_compare(loop, judge, schedule(number, KINDS))
+            set_back += run_and_compare(loop, comparison, schedule(number, KINDS))
         except BaseException as error:
             error.add_note(f"schedule {number}")
             raise
-    assert len(judge.near_ties) <= max(1, judge.judged // 1000), judge.near_ties
+    assert len(comparison.near_ties) <= max(1, comparison.compared // 1000), comparison.near_ties
     assert set_back > 0, "the schedules never set a sequence back"
 
 
-def test_every_skill_in_one_batch(programs, device, judge):
+def test_every_skill_in_one_batch(programs, device, comparison):
     requests = [
         request(grammar, 3 + seed, seed % 3, seed=seed, temperature=1.5, max_tokens=14)
         for seed, grammar in enumerate(list(KINDS) * 3)
     ]
-    run_and_compare(Loop(programs, device), judge, Schedule(at_once(*requests)))
-    segments = [judge.expected(r).tokens for r in requests if r.grammar == "segment"]
+    run_and_compare(Loop(programs, device), comparison, Schedule(at_once(*requests)))
+    segments = [comparison.expected(r).tokens for r in requests if r.grammar == "segment"]
     assert any(token.bins is not None for tokens in segments for token in tokens)
 
 
-def test_a_wrong_token_is_excused_only_behind_a_router_near_tie(judge, monkeypatch):
+def test_a_wrong_token_is_excused_only_behind_a_router_near_tie(comparison, monkeypatch):
     asked = request("segment", prompt=4, picture=0, temperature=1.5, max_tokens=9, seed=3)
-    answer = judge.expected(asked)
+    answer = comparison.expected(asked)
     wrong = [*answer.tokens[:-1], Token((answer.tokens[-1].id + 1) % 7 + 30)]
-    other = Judge(judge.oracle, GRAMMARS)
+    other = Comparison(comparison.oracle, GRAMMARS)
     with pytest.raises(AssertionError):
         other.compare(asked, wrong, answer.finish_reason)
-    replay = judge.oracle.replay
+    replay = comparison.oracle.replay
     for gap, excused in ((2 * ROUTER_GAP, False), (ROUTER_GAP / 2, True)):
         monkeypatch.setattr(
-            judge.oracle,
+            comparison.oracle,
             "replay",
             lambda *a, gap=gap: [dataclasses.replace(r, margin=np.float32(gap)) for r in replay(*a)],
         )
@@ -106,8 +106,8 @@ def test_a_wrong_token_is_excused_only_behind_a_router_near_tie(judge, monkeypat
     assert len(other.near_ties) == 1
 
 
-def test_the_router_gap_is_the_smallest_so_far(judge):
+def test_the_router_gap_is_the_smallest_so_far(comparison):
     asked = request("text", prompt=6, max_tokens=6, temperature=1.5)
-    predictions = judge.oracle.replay(asked.prompt, None, judge.expected(asked).tokens)
+    predictions = comparison.oracle.replay(asked.prompt, None, comparison.expected(asked).tokens)
     gaps = np.array([prediction.margin for prediction in predictions])
     assert np.isfinite(gaps).all() and (gaps > 0).all() and (np.diff(gaps) <= 0).all()

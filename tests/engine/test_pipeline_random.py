@@ -14,7 +14,7 @@ from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.request import Sequence
 from jaxphoton.engine.scheduler import Scheduler
 from tests.engine.fake import DeviceFault, Geometry
-from tests.engine.rig import Rig, image, request
+from tests.engine.harness import Harness, image, request
 
 PICTURES = st.none() | st.builds(image, st.integers(1, 3), st.integers(1, 4))
 REQUESTS = st.builds(
@@ -46,37 +46,37 @@ ARRIVALS = st.lists(
 )
 def test_any_schedule_gives_every_request_its_tokens(arrivals, depth, rows, pages, prefill_rows, share, stop, faults):
     limits = {"prefill_rows": prefill_rows, "vision": ((2, 4),), "share_prefixes": share}
-    rig = Rig(depth, rows, pages, stop, Geometry(rows), faults, **limits)
+    harness = Harness(depth, rows, pages, stop, Geometry(rows), faults, **limits)
     sequences, given_up = [], {}
     for number, (drawn, ticks, completing, patience) in enumerate(arrivals):
         try:
-            sequence = rig.submit(drawn)
+            sequence = harness.submit(drawn)
         except ValueError as refusal:
             assert "pages of the cache" in str(refusal)
             continue
         sequences.append(sequence)
         if patience is not None:
             given_up.setdefault(number + patience, []).append(sequence)
-        rig.tick(ticks)
-        rig.device.complete(completing)
+        harness.tick(ticks)
+        harness.device.complete(completing)
         for victim in given_up.get(number, []):
-            rig.cancel(victim)
-    rig.run()
+            harness.cancel(victim)
+    harness.run()
     for sequence in sequences:
-        rig.check_answer(sequence)
-    rig.check_clean()
+        harness.check_answer(sequence)
+    harness.check_clean()
 
 
 # The fake device is only worth something if it notices. Each of these breaks one rule.
 
 
 def busy(**changes) -> None:
-    rig = Rig(**{"rows": 3, "stop": 0.3, "pages": 16, **changes})
+    harness = Harness(**{"rows": 3, "stop": 0.3, "pages": 16, **changes})
     for seed in range(12):
         grammar = ("text", "reasoning", "detect", "point")[seed % 4]
-        rig.submit(request(grammar, 4 + seed % 3, image(seed % 3) if seed % 2 else None, max_tokens=16, seed=seed))
-    rig.check_books = lambda: None
-    rig.run()
+        harness.submit(request(grammar, 4 + seed % 3, image(seed % 3) if seed % 2 else None, max_tokens=16, seed=seed))
+    harness.check_books = lambda: None
+    harness.run()
 
 
 def test_an_unbroken_pipeline_passes():
@@ -138,7 +138,7 @@ def test_a_forgotten_gap_is_noticed(monkeypatch):
         def pages_for(self, length: int) -> int:
             return -(-length // self._page_size) - self.prefix_page_count
 
-    monkeypatch.setattr("tests.engine.rig.Sequence", Flat)
+    monkeypatch.setattr("tests.engine.harness.Sequence", Flat)
     with pytest.raises(DeviceFault, match="belongs to nobody"):
         busy()
 

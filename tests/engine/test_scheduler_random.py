@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from jaxphoton.engine.launch import Drain, PrefillPlan
 from jaxphoton.engine.request import Sequence
 from jaxphoton.requests.tokens import Token
-from tests.engine.rig import Rig, check_books, check_clean, image, request
+from tests.engine.harness import Harness, check_books, check_clean, image, request
 
 
 class Schedules(RuleBasedStateMachine):
@@ -25,16 +25,16 @@ class Schedules(RuleBasedStateMachine):
         share=st.booleans(),
     )
     def begin(self, rows: int, pages: int, prefill_rows: int, bypass: int, share: bool) -> None:
-        self.rig = Rig(
+        self.harness = Harness(
             rows=rows, pages=pages, prefill_rows=prefill_rows, vision=((2, 4),), bypass=bypass, share_prefixes=share
         )
-        self.scheduler = self.rig.scheduler
+        self.scheduler = self.harness.scheduler
         self.launches: deque[tuple[Sequence, ...]] = deque()
         self.live: list[Sequence] = []
 
     @rule(prompt=st.integers(1, 20), most=st.integers(1, 12), name=st.integers(-2, 2), crops=st.integers(1, 4))
     def submit(self, prompt: int, most: int, name: int, crops: int) -> None:
-        sequence = self.rig.sequence(request("text", prompt, image(name, crops) if name > 0 else None, most))
+        sequence = self.harness.sequence(request("text", prompt, image(name, crops) if name > 0 else None, most))
         try:
             self.scheduler.check(sequence)
         except ValueError:

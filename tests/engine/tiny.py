@@ -29,7 +29,7 @@ from jaxphoton.models.moondream.pictures import cut_crops
 from jaxphoton.models.moondream.prompts import Prompt
 from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.requests.settings import Settings
-from tests.engine.rig import check_books, check_clean
+from tests.engine.harness import check_books, check_clean
 
 # An image prefix is 10 positions; with pages of 4, that is 3 pages with a padding gap of 2.
 CONFIG = ModelConfig(

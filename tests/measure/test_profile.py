@@ -10,7 +10,7 @@ import pytest
 
 from jaxphoton.measure import profile
 from jaxphoton.measure.profile import KEEP_GRAPHS, AnnotatedDevice, keep_graphs, profiling
-from tests.engine.rig import Rig, request
+from tests.engine.harness import Harness, request
 
 
 @pytest.mark.smoke
@@ -43,12 +43,12 @@ def test_the_flag_is_set_for_cuda_alone_and_never_over_the_users(monkeypatch, pl
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_marked_device_gives_the_same_answers(depth):
-    rig = Rig(depth)
-    rig.pipeline.device = AnnotatedDevice(rig.device)
-    sequences = [rig.submit(request(seed=seed)) for seed in range(4)]
-    rig.run()
+    harness = Harness(depth)
+    harness.pipeline.device = AnnotatedDevice(harness.device)
+    sequences = [harness.submit(request(seed=seed)) for seed in range(4)]
+    harness.run()
     for sequence in sequences:
-        rig.check_answer(sequence)
+        harness.check_answer(sequence)
 
 
 def test_a_profile_names_the_steps(shapes, tmp_path):

@@ -16,7 +16,7 @@ from jaxphoton.engine.pipeline import Pipeline
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.prepare import Prepared
 from jaxphoton.measure.timeline import IMAGES, Recorder, recording
-from tests.engine.rig import READOUT, Rig, image, request
+from tests.engine.harness import READOUT, Harness, image, request
 from tests.engine.test_pipeline_masks import restricted
 from tests.measure import traces
 
@@ -25,14 +25,14 @@ IMAGE_FILES = sorted(Path(__file__).parents[2].glob("examples/shapes/scene_*"))
 
 def fake_run(depth: int, lengths: list[int], **rules) -> dict:
     """The trace of a pipeline on the fake device, on a clock that a look moves on by a second."""
-    rig, recorder, clock = Rig(depth, **rules), Recorder(), map(float, itertools.count())
+    harness, recorder, clock = Harness(depth, **rules), Recorder(), map(float, itertools.count())
 
     def finished(sequence) -> None:
         recorder.request(sequence.request.number, sequence.finish_reason, sequence.metrics(next(clock)))
 
-    rig.pipeline = Pipeline(
-        rig.device,
-        rig.scheduler,
+    harness.pipeline = Pipeline(
+        harness.device,
+        harness.scheduler,
         READOUT,
         depth,
         finished,
@@ -42,9 +42,9 @@ def fake_run(depth: int, lengths: list[int], **rules) -> dict:
     for seed, length in enumerate(lengths):
         picture = image(seed) if seed % 2 else None
         asked = request(seed=seed, max_tokens=length, picture=picture)
-        asked = restricted(asked, rig.stop) if seed % 3 == 1 else asked
-        rig.submit(asked).submitted_at = next(clock)
-    rig.run()
+        asked = restricted(asked, harness.stop) if seed % 3 == 1 else asked
+        harness.submit(asked).submitted_at = next(clock)
+    harness.run()
     return recorder.trace(depth=depth)
 
 

@@ -17,7 +17,7 @@ from jaxphoton.models import registry
 from jaxphoton.models.protocol import Prompt
 from jaxphoton.oracle.oracle import Oracle
 from jaxphoton.requests.settings import Settings
-from tests.engine.judge import Judge
+from tests.engine.comparison import Comparison
 from tests.engine.tiny import Loop, Poisoned, Schedule, at_once, with_engine
 
 SETTINGS = {"model_type": "fake", "layers": 2, "vocab_size": 64}
@@ -83,13 +83,13 @@ def requests(pictures) -> list[Request]:
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("pages", [None, 24])
 def test_all_requests_are_answered_as_by_the_oracle(family, programs, oracle, requests, depth, pages):
-    judge = Judge(oracle, family.grammars)
+    comparison = Comparison(oracle, family.grammars)
     loop = Loop(programs, Device(Poisoned(programs)))
     sequences, scheduler = loop.run(Schedule(at_once(*requests), depth=depth, rows=6, pages=pages))
     assert (scheduler.preemptions > 0) == (pages is not None), "a small pool preempts, a large one does not"
     for sequence in sequences:
-        judge.compare(sequence.request, sequence.tokens, sequence.finish_reason)
-    assert judge.judged == len(requests) and not judge.near_ties
+        comparison.compare(sequence.request, sequence.tokens, sequence.finish_reason)
+    assert comparison.compared == len(requests) and not comparison.near_ties
     last = {sequence.tokens[-1].id for sequence in sequences if sequence.finish_reason == "stop"}
     assert last <= family.stop_ids
 
@@ -125,7 +125,7 @@ def test_a_text_too_long_before_the_image_is_refused(programs, pictures):
 
 def test_kernels_give_what_the_oracle_gives(family, params, oracle, requests):
     interpreted = Programs(params, family, dataclasses.replace(ENGINE, kernels="interpret"))
-    judge = Judge(oracle, family.grammars)
+    comparison = Comparison(oracle, family.grammars)
     for sequence in Loop(interpreted).run(Schedule(at_once(*requests[:6]), rows=6))[0]:
-        judge.compare(sequence.request, sequence.tokens, sequence.finish_reason)
-    assert judge.judged == 6 and not judge.near_ties
+        comparison.compare(sequence.request, sequence.tokens, sequence.finish_reason)
+    assert comparison.compared == 6 and not comparison.near_ties

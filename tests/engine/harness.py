@@ -81,11 +81,11 @@ class Lost(Exception):
     """A launch or its result is lost, because the test wants it."""
 
 
-class Rig:
+class Harness:
     """A pipeline on a fake device.
 
     `stop` is the chance that an answer stops where it may. `faults` numbers the launches and fetches that fail; the
-    rig starts over then, as the engine does.
+    harness starts over then, as the engine does.
 
     Attributes:
       finished: sequences in the order in which `on_finish` named them.

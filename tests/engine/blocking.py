@@ -7,18 +7,18 @@ import threading
 PATIENCE = 60.0  # seconds after which a test fails; none waits so long
 
 
-class Gate:
-    """An `on_token` that holds the engine's thread at the first token until it is opened."""
+class BlockingCallback:
+    """An `on_token` that holds the engine's thread at the first token until it is released."""
 
     def __init__(self):
-        self._reached, self._open = threading.Event(), threading.Event()
+        self._reached, self._released = threading.Event(), threading.Event()
 
     def __call__(self, token, finish) -> None:
         self._reached.set()
-        assert self._open.wait(PATIENCE)
+        assert self._released.wait(PATIENCE)
 
     def reached(self) -> None:
         assert self._reached.wait(PATIENCE)
 
-    def open(self) -> None:
-        self._open.set()
+    def release(self) -> None:
+        self._released.set()

@@ -1,4 +1,4 @@
-"""The oracle as a judge: what a request must give, and whether a difference is a near tie."""
+"""Answers of the engine compared with the oracle's: what a request must give, and what is a near tie."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ ROUTER_GAP = 1e-5  # of router logits that rounding may order differently
 
 
 @dataclass
-class Judge:
+class Comparison:
     """Attributes:
     oracle: of the model.
     grammars: of its family.
-    judged: requests compared so far.
+    compared: requests compared so far.
     near_ties: descriptions of those that were not exactly as the oracle would have it, but excusable.
     """
 
     oracle: Oracle
     grammars: Mapping[str, Grammar] = field(default_factory=lambda: GRAMMARS)
-    judged: int = 0
+    compared: int = 0
     near_ties: list[str] = field(default_factory=list)
     _known: dict[tuple, Generation] = field(default_factory=dict)
     _images: dict[bytes, Picture] = field(default_factory=dict)
 
     def compare(self, request: Request, tokens: list[Token], finish: FinishReason | None) -> None:
         """Tokens of a request that ended with `finish`, or was given up (None)."""
-        self.judged += 1
+        self.compared += 1
         expected = self.expected(request)
         wanted = expected.tokens if finish is not None else expected.tokens[: len(tokens)]
         exact = _choices(wanted) == _choices(tokens) and finish in (None, expected.finish_reason)
@@ -88,31 +88,31 @@ class Judge:
             assert replay.allows(token.id), f"token {token.id} at {index} is not allowed: {request}"
             if prediction.margin >= ROUTER_GAP:
                 allowed = allowed_ids(replay.rules, len(prediction.logits), constraint)
-                logprob = judge_token(self.oracle, token, prediction, allowed, settings, index)
+                logprob = check_token(self.oracle, token, prediction, allowed, settings, index)
                 assert abs(logprob - token.logprob) <= TOLERANCE, f"log-probability at {index}: {request}"
             if replay.advance(token.id) is None and constraint is not None:
                 constraint.accept(token.id)
         assert replay.finish == finish or finish is None, f"finish {finish} for {replay.finish}: {request}"
 
 
-def judge_token(
+def check_token(
     oracle: Oracle, token: Token, prediction: Prediction, allowed: np.ndarray, settings: Settings, index: int
 ) -> float:
     """Asserts that a token is a right choice; returns the log-probability that it should have."""
-    logprob = judge_choice(token.id, np.where(allowed, prediction.logits, -np.inf), settings, index, sampling.TOKEN)
+    logprob = check_choice(token.id, np.where(allowed, prediction.logits, -np.inf), settings, index, sampling.TOKEN)
     if token.bins is None:
         return logprob
     chosen = iter(token.bins)
 
-    def judged(logits: np.ndarray, stream: int) -> tuple[int, float]:
-        return (entry := next(chosen)), judge_choice(entry, logits, settings, index, stream)
+    def compared(logits: np.ndarray, stream: int) -> tuple[int, float]:
+        return (entry := next(chosen)), check_choice(entry, logits, settings, index, stream)
 
-    read = oracle.read(prediction, token.id, judged)
+    read = oracle.read(prediction, token.id, compared)
     assert read.bins == token.bins
     return logprob + read.logprob
 
 
-def judge_choice(chosen: int, logits: np.ndarray, settings: Settings, index: int, stream: int) -> float:
+def check_choice(chosen: int, logits: np.ndarray, settings: Settings, index: int, stream: int) -> float:
     """Asserts that `chosen` is the best entry, give or take TOLERANCE in score and in top-p mass."""
     temperature, seed = settings.temperature, settings.seed or 0
     certain, possible = (

@@ -9,8 +9,8 @@ import pytest
 
 from jaxphoton.engine.engine import Engine
 from jaxphoton.requests.errors import ModelClosed
-from tests.engine.judge import Judge
-from tests.engine.rig import check_clean
+from tests.engine.comparison import Comparison
+from tests.engine.harness import check_clean
 from tests.engine.test_constraints import restricted
 from tests.engine.tiny import request, with_engine
 
@@ -39,10 +39,10 @@ def test_a_thousand_cancels_at_random_moments(programs, oracle, depth):
         assert engine.drain(PATIENCE)
         assert all(submission.future.done() for submission in submissions)
         kept = [s for s in submissions if not s.future.cancelled()]
-        judge = Judge(oracle)
+        comparison = Comparison(oracle)
         for submission in kept[:40]:
             generation = submission.future.result()
-            judge.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
+            comparison.compare(submission.sequence.request, list(generation.tokens), generation.finish_reason)
         outcomes = engine.metrics().outcomes
         assert (outcomes.finished, outcomes.cancelled) == (len(kept), len(submissions) - len(kept))
     check_clean(engine.scheduler)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from jaxphoton.engine.launch import PrefillPlan, StepPlan
 from jaxphoton.engine.request import Sequence
 from jaxphoton.requests.tokens import Token
-from tests.engine.rig import Rig
+from tests.engine.harness import Harness
 
 
-class Desk(Rig):
+class ManualHarness(Harness):
     """`prefill` and `step` take the next plan, which must be of that kind; `commit` gives each a token."""
 
     def prefill(self, in_flight: int = 0) -> tuple[Sequence, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxphoton.batch.errors import BatchError
+from jaxphoton.batch.observer import RunObserver
 from jaxphoton.batch.options import RunOptions
 from jaxphoton.batch.probe import probe
 from jaxphoton.batch.summary import cost_per_million, duration
@@ -31,18 +32,22 @@ def dry_run(
     model: str | os.PathLike[str] = "shapes",
     options: RunOptions = _DEFAULT,
     rate: float | None = None,
+    observer: RunObserver | None = None,
     **more: Any,
 ) -> Iterator[str]:
     """What `run` would do with these arguments, as lines for people. Asks nothing, writes nothing, downloads nothing.
 
     Args:
       rate: images a second, of an earlier run, for an estimate of the time.
+      observer: hears what is worth a word, as that of a run does.
 
     Raises:
       BatchError: as `run`; and where the settings of the model are not known here.
     """
     work = Work.of(inputs, out, ask, options.changed(**more))
-    yield from work.notes()
+    watching = observer or RunObserver()
+    for line in work.notes():
+        watching.note(line)
     family = _family(os.fspath(model))
     total = work.selection.count(work.source)
     most = work.options.pictures.max_pixels or MAX_PIXELS

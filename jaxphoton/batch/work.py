@@ -180,8 +180,6 @@ def _question(ask: Ask) -> Question:
         raise BatchError(f"{quoted(ask.skill)} is none of {', '.join(SKILLS)}")
     skill = SKILLS[ask.skill]
     takes = [each.name for each in skill.arguments if each.kind != "places"]
-    if not isinstance(ask.arguments, Mapping):
-        raise BatchError(f"{ask.skill}: the arguments must be a mapping, not {quoted(ask.arguments)}")
     for name, value in ask.arguments.items():
         if name not in takes:
             raise BatchError(f"{ask.skill} takes no {quoted(name)} in a run; it takes {', '.join(takes)}")

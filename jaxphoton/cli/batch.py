@@ -76,13 +76,16 @@ def run_batch(command: BatchCommand, ask: Asked) -> int:
                 f"--out {STDOUT} is standard output, which takes JSON lines and not {options.output.form}"
             )
         out, options = None, dataclasses.replace(options, output=dataclasses.replace(options.output, form=None))
-    if command.dry_run:
-        for line in dry_run(command.inputs, out, ask, model=command.model, options=options, rate=command.rate):
-            print(line)
-        return OK
     temperature = options.texts.temperature
     how = "greedy" if temperature == 0 else f"temperature {temperature:g}"
     shown = Shown(command.name, f"model {command.model}, {how}", command.out == STDOUT, command.quiet)
+    if command.dry_run:
+        lines = dry_run(
+            command.inputs, out, ask, model=command.model, options=options, rate=command.rate, observer=shown
+        )
+        for line in lines:
+            print(line)
+        return OK
     try:
         result = run(command.inputs, out, ask, model=command.model, options=options, observer=shown, signals=True)
     except SettingsDiffer as error:

@@ -26,7 +26,14 @@ class Observers:
         self._lock = threading.Lock()
 
     def add(self, **observers: Observer | None) -> ExitStack:
-        """Adds functions until the returned handle is closed, or its `with` block is left; None adds nothing."""
+        """Adds functions until the returned handle is closed, or its `with` block is left; None adds nothing.
+
+        Raises:
+          TypeError: one is no function.
+        """
+        for name, observer in observers.items():
+            if observer is not None and not callable(observer):
+                raise TypeError(f"an observer of {name} must be a function, not {type(observer).__name__}")
         handle = ExitStack()
         for name, observer in observers.items():
             if observer is not None:

@@ -24,8 +24,8 @@ class Ask:
     What its skill takes, only the model knows: a wrong argument or setting is the error of whoever submits it.
 
     Raises:
-      TypeError: the deadline is no number, or the priority no int.
-      ValueError: the deadline is NaN.
+      TypeError: the deadline is no number, the priority no int, or the arguments are no mapping.
+      ValueError: the deadline is NaN, or of hundreds of digits.
       NotImplementedError: an adapter.
     """
 
@@ -39,12 +39,27 @@ class Ask:
     def __post_init__(self):
         if isinstance(self.deadline, bool) or not isinstance(self.deadline, (int, float, type(None))):
             raise TypeError(f"deadline must be a number of seconds or None, not {type(self.deadline).__name__}")
-        if self.deadline is not None and math.isnan(self.deadline):
-            raise ValueError("the deadline is not a number")
+        try:
+            if self.deadline is not None and math.isnan(self.deadline):
+                raise ValueError("the deadline is not a number")
+        except OverflowError:
+            raise ValueError("the deadline is too large a number") from None
+        if not isinstance(self.arguments, Mapping):
+            raise TypeError(f"the arguments must be a mapping, not {type(self.arguments).__name__}")
         if not isinstance(self.priority, int):
             raise TypeError(f"the priority must be an int, not {type(self.priority).__name__}")
         if self.adapter is not None:
             raise NotImplementedError("adapters are not supported yet: adapter must be None")
+
+
+def checked(ask: Any) -> Ask:
+    """
+    Raises:
+      TypeError: it is none.
+    """
+    if not isinstance(ask, Ask):
+        raise TypeError(f"what is asked must be an Ask, not {type(ask).__name__}")
+    return ask
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,14 @@ SpatialRefs = Sequence[Sequence[float]] | np.ndarray
 
 class SkillMethods:
     """Of something that has a session."""
+
+    def __init_subclass__(cls, **more: Any):
+        super().__init_subclass__(**more)
+        if SkillMethods in cls.__bases__:
+            for name, method in vars(SkillMethods).items():
+                if isfunction(method) and not name.startswith("_"):
+                    # What Python says of a wrong argument names the class that people know.
+                    method.__qualname__ = f"{cls.__qualname__}.{name}"
 
     @property
     def session(self) -> Session:

@@ -18,7 +18,7 @@ from jaxphoton.engine.request import Request
 from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.protocol import Family
 from jaxphoton.prompt.tokenizer import Tokenizer
-from jaxphoton.requests.ask import Ask
+from jaxphoton.requests.ask import Ask, checked
 from jaxphoton.requests.settings import MAX_SEED, Settings
 from jaxphoton.requests.skill import Skill
 from jaxphoton.requests.skills import FamilySkills, skill_of
@@ -77,7 +77,7 @@ class AskPreparer:
           TypeError, ValueError: a skill that there is not, arguments or settings that it does not take.
           ImportError: a restricted answer, without the packages that it needs.
         """
-        key = _key(ask)
+        key = _key(checked(ask))
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)

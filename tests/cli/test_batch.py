@@ -222,3 +222,9 @@ def test_a_dry_run_reads_headers_and_asks_nothing(model, folder, tmp_path, capsy
     assert "4 images" in text and "not-an-image 1" in text and "6 x 4" in text
     assert "weights" in text and "keys and values" in text and "time: 2.0 s" in text and "million" in text
     assert not model.calls and not out.exists() and not Path(f"{out}.journal").exists()
+
+
+def test_a_dry_run_says_on_stderr_what_a_run_says_there(model, folder, capsys):
+    assert main(["caption", str(folder), "--prompt", "{nope}", "--dry-run", "--model", "moondream2"]) == 0
+    said = capsys.readouterr()
+    assert "nope" not in said.out and said.err.startswith("jaxphoton caption: no variables")

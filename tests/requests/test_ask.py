@@ -15,6 +15,8 @@ from jaxphoton import Ask
         ({"deadline": "soon"}, TypeError, "deadline must be a number of seconds or None, not str"),
         ({"deadline": True}, TypeError, "deadline must be a number of seconds or None, not bool"),
         ({"deadline": math.nan}, ValueError, "the deadline is not a number"),
+        ({"deadline": 10**400}, ValueError, "the deadline is too large a number"),
+        ({"arguments": None}, TypeError, "the arguments must be a mapping, not NoneType"),
         ({"priority": 1.5}, TypeError, "the priority must be an int, not float"),
         ({"adapter": "cats"}, NotImplementedError, "adapters are not supported yet: adapter must be None"),
     ],

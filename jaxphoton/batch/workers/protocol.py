@@ -15,7 +15,7 @@ from jaxphoton.image.errors import ImageError
 from jaxphoton.processes.assignment import Assignment
 from jaxphoton.processes.frames import Message
 from jaxphoton.requests.answer import Answer, Result
-from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.ask import Ask, Job, checked
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull
 from jaxphoton.requests.submitting import OnEvent
 
@@ -71,7 +71,7 @@ def ask_task(image: Any, ask: Ask, on_event: OnEvent | None) -> EngineTask:
     Raises:
       TypeError: as `job_task`.
     """
-    task = _task(image, None, {"ask": _ask_fields(ask), "events": on_event is not None})
+    task = _task(image, None, {"ask": _ask_fields(checked(ask)), "events": on_event is not None})
     task.deadline, task.priority, task.on_event = ask.deadline, ask.priority, on_event
     return task
 

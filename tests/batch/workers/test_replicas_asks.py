@@ -53,6 +53,8 @@ def test_what_the_skill_refuses_is_the_error_of_its_future(start):  # noqa: F811
         replicas.submit(object(), QUERY)
     with pytest.raises(TypeError, match="JSON"):
         replicas.submit(b"x", Ask("query", {"question": object()}))
+    with pytest.raises(TypeError, match="must be an Ask, not str"):
+        replicas.submit(b"x", "caption")
 
 
 def test_giving_up_reaches_the_process_and_frees_its_place(start):  # noqa: F811

@@ -251,7 +251,7 @@ def test_passing_the_deadline_ends_the_request(model, halt, monkeypatch):
         stream = model.stream_caption(PICTURE, settings=GREEDY, timeout=1000.0)
         pieces = [await anext(stream)]
         await halt.reached()
-        monkeypatch.setattr(halt.engine, "_clock", lambda: math.inf)
+        monkeypatch.setattr(halt.engine._submissions, "_clock", lambda: math.inf)
         await halt.ended()
         with pytest.raises(DeadlineExceeded, match="while the request ran"):
             async for piece in stream:

@@ -149,7 +149,7 @@ def questions_of(ask: Asked) -> tuple[tuple[Question, ...], dict[str, Any]]:
     """
     if isinstance(ask, str):
         return parse_questions(ask, {"caption": Question("caption")}), {}
-    asks = tuple(ask) if isinstance(ask, Iterable) and not isinstance(ask, bytes) else (ask,)
+    asks: tuple[Any, ...] = tuple(ask) if isinstance(ask, Iterable) and not isinstance(ask, bytes) else (ask,)
     if not asks:
         raise BatchError("nothing is asked")
     for each in asks:

@@ -25,7 +25,10 @@ def number(kind: type, low: float, *, above: bool = False) -> Check:
         good = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
         if not good or not (low < value if above else low <= value) or value == math.inf:
             raise ValueError(limit)
-        return value
+        try:
+            return kind(value)
+        except OverflowError:  # an int of hundreds of digits
+            raise ValueError(limit) from None
 
     return check
 

@@ -48,7 +48,7 @@ class WaitLimit:
 
 def step_of(limit: float) -> float:
     """How often to look, for a limit: seldom enough to cost nothing, often enough to be about right."""
-    return min(1.0, limit / 8)
+    return 1.0 if limit > 8 else limit / 8
 
 
 class Pipe:

@@ -89,7 +89,7 @@ class Supervisor(threading.Thread, ABC, Generic[A]):
         load: WorkerLoad[A] | None = None
         try:
             self.child = child = Child(self.program)
-        except OSError as error:
+        except Exception as error:  # whatever it is: work must not wait for a thread that has ended
             return None, str(error)
         fault = ""
         try:

@@ -146,6 +146,7 @@ def test_what_is_none_is_left_to_the_model(model, photos, tmp_path):
         ("exclude", "*.png", "a list"),
         ("dedupe", "md5", "none, sha256"),
         ("timeout", 0, "above 0"),
+        ("image_timeout", 10**400, "above 0"),
         ("form", "csv", "jsonl, sidecar"),
         ("existing", "keep", "skip, overwrite"),
         ("background", "white", "from 0 to 255"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.processes.pipe import Pipe, TookTooLong, WaitLimit
+from jaxphoton.processes.pipe import Pipe, TookTooLong, WaitLimit, step_of
 
 
 def ends(check=lambda: None) -> tuple[Pipe, Pipe]:
@@ -82,3 +82,8 @@ def test_silence_is_looked_at_and_can_be_ended(what):
     with pytest.raises(BrokenPipeError):
         writer.write(b"more")
     writer.close()
+
+
+@pytest.mark.parametrize("limit, step", [(0.8, 0.1), (8, 1.0), (60.0, 1.0), (float("inf"), 1.0), (10**400, 1.0)])
+def test_looks_are_a_second_apart_at_most(limit, step):
+    assert step_of(limit) == pytest.approx(step)

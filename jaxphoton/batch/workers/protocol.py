@@ -24,7 +24,7 @@ CLOSED = "the replicas were closed"
 _KINDS: dict[str, Callable[..., Exception]] = {
     kind.__name__: kind
     for kind in (
-        *(ImageError, ValueError, TypeError, OSError, ImportError, RuntimeError),
+        *(ImageError, ValueError, TypeError, OSError, ImportError, RuntimeError, NotImplementedError),
         *(EngineError, QueueFull, DeadlineExceeded),
     )
 }

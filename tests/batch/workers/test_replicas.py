@@ -67,6 +67,11 @@ def check(answers, images, failing: Collection[int] = ()) -> None:
             assert answer.error is None and answer.results[0]["caption"] == images[answer.key].decode()
 
 
+def test_a_program_that_no_system_starts_is_no_hang():
+    with pytest.raises(ReplicaError, match="no engine process is left: embedded null byte"):
+        Replicas((None,), {"path_or_id": "well"}, log=lambda line: None, command=("a\0b",))
+
+
 def test_answers_are_whole(start, tmp_path):
     images = [b"", b"bytes", str(tmp_path / "ünï"), tmp_path / os.fsdecode(b"p")]
     found = {answer.key: answer for answer in start().answer(jobs(images))}

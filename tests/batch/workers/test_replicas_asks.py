@@ -12,6 +12,7 @@ import pytest
 
 from jaxphoton.batch.workers import supervisor
 from jaxphoton.batch.workers.pool import Replicas
+from jaxphoton.batch.workers.protocol import error_fields, error_of
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull
@@ -53,6 +54,7 @@ def test_what_the_skill_refuses_is_the_error_of_its_future(start):  # noqa: F811
         replicas.submit(object(), QUERY)
     with pytest.raises(TypeError, match="JSON"):
         replicas.submit(b"x", Ask("query", {"question": object()}))
+    assert isinstance(error_of(error_fields(NotImplementedError("adapters"))), NotImplementedError)
     with pytest.raises(TypeError, match="must be an Ask, not str"):
         replicas.submit(b"x", "caption")
 

@@ -18,12 +18,14 @@ def option(default: Any, check: Check) -> Any:
     return field(default=default, metadata={"check": check})
 
 
-def number(kind: type, low: float, *, above: bool = False) -> Check:
+def number(kind: type, low: float, *, above: bool = False, most: float = math.inf) -> Check:
     limit = f"{'a whole number' if kind is int else 'a number'} {'above' if above else 'of at least'} {low}"
+    if most != math.inf:
+        limit += f" and at most {most}"
 
     def check(value: Any) -> Any:
         good = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-        if not good or not (low < value if above else low <= value) or value == math.inf:
+        if not good or not (low < value if above else low <= value) or value == math.inf or value > most:
             raise ValueError(limit)
         try:
             return kind(value)

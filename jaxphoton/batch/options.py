@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from jaxphoton.batch.checks import colour, number, one_of, option, path, setting, several, shard_of, text, yes
 from jaxphoton.batch.errors import OptionError
+from jaxphoton.config.fields import MOST
 from jaxphoton.messages import quoted
 from jaxphoton.requests.settings import Settings
 
@@ -128,7 +129,7 @@ class ModelOptions(_Part):
 
     revision: str | None = option(None, text)
     dtype: Precision | None = option(None, one_of(*get_args(Precision)))
-    rows: int | None = option(None, number(int, 1))
+    rows: int | None = option(None, number(int, 1, most=MOST))
     depth: int | None = option(None, one_of(1, 2))
     workers: int | None = option(None, number(int, 0))
     image_timeout: float | None = option(None, number(float, 0, above=True))

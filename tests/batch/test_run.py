@@ -153,6 +153,7 @@ def test_what_is_none_is_left_to_the_model(model, photos, tmp_path):
         ("dtype", "int8", "float32, bfloat16"),
         ("depth", 3, "1, 2"),
         ("depth", True, "1, 2"),
+        ("rows", 2**31, "at most 2147483647"),
         ("options", None, "a RunOptions"),
         ("observer", print, "a RunObserver"),
         ("stop", 3, "a function"),

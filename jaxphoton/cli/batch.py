@@ -67,7 +67,7 @@ def run_batch(command: BatchCommand, ask: Asked) -> int:
     """Asks about every image that the options name; the exit code."""
     from jaxphoton.batch.dryrun import dry_run
     from jaxphoton.batch.running import run
-    from jaxphoton.cli.shown import Shown
+    from jaxphoton.cli.shown import Shown, print_line
 
     options, out = command.options, command.out
     if out == STDOUT:
@@ -84,7 +84,7 @@ def run_batch(command: BatchCommand, ask: Asked) -> int:
             command.inputs, out, ask, model=command.model, options=options, rate=command.rate, observer=shown
         )
         for line in lines:
-            print(line)
+            print_line(line)
         return OK
     try:
         result = run(command.inputs, out, ask, model=command.model, options=options, observer=shown, signals=True)

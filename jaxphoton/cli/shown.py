@@ -16,7 +16,7 @@ from jaxphoton.batch.exports.lines import LineForm
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.observer import Beginning, RunObserver
 from jaxphoton.batch.summary import Tally, duration
-from jaxphoton.cli.base import say
+from jaxphoton.cli.base import CommandError, say
 from jaxphoton.requests.skills import readable
 
 _STOPPING = b"\nstopping: what is under way is finished first; once more to stop now\n"
@@ -131,6 +131,8 @@ class Shown(RunObserver):
         say(self._command, text)
 
     def begin(self, beginning: Beginning) -> None:
+        if sys.stdout is None and beginning.journal is None:
+            raise CommandError("standard output is closed, and nothing else would keep the results: give --out")
         if self._json or beginning.journal is None:
             self._form = LineForm(beginning.settings)
         self._done = beginning.done
@@ -154,10 +156,10 @@ class Shown(RunObserver):
             self._early[number] = record
             while (due := self._early.pop(self._next, None)) is not None:
                 self._next += 1
-                _print(self._form.text(due))
+                print_line(self._form.text(due))
         elif not self._quiet:
             what = readable(record.results) if record.status == "ok" else f"ERROR {record.fault}"
-            _print(f"{record.key}: {what}")
+            print_line(f"{record.key}: {what}")
         assert self._progress is not None
         self._progress.update()
 
@@ -173,8 +175,24 @@ class Shown(RunObserver):
         self._progress.close()
 
 
-def _print(line: str) -> None:
+def print_line(line: str) -> None:
+    """A line to standard output, if there is one.
+
+    Raises:
+      CommandError: it takes no more.
+    """
     file = sys.stdout
-    with tqdm.external_write_mode(file=file):  # keeps the bar off the line when both go to the terminal
-        file.write(line + "\n")
-        file.flush()
+    if file is None:  # closed: nobody looks
+        return
+    try:
+        with tqdm.external_write_mode(file=file):  # keeps the bar off the line when both go to the terminal
+            file.write(line + "\n")
+            file.flush()
+    except BrokenPipeError:  # its reader has gone; not an error, see `main`
+        raise
+    except OSError as error:
+        # Without this, Python complains once more when it flushes at exit.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, file.fileno())
+        os.close(null)
+        raise CommandError(f"standard output: {error.strerror}") from error

@@ -228,3 +228,20 @@ def test_a_dry_run_says_on_stderr_what_a_run_says_there(model, folder, capsys):
     assert main(["caption", str(folder), "--prompt", "{nope}", "--dry-run", "--model", "moondream2"]) == 0
     said = capsys.readouterr()
     assert "nope" not in said.out and said.err.startswith("jaxphoton caption: no variables")
+
+
+def test_a_closed_standard_output_is_no_fault_where_there_is_another(model, folder, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["caption", str(folder), "--out", str(tmp_path / "x.jsonl")]) == 0
+    assert len(json_lines(tmp_path / "x.jsonl")) == 3
+    assert main(["caption", str(folder)]) == 1
+    assert "standard output is closed" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is of Linux")
+@pytest.mark.parametrize("options", [[], ["--dry-run", "--model", "moondream2"]])
+def test_a_full_standard_output_is_told_in_a_line(model, folder, monkeypatch, capfd, options):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(["caption", str(folder), *options]) == 1
+    assert capfd.readouterr().err.endswith("jaxphoton caption: standard output: No space left on device\n")

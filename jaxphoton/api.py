@@ -74,8 +74,9 @@ class Moondream(SkillMethods):
         check_rules(max_pixels, background)
         self._params: Params | None = params
         self.config, self.tokenizer = config, tokenizer
-        device = next(iter(params.text.wte.devices()))
-        self._engine_config = engine or platform.default_engine(device, 1 + config.vision.max_crops)
+        self.family = MoondreamFamily(config)
+        device = next(iter(jax.tree.leaves(params)[0].devices()))
+        self._engine_config = engine or platform.default_engine(device, self.family.max_crops)
         self._clamp_boxes = clamp_boxes
         self._image_rules = {
             "max_pixels": max_pixels,
@@ -258,13 +259,12 @@ class Moondream(SkillMethods):
         self.close()
 
     def _session_on(self, engine: Engine) -> Session:
-        family = MoondreamFamily(self.config)
-        skills = family.skills(self.tokenizer.encode, self._clamp_boxes)
-        return Session(engine, family, self.tokenizer, skills, self._image_rules)
+        skills = self.family.skills(self.tokenizer.encode, self._clamp_boxes)
+        return Session(engine, self.family, self.tokenizer, skills, self._image_rules)
 
     def _start_engine(self) -> Engine:
         try:
-            return Engine(Programs(self.params, MoondreamFamily(self.config), self._engine_config))
+            return Engine(Programs(self.params, self.family, self._engine_config))
         except Exception as error:
             forget_frames(error)
             raise EngineStartError(f"the engine cannot start: {fault_of(error)}") from error

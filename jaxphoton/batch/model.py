@@ -19,7 +19,7 @@ from jaxphoton.messages import quoted
 
 if TYPE_CHECKING:  # which imports jax
     from jaxphoton.api import Moondream
-    from jaxphoton.models.moondream.config import ModelConfig
+    from jaxphoton.models.protocol import Family
 
 
 Answering = tuple[LocalAnswerer | Replicas, int]
@@ -35,7 +35,7 @@ class RunModel(Protocol):
     @property
     def settings(self) -> dict[str, Any]: ...
 
-    def find(self) -> ModelConfig:
+    def find(self) -> Family:
         """Its settings; it is downloaded if it has to be.
 
         Raises:
@@ -92,7 +92,7 @@ class NamedModel:
             "deterministic": (model.rows or True) if model.deterministic else False,
         }
 
-    def find(self) -> ModelConfig:
+    def find(self) -> Family:
         from jaxphoton.config import ConfigError
         from jaxphoton.weights import hub
         from jaxphoton.weights.checkpoint import WeightsError
@@ -118,15 +118,15 @@ class NamedModel:
             with Replicas(gpus, loading, _engine(self._options), log=log) as replicas:
                 yield replicas, len(gpus)
             return
-        moondream = load_model(self._name, **self._loading())
+        opened = load_model(self._name, **self._loading())
         from jaxphoton.platform import calmed_interpreter  # not before: it brings jax
 
-        moondream.engine_config = _engine(self._options).applied(moondream.engine_config, moondream.config.text)
-        with moondream:
-            answerer = LocalAnswerer(moondream)
+        opened.engine_config = _engine(self._options).applied(opened.engine_config, opened.family.max_context)
+        with opened:
+            answerer = LocalAnswerer(opened)
             answerer.start()
             # The trace outside of the second `with`: closing the model ends what is under way.
-            with recorded(moondream, self._name, self._options), moondream, calmed_interpreter():
+            with recorded(opened, self._name, self._options), opened, calmed_interpreter():
                 yield answerer, 1
 
     def _loading(self) -> dict[str, Any]:
@@ -149,12 +149,12 @@ class OpenModel:
         engine = self._model.engine_config
         return {
             "pictures": self._model.picture_options,
-            "dtype": str(self._model.params.text.wte.dtype),
+            "dtype": str(self._model.family.network.dtype(self._model.params)),
             "deterministic": engine.max_rows if engine.fixed_shapes else False,
         }
 
-    def find(self) -> ModelConfig:
-        return self._model.config
+    def find(self) -> Family:
+        return self._model.family
 
     def digest(self) -> str:
         if self._model.path is not None:
@@ -190,7 +190,7 @@ def load_model(name: str, **loading: Any) -> Moondream:
 
 
 @contextmanager
-def recorded(moondream: Moondream, name: str, options: RunOptions) -> Iterator[None]:
+def recorded(opened: Moondream, name: str, options: RunOptions) -> Iterator[None]:
     """Records what a model does inside, as the options ask.
 
     Raises:
@@ -202,13 +202,13 @@ def recorded(moondream: Moondream, name: str, options: RunOptions) -> Iterator[N
             from jaxphoton.measure.timeline import recording
 
             try:
-                stack.enter_context(recording(moondream, Path(account.trace), model=name))
+                stack.enter_context(recording(opened, Path(account.trace), model=name))
             except OSError as error:
                 raise OptionError("{trace} {file}: {fault}", file=account.trace, fault=error.strerror) from error
         if account.jax_profile:
             from jaxphoton.measure.profile import profiling
 
-            stack.enter_context(profiling(moondream, Path(account.jax_profile)))
+            stack.enter_context(profiling(opened, Path(account.jax_profile)))
         yield
 
 

@@ -23,7 +23,6 @@ from jaxphoton.batch.sources import Item
 from jaxphoton.batch.summary import Tally
 from jaxphoton.batch.work import Asked, Inputs, Work
 from jaxphoton.messages import quoted
-from jaxphoton.models.registry import bound_to
 
 if TYPE_CHECKING:  # which imports jax
     from jaxphoton.api import Moondream
@@ -106,7 +105,7 @@ def run(
     # Before the programs are compiled, and before a journal keeps the digest of a model that cannot be loaded, or all
     # files of another folder are read for it.
     chosen = run_model(model, work.options)
-    work.questions.check(bound_to(chosen.find()).skills())
+    work.questions.check(chosen.find().skills())
     with open_journal(work, chosen, watching) or nullcontext() as journal:
         return _Run(work, chosen, journal, watching, stop or (lambda: False), signals).result()
 

@@ -84,10 +84,9 @@ def _measure(args: argparse.Namespace, pinning: Any) -> tuple[dict[str, Any], li
     from jaxphoton.measure.decoding import DecodeBench, compile_programs
     from jaxphoton.measure.pipeline_bench import measure_stream
     from jaxphoton.measure.timing import copy_bandwidth
-    from jaxphoton.models.moondream.family import MoondreamFamily
 
     model = load_model(args.model, revision=args.revision, dtype=args.dtype, max_pixels=args.max_pixels)
-    family, params = MoondreamFamily(model.config), model.params
+    family, params = model.family, model.params
     context = args.context or min(850, family.max_context - 8)
     if not args.tokens + 2 < context <= family.max_context - 8:
         raise CommandError(f"--context must lie between tokens + 2 and {family.max_context - 8} for this model")

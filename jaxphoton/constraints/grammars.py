@@ -17,7 +17,6 @@ from jaxphoton.constraints.normal import Normal
 from jaxphoton.constraints.protocol import Constraint, MakeConstraint
 from jaxphoton.constraints.schema import SchemaError, schema_text
 from jaxphoton.constraints.validator import Validator
-from jaxphoton.models.moondream.config import TokenizerConfig
 from jaxphoton.prompt.tokenizer import Tokenizer
 
 CHECKED = 16  # restrictions kept: a run asks the same of every image
@@ -33,11 +32,15 @@ FAULT_LENGTH = 400  # characters of llguidance's messages, which can quote a who
 class AnswerGrammars:
     """Compiles restrictions for one tokenizer.
 
+    Args:
+      stop_id: ends an answer.
+      answer_id: opens the answer behind the reasoning, in a family that reasons.
+
     Raises:
       ImportError: llguidance or jsonschema is not installed.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, config: TokenizerConfig):
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, stop_id: int, answer_id: int | None = None):
         try:
             import jsonschema  # noqa: F401
             from llguidance import LLTokenizer
@@ -45,14 +48,14 @@ class AnswerGrammars:
             raise ImportError(
                 "schema and choices need llguidance and jsonschema: pip install 'jaxphoton[grammar]'"
             ) from error
-        self._config = config
+        self._stop_id, self._answer_id = stop_id, answer_id
         self._compiled = lru_cache(CHECKED)(self._compile)
-        self._tokenizer = LLTokenizer(_unspeakable(tokenizer), n_vocab=vocab_size, eos_token=config.eos_id)
+        self._tokenizer = LLTokenizer(_unspeakable(tokenizer), n_vocab=vocab_size, eos_token=stop_id)
         # Ids that vanish when an answer is decoded would leave holes in it.
-        text = [tokenizer.is_text(index) or index == config.eos_id for index in range(vocab_size)]
+        text = [tokenizer.is_text(index) or index == stop_id for index in range(vocab_size)]
         self._text = pack_bits(np.array(text))
         going_on = np.ones(vocab_size, bool)
-        going_on[config.eos_id] = False
+        going_on[stop_id] = False
         self._going_on = pack_bits(going_on)
 
     def compile(self, restriction: Mapping[str, Any], reasoning: bool) -> MakeConstraint:
@@ -65,7 +68,10 @@ class AnswerGrammars:
 
         def make() -> Constraint:
             answer = begin()
-            return _AfterReasoning(answer, self._config.answer_id, self._going_on) if reasoning else answer
+            if not reasoning:
+                return answer
+            assert self._answer_id is not None
+            return _AfterReasoning(answer, self._answer_id, self._going_on)
 
         return make
 
@@ -97,7 +103,7 @@ class AnswerGrammars:
             self._schema_matcher(Normal(root, closed=False).schema)
         matched = partial(_Matched, text=self._text)
         return lambda: SchemaConstraint(
-            matched(matcher.deep_copy()), self._token_bytes, self._config.eos_id, normal.free_keys, validator
+            matched(matcher.deep_copy()), self._token_bytes, self._stop_id, normal.free_keys, validator
         )
 
     def _schema_matcher(self, schema: Any) -> Any:

@@ -6,18 +6,17 @@ A supervisor, a thread that mostly waits, feeds each (see `jaxphoton.processes`)
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import functools
 import os
 import weakref
 from concurrent.futures import Future
 from typing import Any
 
+from jaxphoton.image.crops import Pictures, told
 from jaxphoton.image.decode import check_rules
 from jaxphoton.image.prepare import MAX_PIXELS, Prepared, prepare
 from jaxphoton.image.supervisor import ImageSupervisor, PictureTask
 from jaxphoton.image.worker import READY
-from jaxphoton.models.moondream.config import VisionConfig
 from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.child import Program, child_environment
 from jaxphoton.processes.frames import Message
@@ -50,7 +49,7 @@ class ImagePool:
 
     def __init__(
         self,
-        config: VisionConfig,
+        pictures: Pictures,
         workers: int,
         *,
         max_pixels: int = MAX_PIXELS,
@@ -64,7 +63,7 @@ class ImagePool:
         """Starts the workers, without waiting for them.
 
         Args:
-          config, max_pixels, background, allow_truncated, fast: as in `prepare`.
+          pictures, max_pixels, background, allow_truncated, fast: as in `prepare`.
           workers: processes.
           timeout: seconds that a worker may be at one picture; waiting for its turn does not count, nor does time in
             which this process is stopped as well.
@@ -83,14 +82,14 @@ class ImagePool:
             "allow_truncated": bool(allow_truncated),
             "fast": bool(fast),
         }
-        settings = {"vision": dataclasses.asdict(config), "rules": rules, "room": slots}
+        settings = {"pictures": told(pictures), "rules": rules, "room": slots}
         environment = child_environment() | _VARIABLES  # once: others may be changing it when a worker is replaced
 
         def program(settings: Message, blocks: list[int]) -> Program:
             command = ("-m", "jaxphoton.image.worker")
             return Program(command, environment, READY, settings, timeout, end_s=END_S, inherited=blocks)
 
-        self._prepare = functools.partial(prepare, config=config, **rules)
+        self._prepare = functools.partial(prepare, pictures=pictures, **rules)
         self._work: Assignments[PictureTask] = Assignments(workers, in_order=True, bound=bound)
         self._processes = ProcessPool(
             self._work,

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from jaxphoton.image.crops import Crops
+from jaxphoton.image.crops import Crops, Pictures
 from jaxphoton.image.decode import MAX_PIXELS, decode
-from jaxphoton.models.moondream.config import VisionConfig
-from jaxphoton.models.moondream.pictures import cut_crops, needed_size
 
 __all__ = ["MAX_PIXELS", "Prepared", "prepare"]
 
@@ -48,7 +45,7 @@ class Prepared:
 
 def prepare(
     source: Any,
-    config: VisionConfig,
+    pictures: Pictures,
     *,
     max_pixels: int = MAX_PIXELS,
     background: tuple[int, int, int] = (255, 255, 255),
@@ -56,7 +53,7 @@ def prepare(
     fast: bool = False,
     name: str | None = None,
 ) -> Prepared:
-    """Decodes a picture and cuts its crops; the arguments besides `config` and `fast` are those of `decode`.
+    """Decodes a picture and cuts its crops; the arguments besides `pictures` and `fast` are those of `decode`.
 
     With `fast`, a JPEG much larger than its crops is decoded at a half, a quarter or an eighth of its size: pixels
     differ a little, on average by less than one part in 255.
@@ -66,16 +63,15 @@ def prepare(
       TypeError, ValueError: `source` or `background` is of a kind that `decode` does not take.
     """
     began = time.monotonic()
-    needed = partial(needed_size, config=config) if fast else None
     decoded = decode(
         source,
         max_pixels=max_pixels,
         background=background,
         allow_truncated=allow_truncated,
-        needed=needed,
+        needed=pictures.needed_size if fast else None,
         name=name,
     )
-    crops, digest = cut_crops(decoded.pixels, config, decoded.size), _digest(decoded.pixels, decoded.size)
+    crops, digest = pictures.prepare(decoded.pixels, decoded.size), _digest(decoded.pixels, decoded.size)
     return Prepared(crops, digest, decoded.size, decoded.notes, began, time.monotonic() - began)
 
 

@@ -51,7 +51,7 @@ class ImageSupervisor(Supervisor[PictureTask]):
         """
         self._blocks = [new_block() for _ in range(settings["room"])]
         super().__init__(f"jaxphoton-image-{number}", work, program(settings, self._blocks))
-        self._number, self._crop_size, self._prepare_here = number, settings["vision"]["crop_size"], prepare_here
+        self._number, self._prepare_here = number, prepare_here
         self._sent = self._false_starts = 0
 
     def run(self) -> None:
@@ -78,7 +78,7 @@ class ImageSupervisor(Supervisor[PictureTask]):
                 return self._prepare_here(task.path if task.data is None else task.data, name=task.name)
             raise ImageError(source, reason, fault)
         rows, columns = message["tiling"]
-        pixels = np.empty((1 + rows * columns, self._crop_size, self._crop_size, 3), np.uint8)
+        pixels = np.empty(message["shape"], np.uint8)
         read_block(task.block, pixels.data.cast("B"))
         height, width = message["size"]
         return Prepared(

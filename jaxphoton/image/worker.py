@@ -38,18 +38,18 @@ def _answerer(settings: Message):
     # Late: these imports may print, and the streams are taken first.
     from PIL import Image
 
+    from jaxphoton.image.crops import told_again
     from jaxphoton.image.errors import ImageError
     from jaxphoton.image.prepare import prepare
-    from jaxphoton.models.moondream.config import VisionConfig
 
     Image.init()  # loads Pillow's formats before the first picture waits for them
-    config = VisionConfig(**settings["vision"])
+    pictures = told_again(settings["pictures"])
     rules = settings["rules"] | {"background": tuple(settings["rules"]["background"])}
 
     def answer(task: Message) -> Message:
         try:
             source = task["path"] if task["path"] is not None else take_bytes(task["block"], task["length"])
-            prepared = prepare(source, config, name=task["name"], **rules)
+            prepared = prepare(source, pictures, name=task["name"], **rules)
             write_block(task["block"], prepared.crops.pixels.data.cast("B"))
         except ImageError as error:
             return {"image_error": error.args}
@@ -58,6 +58,7 @@ def _answerer(settings: Message):
         size, notes, tiling = prepared.size, prepared.notes, prepared.crops.tiling
         return {
             "tiling": tiling,
+            "shape": prepared.crops.pixels.shape,
             "digest": prepared.digest.hex(),
             "size": size,
             "notes": notes,

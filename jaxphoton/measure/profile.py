@@ -40,7 +40,7 @@ def keep_graphs() -> None:
 
 
 @contextmanager
-def profiling(moondream: Moondream, folder: str | Path) -> Iterator[None]:
+def profiling(model: Moondream, folder: str | Path) -> Iterator[None]:
     """Writes a profile of what is done inside to a folder, for XProf (TensorBoard) or Perfetto.
 
     Each decode step is a `StepTraceAnnotation`. Python functions are not traced: that would slow down the host, which
@@ -49,7 +49,7 @@ def profiling(moondream: Moondream, folder: str | Path) -> Iterator[None]:
     Raises:
       RuntimeError: a profile is being taken already.
     """
-    engine = moondream.engine
+    engine = model.engine
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
     device = engine.pipeline.device

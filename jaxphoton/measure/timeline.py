@@ -86,7 +86,7 @@ class Recorder:
 
 
 @contextmanager
-def recording(moondream: Moondream, path: str | Path, **about: Any) -> Iterator[Recorder]:
+def recording(model: Moondream, path: str | Path, /, **about: Any) -> Iterator[Recorder]:
     """Records what a model does and writes the trace to `path` on leaving, after an exception too.
 
     `about` is what the trace should say of the run besides. Requests under way at the end are not in it.
@@ -96,12 +96,12 @@ def recording(moondream: Moondream, path: str | Path, **about: Any) -> Iterator[
     """
     import jax  # pictures of traces need none
 
-    recorder, engine = Recorder(), moondream.engine
-    device = next(iter(jax.tree.leaves(moondream.params)[0].devices()))
+    recorder, engine = Recorder(), model.engine
+    device = next(iter(jax.tree.leaves(model.params)[0].devices()))
     about = {"depth": engine.pipeline.depth, "device": device.device_kind, **about}
     with Path(path).open("w", encoding="utf-8") as file:
         try:
-            with moondream.observe(recorder.launch, recorder.submission, recorder.image):
+            with model.observe(recorder.launch, recorder.submission, recorder.image):
                 try:
                     yield recorder
                 finally:

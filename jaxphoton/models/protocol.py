@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from jaxphoton.constraints.grammar import Grammar
-from jaxphoton.image.crops import Crops
+from jaxphoton.image.crops import Crops, Pictures
 from jaxphoton.models.naming import Placement, Source
+from jaxphoton.requests.tokens import Prompt as Prompt
 
 if TYPE_CHECKING:
     import jax
@@ -64,21 +65,6 @@ class Kernels:
         return {"backend": self.backend, "target": self.target}
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt as a skill writes it, before it meets its image.
-
-    Attributes:
-      ids: token ids behind the image (and behind what every prompt of the family begins with).
-      values: (index in `ids`, values fed there besides the id) for each place that carries some.
-      before: token ids in front of the image, where the family lets a prompt have any there.
-    """
-
-    ids: tuple[int, ...]
-    values: tuple[tuple[int, tuple[float, ...]], ...] = ()
-    before: tuple[int, ...] = ()
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Segments:
     """A prompt as the network takes it.
@@ -92,26 +78,6 @@ class Segments:
     prefix: np.ndarray
     ids: np.ndarray
     fed: np.ndarray
-
-
-class Pictures(Protocol):
-    """How pictures are made ready for the vision encoder: plain settings, equal where they make the same crops."""
-
-    def needed_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) up to which pixels of a picture of this size matter."""
-        ...
-
-    def count(self, height: int, width: int) -> int:
-        """Crops of a picture of this size."""
-        ...
-
-    def prepare(self, pixels: np.ndarray, size: tuple[int, int] | None = None) -> Crops:
-        """Crops of an RGB picture, uint8 [height, width, 3]; `size` is its own where `pixels` are a smaller copy.
-
-        Raises:
-          ValueError: an empty picture, or one of another shape or dtype.
-        """
-        ...
 
 
 class Readout(Protocol):

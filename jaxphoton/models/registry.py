@@ -32,11 +32,6 @@ def family_of(data: dict[str, Any]) -> Family:
     return import_module(FAMILIES[checked_type(data)]).bound(data)
 
 
-def bound_to(config: Any) -> Family:
-    """The family of settings that were read already."""
-    return import_module("jaxphoton.models.moondream.family").MoondreamFamily(config)
-
-
 def checked_type(data: dict[str, Any]) -> str:
     """The `model_type` of settings.
 

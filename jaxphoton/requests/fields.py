@@ -95,4 +95,7 @@ REASONING = Kind({"text": "text"}, {"text": "", "grounding": []}, lambda thought
 BOXES = Kind([CORNERS], [], _found(_box), places=True)
 POINTS = Kind([PLACE], [], _found(_point), places=True)
 BOX = Kind(CORNERS, dict.fromkeys(CORNERS, 0.0), _box, places=True, optional=True)
+# How many numbers an SVG command takes.
+_ARITY = {"M": 2, "L": 2, "T": 2, "H": 1, "V": 1, "C": 6, "S": 4, "Q": 4, "A": 7, "Z": 0}
+ARITY = {**_ARITY, **{name.lower(): count for name, count in _ARITY.items()}}
 PATH = Kind("text", "")  # an SVG path in fractions of the box beside it

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.engine.observers import Observers
+from jaxphoton.image.crops import Pictures
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import Prepared, prepare
 from jaxphoton.requests.bounds import image_workers
@@ -23,11 +24,11 @@ class EncodedImage:
 
     Attributes:
       image: crops and digest.
-      vision: the crop settings it was made for.
+      pictures: how it was prepared.
     """
 
     image: Prepared = field(repr=False)  # a page of pixels
-    vision: Any
+    pictures: Pictures
 
     @property
     def size(self) -> tuple[int, int]:
@@ -44,13 +45,13 @@ class Images:
     """Prepares the pictures of one model; its workers are started when a batch, or many images at once, need them.
 
     Args:
-      vision: the crop settings of the model.
+      pictures: how the model has them prepared.
       rules: arguments of `prepare` for every image.
       engine: how many workers, and how long one may be at an image.
     """
 
-    def __init__(self, vision: Any, rules: Mapping[str, Any], engine: EngineConfig):
-        self._vision, self._rules, self._engine = vision, rules, engine
+    def __init__(self, pictures: Pictures, rules: Mapping[str, Any], engine: EngineConfig):
+        self._pictures, self._rules, self._engine = pictures, rules, engine
         self._lock = threading.Lock()
         self._pool: ImagePool | None = None
         self._closed = False
@@ -66,13 +67,13 @@ class Images:
         Raises:
           ImageError, TypeError, ValueError: as `prepare`, or crops of another model.
         """
-        return image if isinstance(image, EncodedImage) else EncodedImage(self.prepared(image), self._vision)
+        return image if isinstance(image, EncodedImage) else EncodedImage(self.prepared(image), self._pictures)
 
     def prepared(self, image: Any) -> Prepared:
         """The same for one use."""
         if isinstance(image, EncodedImage):
             return self.taken(image)
-        return self.taken(prepare(image, self._vision, **self._rules))
+        return self.taken(prepare(image, self._pictures, **self._rules))
 
     def encode_beside(self, image: Any, many: bool) -> EncodedImage:
         """`encode` for a thread beside others: in the image workers where they run, and where there are many images,
@@ -83,7 +84,7 @@ class Images:
         if pool is None:
             return self.encode(image)
         try:
-            return EncodedImage(self.taken(pool.submit(image).result()), self._vision)
+            return EncodedImage(self.taken(pool.submit(image).result()), self._pictures)
         except RuntimeError as error:
             if self._closed:
                 raise ModelClosed from error
@@ -108,7 +109,7 @@ class Images:
           ValueError: an EncodedImage with the crops of another model.
         """
         if isinstance(picture, EncodedImage):
-            if picture.vision != self._vision:
+            if picture.pictures != self._pictures:
                 raise ValueError("this EncodedImage was made for a model with other crops")
             return picture.image
         self._observers.tell("images", picture)
@@ -125,7 +126,7 @@ class Images:
                 raise ModelClosed
             workers = image_workers(self._engine)
             if self._pool is None and workers:
-                self._pool = ImagePool(self._vision, workers, timeout=self._engine.image_timeout, **self._rules)
+                self._pool = ImagePool(self._pictures, workers, timeout=self._engine.image_timeout, **self._rules)
             return self._pool
 
     def close(self) -> None:

@@ -103,7 +103,9 @@ class AskPreparer:
         """What restricted answers are compiled by."""
         from jaxphoton.constraints import AnswerGrammars
 
-        return AnswerGrammars(self._tokenizer, self._family.vocab_size, self._family.config.tokenizer)
+        family = self._family
+        # Of several ids that stop any will do.
+        return AnswerGrammars(self._tokenizer, family.vocab_size, min(family.stop_ids), family.answer_id)
 
 
 def _settings(skill: Skill, given: Mapping[str, Any] | None) -> Settings:

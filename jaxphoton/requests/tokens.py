@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from jaxphoton.constraints.grammar import FinishReason
 from jaxphoton.prompt.detokenizer import Decoder, Detokenizer
 
-if TYPE_CHECKING:
-    from jaxphoton.models.protocol import Prompt
-
 Decode = Callable[[Sequence[int]], str]
 # One piece of what is known of a result before it is complete; see `requests.submitting`.
 Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as a skill writes it, before it meets its image.
+
+    Attributes:
+      ids: token ids behind the image (and behind what every prompt of the family begins with).
+      values: (index in `ids`, values fed there besides the id) for each place that carries some.
+      before: token ids in front of the image, where the family lets a prompt have any there.
+    """
+
+    ids: tuple[int, ...]
+    values: tuple[tuple[int, tuple[float, ...]], ...] = ()
+    before: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import os
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from jaxphoton.files import MAX_TOKENIZER_BYTES, FileError, read_json
 from jaxphoton.messages import escaped, first_line, quoted, short
@@ -52,11 +51,11 @@ def resolve(path_or_id: str | Path, revision: str | None = None, quantized: bool
     return _download(name, revision, MODEL_FILES)
 
 
-def check(path: Path) -> Any:
+def check(path: Path) -> Family:
     """Reads the settings of a local model and the headers of its weights: what shows most damage in no time.
 
     Returns:
-      the settings.
+      the family, bound to its settings.
 
     Raises:
       ConfigError: the settings are missing or wrong.
@@ -65,7 +64,7 @@ def check(path: Path) -> Any:
     family = read_family(settings_file(path))
     if not os.path.isdir(path / "params"):
         open_checkpoint(path)
-    return family.config
+    return family
 
 
 def resolve_tokenizer(model: str | Path, folder: str | Path, family: Family) -> Path:

@@ -38,4 +38,4 @@ def json_tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def grammars(json_tokenizer) -> AnswerGrammars:
-    return AnswerGrammars(json_tokenizer, VOCABULARY + 12, TokenizerConfig())
+    return AnswerGrammars(json_tokenizer, VOCABULARY + 12, TokenizerConfig().eos_id, TokenizerConfig().answer_id)

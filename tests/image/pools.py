@@ -18,9 +18,10 @@ from jaxphoton.image.errors import ImageError
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.models.moondream.pictures import MoondreamPictures
 from tests.image.files import photo, saved
 
-CONFIG = VisionConfig(crop_size=56, overlap_margin=1)
+PICTURES = MoondreamPictures(VisionConfig(crop_size=56, overlap_margin=1))
 PICTURE = Image.fromarray(photo(120, 90))
 PNG = saved(PICTURE, "PNG")
 S = 120  # how long anything may take on a busy machine

@@ -12,7 +12,7 @@ from PIL import EpsImagePlugin, Image, IptcImagePlugin
 
 from jaxphoton.image.decode import decode
 from jaxphoton.image.prepare import prepare
-from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.models.registry import named_family
 from tests.image.files import fault, photo, saved
 
 pillow_heif = pytest.importorskip("pillow_heif", reason="pillow-heif is missing: HEIC is NOT tested")
@@ -132,13 +132,13 @@ def phone_photo(form: str, orientation: int = 1) -> bytes:
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_photos_with_a_second_picture_are_reduced_like_jpegs(orientation):
-    config = named_config("moondream2").vision
+    pictures = named_family("moondream2").pictures
     plain, double = phone_photo("JPEG", orientation), phone_photo("MPO", orientation)
     assert Image.open(io.BytesIO(double)).format == "MPO"
-    fast, exact = prepare(double, config, fast=True), prepare(double, config)
-    assert fast.digest == prepare(plain, config, fast=True).digest != exact.digest
+    fast, exact = prepare(double, pictures, fast=True), prepare(double, pictures)
+    assert fast.digest == prepare(plain, pictures, fast=True).digest != exact.digest
     assert fast.size == exact.size and fast.notes == exact.notes
-    assert exact.digest == prepare(plain, config).digest
+    assert exact.digest == prepare(plain, pictures).digest
 
 
 # Good files without a decoder

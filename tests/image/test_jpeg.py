@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from jaxphoton.image.prepare import prepare
-from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.models.registry import named_family
 
-CONFIG = named_config("moondream2").vision
+PICTURES = named_family("moondream2").pictures
 
 
 def jpeg(width: int, height: int, orientation: int = 1, mode: str = "RGB") -> bytes:
@@ -28,7 +28,7 @@ def jpeg(width: int, height: int, orientation: int = 1, mode: str = "RGB") -> by
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_a_large_jpeg_has_nearly_the_same_crops(orientation, mode):
     data = jpeg(2600, 1900, orientation, mode)
-    exact, fast = prepare(data, CONFIG), prepare(data, CONFIG, fast=True)
+    exact, fast = prepare(data, PICTURES), prepare(data, PICTURES, fast=True)
     assert fast.size == exact.size and fast.crops.tiling == exact.crops.tiling and fast.notes == exact.notes
     difference = np.abs(fast.crops.pixels.astype(np.int16) - exact.crops.pixels)
     assert 0 < difference.mean() < 1.0
@@ -37,4 +37,4 @@ def test_a_large_jpeg_has_nearly_the_same_crops(orientation, mode):
 
 @pytest.mark.parametrize("data", [jpeg(640, 480), jpeg(1000, 90)])
 def test_what_is_not_larger_than_needed_is_untouched(data):
-    assert prepare(data, CONFIG, fast=True).digest == prepare(data, CONFIG).digest
+    assert prepare(data, PICTURES, fast=True).digest == prepare(data, PICTURES).digest

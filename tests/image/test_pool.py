@@ -18,13 +18,14 @@ from jaxphoton.image.decode import ImageError
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import prepare
 from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.models.moondream.pictures import MoondreamPictures
 from tests.image.files import photo, png16, saved
-from tests.image.pools import CONFIG, PICTURE, PNG, S, failure, needs_proc, same, traces
+from tests.image.pools import PICTURE, PICTURES, PNG, S, failure, needs_proc, same, traces
 
 
 @pytest.fixture(scope="module")
 def pool():
-    with ImagePool(CONFIG, 2) as pool:
+    with ImagePool(PICTURES, 2) as pool:
         yield pool
 
 
@@ -62,14 +63,14 @@ def test_files_and_bytes_as_in_this_process(pool, tmp_path):
     # From a thread of its own: more pictures than the bound, and only their results free places.
     futures = [pool.submit(source) for source in sources]
     for source, future in zip(sources, futures, strict=True):
-        same(future.result(S), prepare(source, CONFIG))
+        same(future.result(S), prepare(source, PICTURES))
 
 
 def test_other_sources_are_done_before_submit_returns(pool):
     for source in (PICTURE, np.asarray(PICTURE), io.BytesIO(PNG)):
         future = pool.submit(source)
         assert future.done()
-        same(future.result(), prepare(PNG, CONFIG))
+        same(future.result(), prepare(PNG, PICTURES))
     with pytest.raises(TypeError):
         pool.submit(3).result(S)
     with pytest.raises(ImageError):
@@ -83,7 +84,7 @@ def test_errors_as_in_this_process(pool, tmp_path):
     futures = [pool.submit(source) for source in sources]
     for source, future in zip(sources, futures, strict=True):
         with pytest.raises(ImageError) as expected:
-            prepare(source, CONFIG)
+            prepare(source, PICTURES)
         error = future.exception(S)
         assert type(error) is ImageError
         assert error.args == expected.value.args
@@ -95,14 +96,14 @@ def test_options_reach_the_workers():
     clear = PICTURE.convert("RGBA")
     clear.putalpha(77)
     options = {"max_pixels": 20_000, "background": (255, 0, 9), "allow_truncated": True}
-    with ImagePool(VisionConfig(), 1, **options) as pool:
+    with ImagePool(MoondreamPictures(VisionConfig()), 1, **options) as pool:
         for data in (saved(clear, "PNG"), saved(PICTURE, "JPEG")[:-300]):
-            same(pool.submit(data).result(S), prepare(data, VisionConfig(), **options))
+            same(pool.submit(data).result(S), prepare(data, MoondreamPictures(VisionConfig()), **options))
         assert failure(pool.submit(saved(PICTURE.resize((200, 200)), "PNG"))).reason == "too-large"
     with pytest.raises(ValueError, match="background"):
-        ImagePool(CONFIG, 1, background=(1, 2, 300))
+        ImagePool(PICTURES, 1, background=(1, 2, 300))
     with pytest.raises(ValueError, match="at least 1"):
-        ImagePool(CONFIG, 0)
+        ImagePool(PICTURES, 0)
 
 
 def test_relative_paths_are_those_of_the_moment(pool, tmp_path, monkeypatch):
@@ -112,7 +113,7 @@ def test_relative_paths_are_those_of_the_moment(pool, tmp_path, monkeypatch):
     future = pool.submit("mine.png")
     missing = pool.submit("other.png")
     monkeypatch.chdir("/")
-    same(future.result(S), prepare(PNG, CONFIG))
+    same(future.result(S), prepare(PNG, PICTURES))
     assert missing.exception(S).args == ("other.png", "not-found", "no such file")
 
 
@@ -125,11 +126,11 @@ def test_formats_that_only_this_process_knows(pool, monkeypatch):
         return PICTURE.copy()
 
     Image.register_open("OURS", opened, lambda prefix: prefix.startswith(b"our format"))
-    same(pool.submit(b"our format").result(S), prepare(PICTURE, CONFIG))
+    same(pool.submit(b"our format").result(S), prepare(PICTURE, PICTURES))
 
 
 def test_submit_waits_at_the_bound(gate):
-    with ImagePool(CONFIG, 1, slots=1, bound=2) as pool:
+    with ImagePool(PICTURES, 1, slots=1, bound=2) as pool:
         first, second, third = pool.submit(gate.path), pool.submit(PNG), []
         gate.entered()
         thread = threading.Thread(target=lambda: third.append(pool.submit(PNG)))
@@ -143,7 +144,7 @@ def test_submit_waits_at_the_bound(gate):
 
 
 def test_waiting_pictures_can_be_cancelled_and_free_their_place(gate):
-    with ImagePool(CONFIG, 1, slots=1, bound=2) as pool:
+    with ImagePool(PICTURES, 1, slots=1, bound=2) as pool:
         stuck = pool.submit(gate.path)
         gate.entered()
         for _ in range(10):
@@ -158,20 +159,20 @@ def test_waiting_pictures_can_be_cancelled_and_free_their_place(gate):
 
 
 def test_one_stuck_worker_does_not_stop_the_other(gate):
-    with ImagePool(CONFIG, 2, slots=1) as pool:
+    with ImagePool(PICTURES, 2, slots=1) as pool:
         stuck = pool.submit(gate.path)
         gate.entered()
         for _ in range(5):
             pool.submit(PNG).result(S)
         gate.open(PNG)
-        same(stuck.result(S), prepare(PNG, CONFIG))
+        same(stuck.result(S), prepare(PNG, PICTURES))
 
 
 @needs_proc
 def test_the_block_of_a_huge_file_shrinks():
     huge = saved(PICTURE, "BMP") + bytes(40 << 20)
-    with ImagePool(CONFIG, 1) as pool:
-        same(pool.submit(huge).result(S), prepare(PNG, CONFIG))
+    with ImagePool(PICTURES, 1) as pool:
+        same(pool.submit(huge).result(S), prepare(PNG, PICTURES))
         blocks = [line.split()[0] for line in traces()[0] if "memfd:jaxphoton" in line]
         assert len(blocks) >= 2
         assert all(os.fstat(int(block)).st_size < 1 << 20 for block in blocks)
@@ -202,9 +203,9 @@ def test_prints_of_libraries_do_not_disturb(tmp_path, monkeypatch, capfd):
         "    Image.ID.insert(0, Image.ID.pop())\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with ImagePool(CONFIG, 1) as pool:
+    with ImagePool(PICTURES, 1) as pool:
         for _ in range(2):
-            same(pool.submit(PNG).result(S), prepare(PNG, CONFIG))
+            same(pool.submit(PNG).result(S), prepare(PNG, PICTURES))
     output = capfd.readouterr()
     assert output.out == ""
     assert output.err.count("late noise") == 2 and output.err.count("raw noise") == 2

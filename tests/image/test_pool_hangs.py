@@ -26,7 +26,7 @@ from jaxphoton.processes import child, supervisor
 from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.pipe import TookTooLong
 from jaxphoton.processes.supervisor import ProcessPool
-from tests.image.pools import CONFIG, PNG, S, exists, failure, needs_proc, running, same, until
+from tests.image.pools import PICTURES, PNG, S, exists, failure, needs_proc, running, same, until
 from tests.image.test_pool_lifetime import script
 
 LIMIT = 2.0  # long for these pictures on a busy machine, short to wait for
@@ -41,29 +41,29 @@ def idle(pool: ImagePool) -> int:
 
 
 def test_what_a_stopped_worker_has_is_done_by_another():
-    with ImagePool(CONFIG, 1, timeout=LIMIT) as pool:
+    with ImagePool(PICTURES, 1, timeout=LIMIT) as pool:
         pid = idle(pool)
         os.kill(pid, signal.SIGSTOP)
         for future in [pool.submit(PNG), pool.submit(PNG)]:
-            same(future.result(S), prepare(PNG, CONFIG))
+            same(future.result(S), prepare(PNG, PICTURES))
         assert pool.worker_pids != [pid] and not exists(pid)
 
 
 def test_a_picture_that_takes_too_long_twice_fails_alone(gate):
-    with ImagePool(CONFIG, 1, timeout=LIMIT) as pool:
+    with ImagePool(PICTURES, 1, timeout=LIMIT) as pool:
         stuck, behind, more = pool.submit(gate.path), pool.submit(PNG), pool.submit(PNG)
         error = stuck.exception(S)
         assert isinstance(error, ImageError)
         assert (error.reason, error.fault) == ("timeout", LATE)
         assert error.reason in REASONS
         for future in (behind, more):
-            same(future.result(S), prepare(PNG, CONFIG))
+            same(future.result(S), prepare(PNG, PICTURES))
 
 
 def test_the_time_in_which_everything_is_stopped_does_not_count(tmp_path, gate):
     """Ctrl-Z, or the lid of a laptop, in the middle of a picture."""
     text = (
-        f"pool = ImagePool(VisionConfig(), 1, timeout={LIMIT})\n"
+        f"pool = ImagePool(MoondreamPictures(VisionConfig()), 1, timeout={LIMIT})\n"
         f"pool.submit({PNG!r}).result()\n"
         "pids = pool.worker_pids\n"
         f"future = pool.submit({str(gate.path)!r})\n"
@@ -84,7 +84,7 @@ def test_the_time_in_which_everything_is_stopped_does_not_count(tmp_path, gate):
 
 @needs_proc
 def test_closing_with_a_stopped_worker():
-    pool = ImagePool(CONFIG, 1)
+    pool = ImagePool(PICTURES, 1)
     pid = idle(pool)
     os.kill(pid, signal.SIGSTOP)
     stuck = pool.submit(PNG)
@@ -103,14 +103,14 @@ def stopping(tmp_path: Path, monkeypatch) -> None:
 def test_workers_that_stop_while_they_start(tmp_path, monkeypatch):
     stopping(tmp_path, monkeypatch)
     monkeypatch.setattr(child, "START_S", 0.25)
-    with ImagePool(CONFIG, 1, timeout=LIMIT) as pool:
+    with ImagePool(PICTURES, 1, timeout=LIMIT) as pool:
         error = pool.submit(PNG, name="mine").exception(S)
         assert str(error) == "mine: the image worker does not start (took longer than 0.25 s)"
 
 
 def test_closing_while_workers_are_stopped_at_their_start(tmp_path, monkeypatch):
     stopping(tmp_path, monkeypatch)
-    pool = ImagePool(CONFIG, 2)
+    pool = ImagePool(PICTURES, 2)
     pids = until(lambda: len(pool.worker_pids) == 2 and pool.worker_pids, "two workers")
     pool.close()
     assert not any(map(exists, pids)) and not pool.worker_pids
@@ -118,12 +118,12 @@ def test_closing_while_workers_are_stopped_at_their_start(tmp_path, monkeypatch)
 
 def test_a_process_that_a_disk_holds_is_left_to_its_fate(monkeypatch):
     monkeypatch.setattr(image_pool, "END_S", 0.05)
-    with ImagePool(CONFIG, 1, timeout=LIMIT) as pool:
+    with ImagePool(PICTURES, 1, timeout=LIMIT) as pool:
         pid = idle(pool)
         os.kill(pid, signal.SIGSTOP)
         with monkeypatch.context() as disk:
             disk.setattr(subprocess.Popen, "kill", lambda self: None)
-            same(pool.submit(PNG).result(S), prepare(PNG, CONFIG))
+            same(pool.submit(PNG).result(S), prepare(PNG, PICTURES))
         assert running(pid) and pid not in pool.worker_pids
         os.kill(pid, signal.SIGKILL)
         until(lambda: not exists(pid), "it is reaped when the disk lets it go")
@@ -131,7 +131,7 @@ def test_a_process_that_a_disk_holds_is_left_to_its_fate(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a stopped process with its parent")
 def test_a_stopped_worker_does_not_outlive_a_killed_parent(tmp_path):
-    text = f"pool = ImagePool(VisionConfig(), 1)\npool.submit({PNG!r}).result()\n"
+    text = f"pool = ImagePool(MoondreamPictures(VisionConfig()), 1)\npool.submit({PNG!r}).result()\n"
     text += "print(*pool.worker_pids, flush=True)\nsys.stdin.read()"
     with subprocess.Popen(script(tmp_path, text), stdin=-1, stdout=-1, text=True, start_new_session=True) as parent:
         try:
@@ -219,4 +219,4 @@ def test_only_those_at_which_a_worker_was_are_blamed(kinds, workers, slots):
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
 def test_a_limit_must_be_above_0(timeout):
     with pytest.raises(ValueError, match="timeout must be above 0"):
-        ImagePool(CONFIG, 1, timeout=timeout)
+        ImagePool(PICTURES, 1, timeout=timeout)

@@ -17,23 +17,23 @@ from jaxphoton.image.decode import ImageError
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import prepare
 from tests.image.files import saved
-from tests.image.pools import CONFIG, PICTURE, PNG, S, exists, needs_proc, running, same, traces, until
+from tests.image.pools import PICTURE, PICTURES, PNG, S, exists, needs_proc, running, same, traces, until
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_a_killed_worker_is_replaced_and_the_picture_tried_again(gate):
-    with ImagePool(CONFIG, 1) as pool:
+    with ImagePool(PICTURES, 1) as pool:
         stuck, behind = pool.submit(gate.path), pool.submit(PNG)
         gate.entered()
         gate.kill_inside(pool)
         gate.open(PNG)
-        same(stuck.result(S), prepare(PNG, CONFIG))
-        same(behind.result(S), prepare(PNG, CONFIG))
+        same(stuck.result(S), prepare(PNG, PICTURES))
+        same(behind.result(S), prepare(PNG, PICTURES))
 
 
 def test_a_second_death_fails_that_picture_alone(gate):
-    with ImagePool(CONFIG, 1) as pool:
+    with ImagePool(PICTURES, 1) as pool:
         stuck, behind = pool.submit(gate.path), pool.submit(PNG)
         gate.entered()
         gate.kill_inside(pool)
@@ -42,13 +42,13 @@ def test_a_second_death_fails_that_picture_alone(gate):
         error = stuck.exception(S)
         assert isinstance(error, ImageError) and error.source == str(gate.path)
         assert str(error) == f"{gate.path}: the process that decodes it died twice (killed by SIGKILL)"
-        same(behind.result(S), prepare(PNG, CONFIG))
+        same(behind.result(S), prepare(PNG, PICTURES))
 
 
 def test_idle_workers_may_die_as_often_as_they_like():
-    with ImagePool(CONFIG, 1) as pool:
+    with ImagePool(PICTURES, 1) as pool:
         for _ in range(3):
-            same(pool.submit(PNG).result(S), prepare(PNG, CONFIG))
+            same(pool.submit(PNG).result(S), prepare(PNG, PICTURES))
             (pid,) = pool.worker_pids
             os.kill(pid, signal.SIGKILL)
             until(lambda pid=pid: not running(pid), "the worker is dead")
@@ -56,7 +56,7 @@ def test_idle_workers_may_die_as_often_as_they_like():
 
 @needs_proc
 def test_control_c_does_not_reach_workers():
-    with ImagePool(CONFIG, 1) as pool:
+    with ImagePool(PICTURES, 1) as pool:
         # The first one while it starts.
         (pid,) = until(lambda: pool.worker_pids, "a worker")
         os.kill(pid, signal.SIGINT)
@@ -69,7 +69,7 @@ def test_control_c_does_not_reach_workers():
 @pytest.mark.parametrize("program", ["/bin/false", "/nowhere/python"])
 def test_workers_that_do_not_start(program, monkeypatch):
     monkeypatch.setattr(sys, "executable", program)
-    with ImagePool(CONFIG, 1) as pool:
+    with ImagePool(PICTURES, 1) as pool:
         for _ in range(2):
             error = pool.submit(PNG, name="mine").exception(S)
             assert isinstance(error, RuntimeError)
@@ -77,7 +77,7 @@ def test_workers_that_do_not_start(program, monkeypatch):
 
 
 def test_closing_a_busy_pool(gate):
-    pool = ImagePool(CONFIG, 1, slots=1, bound=2)
+    pool = ImagePool(PICTURES, 1, slots=1, bound=2)
     stuck, waiting, refused = pool.submit(gate.path), pool.submit(PNG), []
 
     def submit():
@@ -105,7 +105,7 @@ def test_closing_a_busy_pool(gate):
 
 
 def test_a_callback_may_close_the_pool():
-    pool = ImagePool(CONFIG, 1)
+    pool = ImagePool(PICTURES, 1)
     closed = threading.Event()
     future = pool.submit(saved(PICTURE.resize((700, 700)), "PNG"))
     future.add_done_callback(lambda _: (pool.close(), closed.set()))
@@ -118,21 +118,21 @@ def test_a_callback_may_close_the_pool():
 def test_nothing_is_left_behind(gate):
     gc.collect()
     before = traces()
-    with ImagePool(CONFIG, 2) as pool:
+    with ImagePool(PICTURES, 2) as pool:
         futures = [pool.submit(PNG) for _ in range(4)]
         for future in futures:
             future.result(S)
         assert traces() != before
     assert traces() == before
-    with ImagePool(CONFIG, 1) as pool:
+    with ImagePool(PICTURES, 1) as pool:
         pool.submit(gate.path)
         gate.entered()
         gate.kill_inside(pool)
     gate.open()
     assert traces() == before
-    ImagePool(CONFIG, 2).close()  # while they start
+    ImagePool(PICTURES, 2).close()  # while they start
     assert traces() == before
-    dropped = ImagePool(CONFIG, 1).submit(PNG)
+    dropped = ImagePool(PICTURES, 1).submit(PNG)
     gc.collect()
     assert isinstance(dropped.exception(S), RuntimeError)
     until(lambda: traces() == before, "a dropped pool is gone")
@@ -142,7 +142,11 @@ def script(tmp_path: Path, text: str) -> list[str]:
     """A program of a user: no `if __name__ == "__main__"`."""
     path = tmp_path / "script.py"
     head = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-    imports = "from jaxphoton.models.moondream.config import VisionConfig\nfrom jaxphoton.image.pool import ImagePool\n"
+    imports = (
+        "from jaxphoton.models.moondream.config import VisionConfig\n"
+        "from jaxphoton.models.moondream.pictures import MoondreamPictures\n"
+        "from jaxphoton.image.pool import ImagePool\n"
+    )
     path.write_text(f"{head}{imports}print('started', flush=True)\n{text}")
     return [sys.executable, str(path)]
 
@@ -155,7 +159,7 @@ def test_an_unguarded_script_that_forgets_to_close(tmp_path, closed):
     command = script(
         tmp_path,
         "import pathlib\n"
-        "pool = ImagePool(VisionConfig(), 2)\n"
+        "pool = ImagePool(MoondreamPictures(VisionConfig()), 2)\n"
         "futures = [pool.submit('work/../a.png'), pool.submit(pathlib.Path('a.png').read_bytes())]\n"
         f"print([future.result({S}).size for future in futures])\n",
     )
@@ -173,7 +177,7 @@ def test_an_unguarded_script_that_forgets_to_close(tmp_path, closed):
 
 @needs_proc
 def test_workers_do_not_outlive_a_killed_parent(tmp_path, gate):
-    text = f"pool = ImagePool(VisionConfig(), 1)\nf = pool.submit({str(gate.path)!r})\n"
+    text = f"pool = ImagePool(MoondreamPictures(VisionConfig()), 1)\nf = pool.submit({str(gate.path)!r})\n"
     text += (
         "import time\nwhile not pool.worker_pids: time.sleep(0.01)\nprint(*pool.worker_pids, flush=True)\nf.result()"
     )
@@ -191,7 +195,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path, gate):
 def test_a_fork_leaves_the_workers_alone(tmp_path):
     text = f"""
 import os, sys
-pool = ImagePool(VisionConfig(), 1)
+pool = ImagePool(MoondreamPictures(VisionConfig()), 1)
 pool.submit({PNG!r}).result({S})
 pids = pool.worker_pids
 if child := os.fork():

@@ -13,10 +13,11 @@ from PIL import Image
 from jaxphoton.image.decode import ImageError, decode
 from jaxphoton.image.prepare import prepare
 from jaxphoton.models.moondream.config import VisionConfig
-from jaxphoton.models.moondream.pictures import cut_crops
+from jaxphoton.models.moondream.pictures import MoondreamPictures, cut_crops
 from tests.image.files import photo, saved
 
 CONFIG = VisionConfig(crop_size=56, overlap_margin=1)
+PICTURES = MoondreamPictures(CONFIG)
 PHOTO = photo(120, 90)
 PICTURE = Image.fromarray(PHOTO)
 
@@ -26,7 +27,7 @@ def test_it_is_decoding_and_cropping(tmp_path):
     path = tmp_path / "photo.png"
     path.write_bytes(data)
     crops = cut_crops(PHOTO, CONFIG)
-    prepared = [prepare(source, CONFIG) for source in (data, path, str(path), io.BytesIO(data), PICTURE, PHOTO)]
+    prepared = [prepare(source, PICTURES) for source in (data, path, str(path), io.BytesIO(data), PICTURE, PHOTO)]
     for one in prepared:
         np.testing.assert_array_equal(one.crops.pixels, crops.pixels)
         assert one.crops.tiling == crops.tiling
@@ -38,40 +39,40 @@ def test_it_is_decoding_and_cropping(tmp_path):
 def test_the_digest_is_of_the_upright_pixels_and_their_shape():
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned = prepare(saved(PICTURE, "PNG", exif=exif), CONFIG)
+    turned = prepare(saved(PICTURE, "PNG", exif=exif), PICTURES)
     assert turned.size == (90, 120)
     assert turned.notes == ("rotated by EXIF orientation 6",)
-    assert turned.digest == prepare(np.rot90(PHOTO, -1), CONFIG).digest
-    assert turned.digest != prepare(PHOTO, CONFIG).digest
+    assert turned.digest == prepare(np.rot90(PHOTO, -1), PICTURES).digest
+    assert turned.digest != prepare(PHOTO, PICTURES).digest
     same_bytes = PHOTO.reshape(90, 120, 3)
-    assert prepare(same_bytes, CONFIG).digest != prepare(PHOTO, CONFIG).digest
+    assert prepare(same_bytes, PICTURES).digest != prepare(PHOTO, PICTURES).digest
     other = PHOTO.copy()
     other[119, 89, 2] ^= 1
-    assert prepare(other, CONFIG).digest != prepare(PHOTO, CONFIG).digest
+    assert prepare(other, PICTURES).digest != prepare(PHOTO, PICTURES).digest
 
 
 def test_the_digest_is_the_same_for_every_process_and_model():
     grey = np.full((2, 3, 3), 7, np.uint8)
     expected = hashlib.sha256(struct.pack("<qqq", 2, 3, 3) + bytes([7] * 18)).digest()
-    assert prepare(grey, CONFIG).digest == expected
-    assert prepare(grey, VisionConfig()).digest == expected
+    assert prepare(grey, PICTURES).digest == expected
+    assert prepare(grey, MoondreamPictures(VisionConfig())).digest == expected
 
 
 def test_the_options_are_those_of_decode():
     half_clear = PICTURE.convert("RGBA")
     half_clear.putalpha(128)
     data = saved(half_clear, "PNG")
-    blue = prepare(data, CONFIG, background=(0, 0, 255))
+    blue = prepare(data, PICTURES, background=(0, 0, 255))
     np.testing.assert_array_equal(
         blue.crops.pixels, cut_crops(decode(data, background=(0, 0, 255)).pixels, CONFIG).pixels
     )
     assert blue.notes == ("transparency blended over (0, 0, 255)",)
     with pytest.raises(ImageError) as caught:
-        prepare(data, CONFIG, max_pixels=100, name="mine")
+        prepare(data, PICTURES, max_pixels=100, name="mine")
     assert (caught.value.source, caught.value.reason) == ("mine", "too-large")
     short = saved(PICTURE, "JPEG")[:-400]
     with pytest.raises(ImageError):
-        prepare(short, CONFIG)
-    assert prepare(short, CONFIG, allow_truncated=True).notes == ("truncated file",)
+        prepare(short, PICTURES)
+    assert prepare(short, PICTURES, allow_truncated=True).notes == ("truncated file",)
     with pytest.raises(TypeError):
-        prepare(3, CONFIG)
+        prepare(3, PICTURES)

@@ -28,6 +28,13 @@ def bound(data: dict[str, Any]) -> FakeFamily:
 
 
 class FakePictures:
+    def settings(self):
+        return {}
+
+    @classmethod
+    def from_settings(cls, settings):
+        return cls()
+
     def needed_size(self, height, width):
         return SIDE, SIDE
 

@@ -108,7 +108,7 @@ def load_model(settings: Message) -> tuple[LocalAnswerer, int]:
     if "background" in options:
         options["background"] = tuple(options["background"])
     model = Moondream.from_pretrained(**options)
-    model.engine_config = EngineOptions(**settings["engine"]).applied(model.engine_config, model.config.text)
+    model.engine_config = EngineOptions(**settings["engine"]).applied(model.engine_config, model.family.max_context)
     answerer = LocalAnswerer(model)
     with compiling_shown(""):
         answerer.start()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.engine.memory import whole_pages
-from jaxphoton.models.moondream.config import TextConfig
 from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.submitting import OnEvent, Pending
@@ -35,8 +34,8 @@ class EngineOptions:
     image_timeout: float | None = None
     host_masks: bool | None = None
 
-    def applied(self, engine: EngineConfig, text: TextConfig) -> EngineConfig:
-        """The engine's settings with these changes; what is None stays."""
+    def applied(self, engine: EngineConfig, max_context: int) -> EngineConfig:
+        """The engine's settings with these changes, for a model of so many positions; what is None stays."""
         names = ("depth", "image_workers", "image_timeout", "host_masks")
         changes: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.rows is not None:
@@ -46,7 +45,7 @@ class EngineOptions:
         if not self.deterministic:
             return engine
         # So many pages that no request is ever set back, and computed again in other company.
-        return dataclasses.replace(engine, fixed_shapes=True, kv_pages=whole_pages(text.max_context, engine))
+        return dataclasses.replace(engine, fixed_shapes=True, kv_pages=whole_pages(max_context, engine))
 
 
 class LocalAnswerer:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,6 +22,13 @@ class MoondreamPictures:
     """`protocol.Pictures` of one model."""
 
     vision: VisionConfig
+
+    def settings(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.vision)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> MoondreamPictures:
+        return cls(VisionConfig(**settings))
 
     def needed_size(self, height: int, width: int) -> tuple[int, int]:
         return needed_size(height, width, self.vision)

@@ -38,7 +38,7 @@ def jobs(tmp_path: Path) -> list[Job]:
 def alone(tmp_path_factory) -> dict:
     """What one process answers."""
     with Moondream.from_pretrained("shapes") as model:
-        model.engine_config = OPTIONS.applied(model.engine_config, model.config.text)
+        model.engine_config = OPTIONS.applied(model.engine_config, model.family.max_context)
         return {answer.key: answer for answer in model.answer(jobs(tmp_path_factory.mktemp("alone")))}
 
 
@@ -73,7 +73,7 @@ def test_single_asks_as_of_a_model_in_this_process(tmp_path):
     query = Ask("query", {"question": "What shapes are there?"}, GREEDY)
     asks = [*ASKS, query, Ask("point", {"object": "circle"}, GREEDY)]
     with Moondream.from_pretrained("shapes") as model:
-        model.engine_config = OPTIONS.applied(model.engine_config, model.config.text)
+        model.engine_config = OPTIONS.applied(model.engine_config, model.family.max_context)
         alone = [followed(model, picture, ask) for ask in asks]
     with Replicas((None,), {"path_or_id": "shapes"}, OPTIONS, log=lambda line: None) as replicas:
         for image in (picture, picture.read_bytes()):

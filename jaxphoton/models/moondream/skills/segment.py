@@ -12,14 +12,13 @@ from jaxphoton.models.moondream.config import TokenizerConfig
 from jaxphoton.models.moondream.prompts import Prompt, SpatialRefs, segment_prompt
 from jaxphoton.models.moondream.skills.detect import box
 from jaxphoton.prompt.detokenizer import Decoder
+from jaxphoton.requests.fields import ARITY
 from jaxphoton.requests.tokens import Decode, Event, Generation, Reader, Token
 
 if TYPE_CHECKING:
     from jaxphoton.models.moondream.skills import MoondreamSkills
 
-# How many numbers an SVG command takes, and which of them are lengths; an arc has an angle and two flags too.
-_ARITY = {"M": 2, "L": 2, "T": 2, "H": 1, "V": 1, "C": 6, "S": 4, "Q": 4, "A": 7, "Z": 0}
-ARITY = {**_ARITY, **{name.lower(): count for name, count in _ARITY.items()}}
+# Which numbers of an arc are lengths: it has an angle and two flags too.
 ARC_LENGTHS = (0, 1, 5, 6)
 
 UNITS = 960  # of one side

@@ -67,7 +67,7 @@ class Session:
         image_rules: Mapping[str, Any],
     ):
         self.engine = engine
-        self.images = Images(family.config.vision, image_rules, engine.config)
+        self.images = Images(family.pictures, image_rules, engine.config)
         self.preparer = AskPreparer(skills, tokenizer, family)
         self._tokenizer = tokenizer
         self._outputs = OutputThread()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from jaxphoton.models.moondream.config import TokenizerConfig
 from tests.constraints.conftest import VOCABULARY
 from tests.constraints.walks import walk
 
@@ -84,11 +85,10 @@ def test_what_cannot_be_chosen_from_is_an_error_that_names_the_setting(grammars,
 
 
 def test_reasoning_does_not_end_the_answer_before_it_began(grammars, json_tokenizer):
-    config = grammars._config
     constraint = grammars.compile({"choices": ["yes"]}, True)()
     chance = random.Random(1)
     for _ in range(20):
         assert not int(constraint.mask()[0]) & 1  # id 0 ends a sequence
         constraint.accept(chance.randrange(20, VOCABULARY))
-    constraint.accept(config.answer_id)
+    constraint.accept(TokenizerConfig().answer_id)
     assert json_tokenizer.decode(walk(constraint, VOCABULARY + 12, 1)) == "yes"

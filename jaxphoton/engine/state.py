@@ -98,10 +98,10 @@ def paged_attend(
         pools, options = (cache.k, cache.v, tables), {"layer": layer, **scales, **kernels.options}
         if q.shape[1] == 1:
             lengths = jnp.where(valid, places + 1, 0)[:, 0]
-            out = paged_attention(q[:, 0], *pools, lengths, prefixes, gaps, **options)[:, None]
+            out = paged_attention(q[:, 0], *pools, lengths, prefixes, **options)[:, None]
         else:
             counts = jnp.sum(valid, axis=1, dtype=jnp.int32)
-            out = prefix_attention(q, *pools, positions[:, 0], counts, prefixes, gaps, **options)
+            out = prefix_attention(q, *pools, positions[:, 0], counts, prefixes, **options)
         return out, cache
 
     return write_and_attend

@@ -19,7 +19,6 @@ def paged_attention(
     tables: jax.Array,
     lengths: jax.Array,
     prefixes: jax.Array,
-    holes: jax.Array,
     *,
     layer: int,
     k_scale: jax.Array | None = None,
@@ -37,7 +36,8 @@ def paged_attention(
       k_pool, v_pool: [L, P, G, K, H] (layers, pages, page size, kv heads, head dim) in q's dtype or float8_e4m3fn.
       tables: int32 [B, W] page numbers; those behind a row's length may be any page.
       lengths: int32 [B], entries in use, the query's own included, at most W * G; 0 gives zeros.
-      prefixes, holes: int32 [B]; entries s with prefixes <= s < prefixes + holes are invisible.
+      prefixes: int32 [B]; what follows a prefix begins on a page of its own: the padding gap, entries from its length
+        to the end of its last page, is invisible. 0 for none.
       layer: which of L.
       k_scale, v_scale: float32 [L], for float8 pools alone: value = stored * scale[layer].
       splits: programs that share a row's keys; None chooses by B, K and the device. `reference` ignores it.
@@ -51,10 +51,10 @@ def paged_attention(
       ValueError: shapes or dtypes that contradict the above.
       KernelUnavailable: the backend asked for cannot compute this here.
     """
-    _check(q, k_pool, v_pool, (tables, lengths, prefixes, holes), layer, (k_scale, v_scale), splits)
+    _check(q, k_pool, v_pool, (tables, lengths, prefixes), layer, (k_scale, v_scale), splits)
     target = target or Target.of(jax.devices()[0])
     chosen = choose("paged_attention", backend, target, triton.refusals(q), (k_pool, v_pool))
-    operands = (q, k_pool, v_pool, tables, lengths, prefixes, holes)
+    operands = (q, k_pool, v_pool, tables, lengths, prefixes)
     if chosen == "reference":
         return reference.paged_attention(*operands, layer=layer, k_scale=k_scale, v_scale=v_scale)
     return triton.paged_attention(
@@ -81,9 +81,9 @@ def _check(q, k_pool, v_pool, integers, layer, scales, splits) -> None:
         raise ValueError(f"layer {layer} of {layers}")
     tables, *rows = integers
     if tables.ndim != 2 or any(x.shape != q.shape[:1] for x in (tables[:, 0], *rows)):
-        raise ValueError(f"tables, lengths, prefixes and holes must have {q.shape[0]} rows")
+        raise ValueError(f"tables, lengths and prefixes must have {q.shape[0]} rows")
     if any(x.dtype != jnp.int32 for x in integers):
-        raise ValueError("tables, lengths, prefixes and holes must be int32")
+        raise ValueError("tables, lengths and prefixes must be int32")
     if k_pool.dtype == SCALED_DTYPE:
         if any(s is None or s.shape != (layers,) or s.dtype != jnp.float32 for s in scales):
             raise ValueError(f"float8 pools need k_scale and v_scale, float32 [{layers}]")

@@ -16,7 +16,7 @@ class Case:
 
     Attributes:
       lengths: entries of each row.
-      prefix, hole: of every row; a hole of 0 for none.
+      prefix: of every row; 0 for none.
       width: pages a row of the table; None for as many as the longest row needs.
       kv_dtype: of the pools; None for the query's.
     """
@@ -28,7 +28,6 @@ class Case:
     lengths: tuple[int, ...]
     page_size: int = 16
     prefix: int = 0
-    hole: int = 0
     width: int | None = None
     layers: int = 2
     layer: int = 1
@@ -50,7 +49,7 @@ class Case:
 
     def bytes(self) -> int:
         """What one call must read and write at least: visible keys and values, queries and outputs, page numbers."""
-        seen = sum(length - len(_hole(self, length)) for length in self.lengths)
+        seen = sum(length - len(_gap(self, length)) for length in self.lengths)
         entry = self.kv_heads * self.head_dim * jnp.dtype(self.kv_dtype or self.dtype).itemsize
         queries = len(self.lengths) * self.heads * self.head_dim * jnp.dtype(self.dtype).itemsize
         pages = sum(-(-length // self.page_size) for length in self.lengths)
@@ -73,7 +72,7 @@ class Case:
         for row, length in enumerate(self.lengths):
             for place in range(-(-length // self.page_size)):
                 tables[row, place] = next(free)
-            entries = np.setdiff1d(np.arange(length), _hole(self, length))
+            entries = np.setdiff1d(np.arange(length), _gap(self, length))
             seen[tables[row, entries // self.page_size], entries % self.page_size] = True
         return tables, seen
 
@@ -93,7 +92,6 @@ class Case:
             "tables": jnp.asarray(tables),
             "lengths": jnp.asarray(self.lengths, jnp.int32),
             "prefixes": jnp.full(rows, self.prefix, jnp.int32),
-            "holes": jnp.full(rows, self.hole, jnp.int32),
         }
         if self.kv_dtype == "float8_e4m3fn":
             scales = jnp.arange(1, self.layers + 1, dtype=jnp.float32)
@@ -101,9 +99,10 @@ class Case:
         return arguments
 
 
-def _hole(case: Case, length: int) -> range:
-    """Entries of a row that lie in the hole."""
-    return range(min(case.prefix, length), min(case.prefix + case.hole, length))
+def _gap(case: Case, length: int) -> range:
+    """Entries of a row that lie in the padding gap."""
+    end = case.prefix + -case.prefix % case.page_size
+    return range(min(case.prefix, length), min(end, length))
 
 
 FLOAT8 = "float8_e4m3fn"
@@ -112,28 +111,28 @@ FLOAT8 = "float8_e4m3fn"
 SMALL = (
     Case("one_row", 4, 4, 64, (37,), dtype="float32"),
     Case("edges", 4, 4, 32, (0, 1, 15, 16, 17, 64), dtype="float32"),
-    Case("hole", 4, 4, 16, (45, 60, 25), prefix=20, hole=12, dtype="float32"),
+    Case("gap", 4, 4, 16, (45, 60, 25), prefix=20, dtype="float32"),
     Case("wide_table", 2, 2, 128, (30, 9), width=20, dtype="float32"),
     Case("grouped", 8, 2, 32, (50, 3), dtype="float32"),
-    Case("grouped_by_12", 12, 1, 16, (40, 33), prefix=5, hole=11, dtype="float32"),
+    Case("grouped_by_12", 12, 1, 16, (40, 33), prefix=5, dtype="float32"),
     Case("three_heads", 6, 3, 16, (21, 34), page_size=8, dtype="float32"),
     Case("page_of_one", 2, 2, 16, (11, 5), page_size=1, dtype="float32"),
-    Case("bfloat16", 8, 8, 64, (70, 33), prefix=30, hole=2),
+    Case("bfloat16", 8, 8, 64, (70, 33), prefix=30),
     Case("bfloat16_grouped", 8, 4, 128, (41, 16)),
-    Case("float8", 8, 8, 64, (70, 33), prefix=30, hole=2, kv_dtype=FLOAT8),
+    Case("float8", 8, 8, 64, (70, 33), prefix=30, kv_dtype=FLOAT8),
     Case("float8_grouped", 8, 2, 32, (40, 7), dtype="float32", kv_dtype=FLOAT8),
 )
 
 
 def _moondream(name: str, rows: int, positions: int = 850, **changes: Any) -> Case:
-    """An image prefix of 730 positions, its last page's tail a hole, in a table for 2080 positions."""
-    return Case(name, 32, 32, 64, (positions + 6,) * rows, prefix=730, hole=6, width=130, **changes)
+    """An image prefix of 730 positions, a gap behind it, in a table for 2080 positions."""
+    return Case(name, 32, 32, 64, (positions + 6,) * rows, prefix=730, width=130, **changes)
 
 
 REAL = (
     *(_moondream(f"moondream_{rows}", rows) for rows in (1, 8, 32, 64)),
     *(_moondream(f"moondream_{rows}_float8", rows, kv_dtype=FLOAT8) for rows in (1, 32)),
     _moondream("moondream_8_float32", 8, dtype="float32"),
-    Case("moondream3_long_8", 32, 32, 64, (3606,) * 8, prefix=730, hole=6, width=256),
-    Case("grouped_32", 32, 8, 128, (856,) * 32, prefix=730, hole=6, width=130),
+    Case("moondream3_long_8", 32, 32, 64, (3606,) * 8, prefix=730, width=256),
+    Case("grouped_32", 32, 8, 128, (856,) * 32, prefix=730, width=130),
 )

@@ -14,7 +14,6 @@ def paged_attention(
     tables: jax.Array,
     lengths: jax.Array,
     prefixes: jax.Array,
-    holes: jax.Array,
     *,
     layer: int,
     k_scale: jax.Array | None = None,
@@ -23,7 +22,8 @@ def paged_attention(
     """Shapes and meaning as in `kernels_pallas.paged_attention.api`. Everything is computed in float32."""
     batch, heads, head_dim = q.shape
     keys, values = _gather(k_pool, layer, tables, k_scale), _gather(v_pool, layer, tables, v_scale)
-    visible = visible_entries(jnp.arange(keys.shape[1], dtype=jnp.int32)[None], lengths, prefixes, holes)
+    entries = jnp.arange(keys.shape[1], dtype=jnp.int32)[None]
+    visible = visible_entries(entries, lengths, prefixes, k_pool.shape[2])
     # Entries nobody may see hold anything, NaN too: selected out, since 0 * NaN is NaN.
     values = jnp.where(visible[:, :, None, None], values, jnp.float32(0))
     grouped = q.astype(jnp.float32).reshape(batch, keys.shape[2], heads // keys.shape[2], head_dim)
@@ -34,10 +34,11 @@ def paged_attention(
     return output.reshape(q.shape).astype(q.dtype)
 
 
-def visible_entries(entries: jax.Array, lengths: jax.Array, prefixes: jax.Array, holes: jax.Array) -> jax.Array:
+def visible_entries(entries: jax.Array, lengths: jax.Array, prefixes: jax.Array, page_size: int) -> jax.Array:
     """bool [B, S]: which of the entries int32 [1 or B, S] their row may see."""
-    in_hole = (entries >= prefixes[:, None]) & (entries < (prefixes + holes)[:, None])
-    return (entries < lengths[:, None]) & ~in_hole
+    gap_ends = prefixes + -prefixes % page_size
+    in_gap = (entries >= prefixes[:, None]) & (entries < gap_ends[:, None])
+    return (entries < lengths[:, None]) & ~in_gap
 
 
 def _gather(pool: jax.Array, layer: int, tables: jax.Array, scale: jax.Array | None) -> jax.Array:

@@ -82,7 +82,6 @@ def paged_attention(
     tables: jax.Array,
     lengths: jax.Array,
     prefixes: jax.Array,
-    holes: jax.Array,
     *,
     layer: int,
     k_scale: jax.Array | None = None,
@@ -111,7 +110,7 @@ def paged_attention(
     # The layer is an operand, not a constant of the kernel: all layers share one.
     layer_index = jnp.full(1, layer, jnp.int32)
     scales = () if k_scale is None or v_scale is None else (k_scale, v_scale)
-    outputs = call(layer_index, tables, lengths, prefixes, holes, grouped, k_pool, v_pool, *scales)
+    outputs = call(layer_index, tables, lengths, prefixes, grouped, k_pool, v_pool, *scales)
     if splits == 1:
         return outputs[0].reshape(q.shape)
     return _combine(outputs, query_heads, q.dtype, tuning, interpret)
@@ -130,7 +129,7 @@ def _plan(q: jax.Array, k_pool: jax.Array, tables: jax.Array, splits: int, tunin
     return _Plan(block_k, heads, queries, group // queries, page_size, tables.shape[1], splits, scale)
 
 
-def _kernel(plan: _Plan, layer_ref, tables_ref, lengths_ref, prefixes_ref, holes_ref, q_ref, k_ref, v_ref, *refs):
+def _kernel(plan: _Plan, layer_ref, tables_ref, lengths_ref, prefixes_ref, q_ref, k_ref, v_ref, *refs):
     """One program: the keys of one share, for `plan.heads` kv heads and `plan.queries` queries of each."""
     outs = 1 if plan.splits == 1 else 3
     scale_refs, out_refs = refs[:-outs], refs[-outs:]
@@ -138,10 +137,12 @@ def _kernel(plan: _Plan, layer_ref, tables_ref, lengths_ref, prefixes_ref, holes
     heads = pl.ds(lax.div(pl.program_id(0), plan.chunks) * plan.heads, plan.heads)
     first_query = lax.rem(pl.program_id(0), plan.chunks) * plan.queries
     layer = layer_ref[0]
-    prefix, hole_end = prefixes_ref[row], prefixes_ref[row] + holes_ref[row]
+    prefix = prefixes_ref[row]
+    # Behind the padding gap; `%` of negative numbers costs more here.
+    gap_end = lax.div(prefix + (plan.page_size - 1), plan.page_size) * plan.page_size
     length = jnp.minimum(lengths_ref[row], plan.width * plan.page_size)
-    # A row that ends in its hole ends before it: its last entry is always visible.
-    length = jnp.where((length > prefix) & (length <= hole_end), prefix, length)
+    # A row that ends in the gap ends before it: its last entry is always visible.
+    length = jnp.where((length > prefix) & (length <= gap_end), prefix, length)
     k_scale, v_scale = (ref[layer] for ref in scale_refs) if scale_refs else (jnp.float32(1), jnp.float32(1))
     queries = [
         q_ref[row, heads, first_query + i, :].astype(jnp.float32) * (k_scale * plan.scale) for i in range(plan.queries)
@@ -149,7 +150,7 @@ def _kernel(plan: _Plan, layer_ref, tables_ref, lengths_ref, prefixes_ref, holes
 
     def visit(block, states):
         entries = block * plan.block_k + lax.iota(jnp.int32, plan.block_k)
-        visible = (entries < length) & ((entries < prefix) | (entries >= hole_end))
+        visible = (entries < length) & ((entries < prefix) | (entries >= gap_end))
         # What may hold NaN is not read: the last entry is read again in its place, and gets no weight.
         entries = jnp.where(visible, entries, length - 1)
         page, offset = tables_ref[row, lax.div(entries, plan.page_size)], lax.rem(entries, plan.page_size)

@@ -19,7 +19,6 @@ def prefix_attention(
     starts: jax.Array,
     counts: jax.Array,
     prefixes: jax.Array,
-    holes: jax.Array,
     *,
     layer: int,
     k_scale: jax.Array | None = None,
@@ -29,10 +28,10 @@ def prefix_attention(
 ) -> jax.Array:
     """Attention of new positions over all that is cached, rows of different kind and length in one launch.
 
-    Logical position p of a row is entry p of its pages if p < prefix, else entry p + hole: the hole is the unused
-    tail of the last page of an image prefix. Entry s lies in page tables[b, s // G] at s % G. A query at entry p sees
-    entries up to p, one in the prefix also the whole prefix, nobody the hole. Rows of text alone have prefix and hole
-    0. Entries that no query sees may hold anything, NaN included.
+    Logical position p of a row is entry p of its pages if p < prefix, else entry p + gap: the padding gap is the unused
+    tail of the last page of an image prefix, -prefix mod G. Entry s lies in page tables[b, s // G] at s % G. A query at
+    entry p sees entries up to p, one in the prefix also the whole prefix, nobody the gap. Rows of text alone have
+    prefix 0. Entries that no query sees may hold anything, NaN included.
 
     Args:
       q: [B, T, N, H] bfloat16 or float32, the queries of positions starts .. starts + T - 1.
@@ -41,7 +40,7 @@ def prefix_attention(
       tables: int32 [B, W] page numbers; those behind the last visible entry may be any.
       starts: int32 [B].
       counts: int32 [B], how many of the T queries are real; 0 for a padding row.
-      prefixes, holes: int32 [B].
+      prefixes: int32 [B].
       layer: index into L.
       k_scale, v_scale: float32 [L]; a float8 entry stands for its value times scale[layer].
       backend: see `kernels_pallas.dispatch.choose`.
@@ -55,11 +54,11 @@ def prefix_attention(
       ValueError: shapes or dtypes that do not fit together.
       KernelUnavailable: the backend asked for cannot do it.
     """
-    faults = _faults(q, k_pool, v_pool, tables, (starts, counts, prefixes, holes), layer, k_scale, v_scale)
+    faults = _faults(q, k_pool, v_pool, tables, (starts, counts, prefixes), layer, k_scale, v_scale)
     if faults:
         raise ValueError(f"{OP}: {'; '.join(faults)}")
     chosen = choose(OP, backend, target, triton.refusals(k_pool), (k_pool, v_pool))
-    rows = (tables, starts, counts, prefixes, holes)
+    rows = (tables, starts, counts, prefixes)
     if chosen == "reference":
         return reference.attend(q, k_pool, v_pool, *rows, layer, k_scale, v_scale)
     return triton.attend(q, k_pool, v_pool, *rows, layer, k_scale, v_scale, interpret=chosen == "interpret")
@@ -90,5 +89,5 @@ def _faults(q, k_pool, v_pool, tables, per_row, layer, k_scale, v_scale) -> list
     if tables.ndim != 2 or tables.shape[0] != rows or tables.dtype != jnp.int32:
         faults.append(f"tables must be int32 [{rows}, W], not {tables.dtype} {tables.shape}")
     if any(x.shape != (rows,) or x.dtype != jnp.int32 for x in per_row):
-        faults.append(f"starts, counts, prefixes and holes must be int32 [{rows}]")
+        faults.append(f"starts, counts and prefixes must be int32 [{rows}]")
     return faults

@@ -55,7 +55,7 @@ class Case:
         q = _normal(random, (len(self.rows), self.tokens, self.heads, self.head_dim), jnp.dtype(self.dtype))
         for queries, row in zip(q, self.rows, strict=True):
             queries[row.count :] = np.nan
-        per_row = np.array([(row.start, row.count, row.prefix, self._hole(row)) for row in self.rows], np.int32).T
+        per_row = np.array([(row.start, row.count, row.prefix) for row in self.rows], np.int32).T
         keywords: dict[str, Any] = {"layer": 1}
         if kv_dtype.itemsize == 1:
             keywords |= {"k_scale": np.array([3.0, 0.7], np.float32), "v_scale": np.array([5.0, 1.3], np.float32)}
@@ -72,18 +72,18 @@ class Case:
         keys = 2 * entries * self.kv_heads * jnp.dtype(self.kv_dtype or self.dtype).itemsize
         return self.head_dim * (queries + keys)
 
-    def _hole(self, row: Row) -> int:
+    def _gap(self, row: Row) -> int:
         return -row.prefix % self.page
 
     def _end(self, row: Row) -> int:
         """Entries up to the last visible one."""
-        return _seen(row) + (self._hole(row) if _seen(row) > row.prefix else 0)
+        return _seen(row) + (self._gap(row) if _seen(row) > row.prefix else 0)
 
     def _pool(self, random: np.random.Generator, tables: np.ndarray, dtype: np.dtype) -> np.ndarray:
         pool = np.full((2, tables.size, self.page, self.kv_heads, self.head_dim), np.nan, np.float32).astype(dtype)
         for table, row in zip(tables, self.rows, strict=True):
             entries = np.arange(self._end(row))
-            entries = entries[(entries < row.prefix) | (entries >= row.prefix + self._hole(row))]
+            entries = entries[(entries < row.prefix) | (entries >= row.prefix + self._gap(row))]
             shape = (len(entries), self.kv_heads, self.head_dim)
             pool[1, table[entries // self.page], entries % self.page] = _normal(random, shape, dtype)
         return pool

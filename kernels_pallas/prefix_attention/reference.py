@@ -15,7 +15,6 @@ def attend(
     starts: jax.Array,
     counts: jax.Array,
     prefixes: jax.Array,
-    holes: jax.Array,
     layer: int,
     k_scale: jax.Array | None,
     v_scale: jax.Array | None,
@@ -25,7 +24,7 @@ def attend(
     kv_heads = k_pool.shape[3]
     keys, values = (_gather(pool, layer, tables).astype(q.dtype) for pool in (k_pool, v_pool))
     real = jnp.arange(tokens, dtype=jnp.int32)[None, :] < counts[:, None]
-    mask = _visible(starts, prefixes, holes, tokens, keys.shape[1]) & real[:, :, None]
+    mask = _visible(starts, prefixes, k_pool.shape[2], tokens, keys.shape[1]) & real[:, :, None]
     # Entries that nobody sees may be NaN, which no weight of zero would take away.
     seen = jnp.any(mask, axis=1)[:, :, None, None]
     values = jnp.where(seen, values, jnp.zeros((), values.dtype))
@@ -52,12 +51,12 @@ def _gather(pool: jax.Array, layer: int, tables: jax.Array) -> jax.Array:
     return pages.reshape(pages.shape[0], -1, *pages.shape[3:])
 
 
-def _visible(starts: jax.Array, prefixes: jax.Array, holes: jax.Array, tokens: int, length: int) -> jax.Array:
+def _visible(starts: jax.Array, prefixes: jax.Array, page_size: int, tokens: int, length: int) -> jax.Array:
     """bool [B, T, length], True where a query may attend to an entry."""
     entries = jnp.arange(length, dtype=jnp.int32)[None, None, :]
     positions = (starts[:, None] + jnp.arange(tokens, dtype=jnp.int32)[None, :])[:, :, None]
-    prefix, behind = prefixes[:, None, None], (prefixes + holes)[:, None, None]
-    of_query = jnp.where(positions < prefix, positions, positions + holes[:, None, None])
+    prefix, gap = prefixes[:, None, None], (-prefixes % page_size)[:, None, None]
+    of_query = jnp.where(positions < prefix, positions, positions + gap)
     both_ways = (positions < prefix) & (entries < prefix)
-    in_hole = (entries >= prefix) & (entries < behind)
-    return ((entries <= of_query) | both_ways) & ~in_hole
+    in_gap = (entries >= prefix) & (entries < prefix + gap)
+    return ((entries <= of_query) | both_ways) & ~in_gap

@@ -32,7 +32,6 @@ def attend(
     starts: jax.Array,
     counts: jax.Array,
     prefixes: jax.Array,
-    holes: jax.Array,
     layer: int,
     k_scale: jax.Array | None,
     v_scale: jax.Array | None,
@@ -51,7 +50,7 @@ def attend(
         partial(_kernel, block_q=block_q, block_k=block_k, group=heads // k_pool.shape[3], scaled=scaled),
         name="prefix_attention",
         grid=(rows, heads, pl.cdiv(padded, block_q)),
-        in_specs=[whole] * 8 + [of_head, whole, whole],
+        in_specs=[whole] * 7 + [of_head, whole, whole],
         out_specs=of_head,
         out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
         warps=4,
@@ -64,7 +63,6 @@ def attend(
         starts,
         counts,
         prefixes,
-        holes,
         k_scale if scaled else jnp.ones(1, jnp.float32),
         v_scale if scaled else jnp.ones(1, jnp.float32),
         q,
@@ -84,23 +82,26 @@ def _blocks(tokens: int, head_dim: int, dtype: jax.typing.DTypeLike) -> tuple[in
 
 
 def _kernel(
-    layer_ref, tables_ref, starts_ref, counts_ref, prefixes_ref, holes_ref, k_scale_ref, v_scale_ref,
+    layer_ref, tables_ref, starts_ref, counts_ref, prefixes_ref, k_scale_ref, v_scale_ref,
     q_ref, k_ref, v_ref, out_ref, *, block_q: int, block_k: int, group: int, scaled: bool,
 ):  # fmt: skip
     """One block of queries of one head: q_ref and out_ref are [T, H], all else is whole."""
     row, head = pl.program_id(0), pl.program_id(1)
     layer = layer_ref[0]
-    start, count, prefix, hole = (ref[row] for ref in (starts_ref, counts_ref, prefixes_ref, holes_ref))
+    start, count, prefix = (ref[row] for ref in (starts_ref, counts_ref, prefixes_ref))
+    page_size = k_ref.shape[2]
+    # The padding gap; `%` of negative numbers costs more here.
+    gap = lax.div(prefix + (page_size - 1), page_size) * page_size - prefix
     tokens, head_dim = q_ref.shape
     # The last block begins early enough to be full, where T is not a multiple of its size: it repeats some queries of
     # the block before and writes the same values, and nothing needs padding.
     first = jnp.minimum(pl.program_id(2) * block_q, tokens - block_q)
     queries = pl.ds(first, block_q)
     positions = start + first + jnp.arange(block_q, dtype=jnp.int32)
-    last_seen = jnp.where(positions < prefix, prefix - 1, positions + hole)
+    last_seen = jnp.where(positions < prefix, prefix - 1, positions + gap)
     # The block's own last real query sees the most.
     last = start + jnp.minimum(first + block_q, count) - 1
-    end = jnp.where(last < prefix, prefix, last + hole + 1)
+    end = jnp.where(last < prefix, prefix, last + gap + 1)
     blocks = jnp.where(first < count, lax.div(end + (block_k - 1), block_k), 0)
 
     q = q_ref[queries, :]
@@ -112,10 +113,10 @@ def _kernel(
     def over_keys(block, carry):
         top, total, sums = carry
         entries = block * block_k + jnp.arange(block_k, dtype=jnp.int32)
-        hidden = ((entries >= prefix) & (entries < prefix + hole)) | (entries >= end)
+        hidden = ((entries >= prefix) & (entries < prefix + gap)) | (entries >= end)
         # What no query sees is never read, since it may be NaN: the row's first entry stands in.
         places = jnp.where(hidden, 0, entries)
-        pages, offsets = tables_ref[row, lax.div(places, k_ref.shape[2])], lax.rem(places, k_ref.shape[2])
+        pages, offsets = tables_ref[row, lax.div(places, page_size)], lax.rem(places, page_size)
         scores = _dot(q, load(k_ref, pages, offsets), trans_b=True) * to_exponent
         visible = (entries[None, :] <= last_seen[:, None]) & ~hidden[None, :]
         scores = jnp.where(visible, scores, MASKED)

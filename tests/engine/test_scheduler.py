@@ -8,7 +8,7 @@ from jaxphoton.engine.launch import PrefillPlan, StepPlan
 from tests.engine.harness import image, request
 from tests.engine.manual import ManualHarness
 
-# In these tests a page holds 4 positions and an image prefix takes 2 pages (6 positions and a hole of 2).
+# In these tests a page holds 4 positions and an image prefix takes 2 pages (6 positions and a padding gap of 2).
 
 
 def test_requests_are_admitted_in_the_order_of_arrival():

@@ -66,7 +66,8 @@ def test_reference_is_softmax_over_the_visible_entries(case):
     )
     expected = np.zeros_like(q)
     for row, length in enumerate(case.lengths):
-        seen = [s for s in range(length) if not case.prefix <= s < case.prefix + case.hole]
+        gap_end = case.prefix + -case.prefix % case.page_size
+        seen = [s for s in range(length) if not case.prefix <= s < gap_end]
         places = [(case.layer, tables[row, s // case.page_size], s % case.page_size) for s in seen]
         for head in range(case.heads if seen else 0):
             kv_head = head // (case.heads // case.kv_heads)
@@ -85,18 +86,18 @@ lengths_of_rows = st.lists(
     min_size=ROWS,
     max_size=ROWS,
 )
-holes_of_rows = st.lists(st.tuples(st.integers(0, ROOM), st.integers(0, ROOM)), min_size=ROWS, max_size=ROWS)
+prefixes_of_rows = st.lists(st.integers(0, ROOM), min_size=ROWS, max_size=ROWS)
 
 
-@given(lengths=lengths_of_rows, spans=holes_of_rows, splits=st.sampled_from([1, 3]), seed=st.integers(0, 99))
+@given(lengths=lengths_of_rows, prefixes=prefixes_of_rows, splits=st.sampled_from([1, 3]), seed=st.integers(0, 99))
 @settings(max_examples=30)
-def test_any_lengths_holes_and_page_orders(lengths, spans, splits, seed):
-    """Holes anywhere, over a row's first or last entries too; what nobody sees is NaN."""
-    prefixes, holes = ([span[i] for span in spans] for i in (0, 1))
+def test_any_lengths_prefixes_and_page_orders(lengths, prefixes, splits, seed):
+    """Padding gaps anywhere, over a row's last entries too; what nobody sees is NaN."""
     arguments = {name: np.array(value) for name, value in SHAPE.make(seed).items()}
     seen = np.zeros((SHAPE.pages, PAGE), bool)
-    for row, (length, prefix, hole) in enumerate(zip(lengths, prefixes, holes, strict=True)):
-        entries = np.array([s for s in range(length) if not prefix <= s < prefix + hole], int)
+    for row, (length, prefix) in enumerate(zip(lengths, prefixes, strict=True)):
+        gap_end = prefix + -prefix % PAGE
+        entries = np.array([s for s in range(length) if not prefix <= s < gap_end], int)
         seen[arguments["tables"][row, entries // PAGE], entries % PAGE] = True
     # Outside what is seen there is NaN, and behind a row's end the table may name any page.
     for name in ("k_pool", "v_pool"):
@@ -104,10 +105,7 @@ def test_any_lengths_holes_and_page_orders(lengths, spans, splits, seed):
     behind = np.arange(WIDTH)[None] >= -(-np.array(lengths) // PAGE)[:, None]
     strangers = np.random.default_rng(seed).integers(0, SHAPE.pages, (ROWS, WIDTH), dtype=np.int32)
     arguments["tables"] = np.where(behind, strangers, arguments["tables"])
-    arguments |= {
-        name: np.array(value, np.int32)
-        for name, value in (("lengths", lengths), ("prefixes", prefixes), ("holes", holes))
-    }
+    arguments |= {name: np.array(value, np.int32) for name, value in (("lengths", lengths), ("prefixes", prefixes))}
     expected = run(arguments, SHAPE.layer, "reference")
     assert np.isfinite(expected).all()
     assert error(run(arguments, SHAPE.layer, "interpret", splits), expected) <= 2e-6
@@ -117,7 +115,7 @@ def test_any_lengths_holes_and_page_orders(lengths, spans, splits, seed):
 
 
 def test_unseen_entries_hold_nan():
-    """The cases mean what they say: page 0, unused entries and the hole."""
+    """The cases mean what they say: page 0, unused entries and the padding gap."""
     arguments = SMALL[2].make(0)
     assert np.isnan(arguments["k_pool"][:, 0]).all() and np.isnan(arguments["v_pool"][:, 0]).all()
     page = int(arguments["tables"][0, 1])
@@ -194,7 +192,7 @@ FLOAT8 = next(case for case in SMALL if case.name == "float8")
         (SMALL[0], 0, {"q": ((1, 6, 64), jnp.float32)}, "6 query heads"),
         (SMALL[0], 0, {"v_pool": ((2, 7, 16, 4, 32), jnp.float32)}, "two equal"),
         (SMALL[0], 0, {"lengths": ((2,), jnp.int32)}, "1 rows"),
-        (SMALL[0], 0, {"holes": ((1,), jnp.float32)}, "int32"),
+        (SMALL[0], 0, {"prefixes": ((1,), jnp.float32)}, "int32"),
         (SMALL[0], 0, {"k_scale": ((2,), jnp.float32), "v_scale": ((2,), jnp.float32)}, "scales go with"),
         (FLOAT8, 0, {"k_scale": ((3,), jnp.float32)}, "need k_scale and v_scale"),
     ],
@@ -216,5 +214,5 @@ def test_keys_are_split_where_rows_are_few():
 
 
 def test_bytes_count_what_is_visible():
-    case = Case("count", 2, 2, 16, (40, 10), prefix=20, hole=12)
+    case = Case("count", 2, 2, 16, (40, 10), prefix=20)
     assert case.bytes() == 2 * (28 + 10) * 2 * 16 * 2 + 2 * 2 * 2 * 16 * 2 + 4 * (3 + 1)

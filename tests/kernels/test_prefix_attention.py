@@ -36,14 +36,14 @@ def run(case: Case, backend: str, seed: int = 0) -> np.ndarray:
 
 def definition(case: Case, seed: int) -> np.ndarray:
     """One query at a time, in float64, from the words of the contract."""
-    (q, k_pool, v_pool, tables, starts, counts, prefixes, holes), keywords = case.inputs(seed)
+    (q, k_pool, v_pool, tables, starts, counts, prefixes), keywords = case.inputs(seed)
     out = np.zeros(q.shape, np.float64)
     for row, t in np.ndindex(*q.shape[:2]):
         if t >= counts[row]:
             continue
         position, prefix = int(starts[row]) + t, int(prefixes[row])
         visible = range(max(position + 1, prefix if position < prefix else 0))
-        entries = np.array([p if p < prefix else p + int(holes[row]) for p in visible])
+        entries = np.array([p if p < prefix else p + -prefix % case.page for p in visible])
         place = keywords["layer"], tables[row, entries // case.page], entries % case.page
         keys, values = (np.asarray(pool[place], np.float64) for pool in (k_pool, v_pool))
         for head in range(case.heads):
@@ -64,7 +64,7 @@ def rows(draw) -> Row:
     """Text, an image prefix, a part of one, text behind one or a whole prompt; any count, none and all included."""
     prefix = draw(st.sampled_from([0, 1, 3, 4, 8, 13, TOKENS, 30]))
     count = draw(st.sampled_from([0, 1, TOKENS]) | st.integers(0, TOKENS))
-    # Three entries are the longest hole.
+    # Three entries are the longest padding gap.
     return Row(draw(st.sampled_from([0, prefix]) | st.integers(0, ENTRIES - 3 - count)), count, prefix)
 
 
@@ -165,7 +165,7 @@ def test_pools_whose_offsets_would_overflow_are_refused():
         (2, (2, 9, 4, 2, 16), jnp.bfloat16, "the pools differ"),
         (3, (1, 14), jnp.int32, "tables must be"),
         (4, (2,), jnp.float32, "starts, counts"),
-        (7, (3,), jnp.int32, "holes must be"),
+        (6, (3,), jnp.int32, "prefixes must be"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(index, shape, dtype, fault):

@@ -13,7 +13,8 @@ from PIL import Image
 from jaxphoton.config import EngineConfig
 from jaxphoton.image.errors import ImageError
 from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.models.moondream.family import MoondreamFamily
+from jaxphoton.models.registry import named_family
 from jaxphoton.requests.answer import Answer, Result
 from jaxphoton.weights.checkpoint import WeightsError
 
@@ -25,7 +26,8 @@ class FakeModel:
         self.calls: list[tuple] = []
         self.loaded: dict = {}
         self.engine_config = EngineConfig()
-        self.config = ModelConfig()
+        self.family = MoondreamFamily(ModelConfig())
+        self.config = self.family.config
 
     def from_pretrained(self, path_or_id, **options):
         if path_or_id == "broken":
@@ -95,7 +97,7 @@ def model(monkeypatch) -> FakeModel:
     # Moondream 3 can do all that the command line knows, the smallest model less.
     monkeypatch.setattr(
         "jaxphoton.weights.hub.check",
-        lambda path: named_config("moondream-0.5b" if path.name == "small" else "moondream3"),
+        lambda path: named_family("moondream-0.5b" if path.name == "small" else "moondream3"),
     )
     monkeypatch.setattr("jaxphoton.batch.model.model_digest", lambda path: f"digest of {path}")
     return fake

@@ -22,7 +22,7 @@ class Borrowed:
     """The suite's model, which a command must not close."""
 
     def __init__(self, model):
-        self.answer, self.config, self.observe = model.answer, model.config, model.observe
+        self.answer, self.config, self.family, self.observe = model.answer, model.config, model.family, model.observe
         self.engine_config, self.start = model.engine_config, model.start
 
     def __enter__(self):

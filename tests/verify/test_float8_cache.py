@@ -24,7 +24,7 @@ def logits(bench: Bench, dtype: jax.typing.DTypeLike) -> np.ndarray:
     prompt, image = plain_prompt(case["prompt"]), bench.image(case)
     ids, kinds, values = (jnp.asarray(part)[None] for part in prompt_inputs(config, prompt, image is not None))
     length = ids.shape[1]
-    pages = -(-length // PAGE)
+    pages = -(-length // PAGE) + 1  # the prefix ends with a gap
     positions = jnp.arange(length, dtype=jnp.int32)[None]
     tables, none = jnp.arange(1, 1 + pages, dtype=jnp.int32)[None], jnp.zeros(1, jnp.int32)
     prefix = none if image is None else none + config.text.prefix_attn

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from jaxphoton.constraints.protocol import MakeConstraint
 from jaxphoton.constraints.restriction import take_restriction
@@ -59,8 +59,8 @@ class PreparedAsk:
         settings = self.settings
         if settings.seed is None:
             settings = dataclasses.replace(settings, seed=secrets.randbelow(MAX_SEED + 1))
-        form, picture = self.form, cast(Any, image)  # which has what the engine reads of an ImageInput
-        return Request(form.prompt, form.grammar, settings, picture, self.constraint, ask.deadline, ask.priority)
+        form = self.form
+        return Request(form.prompt, form.grammar, settings, image, self.constraint, ask.deadline, ask.priority)
 
 
 class AskPreparer:

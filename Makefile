@@ -1,6 +1,6 @@
 # From a bare Python >= 3.11: `make demo` captions the sample images, `make test` runs every check.
 #   PYTHON=python3.12 make test     chooses the Python (after `make clean` if .venv exists)
-#   ARGS='-k prompt -x' make test   goes to pytest
+#   ARGS='-k prompt -x' make test   goes to pytest; '-n 0' runs in one process, as a debugger needs
 
 PYTHON ?= python3
 ARGS ?=
@@ -30,7 +30,7 @@ lint: .venv/dev.stamp
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 unit: .venv/dev.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 # The other Python: 3.12 (with the newest jax), or 3.11 when .venv itself is not 3.11.
 smoke: .venv/dev.stamp

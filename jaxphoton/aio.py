@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, TypedDict, Unpack
@@ -171,5 +172,5 @@ def _ask(method: Any, skill: str, arguments: Mapping[str, Any], settings: Given,
         raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout must be at least 0 seconds, got {timeout}")
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = None if timeout is None else time.monotonic() + min(timeout, sys.float_info.max)  # an int may be more
     return Ask(skill, arguments, settings, deadline, urgency.get("priority", 0))

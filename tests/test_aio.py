@@ -300,6 +300,11 @@ def test_the_deadline_counts_the_preparation_too(model, halt, monkeypatch, first
             run(model.caption(PICTURE, timeout=wrong))
 
 
+@pytest.mark.parametrize("never", [10**400, math.inf], ids=["int", "inf"])
+def test_a_timeout_beyond_every_clock_is_none(model, never):
+    assert run(model.caption(PICTURE, settings=GREEDY, timeout=never))["caption"]
+
+
 def test_a_slow_reader_delays_nobody(shapes, model):
     async def main():
         stream = model.stream_caption(PICTURE, settings=GREEDY)

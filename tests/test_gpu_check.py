@@ -168,7 +168,7 @@ def test_a_wrong_kernel_is_found_out(monkeypatch):
 
 def test_measured_steps_decode_and_stacked_matrices_change_nothing():
     load = variants.small_load("small", (1, 8))
-    control, params = load.control(1), load.programs.decoder
+    control, params = load.control(1), load.decoder
     family = load.programs.program_config
     forms = {"plain": (partial(step, family), params), "stacked": (_stacked(family), variants._stack(params))}
     tokens = {}

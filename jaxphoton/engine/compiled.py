@@ -32,7 +32,7 @@ _compiling = logging.getLogger("jaxphoton.compiling")
 COMPILING = "jaxphoton-compiling"  # names of threads
 QUIET_S = 3.0  # programs that come from the cache are not announced one by one
 
-# A program as it is lowered: its function, all its arguments, and which of them it changes.
+# A program as it is lowered: its function, all its arguments (parameters first), and which of them it changes.
 _Job = tuple[Callable[..., Any], tuple[Any, ...], tuple[int, ...]]
 
 
@@ -56,8 +56,10 @@ class Programs:
         self._kv_dtype = FLOAT8 if engine.kv_dtype == "float8" else self.dtype
         kernels = Kernels(engine.kernels, Target.of(self._device))
         self.program_config = ProgramConfig(family, self.automaton, self.table, self.mask_words, kernels)
-        # Every argument of a launch costs host time: a program takes the leaves it needs.
-        self.encoder, self.decoder = network.encoder(params), network.decoder(params)
+        # Every argument of a launch costs host time, and so does every node of a tree: a program takes the leaves it
+        # needs, as a list.
+        self._trees = network.encoder(params), network.decoder(params)
+        self.encoder, self.decoder = (jax.tree.leaves(tree) for tree in self._trees)
         self._compiled = self._compile_to_fit()
 
     def fresh_state(self) -> tuple[PagedCache, RowState]:
@@ -97,10 +99,11 @@ class Programs:
         """What is compiled; donated is what a program changes: cache, row state."""
         family, config = self.family, self.program_config
         cache, rows = jax.eval_shape(self.fresh_state)
+        encoder, decoder = self._trees
         jobs: dict[Key, _Job] = {}
 
         def add(key: Key, function: Callable, arguments: tuple[Any, ...], donated: tuple[int, ...] = (1, 2)) -> None:
-            jobs[key] = partial(function, config), (self.decoder, *arguments), donated
+            jobs[key] = partial(function, config), (decoder, *arguments), donated
 
         for batch in self.buckets.step:
             add(("step", batch), programs.step, (cache, rows, _ints(batch, len(Row) + self.table)))
@@ -123,7 +126,7 @@ class Programs:
             packed = family.pack((), images, crops, lambda index: contextlib.nullcontext())
             shapes = (jax.ShapeDtypeStruct(array.shape, array.dtype) for array in packed)
             encode = partial(family.network.encode, images=images, kernels=config.kernels)
-            jobs["vision", images, crops] = encode, (self.encoder, *shapes), ()
+            jobs["vision", images, crops] = encode, (encoder, *shapes), ()
         return jobs
 
 
@@ -137,8 +140,9 @@ def _compile(jobs: Mapping[Key, _Job]) -> dict[Key, Callable]:
     """Compiles in threads, and says so."""
 
     def compile_one(job: _Job) -> Callable:
-        function, arguments, donated = job
-        return jax.jit(function, donate_argnums=donated).lower(*arguments).compile()
+        function, (tree, *arguments), donated = job
+        leaves, structure = jax.tree.flatten(tree)
+        return jax.jit(_on_leaves(function, structure), donate_argnums=donated).lower(leaves, *arguments).compile()
 
     names = {key: " ".join(map(str, key)) for key in jobs}
     _compiling.info("compiling %d programs: %s", len(jobs), ", ".join(names.values()))
@@ -159,6 +163,16 @@ def _compile(jobs: Mapping[Key, _Job]) -> dict[Key, Callable]:
         raise
     pool.shutdown()
     return {key: done[key] for key in jobs}
+
+
+def _on_leaves(function: Callable[..., Any], structure: Any) -> Callable[..., Any]:
+    """A function of a tree and more as one of the tree's leaves and more; programs keep its name."""
+
+    def run(leaves: list[Any], *arguments: Any) -> Any:
+        return function(jax.tree.unflatten(structure, leaves), *arguments)
+
+    run.__name__ = getattr(function, "func", function).__name__
+    return run
 
 
 def _ints(*shape: int) -> jax.ShapeDtypeStruct:

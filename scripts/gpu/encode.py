@@ -58,11 +58,8 @@ def programs(load: Load) -> Iterator[tuple[str, Cost, Any]]:
         yield f"encode {images} x {crops // images}", cost, lambda run=run, p=packed: run(compiled.encoder, *p)
         if images == 1 and crops in PLAIN:
             plain = jax.jit(partial(family.network.encode, images=images, kernels=PLAIN_KERNELS))
-            yield (
-                f"encode 1 x {crops}, XLA attention",
-                cost,
-                lambda run=plain, p=packed: run(compiled.encoder, *p),
-            )
+            tree = family.network.encoder(compiled.params)
+            yield f"encode 1 x {crops}, XLA attention", cost, lambda run=plain, t=tree, p=packed: run(t, *p)
     device, past = Device(compiled), config.text.prefix_attn
     for rows, length in buckets.prefill:
         plan, cost = _prefill_plan(load, rows, length), prefill_cost(family, dtype, rows, length, past)

@@ -104,6 +104,11 @@ class Load:
         """Bytes a decode step must read: text weights and the keys and values of all positions."""
         return step_cost(self.family, self.dtype, rows, self.context, readout=False).bytes
 
+    @property
+    def decoder(self) -> Any:
+        """Parameters of a step as a tree; programs take its leaves."""
+        return self.family.network.decoder(self.programs.params)
+
     def state(self) -> tuple[PagedCache, RowState]:
         """Pages full of noise, and rows in the middle of a text."""
         shapes = jax.eval_shape(self.programs.fresh_state)

@@ -52,7 +52,7 @@ def flag(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     load = small_load(args.model, (8,))
     control = load.control(8)
     step = jax.jit(partial(programs_of.step, load.programs.program_config), donate_argnums=(1, 2))
-    stepper, params = Stepper(load.state()), load.programs.decoder
+    stepper, params = Stepper(load.state()), load.decoder
     on_device = stepper.launch(step, params, jax.device_put(control))
     yield {"device_ms": 1e3 * device_seconds(on_device)}
     launch = stepper.launch(step, params, control)
@@ -62,7 +62,7 @@ def flag(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _compile(load: Load, control: Any) -> dict[str, tuple[Any, Any]]:
     """(compiled step, or why there is none; its parameters) by name."""
-    params, config = load.programs.decoder, load.programs.program_config
+    params, config = load.decoder, load.programs.program_config
     reference = dataclasses.replace(config, kernels=Kernels("reference", config.kernels.target))
     as_it_is = partial(programs_of.step, config)
     plain = {"attention": (state_of, "paged_attention"), "sampling": (programs_of, "masked_sample")}

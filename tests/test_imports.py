@@ -33,7 +33,7 @@ LAYERS = (
     {"messages", "processes"},
 )
 # What is asked and what comes back, as data: everybody below the dispatcher speaks it too.
-DATA = {f"jaxphoton.requests.{name}" for name in ("ask", "errors", "fields", "settings", "skill", "skills", "tokens")}
+DATA = {f"jaxphoton.requests.{name}" for name in ("ask", "errors", "settings", "skill", "skills", "tokens")}
 # Names that were shown in documents, and now lie elsewhere.
 OLD_NAMES = {"jaxphoton/image/pooling.py", "jaxphoton/prompt/templates.py"}
 LEVEL = {part: depth for depth, layer in enumerate(reversed(LAYERS)) for part in layer}

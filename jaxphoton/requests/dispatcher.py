@@ -32,12 +32,13 @@ R = TypeVar("R", bound=Request)
 class Backend(Protocol[R]):
     """What a dispatcher takes jobs to."""
 
-    def prepare(self, job: Job) -> Future[Any]:
-        """Starts preparing the picture of a job."""
+    def prepare(self, job: Job) -> tuple[Any, Future[Any]]:
+        """Prepares the asks of a job, and starts preparing its picture."""
         ...
 
-    def start(self, job: Job, picture: Any) -> list[R]:
-        """Hands the requests of a job over, given its picture: all, or it raises and none is left."""
+    def start(self, job: Job, prepared: Any, picture: Any) -> list[R]:
+        """Hands the requests of a job over, given its asks, prepared, and its picture: all, or it raises and none is
+        left."""
         ...
 
     def answer(self, job: Job, picture: Any, requests: list[R]) -> Answer:
@@ -57,12 +58,13 @@ class _Work:
     """
 
     job: Job
+    prepared: Any
     picture: Future[Any] | None
     requests: list[Any] = field(default_factory=list)
     unfinished: int = 0
 
     def drop(self) -> None:
-        self.picture, self.requests = None, []
+        self.prepared, self.picture, self.requests = None, None, []
 
 
 class Dispatcher(Generic[R]):
@@ -107,12 +109,13 @@ class Dispatcher(Generic[R]):
                     work.unfinished -= 1
                     if not work.unfinished:
                         yield self._finish(work)
-                while self._ready and self._has_room(self._ready[0]):
+                while self._ready and (
+                    not self._in_engine or self._in_engine + len(self._ready[0].job.asks) <= self._most
+                ):
                     work = self._ready.popleft()
-                    if (failure := self._start(work)) is not None:
-                        assert failure.error is not None
-                        traceback.clear_frames(failure.error.__traceback__)
-                        yield failure
+                    if (error := self._start(work)) is not None:
+                        traceback.clear_frames(error.__traceback__)
+                        yield self._finish(work, error)
             if fault is not None:
                 raise fault
         finally:
@@ -123,19 +126,16 @@ class Dispatcher(Generic[R]):
         self._stopped = fault
         self._put(None, fault)
 
-    def _has_room(self, work: _Work) -> bool:
-        return not self._in_engine or self._in_engine + len(work.job.asks) <= self._most
-
     def _read(self) -> None:
         """The thread that reads the jobs."""
         jobs, fault = self._jobs, None
         try:
             jobs = iter(jobs)
-            while self._enter() and (job := next(jobs, _END)) is not _END:
+            while self._room.acquire() and not self._left and (job := next(jobs, _END)) is not _END:
                 if not isinstance(job, Job):
                     raise TypeError(f"expected a Job, not {type(job).__name__}")
-                picture = self._backend.prepare(job)
-                work = _Work(job, picture)
+                prepared, picture = self._backend.prepare(job)
+                work = _Work(job, prepared, picture)
                 with self._lock:
                     if self._left:
                         picture.cancel()
@@ -149,48 +149,39 @@ class Dispatcher(Generic[R]):
                 jobs.close()
             self._put(None, fault)
 
-    def _enter(self) -> bool:
-        self._room.acquire()
-        return not self._left
-
     def _put(self, work: _Work | None, event: Any) -> None:
         with self._lock:
             if not self._left:  # afterwards nobody looks
                 self._events.put((work, event))
 
-    def _start(self, work: _Work) -> Answer | None:
-        """Asks about a picture; the answer if that is impossible."""
+    def _start(self, work: _Work) -> Exception | None:
+        """Asks about a picture; the error if that is impossible."""
         assert work.picture is not None
-        error = _error_of(work.picture)
-        if error is None:
-            try:
-                work.requests = self._backend.start(work.job, work.picture.result())
-            except Exception as fault:  # this job's own; the others go on
-                error = fault
-        if error is not None:
-            self._forget(work)
-            work.drop()
-            return Answer(work.job.key, error=error)
+        if (error := _error_of(work.picture)) is not None:
+            return error
+        try:
+            work.requests = self._backend.start(work.job, work.prepared, work.picture.result())
+        except Exception as fault:  # this job's own; the others go on
+            return fault
         work.unfinished = len(work.requests)
         self._in_engine += work.unfinished
         for request in work.requests:
             request.future.add_done_callback(partial(_happened, weakref.ref(self), work))
         return None
 
-    def _finish(self, work: _Work) -> Answer:
-        self._forget(work)
-        picture, requests = work.picture, work.requests
-        work.drop()
-        assert picture is not None
-        for request in requests:
-            if (error := _error_of(request.future)) is not None:
-                return Answer(work.job.key, error=error)
-        return self._backend.answer(work.job, picture.result(), requests)
-
-    def _forget(self, work: _Work) -> None:
+    def _finish(self, work: _Work, error: Exception | None = None) -> Answer:
+        """The end of a job, which lets the next one in."""
         with self._lock:
             self._under_way.discard(work)
         self._room.release()
+        picture, requests = work.picture, work.requests
+        work.drop()
+        for request in requests:
+            error = _error_of(request.future) if error is None else error
+        if error is not None:
+            return Answer(work.job.key, error=error)
+        assert picture is not None
+        return self._backend.answer(work.job, picture.result(), requests)
 
     def _leave(self) -> None:
         with self._lock:

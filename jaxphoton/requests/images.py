@@ -124,8 +124,7 @@ class Images:
         with self._lock:
             if self._closed:  # a pool opened now would never be closed
                 raise ModelClosed
-            workers = image_workers(self._engine)
-            if self._pool is None and workers:
+            if self._pool is None and (workers := image_workers(self._engine)):
                 self._pool = ImagePool(self._pictures, workers, timeout=self._engine.image_timeout, **self._rules)
             return self._pool
 

@@ -7,10 +7,9 @@ import json
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jaxphoton.constraints.protocol import MakeConstraint
 from jaxphoton.constraints.restriction import take_restriction
@@ -77,7 +76,11 @@ class AskPreparer:
           TypeError, ValueError: a skill that there is not, arguments or settings that it does not take.
           ImportError: a restricted answer, without the packages that it needs.
         """
-        key = _key(checked(ask))
+        checked(ask)
+        try:
+            key = json.dumps([ask.skill, ask.arguments, ask.settings])
+        except (TypeError, ValueError, RecursionError):  # of values that JSON has not: they may be wrong, or change
+            key = ""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -96,7 +99,10 @@ class AskPreparer:
         form = self._skills.form(skill.name, ask.arguments)
         given, restriction = take_restriction(ask.settings) if skill.restricted else (ask.settings, {})
         constraint = self.grammars.compile(restriction, form.reasoning) if restriction else None
-        return PreparedAsk(skill, form, _settings(skill, given), constraint)
+        settings = Settings.parse(given, skill.defaults)
+        if skill.tokens_per_object and (given or {}).get("max_tokens") is None:  # objects set the budget of ids
+            settings = dataclasses.replace(settings, max_tokens=skill.tokens_per_object * settings.max_objects + 1)
+        return PreparedAsk(skill, form, settings, constraint)
 
     @cached_property
     def grammars(self) -> AnswerGrammars:
@@ -106,19 +112,3 @@ class AskPreparer:
         family = self._family
         # Of several ids that stop any will do.
         return AnswerGrammars(self._tokenizer, family.vocab_size, min(family.stop_ids), family.answer_id)
-
-
-def _settings(skill: Skill, given: Mapping[str, Any] | None) -> Settings:
-    """The settings; objects set the budget of ids."""
-    settings = Settings.parse(given, skill.defaults)
-    if skill.tokens_per_object and (given or {}).get("max_tokens") is None:
-        return dataclasses.replace(settings, max_tokens=skill.tokens_per_object * settings.max_objects + 1)
-    return settings
-
-
-def _key(ask: Ask) -> str:
-    """The same for asks that are prepared the same; empty for one that is not kept."""
-    try:
-        return json.dumps([ask.skill, ask.arguments, ask.settings])
-    except (TypeError, ValueError, RecursionError):  # of values that JSON has not: they may be wrong, or change
-        return ""

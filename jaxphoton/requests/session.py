@@ -15,13 +15,12 @@ from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.protocol import Family
 from jaxphoton.prompt.tokenizer import Tokenizer
-from jaxphoton.requests.answer import Answer, Result
+from jaxphoton.requests.answer import Answer, Output, OutputThread, Result
 from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.bounds import bounds_of
 from jaxphoton.requests.dispatcher import Dispatcher
 from jaxphoton.requests.errors import ModelClosed
 from jaxphoton.requests.images import Images
-from jaxphoton.requests.outputs import Output, OutputThread
 from jaxphoton.requests.preparing import AskPreparer, PreparedAsk
 from jaxphoton.requests.skills import FamilySkills
 from jaxphoton.requests.submitting import OnEvent
@@ -93,7 +92,7 @@ class Session:
     ) -> Submitted:
         """The part of `submit` that takes no time, unless there is a constraint to be made, or it has to wait."""
         request = prepared.request(picture, ask)
-        output = Output(prepared, request.settings.seed or 0, self._tokenizer, self._outputs, on_event)
+        output = Output(prepared.form, request.settings.seed or 0, self._tokenizer, self._outputs, on_event)
         submission = self.engine.submit(request, output.heard, wait)
         output.end_with(submission)
         return Submitted(self, submission, output.future)
@@ -146,21 +145,20 @@ class Session:
 
     # The backend of a dispatcher
 
-    def prepare(self, job: Job) -> Future[Any]:
-        try:
-            for ask in job.asks:  # what is wrong with one is known before its image is decoded
-                self.preparer.prepare(ask)
+    def prepare(self, job: Job) -> tuple[list[PreparedAsk], Future[Any]]:
+        try:  # what is wrong with an ask is known before its image is decoded
+            prepared = [self.preparer.prepare(ask) for ask in job.asks]
         except Exception as error:
             failed: Future[Any] = Future()
             failed.set_exception(error)
-            return failed
-        return self.images.later(job.image, job.name)
+            return [], failed
+        return prepared, self.images.later(job.image, job.name)
 
-    def start(self, job: Job, picture: Any) -> list[Submitted]:
+    def start(self, job: Job, prepared: list[PreparedAsk], picture: Any) -> list[Submitted]:
         image, requests = self.images.taken(picture), list[Submitted]()
         try:
-            for ask in job.asks:
-                requests.append(self.submit_prepared(image, self.preparer.prepare(ask), ask, wait=True))
+            for ask, ready in zip(job.asks, prepared, strict=True):
+                requests.append(self.submit_prepared(image, ready, ask, wait=True))
         except BaseException:  # an interrupt too: it may have to wait
             for request in requests:
                 request.cancel()

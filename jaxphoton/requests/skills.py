@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jaxphoton.requests.fields import BOX, BOXES, NOTE, PATH, POINTS, REASONING, TEXT, Field, Kind
 from jaxphoton.requests.settings import REGION_DEFAULTS
-from jaxphoton.requests.skill import Argument, Skill
+from jaxphoton.requests.skill import BOX, BOXES, NOTE, PATH, POINTS, REASONING, TEXT, Argument, Field, Kind, Skill
 
 if TYPE_CHECKING:  # which brings numpy
     from jaxphoton.requests.tokens import Form
@@ -29,7 +28,7 @@ def register(skill: Skill) -> Skill:
     if skill.name in SKILLS:
         raise ValueError(f"there is a skill {skill.name!r} already")
     for each in skill.fields:
-        if kind_of(each.name) not in (None, each.kind):
+        if kinds().get(each.name, each.kind) != each.kind:
             raise ValueError(f"{skill.name}: the field {each.name!r} of other skills is of another kind")
     SKILLS[skill.name] = skill
     return skill
@@ -44,11 +43,6 @@ def skill_of(name: Any) -> Skill:
     if skill is None:
         raise ValueError(f"skill must be one of {', '.join(SKILLS)}, got {name!r}")
     return skill
-
-
-def kind_of(name: str) -> Kind | None:
-    """The kind of the fields of this name; None if no skill has such a field."""
-    return kinds().get(name)
 
 
 def kinds() -> Mapping[str, Kind]:

@@ -15,15 +15,12 @@ All pieces of an ask, joined, are the text of its result. Skills without a text 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
-from jaxphoton.requests.tokens import Event
-
-OnEvent = Callable[[Event], None]
+from jaxphoton.requests.tokens import OnEvent
 
 
 class Pending(Protocol):

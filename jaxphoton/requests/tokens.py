@@ -12,6 +12,7 @@ from jaxphoton.prompt.detokenizer import Decoder, Detokenizer
 Decode = Callable[[Sequence[int]], str]
 # One piece of what is known of a result before it is complete; see `requests.submitting`.
 Event = Mapping[str, Any]
+OnEvent = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)

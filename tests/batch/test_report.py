@@ -22,7 +22,7 @@ from jaxphoton.batch.report import ReportOptions, write_report
 from jaxphoton.batch.report.entries import link
 from jaxphoton.batch.report.outlines import outline
 from jaxphoton.batch.sources import open_source
-from jaxphoton.requests.fields import ARITY
+from jaxphoton.requests.skill import ARITY
 from tests.batch.helpers import HEADER, caption, make_folder, make_journal, make_tar, picture
 
 HOSTILE = (

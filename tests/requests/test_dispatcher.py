@@ -58,10 +58,10 @@ class Harness:
     def prepare(self, job):
         future = Future()
         self._open(job.key, future)
-        return future
+        return job.asks, future
 
-    def start(self, job, picture):
-        assert picture == job.key
+    def start(self, job, prepared, picture):
+        assert picture == job.key and prepared is job.asks
         if job.key in self.refused:
             raise ValueError("refused")
         requests = [Request(job.key, self.cancelled) for _ in job.asks]

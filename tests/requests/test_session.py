@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxphoton import Ask, DeadlineExceeded, ImageError, Job
@@ -98,6 +99,15 @@ def test_an_ask_is_prepared_once_however_often_it_is_asked(shapes, monkeypatch):
     assert len(shapes.session.preparer._kept) == KEPT
     # Not kept: it has no JSON form. Still asked.
     assert shapes.submit(PICTURES[0], Ask("query", {"question": "Where?", "spatial_refs": {(0.5, 0.5)}}, GREEDY)).future
+
+
+def test_an_ask_without_a_json_form_is_prepared_once_a_job(shapes, monkeypatch):
+    made, make = [], AskPreparer._made
+    monkeypatch.setattr(AskPreparer, "_made", lambda self, ask: made.append(ask) or make(self, ask))
+    places = np.array([[0.5, 0.5]])
+    asks = [Ask("query", {"question": "What is it?", "spatial_refs": places}, {"max_tokens": 2}) for _ in range(3)]
+    answers = list(shapes.answer(Job(i, PICTURES[i], (ask,)) for i, ask in enumerate(asks)))
+    assert [answer.error for answer in answers] == [None] * 3 and made == asks
 
 
 def test_a_wrong_ask_is_known_before_its_image_is_read(shapes):

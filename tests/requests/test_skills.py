@@ -16,9 +16,8 @@ from jaxphoton.cli.main import build_parser
 from jaxphoton.models.moondream import skills as moondream
 from jaxphoton.models.moondream.prompts import Prompt, detect_prompt
 from jaxphoton.models.moondream.skills.detect import Detect
-from jaxphoton.requests.fields import BOXES, INTEGER, TEXT, Field
-from jaxphoton.requests.skill import Argument, Skill
-from jaxphoton.requests.skills import SKILLS, kind_of, readable, register
+from jaxphoton.requests.skill import BOXES, INTEGER, TEXT, Argument, Field, Skill
+from jaxphoton.requests.skills import SKILLS, kinds, readable, register
 from tests.batch.helpers import json_lines
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "shapes"
@@ -134,7 +133,7 @@ def test_a_family_that_has_not_a_skill_says_so(shapes):
 def test_what_cannot_be_registered(name, fields, fault):
     with pytest.raises(ValueError, match=fault):
         register(dataclasses.replace(COUNT, name=name, fields=fields))
-    assert "count" not in SKILLS and kind_of("caption") is TEXT
+    assert "count" not in SKILLS and kinds()["caption"] is TEXT
 
 
 @pytest.mark.parametrize("name", ["cation", None, ["caption"]])

@@ -16,7 +16,7 @@ from jaxphoton.batch.exports.options import ExportReport
 from jaxphoton.batch.exports.rows import encodable, json_bytes
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.journal.record import Record
-from jaxphoton.requests.skills import LENGTHS, SKILLS, kind_of
+from jaxphoton.requests.skills import LENGTHS, SKILLS, kinds
 
 _END = ("tokens", "finish_reason")
 
@@ -100,7 +100,7 @@ def names_of(described: str) -> tuple[str, ...]:
 def _typed(name: str, value: Any) -> Any:
     if name == "tokens":
         return value or 0
-    kind = kind_of(name)
+    kind = kinds().get(name)
     return ("" if value is None else value) if kind is None else kind.typed(value)
 
 

@@ -12,7 +12,7 @@ from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.options import ExportReport
 from jaxphoton.batch.exports.rows import encodable, recaption, tables
 from jaxphoton.batch.journal.reading import JournalReader
-from jaxphoton.requests.fields import Shape
+from jaxphoton.requests.skill import Shape
 
 _ROWS = 10_000
 

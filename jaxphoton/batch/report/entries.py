@@ -14,7 +14,7 @@ from jaxphoton.batch.report.collect import Collection, Picked, notes
 from jaxphoton.batch.report.counting import kind, opening
 from jaxphoton.batch.report.outlines import outline
 from jaxphoton.batch.report.thumbnails import Thumbnail
-from jaxphoton.requests.fields import BOX, BOXES, POINTS, Kind
+from jaxphoton.requests.skill import BOX, BOXES, POINTS, Kind
 from jaxphoton.requests.skills import SKILLS, asked_in, kinds
 
 _ROWS = 15  # of the most frequent reasons, notes, objects and openings

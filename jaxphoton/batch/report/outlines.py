@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from jaxphoton.requests.fields import ARITY
+from jaxphoton.requests.skill import ARITY
 
 _PART = re.compile(r"[\s,]*(?:([A-Za-z])|([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))")
 _MOST = 20_000  # numbers of a path

@@ -33,7 +33,8 @@ from jaxphoton.processes.frames import CANCEL, Message
 from jaxphoton.processes.parent import Parent
 from jaxphoton.requests.ask import Job
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, QueueFull
-from jaxphoton.requests.submitting import Event, Pending
+from jaxphoton.requests.submitting import Pending
+from jaxphoton.requests.tokens import Event
 
 # One line, so that whatever a site's start-up files print before it can be told apart.
 GREETING = b"jaxphoton replica\n"

@@ -177,12 +177,12 @@ class _WholeJobs:
     def __init__(self, work: Assignments[EngineTask]):
         self._work = work
 
-    def prepare(self, job: Job) -> Future[None]:
+    def prepare(self, job: Job) -> tuple[None, Future[None]]:
         future: Future[None] = Future()
         future.set_result(None)
-        return future
+        return None, future
 
-    def start(self, job: Job, picture: None) -> list[EngineTask]:
+    def start(self, job: Job, prepared: None, picture: None) -> list[EngineTask]:
         task = job_task(job)
         self._work.put(task)
         return [task]

@@ -18,7 +18,7 @@ from jaxphoton.processes.frames import Message
 from jaxphoton.processes.pipe import WaitLimit
 from jaxphoton.processes.supervisor import Supervisor
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError
-from jaxphoton.requests.submitting import Event
+from jaxphoton.requests.tokens import Event
 
 # A process that dies is replaced after 1, 2, 4 seconds; the fourth in a row that has answered nothing is the last.
 PAUSE_S = 1.0

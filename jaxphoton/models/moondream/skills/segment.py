@@ -12,7 +12,7 @@ from jaxphoton.models.moondream.config import TokenizerConfig
 from jaxphoton.models.moondream.prompts import Prompt, SpatialRefs, segment_prompt
 from jaxphoton.models.moondream.skills.detect import box
 from jaxphoton.prompt.detokenizer import Decoder
-from jaxphoton.requests.fields import ARITY
+from jaxphoton.requests.skill import ARITY
 from jaxphoton.requests.tokens import Decode, Event, Generation, Reader, Token
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from jaxphoton.image.supervisor import ImageSupervisor, PictureTask
 from jaxphoton.image.worker import READY
 from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.child import Program, child_environment
-from jaxphoton.processes.frames import Message
+from jaxphoton.processes.pipe import Message
 from jaxphoton.processes.supervisor import ProcessPool
 
 CLOSE_S = 5.0

@@ -16,7 +16,7 @@ from jaxphoton.image.prepare import Prepared
 from jaxphoton.processes.assignment import Assignment, WorkerLoad
 from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.child import Program
-from jaxphoton.processes.frames import Message
+from jaxphoton.processes.pipe import Message
 from jaxphoton.processes.supervisor import Supervisor
 
 

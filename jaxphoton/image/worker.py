@@ -12,8 +12,8 @@ import signal
 from queue import SimpleQueue
 
 from jaxphoton.image.blocks import take_bytes, write_block
-from jaxphoton.processes.frames import Message
 from jaxphoton.processes.parent import Parent
+from jaxphoton.processes.pipe import Message
 
 # One line, so that whatever a site's start-up files print before it can be told apart.
 READY = b"jaxphoton image worker ready\n"

@@ -2,7 +2,7 @@
 
 `supervisor` keeps one child after the other, feeds it and listens to it; `assignments` knows which child has which
 work, and takes it back from those that died; `child` is a parent's side of one, `parent` a child's side of it; between
-them go `frames`, through `pipe`s that never wait for ever.
+them go messages, through `pipe`s that never wait for ever.
 
 Children are new programs (`python -m ...`): never forks, which a process with jax cannot have, nor multiprocessing's,
 which run an unguarded user script again. POSIX only, the standard library alone.

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from jaxphoton.processes.frames import Message, read_frame, write_frame
-from jaxphoton.processes.pipe import Pipe, WaitLimit, step_of
+from jaxphoton.processes.pipe import Message, Pipe, WaitLimit, read_frame, step_of, write_frame
 
 Log = Callable[[str], None]
 

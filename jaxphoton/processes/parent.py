@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from jaxphoton.processes.frames import Message, read_frame, write_frame
+from jaxphoton.processes.pipe import Message, read_frame, write_frame
 
 _PR_SET_PDEATHSIG = 1
 

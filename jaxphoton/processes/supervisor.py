@@ -14,8 +14,7 @@ from typing import Any, Generic
 from jaxphoton.processes.assignment import A, WorkerLoad
 from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.child import Child, Program, Refused
-from jaxphoton.processes.frames import CANCEL, Message
-from jaxphoton.processes.pipe import TookTooLong
+from jaxphoton.processes.pipe import CANCEL, Message, TookTooLong
 
 
 class Supervisor(threading.Thread, ABC, Generic[A]):

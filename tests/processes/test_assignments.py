@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jaxphoton.processes.assignment import Assignment, WorkerLoad
 from jaxphoton.processes.assignments import Assignments
-from jaxphoton.processes.frames import CANCEL
+from jaxphoton.processes.pipe import CANCEL
 from jaxphoton.processes.supervisor import Supervisor
 from tests.image.pools import S, until
 

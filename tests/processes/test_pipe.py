@@ -1,7 +1,9 @@
-"""Pipes to children carry everything, and nobody waits for a silent child for longer than agreed."""
+"""Pipes to children carry everything, messages and the bytes behind them arrive as they were sent, and nobody
+waits for a silent child for longer than agreed."""
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.processes.pipe import Pipe, TookTooLong, WaitLimit, step_of
+from jaxphoton.processes.pipe import Pipe, TookTooLong, WaitLimit, read_frame, step_of, write_frame
 
 
 def ends(check=lambda: None) -> tuple[Pipe, Pipe]:
@@ -87,3 +89,37 @@ def test_silence_is_looked_at_and_can_be_ended(what):
 @pytest.mark.parametrize("limit, step", [(0.8, 0.1), (8, 1.0), (60.0, 1.0), (float("inf"), 1.0), (10**400, 1.0)])
 def test_looks_are_a_second_apart_at_most(limit, step):
     assert step_of(limit) == pytest.approx(step)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=9,
+)
+MESSAGES = st.dictionaries(st.text().filter(lambda key: key != "bytes"), VALUES)
+
+
+@given(st.lists(st.tuples(MESSAGES, st.none() | st.binary())))
+def test_all_arrive_in_order(messages):
+    stream = io.BytesIO()
+    for message, data in messages:
+        write_frame(stream, message, data)
+    stream.seek(0)
+    for message, data in messages:
+        assert read_frame(stream) == (message if data is None else message | {"bytes": data})
+    with pytest.raises(EOFError):
+        read_frame(stream)
+
+
+@given(MESSAGES, st.binary(), st.data())
+def test_a_part_is_no_message(message, data, drawn):
+    stream = io.BytesIO()
+    write_frame(stream, message, data)
+    whole = stream.getvalue()
+    with pytest.raises(EOFError):
+        read_frame(io.BytesIO(whole[: drawn.draw(st.integers(0, len(whole) - 1))]))
+
+
+def test_what_json_has_not_is_refused_before_it_is_sent():
+    with pytest.raises(TypeError):
+        write_frame(io.BytesIO(), {"image": object()})

@@ -29,8 +29,8 @@ from jaxphoton.batch.workers.protocol import (
     result_fields,
 )
 from jaxphoton.messages import compiling_shown
-from jaxphoton.processes.frames import CANCEL, Message
 from jaxphoton.processes.parent import Parent
+from jaxphoton.processes.pipe import CANCEL, Message
 from jaxphoton.requests.ask import Job
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, QueueFull
 from jaxphoton.requests.submitting import Pending

@@ -13,7 +13,7 @@ from jaxphoton.batch.errors import BatchError
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
 from jaxphoton.processes.assignment import Assignment
-from jaxphoton.processes.frames import Message
+from jaxphoton.processes.pipe import Message
 from jaxphoton.requests.answer import Answer, Result
 from jaxphoton.requests.ask import Ask, Job, checked
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull

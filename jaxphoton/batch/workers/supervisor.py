@@ -14,8 +14,7 @@ from jaxphoton.image.errors import ImageError
 from jaxphoton.processes.assignment import WorkerLoad
 from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.child import Log, Program
-from jaxphoton.processes.frames import Message
-from jaxphoton.processes.pipe import WaitLimit
+from jaxphoton.processes.pipe import Message, WaitLimit
 from jaxphoton.processes.supervisor import Supervisor
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError
 from jaxphoton.requests.tokens import Event

@@ -15,7 +15,7 @@ from typing import Any, cast
 from jaxphoton.batch.workers import child
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
-from jaxphoton.processes.frames import Message
+from jaxphoton.processes.pipe import Message
 from jaxphoton.requests.answer import Answer, Result
 from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.errors import DeadlineExceeded

@@ -18,7 +18,7 @@ from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.batch.workers.protocol import ReplicaError
 from jaxphoton.image.errors import ImageError
 from jaxphoton.processes import child
-from jaxphoton.processes.frames import read_frame, write_frame
+from jaxphoton.processes.pipe import read_frame, write_frame
 from tests.batch.workers.test_replicas import COMMAND, ROOT, jobs, no_pauses, numbered  # noqa: F401
 from tests.image.pools import exists, needs_proc, running, until
 

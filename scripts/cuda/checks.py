@@ -42,6 +42,9 @@ LIMITS = {
     "prefix_attention": Limits(temporary=1 * MB),
     "masked_sample": Limits(temporary=32 * MB),
     "moe_decode": Limits(temporary=4 * MB),
+    "residual_norm": Limits(per_layer=0, around=1, temporary=0),
+    "input_product": Limits(per_layer=0, around=1, temporary=0),
+    "output_product": Limits(per_layer=0, around=1, temporary=0),
 }
 
 

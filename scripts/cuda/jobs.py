@@ -19,7 +19,15 @@ from scripts.cuda.plugin import ROOT, environment
 PROCESSES = 2  # XLA compiles with several threads itself
 SECONDS = 900
 CHIPS = ("h200", "a100", "l40s")
-OPS = ("paged_attention", "prefix_attention", "masked_sample", "moe_decode")
+OPS = (
+    "paged_attention",
+    "prefix_attention",
+    "masked_sample",
+    "moe_decode",
+    "residual_norm",
+    "input_product",
+    "output_product",
+)
 FULL, CUT = 24, 2  # text layers of both models, and of what is quick to compile
 EXPERTS_CUT = 6  # of Moondream 3: two of them have experts
 

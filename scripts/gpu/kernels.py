@@ -70,8 +70,8 @@ def _compare(name: str, case: Any) -> dict[str, Any]:
         arrays, static = ops.arguments_of(name, case)
         arrays = jax.device_put(arrays)
         exact = ops.call(name, static, "reference")
-        truth = jax.jit(lambda arrays: exact(ops.in_float32(arrays)))(arrays)
-        out = jax.jit(ops.call(name, static, backend_here()))(arrays)
+        truth = ops.whole(name, jax.jit(lambda arrays: exact(ops.in_float32(arrays)))(arrays))
+        out = ops.whole(name, jax.jit(ops.call(name, static, backend_here()))(arrays))
         needed = arrays.get("needed")
         line["error"], others = ops.error(out, truth, needed), ops.other_tokens(out, truth, needed)
         line["other_tokens"] = others

@@ -12,7 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-NAMES = ("paged_attention", "prefix_attention", "masked_sample", "moe_decode")
+NAMES = (
+    "paged_attention",
+    "prefix_attention",
+    "masked_sample",
+    "moe_decode",
+    "residual_norm",
+    "input_product",
+    "output_product",
+)
 LINKS = 12  # calls in a chain, each on a layer of its own
 Arrays = dict[str, Any]
 
@@ -62,8 +70,11 @@ def in_float32(arrays: Arrays) -> Arrays:
 
 
 def spread(arrays: Arrays, static: dict[str, int], layers: int = LINKS) -> Arrays:
-    """The layer that the case reads, copied to a pool of many, so that a chain does not find it in the cache."""
-    if "layer" not in static:
+    """What the case reads, the layer of a pool or the matrix, copied to many, so that a chain does not find it in the
+    cache."""
+    if "matrix" in arrays:
+        return arrays | {"matrix": [jnp.array(arrays["matrix"], copy=True) for _ in range(layers)]}
+    if "k_pool" not in arrays:
         return arrays
     old, taken = arrays["k_pool"].shape[0], static["layer"]
 
@@ -89,9 +100,16 @@ def chain(run: Callable[[Arrays, int], Any], links: int = LINKS) -> Callable[[Ar
 
 def following(arrays: Arrays, out: Any) -> Arrays:
     """What the next call of a chain takes from this one: an attention's output is its query, a token moves its
-    counter, mixed experts are its input, for other experts, lest the cache holds their matrices."""
+    counter, mixed experts are its input, for other experts, lest the cache holds their matrices; of a product as many
+    columns as it takes."""
     if "q" in arrays:
         return {"q": out}
+    if "parts" in arrays:
+        return {"x": out[0]}
+    if "a" in arrays:
+        return {"a": out[0][:, : arrays["a"].shape[1]].astype(arrays["a"].dtype)}
+    if "matrix" in arrays:
+        return {"x": out[:, : arrays["x"].shape[1]]}
     if "x" in arrays:
         experts, count = arrays["experts"], arrays["up"].shape[0]
         return {"x": out, "experts": (experts + experts.shape[1]) % count}
@@ -99,22 +117,27 @@ def following(arrays: Arrays, out: Any) -> Arrays:
 
 
 def on_layer(name: str, static: dict[str, int], backend: str) -> Callable[[Arrays, int], Any]:
-    """For `chain`: link n reads layer n."""
+    """For `chain`: link n reads layer n of the pool, or matrix n."""
     function = function_of(name)
 
     def run(arrays: Arrays, link: int) -> Any:
-        moved = {"layer": link} if "layer" in static else {}
-        return function(**arrays, **(static | moved), backend=backend)
+        moved = {"layer": link} if "k_pool" in arrays else {}
+        own = {"matrix": arrays["matrix"][link]} if "matrix" in arrays else {}
+        return function(**(arrays | own), **(static | moved), backend=backend)
 
     return run
 
 
+def whole(name: str, out: Any) -> Any:
+    """The result of an operation whose backends give it in different parts."""
+    return jnp.sum(out, axis=0) if name == "output_product" else out
+
+
 def error(out: Any, truth: Any, needed: Any = None) -> float:
-    """max |a - b| / max |b|. Of a sampled (token, log-probability): the largest difference of log-probabilities where
-    the tokens agree; see `other_tokens` for the rest."""
-    if not isinstance(out, (tuple, list)):
-        a, b = (np.asarray(x, np.float32) for x in (out, truth))
-        return float(np.max(np.abs(a - b), initial=0.0) / max(float(np.max(np.abs(b), initial=0.0)), 1e-30))
+    """max |a - b| / max |b|, of several results the largest. Of a sampled (token, log-probability): the largest
+    difference of log-probabilities where the tokens agree; see `other_tokens` for the rest."""
+    if not _sampled(out):
+        return max(_distance(a, b) for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(truth), strict=True))
     (a, a_logprob), (b, b_logprob) = ((np.asarray(x) for x in pair) for pair in (out, truth))
     same = (a == b) & (np.ones(len(a), bool) if needed is None else np.asarray(needed))
     both_nan = np.isnan(a_logprob) & np.isnan(b_logprob)
@@ -123,7 +146,16 @@ def error(out: Any, truth: Any, needed: Any = None) -> float:
 
 def other_tokens(out: Any, truth: Any, needed: Any = None) -> int:
     """Rows whose sampled tokens differ: near ties, or a fault."""
-    if not isinstance(out, (tuple, list)):
+    if not _sampled(out):
         return 0
     different = np.asarray(out[0]) != np.asarray(truth[0])
     return int(np.sum(different if needed is None else different & np.asarray(needed)))
+
+
+def _sampled(out: Any) -> bool:
+    return isinstance(out, (tuple, list)) and jnp.issubdtype(out[0].dtype, jnp.integer)
+
+
+def _distance(a: Any, b: Any) -> float:
+    a, b = (np.asarray(x, np.float32) for x in (a, b))
+    return float(np.max(np.abs(a - b), initial=0.0) / max(float(np.max(np.abs(b), initial=0.0)), 1e-30))

@@ -1,0 +1,5 @@
+"""A product of a few rows with a matrix and its bias: what a layer computes of its normalised input."""
+
+from kernels_pallas.input_product.api import input_product
+
+__all__ = ["input_product"]

@@ -1,0 +1,55 @@
+"""The public function: checks what it is given and chooses how to compute it."""
+
+from __future__ import annotations
+
+import jax
+
+from kernels_pallas.dispatch import Target, choose
+from kernels_pallas.input_product import reference, triton
+from kernels_pallas.products import DTYPES, refusals
+
+
+def input_product(
+    x: jax.Array,
+    matrix: jax.Array,
+    bias: jax.Array,
+    *,
+    layer: int,
+    backend: str | None = None,
+    target: Target | None = None,
+) -> jax.Array:
+    """x times a matrix, plus its bias, for few rows: sums in float32, rounded once.
+
+    Args:
+      x: [B, K], bfloat16 or float32.
+      matrix: [N, K] in x's dtype.
+      bias: [L, N] in x's dtype, of which `layer` is taken. Taken whole: a slice would be a copy.
+      layer: which of L.
+      backend: one of `kernels_pallas.dispatch.BACKENDS`; None chooses.
+      target: the device compiled for; None for jax's default device.
+
+    Returns:
+      [B, N] in x's dtype.
+
+    Raises:
+      ValueError: shapes or dtypes that contradict the above.
+      KernelUnavailable: the backend asked for cannot compute this here.
+    """
+    _check(x, matrix, bias, layer)
+    target = target or Target.of(jax.devices()[0])
+    chosen = choose("input_product", backend, target, refusals(x, matrix), (matrix,))
+    if chosen == "reference":
+        return reference.input_product(x, matrix, bias, layer=layer)
+    interpret = chosen == "interpret"
+    return triton.input_product(x, matrix, bias, layer=layer, cores=target.cores, interpret=interpret)
+
+
+def _check(x, matrix, bias, layer) -> None:
+    if x.ndim != 2 or 0 in x.shape or x.dtype not in DTYPES:
+        raise ValueError(f"x must be [B, K] in bfloat16 or float32, not {x.dtype}{list(x.shape)}")
+    if matrix.ndim != 2 or matrix.shape[1] != x.shape[1] or matrix.dtype != x.dtype:
+        raise ValueError(f"matrix must be {x.dtype} [N, {x.shape[1]}], not {matrix.dtype}{list(matrix.shape)}")
+    if bias.ndim != 2 or bias.shape[1] != matrix.shape[0] or bias.dtype != x.dtype:
+        raise ValueError(f"bias must be {x.dtype} [L, {matrix.shape[0]}], not {bias.dtype}{list(bias.shape)}")
+    if not 0 <= layer < bias.shape[0]:
+        raise ValueError(f"layer {layer} of {bias.shape[0]}")

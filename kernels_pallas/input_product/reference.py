@@ -1,0 +1,12 @@
+"""The product in plain jax.numpy: the contract that the kernel is compared with."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def input_product(x: jax.Array, matrix: jax.Array, bias: jax.Array, *, layer: int) -> jax.Array:
+    """Shapes and meaning as in `kernels_pallas.input_product.api`."""
+    product = jnp.einsum("bk,nk->bn", x, matrix, precision="highest", preferred_element_type=jnp.float32)
+    return (product + bias[layer].astype(jnp.float32)[None]).astype(x.dtype)

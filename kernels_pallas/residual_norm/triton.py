@@ -1,0 +1,81 @@
+"""The sum and the norm as one Pallas-Triton kernel, a program a row: the statistics need all of it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+
+from kernels_pallas.triton_shim import load, pallas_call, store
+
+WIDEST, MOST_PARTS = 8192, 64  # what a program keeps in registers, and how often its loop is written out
+
+
+def refusals(x: jax.Array, parts: jax.Array) -> list[str]:
+    """Why the kernel cannot take these shapes on any device."""
+    reasons = [f"a width of {x.shape[1]} is more than {WIDEST}"] if x.shape[1] > WIDEST else []
+    return reasons + ([f"{len(parts)} parts are more than {MOST_PARTS}"] if parts.shape[0] > MOST_PARTS else [])
+
+
+def residual_norm(
+    x: jax.Array,
+    parts: jax.Array,
+    bias: jax.Array,
+    norm: jax.Array | None,
+    *,
+    layer: int,
+    norm_layer: int,
+    epsilon: float,
+    interpret: bool,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Shapes and meaning as in `kernels_pallas.residual_norm.api`."""
+    width = x.shape[1]
+    block = pl.next_power_of_2(width)
+    outputs = [jax.ShapeDtypeStruct(x.shape, x.dtype)] * (1 if norm is None else 2)
+    call = pallas_call(
+        partial(_kernel, block=block, epsilon=epsilon),
+        name="residual_norm",
+        grid=(x.shape[0],),
+        out_shape=outputs,
+        warps=max(1, min(16, block // 128)),
+        stages=1,
+        interpret=interpret,
+    )
+    # Operands, not constants of the kernel: all layers share one.
+    layers = jnp.array([layer, norm_layer], jnp.int32)
+    biases = bias.reshape(bias.shape[0], -1, width)
+    done = call(layers, x, parts, biases, *(() if norm is None else (norm,)))
+    return done[0], None if norm is None else done[1]
+
+
+def _kernel(layers_ref: Any, x_ref: Any, parts_ref: Any, bias_ref: Any, *refs: Any, block: int, epsilon: float) -> None:
+    row, width = pl.program_id(0), x_ref.shape[1]
+    columns = lax.iota(jnp.int32, block)
+    inside = columns < width
+
+    def read(ref: Any, *place: Any) -> jax.Array:
+        # Where the width is a power of two there is nothing to mask.
+        mask = {} if block == width else {"mask": inside, "other": 0}
+        return load(ref.at[(*place, columns)], **mask).astype(jnp.float32)
+
+    # All are asked for before one is used.
+    parts = [read(parts_ref, part, row) for part in range(parts_ref.shape[0])]
+    biases = [read(bias_ref, layers_ref[0], i) for i in range(bias_ref.shape[1])]
+    x32 = read(x_ref, row)
+    x = (x32 + sum(parts[1:] + biases, start=parts[0])).astype(x_ref.dtype)
+    *norm_refs, x_out = refs[:1] if len(refs) == 1 else refs[:2]
+    store(x_out.at[row, columns], x, mask=None if block == width else inside)
+    if not norm_refs:
+        return
+    scale, shift = (read(norm_refs[0], layers_ref[1], i) for i in range(2))
+    rounded = x.astype(jnp.float32)
+    centred = rounded - jnp.sum(rounded) / width
+    if block != width:
+        centred = jnp.where(inside, centred, 0.0)
+    variance = jnp.sum(centred * centred) / width
+    h = centred * lax.rsqrt(variance + epsilon) * scale + shift
+    store(refs[2].at[row, columns], h.astype(x_ref.dtype), mask=None if block == width else inside)

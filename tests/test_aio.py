@@ -113,7 +113,7 @@ def test_results_equal_those_without_asyncio(shapes, model):
     got, expected = run(main()), [call(shapes) for call in calls]
     assert got == expected and [r.tokens for r in got[:-1]] == [r.tokens for r in expected[:-1]]
     assert all(r.metrics.output_tokens == len(r.tokens) and r.finish_reason for r in got[:-1])
-    assert run(model.encode_image(PICTURE)).image.key == encoded.image.key
+    assert run(model.encode_image(PICTURE)).image.digest == encoded.image.digest
 
 
 def test_thirty_at_once(shapes, model):

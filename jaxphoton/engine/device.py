@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxphoton.engine.buckets import Key
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.control import ControlPacker, Masks
 from jaxphoton.engine.launch import PrefillPlan, StepPlan
@@ -43,7 +44,9 @@ class Device:
             for chunk in range(chunks)
         ]
         if prefix is not None:
-            self._run_prefix(*prefix)
+            vision, pictures, into, pages = prefix
+            embeddings = programs[vision](programs.encoder, *pictures)
+            self._cache = programs[into](programs.decoder, self._cache, embeddings, pages)
         run = programs["prefill", batch, length]
         for control in controls:
             self._cache, self._rows, output = run(programs.decoder, self._cache, self._rows, control)
@@ -92,7 +95,7 @@ class Device:
         """Lets go of the state and the programs; nothing can be run any more."""
         del self._cache, self._rows, self._programs
 
-    def _pack_prefix(self, sequences: Many[Sequence]) -> tuple[tuple[Any, ...], ...]:
+    def _pack_prefix(self, sequences: Many[Sequence]) -> tuple[Key, tuple[np.ndarray, ...], Key, np.ndarray]:
         """The keys of both programs of some image prefixes, their packed pictures and their control."""
         programs = self._programs
         family = programs.family
@@ -112,12 +115,7 @@ class Device:
         packed = family.pack(pictures, images, crops, guard)
         ids = 0 if family.fixed_prefix else length
         control = self._control.prefix(sequences, images, programs.prefix_pages(length), ids)
-        return ("vision", images, crops), packed, ("prefix", images, length), (control,)
-
-    def _run_prefix(self, vision: tuple, packed: tuple[np.ndarray, ...], prefix: tuple, control: tuple) -> None:
-        programs = self._programs
-        embeddings = programs[vision](programs.encoder, *packed)
-        self._cache = programs[prefix](programs.decoder, self._cache, embeddings, *control)
+        return ("vision", images, crops), packed, ("prefix", images, length), control
 
 
 def _smallest(buckets: tuple[tuple[int, int], ...], fits: Callable[[tuple[int, int]], tuple[bool, bool]]):

@@ -15,8 +15,7 @@ from jaxphoton.config import EngineConfig
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.device import Device
 from jaxphoton.engine.launch import DeviceError, limits_of
-from jaxphoton.engine.metrics import EngineMetrics, LaunchMetrics, Totals
-from jaxphoton.engine.observers import Observers
+from jaxphoton.engine.metrics import EngineMetrics, LaunchMetrics, Observers, Totals
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.pipeline import Pipeline
 from jaxphoton.engine.request import Request, sequence_of
@@ -46,7 +45,7 @@ class Engine:
     ):
         self._programs: Programs | None = programs
         config, self._family = programs.engine, programs.family
-        self._config = config
+        self._config, self._most = config, config.most_requests
         self._device = Device(programs)  # first: so many pages that no memory holds them are its fault, not the host's
         self.scheduler = Scheduler(limits_of(config, programs.buckets), PageAllocator(programs.pages))
         self._grammars, self._mask_words = programs.automaton.start, programs.mask_words
@@ -120,8 +119,11 @@ class Engine:
             # Not the engine's own thread: it would wait for itself.
             if wait and threading.current_thread() is not self._thread:
                 self._wait_for_room(request.deadline)
-            self._refuse_if_closed()
-            if self._is_full:
+            if self._failure is not None:
+                raise EngineError(f"the engine has failed: {self._failure}") from self._failure
+            if self._closing:
+                raise ModelClosed
+            if self._pending >= self._most:
                 raise QueueFull(f"{self._pending} requests are waiting or running; no more are taken")
             self._pending += 1
             self._commands.append(lambda: self._submissions.add(submission))
@@ -182,20 +184,10 @@ class Engine:
     def __exit__(self, kind, *_) -> None:
         self.shutdown(wait=kind is None)
 
-    @property
-    def _is_full(self) -> bool:
-        return self._pending >= self._config.most_requests
-
     def _wait_for_room(self, deadline: float | None) -> None:
         timeout = None if deadline is None else min(max(0.0, deadline - self._clock()), threading.TIMEOUT_MAX)
-        if not self._wake.wait_for(lambda: not self._is_full or self._closing or self._failure, timeout):
+        if not self._wake.wait_for(lambda: self._pending < self._most or self._closing or self._failure, timeout):
             raise DeadlineExceeded("the deadline passed before the request was queued")
-
-    def _refuse_if_closed(self) -> None:
-        if self._failure is not None:
-            raise EngineError(f"the engine has failed: {self._failure}") from self._failure
-        if self._closing:
-            raise ModelClosed
 
     # The engine's thread
 

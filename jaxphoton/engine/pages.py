@@ -17,23 +17,21 @@ class PageAllocator:
     """Hands out page numbers 1 .. pages - 1.
 
     Freed pages are reused last in, first out: the pool's cold end stays untouched when the load is light.
+
+    Attributes:
+      usable: all pages that can be held at once.
     """
 
     def __init__(self, pages: int):
         if pages < 2:
             raise ValueError(f"a pool needs at least 2 pages (page {TRASH_PAGE} belongs to nobody), got {pages}")
-        self.pages = pages
+        self.pages, self.usable = pages, pages - 1
         self._free = list(range(pages - 1, TRASH_PAGE, -1))
         self._held: set[int] = set()
 
     @property
     def free(self) -> int:
         return len(self._free)
-
-    @property
-    def usable(self) -> int:
-        """All pages that can be held at once."""
-        return self.pages - 1
 
     def allocate(self, count: int) -> list[int]:
         """Takes `count` pages.

@@ -5,44 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Protocol
 
 from jaxphoton.constraints.grammar import FinishReason
 from jaxphoton.constraints.protocol import MakeConstraint
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.engine.pages import PrefixKey
-from jaxphoton.image.crops import Crops
+from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.protocol import Family, Prompt, Segments
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Generation, Token
 
 _numbers = count()
-
-
-class Picture(Protocol):
-    """What a picture ready for the vision encoder has (`jaxphoton.image.prepare.Prepared`).
-
-    Attributes:
-      key: digest of the pixels; pictures of one key share their prefix.
-      crops: its crops.
-      seconds: what decoding and cropping took, for the metrics.
-    """
-
-    @property
-    def key(self) -> bytes: ...
-    @property
-    def crops(self) -> Crops: ...
-    @property
-    def seconds(self) -> float: ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageInput:
-    """A `Picture` that never was in a file."""
-
-    key: bytes
-    crops: Crops
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +26,7 @@ class Request:
       prompt: as the skill wrote it.
       grammar: name in the family's grammars.
       settings: the seed is set.
-      image: None for text only.
+      image: pictures of one digest share their prefix; None for text only.
       constraint: makes the host's restriction of the ids, or None.
       deadline: when it is given up, in seconds of the engine's clock (`time.monotonic()`); None for never.
       priority: a higher one is admitted first; nobody who runs is preempted for it.
@@ -63,22 +36,18 @@ class Request:
     prompt: Prompt
     grammar: str
     settings: Settings
-    image: Picture | None = None
+    image: Prepared | None = None
     constraint: MakeConstraint | None = None
     deadline: float | None = None
     priority: int = 0
     number: int = field(default_factory=lambda: next(_numbers))
-
-    @property
-    def turn(self) -> tuple[int, int]:
-        """Sorts by priority, then by age."""
-        return -self.priority, self.number
 
 
 class Sequence:
     """Host bookkeeping of one request.
 
     Attributes:
+      turn: sorts by priority, then by age.
       segments: its prompt, as the family made it with the image.
       prefix: what its prefix is told by, its ids and pixels; None without an image.
       tokens: committed.
@@ -97,8 +66,10 @@ class Sequence:
 
     def __init__(self, request: Request, segments: Segments, page_size: int, max_context: int):
         self.request, self.segments = request, segments
+        self.turn = (-request.priority, request.number)
         self.prefix_length = len(segments.prefix)
-        self.prefix = None if request.image is None else (segments.prefix.tobytes(), request.image.key)
+        self.prefix_page_count = -(-self.prefix_length // page_size)
+        self.prefix = None if request.image is None else (segments.prefix.tobytes(), request.image.digest)
         self.prompt_length = self.prefix_length + len(segments.ids)
         self.max_tokens = min(request.settings.max_tokens, max_context - self.prompt_length)
         self.tokens: list[Token] = []
@@ -131,11 +102,6 @@ class Sequence:
         return not self.finalized and self.inflight_refs < 2 and 0 < self.launched < self.max_tokens
 
     @property
-    def step_position(self) -> int:
-        """Logical position of the token that the next step feeds."""
-        return self.prompt_length + self.launched - 1
-
-    @property
     def prefill_length(self) -> int:
         """Positions that a prefill (or a recompute) covers: the prompt and all committed tokens."""
         return self.prompt_length + len(self.tokens)
@@ -147,10 +113,6 @@ class Sequence:
     def pages_for(self, length: int) -> int:
         """Own pages that `length` logical positions need behind the prefix, which ends on a page border."""
         return -(-(length - self.prefix_length) // self._page_size)
-
-    @property
-    def prefix_page_count(self) -> int:
-        return -(-self.prefix_length // self._page_size)
 
     def metrics(self, now: float) -> RequestMetrics:
         """What it has taken so far; stages that it has not reached yet are 0."""

@@ -9,7 +9,7 @@ from jaxphoton.engine.launch import Drain, Limits, Plan, PrefillPlan, StepPlan
 from jaxphoton.engine.pages import PageAllocator, PrefixCache, PrefixKey
 from jaxphoton.engine.request import Sequence
 
-_number, _turn = attrgetter("request.number"), attrgetter("request.turn")
+_number, _turn = attrgetter("request.number"), attrgetter("turn")
 
 
 class Scheduler:
@@ -164,7 +164,7 @@ class Scheduler:
 
     def _grow(self, sequence: Sequence) -> bool:
         """Sees to the page of the position that the next step writes."""
-        missing = sequence.pages_for(sequence.step_position + 1) - len(sequence.pages)
+        missing = sequence.pages_for(sequence.prompt_length + sequence.launched) - len(sequence.pages)
         if missing <= 0:
             return True
         if not self._make_room(missing):

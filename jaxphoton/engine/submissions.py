@@ -8,8 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from jaxphoton.constraints.grammar import FinishReason
-from jaxphoton.engine.metrics import Outcomes, RequestMetrics
-from jaxphoton.engine.observers import Observers
+from jaxphoton.engine.metrics import Observers, Outcomes, RequestMetrics
 from jaxphoton.engine.request import Sequence
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed

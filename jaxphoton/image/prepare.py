@@ -37,11 +37,6 @@ class Prepared:
     seconds: float = 0.0
     worker: int | None = None
 
-    @property
-    def key(self) -> bytes:
-        """By which the engine tells pictures apart."""
-        return self.digest
-
 
 def prepare(
     source: Any,

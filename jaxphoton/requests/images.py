@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxphoton.config import EngineConfig
-from jaxphoton.engine.observers import Observers
+from jaxphoton.engine.metrics import Observers
 from jaxphoton.image.crops import Pictures
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import Prepared, prepare

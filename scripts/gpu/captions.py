@@ -10,8 +10,9 @@ from typing import Any
 
 from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.metrics import LaunchMetrics
-from jaxphoton.engine.request import ImageInput, Request
+from jaxphoton.engine.request import Request
 from jaxphoton.image.crops import Crops
+from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.protocol import Prompt
 from jaxphoton.platform import calm_interpreter
 from jaxphoton.requests.settings import Settings
@@ -55,7 +56,8 @@ def run(
     # Greedy, as batches are captioned; a key of its own for each picture, so that none is found in the cache.
     settings = Settings(temperature=0.0, max_tokens=TOKENS, seed=0)
     requests = [
-        Request(PROMPT, "free", settings, ImageInput(next(keys).to_bytes(8, "big"), picture)) for _ in range(count)
+        Request(PROMPT, "free", settings, Prepared(picture, next(keys).to_bytes(8, "big"), (1, 1)))
+        for _ in range(count)
     ]
     launches.clear()
     start = last = time.perf_counter()

@@ -13,8 +13,9 @@ import numpy as np
 
 from jaxphoton.engine.device import Device
 from jaxphoton.engine.launch import PrefillPlan
-from jaxphoton.engine.request import ImageInput, Request, sequence_of
+from jaxphoton.engine.request import Request, sequence_of
 from jaxphoton.image.crops import Crops
+from jaxphoton.image.prepare import Prepared
 from jaxphoton.measure.cost_model import encode_cost, prefill_cost, prefix_cost
 from jaxphoton.measure.decoding import scheduler_of
 from jaxphoton.measure.timing import device_seconds, matmul_rate, random_array
@@ -97,7 +98,7 @@ def _prefill_plan(load: Load, rows: int, length: int) -> PrefillPlan:
     prompt = Prompt(tuple(np.random.default_rng(0).integers(20, 500, length).tolist()))
     settings = Settings(temperature=0.0, max_tokens=load.ticks, seed=0)
     for row in range(rows):
-        request = Request(prompt, "free", settings, ImageInput(row.to_bytes(8, "big"), picture))
+        request = Request(prompt, "free", settings, Prepared(picture, row.to_bytes(8, "big"), (1, 1)))
         scheduler.add(sequence_of(request, family, page))
     while isinstance(scheduler.plan(0), PrefillPlan):
         pass  # as many pictures at a time as a program takes

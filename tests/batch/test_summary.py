@@ -12,8 +12,7 @@ from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.model import model_digest
 from jaxphoton.batch.summary import Tally, cost_per_million, duration
 from jaxphoton.batch.workers.inprocess import LocalAnswerer
-from jaxphoton.engine.metrics import LaunchMetrics
-from jaxphoton.engine.observers import Observers
+from jaxphoton.engine.metrics import LaunchMetrics, Observers
 
 TEXT = {"task": "caption", "caption": "a cat", "tokens": 7, "finish_reason": "stop"}
 

@@ -53,7 +53,7 @@ class Comparison:
             request.prompt,
             request.grammar,
             request.settings,
-            request.image and request.image.key,
+            request.image and request.image.digest,
             request.constraint,
         )
         if key not in self._known:
@@ -67,9 +67,9 @@ class Comparison:
         image = request.image
         if image is None:
             return None
-        if image.key not in self._images:
-            self._images[image.key] = self.oracle.encode_image(image.crops)
-        return self._images[image.key]
+        if image.digest not in self._images:
+            self._images[image.digest] = self.oracle.encode_image(image.crops)
+        return self._images[image.digest]
 
     def _excuse(self, request: Request, tokens: list[Token], finish: FinishReason | None) -> None:
         """Replays the tokens: each must be allowed and as good as the best, up to rounding.

@@ -295,7 +295,7 @@ class FakeDevice:
 
     def _image(self, sequence: Sequence) -> tuple:
         assert sequence.request.image is not None
-        return ("image", sequence.request.image.key)
+        return ("image", sequence.request.image.digest)
 
     def _place(self, sequence: Sequence, position: int) -> int:
         gap = -sequence.prefix_length % self._geometry.page_size

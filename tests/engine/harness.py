@@ -14,9 +14,10 @@ from jaxphoton.constraints.grammar import Replay
 from jaxphoton.engine.launch import Limits
 from jaxphoton.engine.pages import TRASH_PAGE, PageAllocator
 from jaxphoton.engine.pipeline import DeviceError, Launch, Pipeline
-from jaxphoton.engine.request import ImageInput, Request, Sequence
+from jaxphoton.engine.request import Request, Sequence
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.image.crops import Crops
+from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
@@ -33,12 +34,12 @@ READOUT = MoondreamFamily(named_config("moondream2")).readout
 BOS = 0
 
 
-def image(name: int, crops: int = 2) -> ImageInput:
-    return ImageInput(bytes([name]), Crops(np.zeros((crops, 1, 1, 3), np.uint8), (1, crops - 1)))
+def image(name: int, crops: int = 2) -> Prepared:
+    return Prepared(Crops(np.zeros((crops, 1, 1, 3), np.uint8), (1, crops - 1)), bytes([name]), (1, 1))
 
 
 def request(
-    grammar: str = "text", prompt: int = 5, picture: ImageInput | None = None, max_tokens: int = 8, **settings
+    grammar: str = "text", prompt: int = 5, picture: Prepared | None = None, max_tokens: int = 8, **settings
 ) -> Request:
     """A request of `prompt` ids. Its answer follows from the seed alone (`answer`)."""
     settings = {"seed": 1, "max_objects": 50, **settings}

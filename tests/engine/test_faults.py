@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxphoton.engine.engine import Engine
-from jaxphoton.engine.request import ImageInput
 from jaxphoton.image.crops import Crops
+from jaxphoton.image.prepare import Prepared
 from jaxphoton.requests.errors import EngineError
 from tests.engine.blocking import BlockingCallback
 from tests.engine.comparison import Comparison
@@ -102,7 +102,7 @@ class WrongMask:
         self.left -= 1
 
 
-def bad_crops(kind: str) -> ImageInput:
+def bad_crops(kind: str) -> Prepared:
     good = pictures()[0].crops
     pixels = {
         "size": np.zeros((2, 5, 5, 3), np.uint8),
@@ -110,7 +110,7 @@ def bad_crops(kind: str) -> ImageInput:
         "dtype": good.pixels.astype(np.float32),
         "tiling": good.pixels,
     }[kind]
-    return ImageInput(kind.encode(), Crops(pixels, (1, 2) if kind == "tiling" else good.tiling))
+    return Prepared(Crops(pixels, (1, 2) if kind == "tiling" else good.tiling), kind.encode(), (9, 11))
 
 
 @pytest.mark.parametrize("kind", ["mask at once", "mask later", "size", "stretched", "dtype", "tiling"])
@@ -138,8 +138,8 @@ def test_what_the_host_cannot_pack_is_the_fault_of_its_request_alone(engine, ora
 
 
 def test_a_picture_whose_crops_fail_leaves_no_prefix_behind(engine, oracle):
-    """Two requests about a picture of one key, of which the first brings crops that cannot be packed."""
-    wrong = dataclasses.replace(REQUESTS[0], image=dataclasses.replace(bad_crops("size"), key=pictures()[0].key))
+    """Two requests about pictures of one digest, of which the first brings crops that cannot be packed."""
+    wrong = dataclasses.replace(REQUESTS[0], image=dataclasses.replace(bad_crops("size"), digest=pictures()[0].digest))
     callback = BlockingCallback()
     engine.submit(request(max_tokens=20, temperature=0.0), callback)
     callback.reached()

@@ -63,7 +63,7 @@ class Schedules(RuleBasedStateMachine):
             assert limits.fits_vision(len(crops), sum(crops))
             assert all(len(s.pages) == s.pages_for(s.prefill_length) for s in plan.sequences)
         else:
-            assert all(len(s.pages) >= s.pages_for(s.step_position + 1) for s in plan.sequences)
+            assert all(len(s.pages) >= s.pages_for(s.prompt_length + s.launched) for s in plan.sequences)
             assert free >= 0
         for sequence in plan.sequences:
             sequence.inflight_refs += 1

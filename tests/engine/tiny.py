@@ -18,9 +18,10 @@ from jaxphoton.engine.device import Device
 from jaxphoton.engine.launch import Limits, limits_of
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.pipeline import Launch, Pipeline
-from jaxphoton.engine.request import ImageInput, Request, Sequence
+from jaxphoton.engine.request import Request, Sequence
 from jaxphoton.engine.request import sequence_of as sequence_in
 from jaxphoton.engine.scheduler import Scheduler
+from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
@@ -79,12 +80,14 @@ def drawn(config: ModelConfig) -> Params:
 
 
 @cache
-def pictures() -> tuple[ImageInput, ...]:
+def pictures() -> tuple[Prepared, ...]:
     """Three pictures of 2, 3 and 4 crops."""
     random = np.random.default_rng(1)
     sizes = ((9, 11), (14, 26), (60, 14))
     drawn = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
-    return tuple(ImageInput(bytes([i]), cut_crops(picture, CONFIG.vision)) for i, picture in enumerate(drawn))
+    return tuple(
+        Prepared(cut_crops(picture, CONFIG.vision), bytes([i]), picture.shape[:2]) for i, picture in enumerate(drawn)
+    )
 
 
 def request(

@@ -12,7 +12,8 @@ from jaxphoton.config import EngineConfig
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.device import Device
 from jaxphoton.engine.engine import Engine
-from jaxphoton.engine.request import ImageInput, Request
+from jaxphoton.engine.request import Request
+from jaxphoton.image.prepare import Prepared
 from jaxphoton.models import registry
 from jaxphoton.models.protocol import Prompt
 from jaxphoton.oracle.oracle import Oracle
@@ -52,13 +53,13 @@ def oracle(family, params) -> Oracle:
 
 
 @pytest.fixture(scope="module")
-def pictures(family) -> list[ImageInput]:
+def pictures(family) -> list[Prepared]:
     random = np.random.default_rng(1)
     drawn = [random.integers(0, 256, (9 + i, 12, 3), np.uint8) for i in range(3)]
-    return [ImageInput(bytes([i]), family.pictures.prepare(pixels)) for i, pixels in enumerate(drawn)]
+    return [Prepared(family.pictures.prepare(pixels), bytes([i]), pixels.shape[:2]) for i, pixels in enumerate(drawn)]
 
 
-def asked(picture: ImageInput | None, before: int, behind: int = 3, seed: int = 1, **settings) -> Request:
+def asked(picture: Prepared | None, before: int, behind: int = 3, seed: int = 1, **settings) -> Request:
     """`before` ids in front of the image, the first of them the same for the same number."""
     front, back = (tuple(5 + (7 * i + n) % 50 for i in range(n)) for n in (before, behind))
     settings = {"temperature": 0.9, "max_tokens": 12, "seed": seed, **settings}

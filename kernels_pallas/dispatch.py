@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 Device = Any  # a jax.Device, which type checkers take for a variable
 BACKENDS = ("reference", "triton", "interpret")
@@ -98,7 +99,7 @@ def overflows(operands: Sequence[jax.Array | jax.ShapeDtypeStruct]) -> list[str]
 def _device_refusals(target: Target, operands: Sequence[jax.Array]) -> list[str]:
     if target.platform != "cuda":
         return [f"it runs on NVIDIA GPUs, not on {target.platform}"]
-    float8 = any(x.dtype.itemsize == 1 for x in operands)
+    float8 = any(x.dtype.itemsize == 1 and jnp.issubdtype(x.dtype, jnp.floating) for x in operands)
     what, needed = ("float8", FLOAT8_FROM) if float8 else ("it", OLDEST)
     if target.capability is not None and target.capability < needed:
         return [f"{what} needs compute capability {needed / 10}, this device has {target.capability / 10}"]

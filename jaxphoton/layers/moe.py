@@ -16,8 +16,11 @@ from jaxphoton.layers.mlp import gelu_exact
 from jaxphoton.layers.weight import Dense, RowScaled, Weight, linear
 from kernels_pallas.dispatch import Target
 from kernels_pallas.moe_decode import moe_decode
+from kernels_pallas.moe_prefill import moe_prefill
 
 CHUNK = 256  # tokens of one pass over all experts: enough to be bound by arithmetic, few enough for little memory
+# Choices an expert up to which a decode kernel takes them, which needs no order; it reads an expert again for every 16.
+FEW = 8
 
 
 @struct.dataclass
@@ -81,18 +84,18 @@ def mix(
     backend: str | None = None,
     target: Target | None = None,
 ) -> jax.Array:
-    """A `Mix` that reads the fewer weights: the chosen experts of every token, or all experts once.
+    """A `Mix` that computes the chosen experts of every token and no others.
 
-    Experts in a form that the kernel does not know are always read all.
+    Experts in a form that the kernels do not know compute every token.
     `backend` and `target` as in `kernels_pallas.dispatch.choose`.
     """
     up, down = params.fc1_w, params.fc2_w
     if not isinstance(up, Dense | RowScaled) or not isinstance(down, Dense | RowScaled):
         return mix_dense(params, x, experts, weights)
-    if experts.size > up.matrix.shape[0]:
-        return mix_dense(params, x, experts, weights)
+    few = experts.size <= FEW * up.matrix.shape[0]
     scales = {"up_scale": _scale(up), "down_scale": _scale(down)}
-    return moe_decode(x, up.matrix, down.matrix, experts, weights, **scales, backend=backend, target=target)
+    chosen = moe_decode if few else moe_prefill
+    return chosen(x, up.matrix, down.matrix, experts, weights, **scales, backend=backend, target=target)
 
 
 def _scale(weight: Weight) -> jax.Array | None:
@@ -100,10 +103,7 @@ def _scale(weight: Weight) -> jax.Array | None:
 
 
 def mix_dense(params: ExpertParams, x: jax.Array, experts: jax.Array, weights: jax.Array) -> jax.Array:
-    """The plain `Mix`: every expert on every token, the chosen ones summed.
-
-    XLA's GPU form of `lax.ragged_dot` does that too, after it has spread the tokens over all experts in memory.
-    """
+    """The plain `Mix`: every expert on every token, the chosen ones summed."""
     done: list[jax.Array] = []
     for start in range(0, x.shape[0], CHUNK):
         part = slice(start, start + CHUNK)

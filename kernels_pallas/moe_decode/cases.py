@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FLOAT8 = "float8_e4m3fn"
+FLOAT8, INT8 = "float8_e4m3fn", "int8"
+SCALED = (FLOAT8, INT8)
+WHOLE = 32  # the size of whole numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,8 @@ class Case:
     Attributes:
       name: for reports.
       tokens, top, experts, model, inner: T, k, E, D, I.
-      routing: "random"; "same", all tokens choose alike; "apart", no two tokens share an expert while there are any.
+      routing: "random"; "same", all tokens choose alike; "apart", no two tokens share an expert while there are any;
+        "uneven", the first expert is everybody's first choice, the last one nobody's.
       dtype: of x and the result.
       matrix_dtype: of up and down; None for dtype.
     """
@@ -37,10 +40,14 @@ class Case:
     def bytes(self) -> int:
         """What one call must read and write at least: chosen experts once, tokens, choices and results."""
         chosen = len(np.unique(self._experts(np.random.default_rng(0))))
-        scales = 4 * (2 * self.inner + self.model) if self.matrix_dtype == FLOAT8 else 0
+        scales = 4 * (2 * self.inner + self.model) if self.matrix_dtype in SCALED else 0
         expert = 3 * self.inner * self.model * jnp.dtype(self.matrix_dtype or self.dtype).itemsize + scales
         token = 2 * self.model * jnp.dtype(self.dtype).itemsize + 8 * self.top
         return chosen * expert + self.tokens * token
+
+    def flops(self) -> int:
+        """Products and sums of the chosen experts."""
+        return 2 * self.tokens * self.top * 3 * self.model * self.inner
 
     def abstract(self) -> dict[str, Any]:
         """Arguments of `moe_decode` as shapes and dtypes, for compiling."""
@@ -53,7 +60,7 @@ class Case:
             "experts": array((self.tokens, self.top), np.int32),
             "weights": array((self.tokens, self.top), np.float32),
         }
-        if self.matrix_dtype == FLOAT8:
+        if self.matrix_dtype in SCALED:
             for name in ("up", "down"):
                 arguments[f"{name}_scale"] = array(arguments[name].shape[:2], np.float32)
         return arguments
@@ -67,10 +74,12 @@ class Case:
         weights = np.exp(arguments["weights"])
         arguments |= {"experts": experts, "weights": weights / weights.sum(axis=1, keepdims=True)}
         for name in ("up", "down"):
-            arguments[name][unchosen] = np.nan
-            if self.matrix_dtype == FLOAT8:
+            if self.matrix_dtype in SCALED:
                 scale = np.exp(0.2 * arguments[f"{name}_scale"])
-                arguments[f"{name}_scale"] = scale * np.float32(arguments[name].shape[2] ** -0.5)
+                size = WHOLE if self.matrix_dtype == INT8 else 1
+                arguments[f"{name}_scale"] = scale * np.float32(arguments[name].shape[2] ** -0.5 / size)
+            # There is no NaN among whole numbers.
+            arguments[f"{name}_scale" if self.matrix_dtype == INT8 else name][unchosen] = np.nan
         return arguments
 
     def _experts(self, random: np.random.Generator) -> np.ndarray:
@@ -78,6 +87,9 @@ class Case:
         if self.routing == "apart":
             numbers = np.resize(random.permutation(self.experts), self.tokens * self.top)
             return numbers.reshape(self.tokens, self.top).astype(np.int32)
+        if self.routing == "uneven":
+            others = [1 + random.permutation(self.experts - 2)[: self.top - 1] for _ in range(self.tokens)]
+            return np.stack([np.append(0, row) for row in others]).astype(np.int32)
         rows = [random.permutation(self.experts)[: self.top] for _ in range(self.tokens)]
         return np.stack(rows[:1] * self.tokens if self.routing == "same" else rows).astype(np.int32)
 
@@ -88,6 +100,8 @@ def _normal(random: np.random.Generator, array: jax.ShapeDtypeStruct) -> np.ndar
     values = random.standard_normal(min(array.size, 1_000_003), np.float32)
     if len(array.shape) == 3 and array.dtype.itemsize > 1:
         values *= array.shape[2] ** -0.5
+    if array.dtype == np.int8:
+        values = np.clip(np.rint(WHOLE * values), -127, 127)
     return np.resize(values.astype(array.dtype), array.shape)
 
 
@@ -106,6 +120,7 @@ SMALL = (
     Case("float8_one_token", 1, 8, matrix_dtype=FLOAT8),
     Case("float8", 8, 2, matrix_dtype=FLOAT8),
     Case("float8_float32", 4, 3, dtype="float32", matrix_dtype=FLOAT8),
+    Case("int8", 8, 2, matrix_dtype=INT8),
 )
 
 
@@ -116,5 +131,6 @@ def _moondream3(name: str, tokens: int, **changes: Any) -> Case:
 REAL = (
     *(_moondream3("moondream3", tokens) for tokens in (1, 8, 32)),
     *(_moondream3("moondream3_float8", tokens, matrix_dtype=FLOAT8) for tokens in (1, 8, 32)),
+    _moondream3("moondream3_int8", 8, matrix_dtype=INT8),
     _moondream3("moondream3_same", 32, routing="same"),
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+
+from kernels_pallas.experts import gated
+from kernels_pallas.moe_prefill.reference import moe_prefill
 
 
 def moe_decode(
@@ -19,17 +21,14 @@ def moe_decode(
 ) -> jax.Array:
     """Shapes and meaning as in `kernels_pallas.moe_decode.api`. Everything is computed in float32.
 
-    Gathers the chosen experts, T * k of them: for few tokens or small experts.
+    Gathers the chosen experts, T * k of them, while those are no more than there are; else it visits every expert.
     """
+    if experts.size > up.shape[0]:
+        return moe_prefill(x, up, down, experts, weights, up_scale=up_scale, down_scale=down_scale)
     both = jnp.einsum("td,tknd->tkn", x.astype(jnp.float32), _gather(up, up_scale, experts), precision="highest")
     u, g = jnp.split(both, 2, axis=2)
     each = jnp.einsum("tki,tkdi->tkd", gated(u, g), _gather(down, down_scale, experts), precision="highest")
     return jnp.sum(each * weights[:, :, None], axis=1).astype(x.dtype)
-
-
-def gated(u: jax.Array, g: jax.Array) -> jax.Array:
-    """gelu(u) * (g + 1), gelu in its exact form."""
-    return u * (lax.erf(u * jnp.float32(0.5**0.5)) + jnp.float32(1)) * jnp.float32(0.5) * (g + jnp.float32(1))
 
 
 def _gather(matrices: jax.Array, scale: jax.Array | None, experts: jax.Array) -> jax.Array:

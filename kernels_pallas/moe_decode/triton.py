@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from kernels_pallas.experts import gated_in_kernel
 from kernels_pallas.triton_shim import dot, load, pallas_call, store
 
 MOST_CHOICES = 1024  # every program looks at all of them
@@ -112,7 +113,7 @@ def _up(top: int, plan: _Plan, experts_ref, x_ref, up_ref, *refs: Any) -> None:
         u, g = _products(plan, x_ref, lax.div(choices, top), up_ref, expert, (u_rows, g_rows))
         for scale_ref in scale_refs:
             u, g = u * scale_ref[expert, u_rows][None], g * scale_ref[expert, g_rows][None]
-        _write(out_ref, choices, first, _gelu(u) * (g + jnp.float32(1)))
+        _write(out_ref, choices, first, gated_in_kernel(u, g))
 
     _for_tokens(plan, experts_ref, visit)
 
@@ -185,12 +186,3 @@ def _write(out_ref: Any, lines: Any, first: Any, values: jax.Array) -> None:
     columns = first + lax.iota(jnp.int32, values.shape[1])
     inside = lines[:, None] < out_ref.shape[0]
     store(out_ref.at[lines[:, None], columns[None, :]], values.astype(out_ref.dtype), mask=inside)
-
-
-def _gelu(u: jax.Array) -> jax.Array:
-    """Exact gelu. Pallas-Triton has no erf: Abramowitz and Stegun, 7.1.26, right to 1.5e-7."""
-    z = jnp.abs(u) * jnp.float32(0.5**0.5)
-    t = 1 / (1 + 0.3275911 * z)
-    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    erf = 1 - series * jnp.exp(-z * z)
-    return 0.5 * u * (1 + jnp.where(u < 0, -erf, erf))

@@ -42,6 +42,7 @@ LIMITS = {
     "prefix_attention": Limits(temporary=1 * MB),
     "masked_sample": Limits(temporary=32 * MB),
     "moe_decode": Limits(temporary=4 * MB),
+    "moe_prefill": Limits(temporary=160 * MB),  # three numbers of the model's width for each choice of 2,920 tokens
     "residual_norm": Limits(per_layer=0, around=1, temporary=0),
     "input_product": Limits(per_layer=0, around=1, temporary=0),
     "output_product": Limits(per_layer=0, around=1, temporary=0),

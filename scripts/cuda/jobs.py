@@ -24,6 +24,7 @@ OPS = (
     "prefix_attention",
     "masked_sample",
     "moe_decode",
+    "moe_prefill",
     "residual_norm",
     "input_product",
     "output_product",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from scripts.cuda.gpus import Gpu
 from scripts.cuda.programs import Program
@@ -24,7 +25,7 @@ def cases(chip: Gpu, op: str) -> list[Program]:
     for case in real:
         made, static = ops.arguments_of(op, case, shapes=True)
         arrays = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in made.items()}
-        if chip.capability >= FLOAT8_FROM or not any(array.dtype.itemsize == 1 for array in arrays.values()):
+        if chip.capability >= FLOAT8_FROM or not any(array.dtype == jnp.float8_e4m3fn for array in arrays.values()):
             key = str((sorted(arrays.items()), sorted(static.items())))
             programs.setdefault(key, _program(chip, f"{op}: {case.name}", ops.function_of(op), arrays, static))
     return list(programs.values())

@@ -17,6 +17,7 @@ NAMES = (
     "prefix_attention",
     "masked_sample",
     "moe_decode",
+    "moe_prefill",
     "residual_norm",
     "input_product",
     "output_product",

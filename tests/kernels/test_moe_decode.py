@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from contextlib import AbstractContextManager, nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +15,9 @@ from hypothesis import strategies as st
 from kernels_pallas.dispatch import KernelUnavailable, Target, overflows
 from kernels_pallas.moe_decode import moe_decode
 from kernels_pallas.moe_decode.cases import REAL, SMALL, Case
+from tests.kernels.comparing import H200, TOLERANCE, error, lowered
+from tests.kernels.experts import definition, exact_inputs
 
-TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
-H200 = Target("cuda", 90, 132)
 A100 = Target("cuda", 80, 108)
 BY_NAME = {case.name: case for case in SMALL}
 named = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
@@ -29,12 +27,6 @@ both = pytest.mark.parametrize("backend", ["reference", "interpret"])
 @functools.partial(jax.jit, static_argnames="backend")
 def run(arguments, backend):
     return moe_decode(**arguments, backend=backend)
-
-
-def error(actual: jax.Array | np.ndarray, expected: jax.Array | np.ndarray) -> float:
-    """max |a - b| / max |b|; NaN if either has one."""
-    a, b = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-30))
 
 
 @named
@@ -49,20 +41,6 @@ def test_kernel_equals_reference(case):
 def test_kernel_equals_reference_on_every_version():
     arguments = BY_NAME["float8_float32"].make()
     assert error(run(arguments, "interpret"), run(arguments, "reference")) <= TOLERANCE["float32"]
-
-
-def definition(arguments: dict) -> np.ndarray:
-    """One choice at a time, in float64, from the words of the contract."""
-    x, up, down, weights = (np.asarray(arguments[name], np.float64) for name in ("x", "up", "down", "weights"))
-    if "up_scale" in arguments:
-        up = up * np.asarray(arguments["up_scale"], np.float64)[:, :, None]
-        down = down * np.asarray(arguments["down_scale"], np.float64)[:, :, None]
-    erf = np.vectorize(math.erf, otypes=[float])
-    out = np.zeros_like(x)
-    for (token, j), expert in np.ndenumerate(np.asarray(arguments["experts"])):
-        u, g = np.split(up[expert] @ x[token], 2)
-        out[token] += weights[token, j] * (down[expert] @ (0.5 * u * (1 + erf(u / math.sqrt(2))) * (g + 1)))
-    return out
 
 
 @named
@@ -97,30 +75,6 @@ def test_any_routing_and_weights(routing, tokens, data, seed):
         assert np.max(np.abs(np.asarray(run(arguments, backend)) - expected)) <= TOLERANCE["float32"] * 4 * scale
 
 
-def exact_inputs(case: Case, seed: int) -> dict:
-    """Inputs of which every sum is exact in any order, products too: small integers times powers of two.
-
-    u is a multiple of 8, where gelu(u) is u or 0 to the last bit of float32; u and g have so few terms that their
-    product fits into bfloat16.
-    """
-    random = np.random.default_rng(seed)
-    arguments = case.make(seed)
-    x = np.zeros((case.tokens, case.model), np.float32)
-    for row in x:
-        row[random.permutation(case.model)[:3]] = random.choice([-1, 1], 3)
-    values = {
-        "up": random.integers(-1, 2, arguments["up"].shape) * np.repeat([8, 1], case.inner)[:, None],
-        "down": random.integers(-3, 4, arguments["down"].shape),
-    }
-    for name, matrices in values.items():
-        scale = np.exp2(random.integers(-3, 4, matrices.shape[:2])).astype(np.float32)
-        arguments[f"{name}_scale"] = scale
-        arguments[name] = (matrices / scale[:, :, None]).astype(arguments[name].dtype)
-        assert np.array_equal(np.asarray(arguments[name], np.float32) * scale[:, :, None], matrices)
-    weights = np.exp2(random.integers(-2, 3, arguments["weights"].shape)).astype(np.float32)
-    return arguments | {"x": x.astype(arguments["x"].dtype), "weights": weights}
-
-
 @pytest.mark.parametrize("name", ["float8", "float8_one_token", "float8_float32"])
 def test_float8_is_exact_where_the_inputs_are(name):
     case = BY_NAME[name]
@@ -152,20 +106,10 @@ def test_a_broken_token_breaks_itself_alone(backend):
     np.testing.assert_array_equal(actual[others], expected[others])
 
 
-def cuda_device() -> AbstractContextManager:
-    """What jax from 0.11 on wants to know of the device when it lowers for one that is not there."""
-    if not hasattr(jax.sharding, "AbstractDevice"):
-        return nullcontext()
-    device = jax.sharding.AbstractDevice("NVIDIA H200", 132, "cuda")
-    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("x",), abstract_device=device))
-
-
 @pytest.mark.smoke
 @pytest.mark.parametrize("case", [BY_NAME["odd_sizes"], BY_NAME["float8"], *REAL], ids=lambda case: case.name)
 def test_kernel_lowers_for_cuda_without_a_gpu(case):
-    call = jax.jit(lambda arguments: moe_decode(**arguments, backend="triton", target=H200))
-    with cuda_device():
-        text = call.trace(case.abstract()).lower(lowering_platforms=("cuda",)).as_text()
+    text = lowered(moe_decode, case.abstract())
     assert "moe_decode_up" in text and "moe_decode_down" in text
 
 
@@ -208,7 +152,7 @@ def test_one_byte_matrices_whose_offsets_overflow_are_refused(experts, refused):
         ("random", {"experts": ((8, 2), jnp.uint32)}, "experts must be int32"),
         ("random", {"weights": ((8, 3), jnp.float32)}, r"weights must be float32\[8, 2\]"),
         ("random", {"weights": ((8, 2), jnp.bfloat16)}, "weights must be float32"),
-        ("random", {"down_scale": ((8, 128), jnp.float32)}, "scales go with float8"),
+        ("random", {"down_scale": ((8, 128), jnp.float32)}, "scales go with 8-bit"),
         ("float8", {"up_scale": ((8, 64), jnp.float32)}, r"need up_scale, float32\[8, 128\]"),
         ("float8", {"down_scale": ((8, 128), jnp.bfloat16)}, "need down_scale"),
     ],

@@ -68,21 +68,24 @@ def test_experts_equal_a_plain_loop(mix, count, float8):
     np.testing.assert_allclose(got, loop(params, x, route.experts, route.weights), atol=2e-5)
 
 
-def test_few_tokens_read_the_chosen_experts_and_many_read_all(monkeypatch):
+def test_the_kernel_follows_from_the_choices_an_expert(monkeypatch):
     asked = []
-    monkeypatch.setattr(moe, "moe_decode", lambda x, *args, **options: asked.append(len(x)) or x)
-    params = drawn(1)
-    for count in (1, EXPERTS // 2, EXPERTS // 2 + 1):
+    for name in ("moe_decode", "moe_prefill"):
+        monkeypatch.setattr(moe, name, lambda x, *args, name=name, **options: asked.append((name, len(x))) or x)
+    params, most = drawn(1), moe.FEW * EXPERTS // 2
+    for count in (1, most, most + 1):
         x = tokens(count)
         moe.apply(params, routed(params, x, 2), x, moe.mix)
-    assert asked == [1, EXPERTS // 2]
+    assert asked == [("moe_decode", 1), ("moe_decode", most), ("moe_prefill", most + 1)]
 
 
 def test_all_tokens_at_one_expert():
-    params, x = drawn(2), tokens(5)
-    experts = jnp.full((5, 2), 3, jnp.int32).at[:, 1].set(jnp.arange(5, dtype=jnp.int32) % 2)
-    weights = jnp.full((5, 2), 0.5, jnp.float32)
-    np.testing.assert_allclose(moe.mix_dense(params, x, experts, weights), loop(params, x, experts, weights), atol=2e-5)
+    params, x = drawn(2), tokens(50)
+    experts = jnp.full((50, 2), 3, jnp.int32).at[:, 1].set(jnp.arange(50, dtype=jnp.int32) % 2)
+    weights = jnp.full((50, 2), 0.5, jnp.float32)
+    expected = loop(params, x, experts, weights)
+    for mix in (moe.mix_dense, partial(moe.mix, backend="reference")):
+        np.testing.assert_allclose(mix(params, x, experts, weights), expected, atol=2e-5)
 
 
 def test_an_expert_that_nobody_chose_may_hold_anything():

@@ -1,0 +1,61 @@
+"""The experts in plain jax.numpy: the contract that the kernels are compared with, and the way of a CPU."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from kernels_pallas.experts import gated
+
+TOKENS = 32  # of one product: what an expert's last product takes too many is half of that on average
+
+
+def moe_prefill(
+    x: jax.Array,
+    up: jax.Array,
+    down: jax.Array,
+    experts: jax.Array,
+    weights: jax.Array,
+    *,
+    up_scale: jax.Array | None = None,
+    down_scale: jax.Array | None = None,
+) -> jax.Array:
+    """Shapes and meaning as in `kernels_pallas.moe_prefill.api`. Everything is computed in float32.
+
+    Choices are sorted by expert. One expert after the other is widened and takes its tokens, TOKENS at a time; the
+    lines that its last product has too many are the next expert's, which overwrites them.
+    """
+    count = experts.size
+    order = jnp.argsort(experts.reshape(-1), stable=True).astype(jnp.int32)
+    sizes = jnp.bincount(experts.reshape(-1), length=up.shape[0]).astype(jnp.int32)
+    lines = jnp.pad(x.astype(jnp.float32)[order // experts.shape[1]], ((0, TOKENS), (0, 0)))
+
+    def expert(out: jax.Array, given: tuple) -> tuple[jax.Array, None]:
+        first, size, *matrices = given
+        wide_up, wide_down = _wide(*matrices[:2]), _wide(*matrices[2:])
+
+        def product(i: jax.Array, out: jax.Array) -> jax.Array:
+            start = first + i * TOKENS
+            mixed = _feed(lax.dynamic_slice_in_dim(lines, start, TOKENS), wide_up, wide_down)
+            return lax.dynamic_update_slice_in_dim(out, mixed, start, axis=0)
+
+        return lax.fori_loop(0, (size + TOKENS - 1) // TOKENS, product, out), None
+
+    # Scanning takes each expert's matrices out by themselves: at any time one expert is widened.
+    given = (jnp.cumsum(sizes) - sizes, sizes, up, up_scale, down, down_scale)
+    out, _ = lax.scan(expert, jnp.zeros((count + TOKENS, x.shape[1]), jnp.float32), given)
+    each = jnp.zeros((count, x.shape[1]), jnp.float32).at[order].set(out[:count], unique_indices=True)
+    return jnp.sum(each.reshape(*experts.shape, -1) * weights[:, :, None], axis=1).astype(x.dtype)
+
+
+def _wide(matrix: jax.Array, scale: jax.Array | None) -> jax.Array:
+    """[N, M] in float32."""
+    wide = matrix.astype(jnp.float32)
+    return wide if scale is None else wide * scale[:, None]
+
+
+def _feed(x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+    """x [TOKENS, D] through one expert."""
+    both = jnp.einsum("td,nd->tn", x, up, precision="highest")
+    return jnp.einsum("ti,di->td", gated(*jnp.split(both, 2, axis=1)), down, precision="highest")

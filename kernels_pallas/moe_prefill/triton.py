@@ -1,0 +1,256 @@
+"""The experts of many tokens as three Pallas-Triton kernels: order, up and down; XLA sums each token's experts.
+
+`order` sorts the choices by expert, without padding. A program of the others takes a few rows of one expert's matrix
+and up to TOKENS of its choices: a tile never crosses an expert. It reads its rows of the matrix once and gathers its
+tokens itself. How many programs there are is static, enough for any routing; each finds its expert from where the
+experts' choices begin, and those that find none end at once.
+
+The matrix stands on the left of every dot, tokens on the right: there the tensor cores of Hopper take as few as there
+are, while the left side has at least 64 rows. A tile of fewer choices than TOKENS computes the next multiple of STEP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+
+from kernels_pallas.experts import gated_in_kernel
+from kernels_pallas.triton_shim import dot, load, pallas_call, store
+
+STEP = 32
+# By how many steps its choices fill, the widths of a tile's dots: powers of two.
+WIDTHS = ((32,), (64,), (64, 32), (128,))
+TOKENS = STEP * len(WIDTHS)  # an even routing of 730 tokens gives an expert of Moondream 3 91 of them
+# Rows of a matrix (in the up kernel half of them of u, half of g), and bytes of a token at a time.
+ROWS, BYTES = 128, 128
+WARPS = 8
+STAGES = 3  # more do not fit into the shared memory of an L40S
+CHUNK = 1024  # choices that `order` looks at together
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Static sizes of one kernel: choices (T * k), experts (E), rows and columns of a block, columns of the matrix."""
+
+    choices: int
+    experts: int
+    rows: int
+    columns: int
+    width: int
+
+
+def refusals(down: jax.Array, experts: jax.Array) -> list[str]:
+    """Why the kernels cannot take these shapes and dtypes on any device."""
+    return [f"{size} rows or columns are not a multiple of 16" for size in down.shape[1:] if size % 16]
+
+
+def tiles(choices: int, experts: int) -> int:
+    """The most tiles that any routing of so many choices makes: an expert's last one may have a single choice."""
+    used = min(choices, experts)
+    return used + (choices - used) // TOKENS
+
+
+def computed(sizes: Any) -> int:
+    """Choices that the dots compute, for the numbers of choices of all experts."""
+    return sum(-(-int(size) // STEP) * STEP for size in sizes)
+
+
+def most_computed(choices: int, experts: int) -> int:
+    """`computed` of the worst routing."""
+    used = min(choices, experts)
+    return (used + (choices - used) // STEP) * STEP
+
+
+def moe_prefill(
+    x: jax.Array,
+    up: jax.Array,
+    down: jax.Array,
+    experts: jax.Array,
+    weights: jax.Array,
+    *,
+    up_scale: jax.Array | None,
+    down_scale: jax.Array | None,
+    interpret: bool,
+) -> jax.Array:
+    """Shapes and meaning as in `kernels_pallas.moe_prefill.api`."""
+    order, starts = _sorted(experts.reshape(-1), up.shape[0], interpret)
+    call = partial(_call, order, starts, interpret=interpret)
+    hidden = call(partial(_up, experts.shape[1]), "moe_prefill_up", (x, up, up_scale), size=down.shape[2])
+    inputs = (hidden, weights.reshape(-1), down, down_scale)
+    results = call(_down, "moe_prefill_down", inputs, size=x.shape[1])
+    return jnp.sum(results.reshape(*experts.shape, -1).astype(jnp.float32), axis=1).astype(x.dtype)
+
+
+def _sorted(experts: jax.Array, count: int, interpret: bool) -> tuple[jax.Array, jax.Array]:
+    """Choices int32 [T * k] by expert and, of equals, by number; and where each expert's begin, int32 [E]."""
+    run = pallas_call(
+        _order,
+        name="moe_prefill_order",
+        grid=(count,),
+        out_shape=(jax.ShapeDtypeStruct(experts.shape, jnp.int32), jax.ShapeDtypeStruct((count,), jnp.int32)),
+        warps=4,
+        stages=1,
+        interpret=interpret,
+    )
+    return run(experts)
+
+
+def _order(experts_ref: Any, order_ref: Any, starts_ref: Any) -> None:
+    """Writes one expert's choices behind those of all lower experts."""
+    expert, count = pl.program_id(0), experts_ref.shape[0]
+    chunk = min(CHUNK, pl.next_power_of_2(count))
+
+    def look(i: Any) -> tuple[jax.Array, jax.Array]:
+        number = i * chunk + lax.iota(jnp.int32, chunk)
+        # What is behind the last choice is of no expert.
+        return number, load(experts_ref.at[number], mask=number < count, other=2**30)
+
+    def earlier(i: Any, total: jax.Array) -> jax.Array:
+        return total + jnp.sum((look(i)[1] < expert).astype(jnp.int32))
+
+    def write(i: Any, place: jax.Array) -> jax.Array:
+        number, chosen = look(i)
+        mine = (chosen == expert).astype(jnp.int32)
+        # The others have places of their own, outside: the interpreter writes back what it finds at a masked place.
+        places = jnp.where(mine > 0, place + jnp.cumsum(mine) - 1, count)
+        store(order_ref.at[places], number, mask=mine > 0)
+        return place + jnp.sum(mine)
+
+    chunks = -(-count // chunk)
+    start = lax.fori_loop(0, chunks, earlier, jnp.int32(0))
+    starts_ref[expert] = start
+    lax.fori_loop(0, chunks, write, start)
+
+
+def _call(
+    order: jax.Array,
+    starts: jax.Array,
+    kernel: Callable[..., None],
+    name: str,
+    inputs: tuple[jax.Array | None, ...],
+    *,
+    size: int,
+    interpret: bool,
+) -> jax.Array:
+    """One kernel: [T * k, size] in the dtype of the first input; the matrices are the last but one, before scales."""
+    matrices, dtype = inputs[-2], inputs[0].dtype
+    halves = 2 if kernel is not _down else 1
+    rows = _block(size, ROWS // halves)
+    plan = _Plan(order.size, starts.size, rows, _block(matrices.shape[2], BYTES // dtype.itemsize), matrices.shape[2])
+    run = pallas_call(
+        partial(kernel, plan),
+        name=name,
+        grid=(size // rows, tiles(order.size, starts.size)),
+        out_shape=jax.ShapeDtypeStruct((order.size, size), dtype),
+        warps=WARPS,
+        stages=STAGES,
+        interpret=interpret,
+    )
+    return run(order, starts, *(array for array in inputs if array is not None))
+
+
+def _block(size: int, most: int) -> int:
+    """The largest power of two that divides `size`, `most` at most."""
+    return min(size & -size, most)
+
+
+def _up(top: int, plan: _Plan, order_ref, starts_ref, x_ref, up_ref, *refs: Any) -> None:
+    """Writes a block of gelu(u) * (g + 1), a line a choice in the order of `order`; `top` is k."""
+    *scale_refs, out_ref = refs
+    first = pl.program_id(0) * plan.rows
+    u_rows, g_rows = (pl.ds(start, plan.rows) for start in (first, up_ref.shape[1] // 2 + first))
+
+    def tile(expert: Any, begin: Any, end: Any, widths: tuple[int, ...]) -> None:
+        places, tokens = [], []
+        for place in _places(begin, widths):
+            # Places behind the end compute what another choice does, and are not written.
+            places.append(place)
+            tokens.append(lax.div(order_ref[jnp.minimum(place, plan.choices - 1)], top))
+        for place, (u, g) in zip(places, _products(plan, up_ref, expert, (u_rows, g_rows), x_ref, tokens), strict=True):
+            for scale_ref in scale_refs:
+                u, g = u * scale_ref[expert, u_rows][:, None], g * scale_ref[expert, g_rows][:, None]
+            _write(out_ref, jnp.where(place < end, place, plan.choices), first, gated_in_kernel(u, g))
+
+    _for_tile(plan, starts_ref, tile)
+
+
+def _down(plan: _Plan, order_ref, starts_ref, hidden_ref, weights_ref, down_ref, *refs: Any) -> None:
+    """Writes a block of the weighted results, a line a choice in the choices' own order."""
+    *scale_refs, out_ref = refs
+    first = pl.program_id(0) * plan.rows
+    rows = pl.ds(first, plan.rows)
+
+    def tile(expert: Any, begin: Any, end: Any, widths: tuple[int, ...]) -> None:
+        places = _places(begin, widths)
+        lines = [jnp.minimum(place, plan.choices - 1) for place in places]
+        products = _products(plan, down_ref, expert, (rows,), hidden_ref, lines)
+        for place, line, (result,) in zip(places, lines, products, strict=True):
+            for scale_ref in scale_refs:
+                result = result * scale_ref[expert, rows][:, None]
+            choice = order_ref[line]
+            weighted = result * weights_ref[choice][None, :]
+            _write(out_ref, jnp.where(place < end, choice, plan.choices), first, weighted)
+
+    _for_tile(plan, starts_ref, tile)
+
+
+def _for_tile(plan: _Plan, starts_ref: Any, tile: Callable[[Any, Any, Any, tuple[int, ...]], None]) -> None:
+    """Calls tile(expert, first place, end of the expert's places, widths) with the program's share, if it has one."""
+    number = pl.program_id(1)
+    expert = lax.iota(jnp.int32, pl.next_power_of_2(plan.experts))
+    # Experts behind the last have no choices.
+    begins, ends = (
+        load(starts_ref.at[index], mask=index < plan.experts, other=plan.choices) for index in (expert, expert + 1)
+    )
+    each = lax.div(ends - begins + (TOKENS - 1), TOKENS)
+    through = jnp.cumsum(each)  # tiles up to and with an expert
+    mine = (through > number) & (through - each <= number)
+    chosen, before, begin, end = (
+        jnp.sum(jnp.where(mine, value, 0)) for value in (expert, through - each, begins, ends)
+    )
+    begin = begin + (number - before) * TOKENS
+    steps = jnp.minimum(lax.div(end - begin + (STEP - 1), STEP), len(WIDTHS))
+    steps = jnp.where(number < jnp.sum(each), steps, 0)
+    for index, widths in enumerate(WIDTHS, 1):
+        pl.when(steps == index)(partial(tile, chosen, begin, end, widths))
+
+
+def _places(begin: Any, widths: tuple[int, ...]) -> list[jax.Array]:
+    """Places int32 [width] of each dot of a tile, one behind the other."""
+    return [begin + sum(widths[:i]) + lax.iota(jnp.int32, width) for i, width in enumerate(widths)]
+
+
+def _products(
+    plan: _Plan, matrices_ref: Any, expert: Any, blocks: tuple[Any, ...], in_ref: Any, lines: list[jax.Array]
+) -> list[tuple[jax.Array, ...]]:
+    """Each block of an expert's rows times each group of lines of in_ref: float32 [rows, width], by group."""
+    # Without it float32 would be TF32.
+    precision = lax.Precision.HIGHEST if in_ref.dtype == jnp.float32 else None
+
+    def step(i: Any, sums: list[tuple[jax.Array, ...]]) -> list[tuple[jax.Array, ...]]:
+        columns = i * plan.columns + lax.iota(jnp.int32, plan.columns)
+        span = pl.ds(i * plan.columns, plan.columns)
+        matrices = [matrices_ref[expert, block, span].astype(in_ref.dtype) for block in blocks]
+        found = []
+        for group, totals in zip(lines, sums, strict=True):
+            x = in_ref[group[:, None], columns[None, :]]
+            parts = [dot(matrix, x, trans_b=True, precision=precision) for matrix in matrices]
+            found.append(tuple(total + part for total, part in zip(totals, parts, strict=True)))
+        return found
+
+    zeros = [(jnp.zeros((plan.rows, len(group)), jnp.float32),) * len(blocks) for group in lines]
+    return lax.fori_loop(0, plan.width // plan.columns, step, zeros)
+
+
+def _write(out_ref: Any, lines: Any, first: Any, values: jax.Array) -> None:
+    """Writes values [rows, width] as columns from `first` on of lines [width] of out_ref, but for those behind it."""
+    columns = first + lax.iota(jnp.int32, values.shape[0])
+    inside = (lines < out_ref.shape[0])[None, :]
+    store(out_ref.at[lines[None, :], columns[:, None]], values.astype(out_ref.dtype), mask=inside)

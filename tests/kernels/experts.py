@@ -1,0 +1,47 @@
+"""What the tests of the experts' kernels compare with."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from kernels_pallas.moe_decode.cases import Case
+
+
+def definition(arguments: dict) -> np.ndarray:
+    """One choice at a time, in float64, from the words of the contract."""
+    x, up, down, weights = (np.asarray(arguments[name], np.float64) for name in ("x", "up", "down", "weights"))
+    if "up_scale" in arguments:
+        up = up * np.asarray(arguments["up_scale"], np.float64)[:, :, None]
+        down = down * np.asarray(arguments["down_scale"], np.float64)[:, :, None]
+    erf = np.vectorize(math.erf, otypes=[float])
+    out = np.zeros_like(x)
+    for (token, j), expert in np.ndenumerate(np.asarray(arguments["experts"])):
+        u, g = np.split(up[expert] @ x[token], 2)
+        out[token] += weights[token, j] * (down[expert] @ (0.5 * u * (1 + erf(u / math.sqrt(2))) * (g + 1)))
+    return out
+
+
+def exact_inputs(case: Case, seed: int) -> dict:
+    """Inputs of which every sum is exact in any order, products too: small integers times powers of two.
+
+    u is a multiple of 8, where gelu(u) is u or 0 to the last bit of float32; u and g have so few terms that their
+    product fits into bfloat16.
+    """
+    random = np.random.default_rng(seed)
+    arguments = case.make(seed)
+    x = np.zeros((case.tokens, case.model), np.float32)
+    for row in x:
+        row[random.permutation(case.model)[:3]] = random.choice([-1, 1], 3)
+    values = {
+        "up": random.integers(-1, 2, arguments["up"].shape) * np.repeat([8, 1], case.inner)[:, None],
+        "down": random.integers(-3, 4, arguments["down"].shape),
+    }
+    for name, matrices in values.items():
+        scale = np.exp2(random.integers(-3, 4, matrices.shape[:2])).astype(np.float32)
+        arguments[f"{name}_scale"] = scale
+        arguments[name] = (matrices / scale[:, :, None]).astype(arguments[name].dtype)
+        assert np.array_equal(np.asarray(arguments[name], np.float32) * scale[:, :, None], matrices)
+    weights = np.exp2(random.integers(-2, 3, arguments["weights"].shape)).astype(np.float32)
+    return arguments | {"x": x.astype(arguments["x"].dtype), "weights": weights}

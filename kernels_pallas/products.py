@@ -7,6 +7,7 @@ spare for that.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,21 @@ def block(size: int, most: int) -> int:
 def tile(rows: int) -> int:
     """Rows of a dot for x of so many: a power of two from 16 on, the fewest that it takes."""
     return max(16, pl.next_power_of_2(rows))
+
+
+def rows_of_matrix(size: int, batch: int) -> int:
+    """Rows of a matrix of `size` that a program takes for so many rows of x, at most.
+
+    Every program reads all of x, from the cache: with twice as many rows as a dot has that is never more than half of
+    what it reads of the matrix.
+    """
+    return block(size, 2 * tile(batch))
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """The gelu with tanh, of float32: x times the sigmoid of 2 z, which is (1 + tanh z) / 2."""
+    z = x * (1 + 0.044715 * x * x) * math.sqrt(2 / math.pi)
+    return x / (1 + jnp.exp(-2 * z))
 
 
 def rows_of(ref: Any, columns: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A product of a few rows with a matrix and its bias: what a layer computes of its normalised input."""
+"""A product of a few rows with a matrix and its bias: what a layer computes of its normalised input, gelu included."""
 
 from kernels_pallas.input_product.api import input_product
 

@@ -15,16 +15,21 @@ def input_product(
     bias: jax.Array,
     *,
     layer: int,
+    gelu_from: int | None = None,
     backend: str | None = None,
     target: Target | None = None,
 ) -> jax.Array:
-    """x times a matrix, plus its bias, for few rows: sums in float32, rounded once.
+    """x times a matrix, plus its bias, and gelu of some of that, for few rows.
+
+    Sums are float32 and rounded once, to x's dtype. gelu is the one with tanh, of what was rounded, computed in float32
+    and rounded again. Here it is computed once a number; before the next product every program would do it anew.
 
     Args:
       x: [B, K], bfloat16 or float32.
       matrix: [N, K] in x's dtype.
       bias: [L, N] in x's dtype, of which `layer` is taken. Taken whole: a slice would be a copy.
       layer: which of L.
+      gelu_from: the first of the columns of the result that go through gelu; None for none of them.
       backend: one of `kernels_pallas.dispatch.BACKENDS`; None chooses.
       target: the device compiled for; None for jax's default device.
 
@@ -36,12 +41,15 @@ def input_product(
       KernelUnavailable: the backend asked for cannot compute this here.
     """
     _check(x, matrix, bias, layer)
+    gelu_from = matrix.shape[0] if gelu_from is None else gelu_from
+    if not 0 <= gelu_from <= matrix.shape[0]:
+        raise ValueError(f"gelu_from {gelu_from} is not one of {matrix.shape[0]} columns")
     target = target or Target.of(jax.devices()[0])
     chosen = choose("input_product", backend, target, refusals(x, matrix), (matrix,))
     if chosen == "reference":
-        return reference.input_product(x, matrix, bias, layer=layer)
-    interpret = chosen == "interpret"
-    return triton.input_product(x, matrix, bias, layer=layer, cores=target.cores, interpret=interpret)
+        return reference.input_product(x, matrix, bias, layer=layer, gelu_from=gelu_from)
+    options = {"cores": target.cores, "interpret": chosen == "interpret"}
+    return triton.input_product(x, matrix, bias, layer=layer, gelu_from=gelu_from, **options)
 
 
 def _check(x, matrix, bias, layer) -> None:

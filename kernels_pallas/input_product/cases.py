@@ -19,6 +19,7 @@ class Case:
     Attributes:
       name: for reports.
       rows, size, width: B, N, K.
+      gelu_from: where gelu begins; None for nowhere.
       dtype: of everything.
     """
 
@@ -26,6 +27,7 @@ class Case:
     rows: int
     size: int = 96
     width: int = 64
+    gelu_from: int | None = 40
     dtype: str = "bfloat16"
 
     def bytes(self) -> int:
@@ -40,7 +42,7 @@ class Case:
         """Arguments of `input_product`, arrays as shapes and dtypes, for compiling."""
         shapes = {"x": (self.rows, self.width), "matrix": (self.size, self.width), "bias": (LAYERS, self.size)}
         arrays = {name: jax.ShapeDtypeStruct(shape, self.dtype) for name, shape in shapes.items()}
-        return {**arrays, "layer": 1}
+        return {**arrays, "layer": 1, "gelu_from": self.gelu_from}
 
     def make(self, seed: int = 0) -> dict[str, Any]:
         """Arguments of `input_product`; the bias of another layer is NaN."""
@@ -60,13 +62,15 @@ class Case:
 SMALL = (
     Case("one_row", 1, dtype="float32"),
     Case("rows", 5, dtype="float32"),
+    Case("without_gelu", 5, gelu_from=None, dtype="float32"),
+    Case("all_through_gelu", 5, gelu_from=0, dtype="float32"),
     Case("whole_tile", 16, size=64, dtype="float32"),
     Case("two_tiles", 20, dtype="float32"),
-    Case("most_rows", 32, size=32, dtype="float32"),
+    Case("most_rows", 32, size=32, gelu_from=16, dtype="float32"),
     Case("odd_sizes", 3, size=112, width=80, dtype="float32"),
     Case("bfloat16_one_row", 1),
     Case("bfloat16", 8, size=128, width=512),
     Case("bfloat16_two_tiles", 20),
 )
 
-REAL = tuple(Case(f"moondream_{rows}", rows, size=14336, width=2048) for rows in (1, 8, 32))
+REAL = tuple(Case(f"moondream_{rows}", rows, size=14336, width=2048, gelu_from=6144) for rows in (1, 8, 32))

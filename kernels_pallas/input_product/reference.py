@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 
-def input_product(x: jax.Array, matrix: jax.Array, bias: jax.Array, *, layer: int) -> jax.Array:
+def input_product(x: jax.Array, matrix: jax.Array, bias: jax.Array, *, layer: int, gelu_from: int) -> jax.Array:
     """Shapes and meaning as in `kernels_pallas.input_product.api`."""
     product = jnp.einsum("bk,nk->bn", x, matrix, precision="highest", preferred_element_type=jnp.float32)
-    return (product + bias[layer].astype(jnp.float32)[None]).astype(x.dtype)
+    plain = (product + bias[layer].astype(jnp.float32)[None]).astype(x.dtype)
+    through = jax.nn.gelu(plain[:, gelu_from:].astype(jnp.float32), approximate=True).astype(x.dtype)
+    return jnp.concatenate([plain[:, :gelu_from], through], axis=1)

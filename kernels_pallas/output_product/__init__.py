@@ -1,4 +1,4 @@
-"""The product at the end of a layer, of attention and MLP together, in parts: gelu on the way in, the sum elsewhere."""
+"""The product at the end of a layer, of attention and MLP together, in parts that are summed elsewhere."""
 
 from kernels_pallas.output_product.api import output_product
 

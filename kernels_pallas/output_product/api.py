@@ -18,14 +18,14 @@ def output_product(
     backend: str | None = None,
     target: Target | None = None,
 ) -> jax.Array:
-    """[a | gelu(the last F columns of u)] times a matrix, for few rows, in parts whose sum is the product.
+    """[a | the last F columns of u] times a matrix, for few rows, in parts whose sum is the product.
 
-    gelu is the one with tanh, computed in float32 and rounded to the dtype of `a`; sums are float32. Whoever takes the
-    parts adds them (`kernels_pallas.residual_norm`), so that no launch of its own does.
+    Sums are float32. Whoever takes the parts adds them (`kernels_pallas.residual_norm`), so that no launch of its own
+    does.
 
     Args:
       a: [B, A], bfloat16 or float32: what attention gave.
-      u: [B, Q + F] in a's dtype: the input product of the layer. Taken whole: a slice would be a copy.
+      u: [B, Q + F] in a's dtype: what `kernels_pallas.input_product` gave. Taken whole: a slice would be a copy.
       matrix: [D, A + F] in a's dtype.
       splits: programs that share the columns of a row, S; None chooses by D and the device. `reference` makes 1.
       backend: one of `kernels_pallas.dispatch.BACKENDS`; None chooses.

@@ -8,6 +8,6 @@ import jax.numpy as jnp
 
 def output_product(a: jax.Array, u: jax.Array, matrix: jax.Array) -> jax.Array:
     """Shapes and meaning as in `kernels_pallas.output_product.api`; one part."""
-    hidden = u[:, u.shape[1] + a.shape[1] - matrix.shape[1] :].astype(jnp.float32)
-    x = jnp.concatenate([a, jax.nn.gelu(hidden, approximate=True).astype(a.dtype)], axis=1)
+    hidden = matrix.shape[1] - a.shape[1]
+    x = jnp.concatenate([a, u[:, u.shape[1] - hidden :]], axis=1)
     return jnp.einsum("bk,nk->bn", x, matrix, precision="highest", preferred_element_type=jnp.float32)[None]

@@ -1,8 +1,4 @@
-"""The product as one Pallas-Triton kernel: a program takes some rows of the matrix and a share of its columns.
-
-Every program computes the gelu of its share anew, once for all its rows: with 64 of them that hides behind the bytes
-that they wait for.
-"""
+"""The product as one Pallas-Triton kernel: a program takes some rows of the matrix and a share of its columns."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from kernels_pallas import products
-from kernels_pallas.products import add_products, block, rows_of, tile
+from kernels_pallas.products import add_products, block, rows_of, rows_of_matrix, tile, write_rows
 from kernels_pallas.triton_shim import pallas_call
 
 
@@ -25,18 +21,20 @@ class Tuning:
     """What may be varied on a GPU.
 
     Attributes:
-      rows: of the matrix that a program takes at most; a power of two.
+      rows: of the matrix that a program takes at most, a power of two; None for `products.rows_of_matrix`.
       programs: a multiprocessor's share, which sets how often columns are split.
       max_splits: bound on that, since who adds the parts reads every one.
       bytes: of a row of the matrix at a time.
+      stages: of the pipeline that fetches blocks; None for as many as an L40S has shared memory for. There are two
+        programs a multiprocessor, so each has to ask for much.
     """
 
-    rows: int = 64
+    rows: int | None = None
     programs: int = 2
     max_splits: int = 16
     bytes: int = 256
     warps: int = 4
-    stages: int = 4
+    stages: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ def output_product(
         grid=(size // rows, splits),
         out_shape=jax.ShapeDtypeStruct((splits, a.shape[0], size), jnp.float32),
         warps=tuning.warps,
-        stages=tuning.stages,
+        stages=tuning.stages or (6 if tile(a.shape[0]) == 16 else 4),
         interpret=interpret,
     )
     return call(a, u, matrix)
@@ -88,7 +86,9 @@ def output_product(
 def _block(a: jax.Array, matrix: jax.Array, tuning: Tuning) -> tuple[int, int]:
     """Rows of the matrix, and columns at a time: no block has both of `a` and of the MLP."""
     columns = math.gcd(a.shape[1], matrix.shape[1])
-    return block(matrix.shape[0], tuning.rows), block(columns, tuning.bytes // matrix.dtype.itemsize)
+    size = matrix.shape[0]
+    rows = block(size, tuning.rows) if tuning.rows else rows_of_matrix(size, a.shape[0])
+    return rows, block(columns, tuning.bytes // matrix.dtype.itemsize)
 
 
 def _kernel(plan: _Plan, a_ref: Any, u_ref: Any, matrix_ref: Any, out_ref: Any) -> None:
@@ -97,17 +97,10 @@ def _kernel(plan: _Plan, a_ref: Any, u_ref: Any, matrix_ref: Any, out_ref: Any) 
     end = jnp.minimum(begin + plan.share, plan.blocks)
     add = partial(add_products, columns=plan.columns, matrix=matrix_ref, rows=pl.ds(first, plan.rows))
 
-    def activated(columns: jax.Array) -> jax.Array:
-        hidden = rows_of(u_ref, columns + (plan.offset - plan.attended * plan.columns)).astype(jnp.float32)
-        return _gelu(hidden).astype(u_ref.dtype)
+    def of_mlp(columns: jax.Array) -> jax.Array:
+        return rows_of(u_ref, columns + (plan.offset - plan.attended * plan.columns))
 
     sums = jnp.zeros((tile(a_ref.shape[0]), plan.rows), jnp.float32)
     sums = add(sums, begin, jnp.minimum(end, plan.attended), of_block=partial(rows_of, a_ref))
-    sums = add(sums, jnp.maximum(begin, plan.attended), end, of_block=activated)
-    products.write_rows(out_ref, (split,), first, sums)
-
-
-def _gelu(x: jax.Array) -> jax.Array:
-    """The gelu with tanh: x times the sigmoid of 2 z, which is (1 + tanh z) / 2."""
-    z = x * (1 + 0.044715 * x * x) * math.sqrt(2 / math.pi)
-    return x / (1 + jnp.exp(-2 * z))
+    sums = add(sums, jnp.maximum(begin, plan.attended), end, of_block=of_mlp)
+    write_rows(out_ref, (split,), first, sums)

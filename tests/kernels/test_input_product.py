@@ -44,7 +44,11 @@ def test_kernel_equals_reference_on_every_version():
 def test_reference_is_the_formula(case):
     arguments = case.make(2)
     x, matrix, bias = (np.asarray(arguments[name], np.float64) for name in ("x", "matrix", "bias"))
-    assert error(run(arguments, "reference"), x @ matrix.T + bias[arguments["layer"]]) <= TOLERANCE[case.dtype]
+    expected = x @ matrix.T + bias[arguments["layer"]]
+    if case.gelu_from is not None:
+        z = expected[:, case.gelu_from :]
+        z *= 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+    assert error(run(arguments, "reference"), expected) <= TOLERANCE[case.dtype]
 
 
 def integers(case: Case, seed: int) -> dict:
@@ -58,8 +62,17 @@ def integers(case: Case, seed: int) -> dict:
 @given(rows=st.integers(1, 32), sizes=st.tuples(st.integers(1, 6), st.integers(1, 6)), seed=st.integers(0, 99))
 @settings(max_examples=15)
 def test_any_sizes(rows, sizes, seed):
-    arguments = integers(Case("any", rows, 16 * sizes[0], 16 * sizes[1], dtype="float32"), seed)
+    arguments = integers(Case("any", rows, 16 * sizes[0], 16 * sizes[1], None, "float32"), seed)
     np.testing.assert_array_equal(run(arguments, "interpret"), run(arguments, "reference"))
+
+
+@pytest.mark.parametrize("backend", ["reference", "interpret"])
+def test_large_values_go_through_gelu(backend):
+    """Where the exponential overflows gelu is 0 or its argument."""
+    arguments = BY_NAME["all_through_gelu"].make(3)
+    arguments["bias"][:] = np.where(arguments["bias"][1] > 0, 300, -300)
+    plain = run(arguments | {"gelu_from": None}, backend)
+    np.testing.assert_array_equal(run(arguments, backend), np.maximum(plain, 0))
 
 
 def test_a_row_does_not_depend_on_its_company():
@@ -118,6 +131,12 @@ def test_bad_input_is_named(changes, message):
     arrays |= {key: jax.ShapeDtypeStruct(*new) for key, new in changes.items()}
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(partial(input_product, **static), **arrays)
+
+
+def test_gelu_begins_at_a_column():
+    arrays, static = arrays_of(BY_NAME["rows"].abstract())
+    with pytest.raises(ValueError, match="gelu_from 97 is not one of 96 columns"):
+        jax.eval_shape(partial(input_product, **static | {"gelu_from": 97}), **arrays)
 
 
 def test_bytes_count_everything_once():

@@ -46,9 +46,8 @@ def test_kernel_equals_reference_on_every_version():
 def test_reference_is_the_formula(case):
     arguments = case.make(2)
     a, u, matrix = (np.asarray(arguments[name], np.float64) for name in ("a", "u", "matrix"))
-    x = u[:, case.before :]
-    gelu = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-    assert error(run(arguments, "reference"), np.hstack([a, gelu]) @ matrix.T) <= TOLERANCE[case.dtype]
+    expected = np.hstack([a, u[:, case.before :]]) @ matrix.T
+    assert error(run(arguments, "reference"), expected) <= TOLERANCE[case.dtype]
 
 
 @given(
@@ -64,15 +63,6 @@ def test_any_sizes_and_splits(rows, sizes, before, splits, seed):
     case = Case("any", rows, size, attended, hidden, 16 * before, splits, "float32")
     arguments = case.make(seed)
     assert error(run(arguments, "interpret"), run(arguments, "reference")) <= TOLERANCE["float32"]
-
-
-@pytest.mark.parametrize("backend", ["reference", "interpret"])
-def test_large_values_go_through_gelu(backend):
-    """Where the exponential overflows gelu is 0 or its argument."""
-    arguments = BY_NAME["rows"].make(3)
-    arguments["u"][:, 96:] = np.where(arguments["u"][:, 96:] > 0, 300, -300)
-    expected = np.hstack([arguments["a"], np.maximum(arguments["u"][:, 96:], 0)]) @ arguments["matrix"].T
-    assert error(run(arguments, backend), expected) <= TOLERANCE["float32"]
 
 
 def test_a_row_does_not_depend_on_its_company():

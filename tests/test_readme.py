@@ -55,7 +55,7 @@ def test_the_pure_functions_agree_with_the_engine(in_root, capsys):
     gradient = scope["gradient"]
     assert np.isfinite(scope["value"]) and scope["value"] < 0
     # The vision tower, the text decoder and the head all have a say in a caption.
-    parts = (gradient.vision.patch_w, gradient.text.layers[0].qkv_w, gradient.text.lm_head_w)
+    parts = (gradient.vision.patch_w, gradient.text.layers[0].in_w, gradient.text.lm_head_w)
     assert all(np.abs(part.matrix).max() > 0 for part in parts)
     assert "log p" in capsys.readouterr().out
 

@@ -6,10 +6,26 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from jaxphoton.config.fields import MOST, ascending, check_fields, choice, flag, is_whole, real, require, whole
+from jaxphoton.config.fields import MOST, ascending, check_fields, choice, fitting, flag, is_whole, real, require, whole
 
 KV_DTYPES = ("model", "float8")
 KERNELS = ("auto", "reference", "triton", "interpret")
+# What a dense layer of a decode step consists of: the sum of what was computed before and its LayerNorm; the product
+# with all input matrices; rotation, write and attention; the product with all output matrices.
+STEP_PARTS = ("norm", "input", "attention", "output")
+STEP_FORMS = {"xla": (), "fused": STEP_PARTS}
+
+
+def step_parts(form: str) -> tuple[str, ...] | None:
+    """The parts of a `step_form` that kernels compute; None for what is none, and for "auto"."""
+    if form in STEP_FORMS:
+        return STEP_FORMS[form]
+    named = form.split("+")
+    return tuple(named) if named == [part for part in STEP_PARTS if part in named] else None
+
+
+def _is_step_form(value: Any) -> bool:
+    return isinstance(value, str) and (value == "auto" or step_parts(value) is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +52,9 @@ class EngineConfig:
         same to the last bit whatever else runs (`kv_pages` must be enough that none is set back).
       kernels: what computes attention and sampling: "reference" (plain XLA), "triton", "interpret" (Triton kernels
         interpreted, for tests) or "auto", the kernels wherever they run.
+      step_form: how the dense layers of a decode step are computed: "xla" (products and norms by XLA), "fused" (by few
+        kernels), the parts that kernels compute in order as "norm+attention+output", or "auto", the form measured as
+        the fastest on this kind of GPU, and "xla" where none was measured. `kernels` says which kernels.
       kv_dtype: of stored keys and values: "model" (that of the weights), or "float8" (e4m3: half the bytes of bfloat16,
         scaled by the checkpoint's factors where it has them).
     """
@@ -56,6 +75,7 @@ class EngineConfig:
     share_prefixes: bool = flag(True)
     fixed_shapes: bool = flag(False)
     kernels: str = choice(*KERNELS)
+    step_form: str = fitting("auto", _is_step_form, f"'auto', 'xla', 'fused' or some of {'+'.join(STEP_PARTS)}")
     kv_dtype: str = choice(*KV_DTYPES)
 
     @property

@@ -56,6 +56,11 @@ def choice(default: str, *others: str) -> Any:
     return _field(default, Fits(lambda v: isinstance(v, str) and v in names, " or ".join(map(repr, names))))
 
 
+def fitting(default: Any, test: Callable[[Any], bool], allowed: str) -> Any:
+    """A dataclass field of what passes `test`, in words `allowed`."""
+    return _field(default, Fits(test, allowed))
+
+
 def ascending(default: tuple[int, ...], low: int) -> Any:
     """A dataclass field of ascending integers, at least one, from `low` on."""
     return _field(default, Fits(lambda v: _ascend(v, low), f"ascending integers, at least one, from {low} on"))

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxphoton.config import EngineConfig
+from jaxphoton.config import EngineConfig, step_parts
 from jaxphoton.constraints.automaton import TokenAutomaton, build
 from jaxphoton.engine import programs
 from jaxphoton.engine.buckets import Key, compiled, estimate, make_buckets, table_width
@@ -71,6 +71,13 @@ class Programs:
     def __getitem__(self, key: tuple) -> Callable:
         return self._compiled[key]
 
+    def step_config(self, rows: int) -> ProgramConfig:
+        """Of a step of so many rows: it says which parts of a layer kernels compute."""
+        parts = step_parts(self.engine.step_form) or ()
+        return dataclasses.replace(
+            self.program_config, kernels=dataclasses.replace(self.program_config.kernels, step=parts)
+        )
+
     def prefix_pages(self, length: int) -> int:
         """Pages of an image prefix."""
         return -(-length // self.engine.page_size)
@@ -106,14 +113,20 @@ class Programs:
             jobs[key] = partial(function, config), (decoder, *arguments), donated
 
         for batch in self.buckets.step:
-            add(("step", batch), programs.step, (cache, rows, _ints(batch, len(Row) + self.table)))
+            control = _ints(batch, len(Row) + self.table)
+            jobs["step", batch] = (
+                partial(programs.step, self.step_config(batch)),
+                (decoder, cache, rows, control),
+                (1, 2),
+            )
         if self.mask_words:
             batch = self.buckets.step[-1]
             control = _ints(batch, len(Row) + self.table)
             hidden = jax.ShapeDtypeStruct((batch, family.width), self.dtype)
             logits = jax.ShapeDtypeStruct((batch, family.vocab_size), jnp.float32)
             mask = jax.ShapeDtypeStruct((batch, self.mask_words), jnp.uint32)
-            add(("forward", batch), programs.forward, (cache, rows, control), (1,))
+            forward = partial(programs.forward, self.step_config(batch))
+            jobs["forward", batch] = forward, (decoder, cache, rows, control), (1,)
             add(("sample", batch), programs.sample, (rows, control, hidden, logits, mask), (1,))
         for batch, length in self.buckets.prefill:
             width = len(Row) + self.table + self.mask_words + len(Prefill) + (1 + config.fed) * length

@@ -19,13 +19,35 @@ from jax.typing import DTypeLike
 from jaxphoton.layers.weight import Dense, RowScaled, Weight
 
 
+class Joined:
+    """An axis of parts that lie one after another and count different things: names and sizes, in order.
+
+    It is not split over a mesh as a whole: each part would have to be, and then the parts of a device lie apart.
+    """
+
+    def __init__(self, **parts: int):
+        self.parts = tuple(parts.items())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Joined) and self.parts == other.parts
+
+    def __hash__(self) -> int:
+        return hash(self.parts)
+
+    def __len__(self) -> int:
+        return sum(size for _, size in self.parts)
+
+
+Axis = str | Joined | None
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One leaf. `axes` names each axis of `shape` by what it counts ("vocab", "embed"), None where it has no name."""
+    """One leaf. `axes` says of each axis of `shape` what it counts ("vocab", joined ones), None for nothing."""
 
     shape: tuple[int, ...]
     dtype: jnp.dtype
-    axes: tuple[str | None, ...]
+    axes: tuple[Axis, ...]
 
 
 class MatrixForm(Protocol):
@@ -60,21 +82,25 @@ FLOAT8 = RowScaledForm("float8_e4m3fn")
 class Specs:
     """Makes the specs of a network whose numbers are of one dtype.
 
-    Axes are given in order as keywords, `leaf(vocab=51200, embed=2048)`; a name that begins with an underscore is none.
+    Axes are given in order as keywords, `leaf(vocab=51200, embed=2048)`; a name that begins with an underscore is none,
+    and that of a `Joined` axis is for the reader.
     """
 
     def __init__(self, dtype: DTypeLike):
         self.dtype = jnp.dtype(dtype)
 
-    def leaf(self, **axes: int) -> Spec:
-        names = tuple(None if name.startswith("_") else name for name in axes)
-        return Spec(tuple(axes.values()), self.dtype, names)
+    def leaf(self, **axes: int | Joined) -> Spec:
+        counted = tuple(
+            size if isinstance(size, Joined) else None if name.startswith("_") else name for name, size in axes.items()
+        )
+        shape = tuple(len(size) if isinstance(size, Joined) else size for size in axes.values())
+        return Spec(shape, self.dtype, counted)
 
-    def float32(self, **axes: int) -> Spec:
+    def float32(self, **axes: int | Joined) -> Spec:
         """A leaf that is float32 in every dtype of the model."""
         return dataclasses.replace(self.leaf(**axes), dtype=jnp.dtype(jnp.float32))
 
-    def matrix(self, form: MatrixForm = DENSE, /, **axes: int) -> Weight:
+    def matrix(self, form: MatrixForm = DENSE, /, **axes: int | Joined) -> Weight:
         return form(self.leaf(**axes))
 
 
@@ -86,9 +112,13 @@ def abstract(specs: Any) -> Any:
 def partition(specs: Any, rules: Mapping[str, str | tuple[str, ...] | None]) -> Any:
     """The tree with jax.sharding.PartitionSpec leaves.
 
-    `rules` says which axes of a mesh a logical axis is split over; one without a rule is not split.
+    `rules` says which axes of a mesh a logical axis is split over; one without a rule is not, nor joined ones.
     """
-    return jax.tree.map(lambda spec: PartitionSpec(*(rules.get(axis) for axis in spec.axes)), specs)
+
+    def over(axis: Axis) -> str | tuple[str, ...] | None:
+        return rules.get(axis) if isinstance(axis, str) else None
+
+    return jax.tree.map(lambda spec: PartitionSpec(*map(over, spec.axes)), specs)
 
 
 def by_path(tree: Any) -> dict[str, Any]:

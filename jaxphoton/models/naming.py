@@ -35,6 +35,17 @@ class Placement:
     index: Index = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Where a part of a leaf that an earlier version stored lies today, in the words of `Placement`."""
+
+    stored: str
+    shape: tuple[int, ...]  # of `stored`
+    leaf: str
+    part: Index = ()  # of `stored`
+    index: Index = ()  # of `leaf`
+
+
 def placed_shape(shape: tuple[int, ...], index: Index) -> tuple[int, ...]:
     """The shape of `leaf[index]` for a leaf of `shape`."""
     head = [len(range(*part.indices(n))) for part, n in zip(index, shape, strict=False) if isinstance(part, slice)]

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxphoton.constraints.grammar import Grammar
 from jaxphoton.image.crops import Crops, Pictures
-from jaxphoton.models.naming import Placement, Source
+from jaxphoton.models.naming import Moved, Placement, Source
 from jaxphoton.requests.tokens import Prompt as Prompt
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ IMAGE = -1  # in the ids of a prefix: an image embedding stands here
 # attend(layer, q [B, T, heads, H], k, v [B, T, K, H], cache) -> (output [B, T, heads, H], cache): the seam between a
 # network and whatever holds the keys and values.
 Attend = Callable[[int, Any, Any, Any, Any], tuple[Any, Any]]
+# attend_joined(layer, u [B, Q + F], cos, sin float32 [B, R / 2], factors float32 [B, 2, heads] or None, cache)
+# -> (output [B, heads H], cache): the same for one position a row, from the whole input product of a layer, whose first
+# Q columns are q, k and v before they are rotated and q and v multiplied by their factors.
+AttendJoined = Callable[[int, Any, Any, Any, Any, Any], tuple[Any, Any]]
 # draw(logits float32 [B, n], stream, needed bool [B]) -> (chosen int32 [B], log-probability float32 [B]); streams of
 # random words from 1 on are the readout's, at most 7 of them.
 Draw = Callable[[Any, int, Any], tuple[Any, Any]]
@@ -55,10 +59,13 @@ class Kernels:
     Attributes:
       backend: as in `EngineConfig.kernels`; "plain": no operation of kernels_pallas at all, for the oracle.
       target: the device the program is compiled for; None for jax's default device.
+      step: of a decode step, the parts of a dense layer that kernels compute (of `jaxphoton.config.STEP_PARTS`; XLA
+        computes the others). Empty in programs of more positions than one a row.
     """
 
     backend: str = "auto"
     target: Target | None = None
+    step: tuple[str, ...] = ()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -151,6 +158,11 @@ class Tensors(Protocol):
         """The form of parameters with leaves of these paths (`jaxphoton.layers.spec.by_path`)."""
         ...
 
+    def moved(self, leaves: Set[str]) -> tuple[Moved, ...]:
+        """What has other names today of a converted checkpoint with leaves of these paths; what is moved to a leaf
+        fills it."""
+        ...
+
 
 class Network(Protocol):
     """The device side: pure functions. `params` is the whole tree where nothing else is said."""
@@ -199,10 +211,12 @@ class Network(Protocol):
         cache: Any,
         kernels: Kernels,
         margins: list[jax.Array] | None = None,
+        attend_joined: AttendJoined | None = None,
     ) -> tuple[jax.Array, Any]:
         """All layers on x [B, T, D] at positions int32 [B, T]; returns (hidden [B, T, D], cache).
 
-        `margins` is filled with float32 [B, T] a layer that chooses (experts): by how much the choice was made.
+        `attend_joined` is there where `kernels.step` has the part "attention". `margins` is filled with float32
+        [B, T] a layer that chooses (experts): by how much the choice was made.
         """
         ...
 

@@ -190,11 +190,8 @@ def _misfit(entry: TensorEntry, wanted: tuple[int, ...], dtype: np.dtype, source
 
 
 def _assemble(checkpoint: Checkpoint, leaf: jax.ShapeDtypeStruct, parts: list[tuple[Placement, Source]]) -> np.ndarray:
-    """One leaf in memory of its own, so aligned that an array on the CPU keeps the buffer instead of a copy."""
-    size = leaf.size * leaf.dtype.itemsize
-    raw = np.empty(size + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    buffer = raw[start : start + size].view(leaf.dtype).reshape(leaf.shape)
+    """One leaf, its parts written into memory of its own."""
+    buffer = empty_leaf(leaf)
     for place, source in parts:
         tensor = checkpoint.read(source.name)
         if source.half is not None:
@@ -203,6 +200,14 @@ def _assemble(checkpoint: Checkpoint, leaf: jax.ShapeDtypeStruct, parts: list[tu
         # Assignment casts in small blocks; `astype` would hold the tensor twice.
         target[...] = (tensor.T if source.transposed else tensor).reshape(target.shape)
     return buffer
+
+
+def empty_leaf(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Memory for one leaf, so aligned that an array on the CPU keeps the buffer instead of a copy."""
+    size = leaf.size * leaf.dtype.itemsize
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(leaf.dtype).reshape(leaf.shape)
 
 
 def _fault(kind: str, names: list[str]) -> str:

@@ -24,6 +24,7 @@ from jaxphoton.models.registry import MAX_BYTES
 from jaxphoton.weights.checksums import checksums, verify
 from jaxphoton.weights.load import Placing, completed, require_quantized
 from jaxphoton.weights.mapped import WeightsError
+from jaxphoton.weights.moved import moved_leaves, stored_shapes
 
 CHECKSUMS = "checksums"  # in config.json, of all other files
 
@@ -104,17 +105,18 @@ def restore(
         stored = _stored(checkpointer, folder)
         tree = family.network.abstract(dtype, family.tensors.stored_form(stored))
         shapes = by_path(tree)
-        _check_stored(folder, stored, shapes)
+        moved = family.tensors.moved(stored.keys())
+        asked = stored_shapes(shapes, moved)
+        _check_stored(folder, stored, asked)
         if quantized:
             require_quantized(tree)
-        target = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding) for name, leaf in shapes.items()
-        }
+        target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding) for name, leaf in asked.items()}
         try:
             restored = checkpointer.restore(folder, target)
         except Exception as error:  # orbax passes on whatever its storage raises
             raise WeightsError(f"{escaped(folder)}: cannot be restored: {first_line(error)}") from error
-    return completed(tree, {name: restored.pop(name) for name in shapes}, dtype, quantized)
+    leaves = moved_leaves(restored, shapes, moved, sharding)
+    return completed(tree, leaves, dtype, quantized)
 
 
 def _verify(directory: Path) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxphoton.layers.weight import Dense, RowScaled, Weight, linear, matmul
+from jaxphoton.layers.weight import Dense, HStack, RowScaled, Weight, linear, matmul
 from tests.layers.forms import in_float8, in_int4, in_int8
 
 ROWS, COLUMNS = 6, 8
@@ -37,6 +37,23 @@ def test_a_stack_of_matrices_is_applied_to_all_or_each_to_its_own(form):
     np.testing.assert_allclose(weight.einsum("td,eid->eti", x), wanted, atol=1e-5)
     wanted = np.einsum("etd,eid->eti", np.asarray(each, np.float64), stack)
     np.testing.assert_allclose(weight.einsum("etd,eid->eti", each), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [Dense, in_int8, in_float8, in_int4])
+def test_matrices_beside_each_other_are_one(form):
+    sides = (form(drawn(ROWS, COLUMNS)), Dense(drawn(ROWS, 3, seed=1)), form(drawn(ROWS, 4, seed=2)))
+    weight, x = HStack(sides), drawn(2, 3, COLUMNS + 7, seed=3)
+    assert weight.columns == COLUMNS + 7
+    matrix = np.concatenate([exact(side) for side in sides], axis=-1)
+    np.testing.assert_array_equal(exact(weight), matrix)
+    np.testing.assert_allclose(matmul(x, weight), np.asarray(x, np.float64) @ matrix.T, atol=1e-5)
+
+
+def test_sums_of_matrices_beside_each_other_are_rounded_once():
+    """256 + 1 is 256 in bfloat16 and 257 - 255 is 2: sums of the sides meet before they are rounded."""
+    sides = [Dense(jnp.asarray([row], jnp.bfloat16)) for row in ([256, 1], [-255])]
+    product = matmul(jnp.ones((1, 3), jnp.bfloat16), HStack(tuple(sides)))
+    assert product.dtype == jnp.bfloat16 and float(product[0, 0]) == 2
 
 
 @pytest.mark.parametrize("form", [Dense, in_int8, in_float8, in_int4])

@@ -140,7 +140,7 @@ class FakeNetwork:
     def embed(self, params, ids, fed):
         return params["text"]["table"][ids]
 
-    def forward(self, params, x, positions, attend, cache, kernels, margins=None):
+    def forward(self, params, x, positions, attend, cache, kernels, margins=None, attend_joined=None):
         spec, shape = self.family.cache, x.shape[:2]
         tables = rotary_tables(positions, spec.head_dim, THETA)
         for index, layer in enumerate(params["text"]["layers"]):

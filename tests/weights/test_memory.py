@@ -64,7 +64,8 @@ print(json.dumps({
     "start": start, "excess": max(s[0] for s in samples) - start, "peak": max(s[1] for s in samples),
     "samples": len(samples), "seconds": seconds, "count": count(params),
     "wte": np.asarray(params.text.wte[7, :4], np.float32).tolist(),
-    "bias": np.asarray(params.text.attn_bias[-1, config.text.qkv_dim:][:4], np.float32).tolist(),
+    "bias": np.asarray((params.text.out_b[-1, 0] if config.text.moe is None else params.text.proj_b[-1])[:4],
+                       np.float32).tolist(),
 }))
 """
 MARKS = np.arange(1, 5).astype(ml_dtypes.bfloat16)

@@ -69,10 +69,17 @@ def test_golden_checkpoint(goldens, dtype):
     stored = _read(goldens / "md3-tiny" / "model.safetensors")
     stored = {name.removeprefix("model."): tensor.astype(np.float32) for name, tensor in stored.items()}
     dense, last = params.text.layers[0], params.text.layers[3]
-    assert dense.experts is None and last.fc1_w is last.fc2_w is None
+    attended, qkv = config.text.n_heads * config.text.head_dim, config.text.qkv_dim
+    assert dense.experts is None and last.experts is not None
     wanted = {
-        "text.blocks.0.mlp.fc1.weight": dense_of(dense.fc1_w).matrix,
-        "text.blocks.0.mlp.fc2.bias": params.text.mlp_bias[0, config.text.ff_dim :],
+        "text.blocks.0.attn.qkv.weight": dense_of(dense.in_w).matrix[:qkv],
+        "text.blocks.0.mlp.fc1.weight": dense_of(dense.in_w).matrix[qkv:],
+        "text.blocks.0.attn.proj.weight": dense_of(dense.out_w).matrix[:, :attended],
+        "text.blocks.0.mlp.fc2.weight": dense_of(dense.out_w).matrix[:, attended:],
+        "text.blocks.0.mlp.fc1.bias": params.text.in_b[0, qkv:],
+        "text.blocks.0.mlp.fc2.bias": params.text.out_b[0, 1],
+        "text.blocks.3.attn.qkv.weight": dense_of(last.in_w).matrix,
+        "text.blocks.3.attn.proj.bias": params.text.proj_b[2],
         "text.blocks.3.mlp.fc1.weight": dense_of(last.experts.fc1_w).matrix,
         "text.blocks.3.mlp.fc2.weight": dense_of(last.experts.fc2_w).matrix,
         "text.blocks.3.mlp.router.weight": dense_of(last.experts.router_w).matrix,
@@ -245,19 +252,51 @@ def test_faults_of_shards(tmp_path, write_file, moe_config, moe_tensors):
         load_params(folder, moe_config)
 
 
-@pytest.mark.parametrize("kept", [False, True])
-def test_a_converted_checkpoint_of_an_earlier_version(tmp_path, write_file, moe_config, float8_tensors, kept):
-    """Written in November 2026, when the factors of float8 experts were leaves beside bare arrays."""
+def test_a_converted_checkpoint_of_an_earlier_version(tmp_path, moe_config):
+    """Written in November 2026, when attention and MLP of a layer were matrices of their own."""
     with tarfile.open(Path(__file__).parent / "data" / "converted.tar.xz") as archive:
         archive.extractall(tmp_path / "old", filter="data")
-    path = write_file(tmp_path / "a.safetensors", float8_tensors)
-    config, restored = load_model(tmp_path / "old", quantized=kept)
+    config, restored = load_model(tmp_path / "old", quantized=True)
     assert config == moe_config
-    _same(restored, load_params(path, moe_config, quantized=kept))
-    assert set(by_path(load_params(path, moe_config, quantized=True))) == _stored_leaves(tmp_path / "old")
-    # And the other way: what is written now has the same leaves.
-    folder = loading.save(tmp_path / "new", load_params(path, moe_config, quantized=True), moe_config)
-    assert _stored_leaves(folder) == _stored_leaves(tmp_path / "old")
+    with ocp.StandardCheckpointer() as checkpointer:
+        old = {name: np.asarray(leaf) for name, leaf in checkpointer.restore(tmp_path / "old" / "params").items()}
+    qkv, ff = moe_config.text.qkv_dim, moe_config.text.ff_dim
+    attention, mlp, layers = old["text.attn_bias"], old["text.mlp_bias"], [f"text.layers.{i}" for i in range(3)]
+    wanted = {name: leaf for name, leaf in old.items() if not name.endswith(("fc1_w", "fc2_w", "qkv_w", "proj_w"))}
+    wanted |= {name: leaf for name, leaf in old.items() if name.startswith(("vision.", "region.")) or "experts" in name}
+    del wanted["text.attn_bias"], wanted["text.mlp_bias"]
+    wanted |= {
+        f"{layers[0]}.in_w": np.concatenate([old[f"{layers[0]}.{name}"] for name in ("qkv_w", "fc1_w")]),
+        f"{layers[0]}.out_w": np.concatenate([old[f"{layers[0]}.{name}"] for name in ("proj_w", "fc2_w")], axis=1),
+        **{f"{layer}.in_w": old[f"{layer}.qkv_w"] for layer in layers[1:]},
+        **{f"{layer}.out_w": old[f"{layer}.proj_w"] for layer in layers[1:]},
+        "text.in_b": np.concatenate([attention[:1, :qkv], mlp[:, :ff]], axis=1),
+        "text.out_b": np.stack([attention[:1, qkv:], mlp[:, ff:]], axis=1),
+        "text.qkv_b": attention[1:, :qkv],
+        "text.proj_b": attention[1:, qkv:],
+    }
+    found = by_path(restored)
+    assert found.keys() == wanted.keys()
+    for name, leaf in wanted.items():
+        assert np.asarray(found[name]).tobytes() == leaf.tobytes() and found[name].shape == leaf.shape, name
+    # What is written now has today's leaves, and reads the same.
+    folder = loading.save(tmp_path / "new", restored, moe_config)
+    assert _stored_leaves(folder) == found.keys()
+    for kept in (True, False):
+        _same(load_model(folder, quantized=kept)[1], load_model(tmp_path / "old", quantized=kept)[1])
+
+
+def test_a_converted_checkpoint_of_an_earlier_version_and_of_another_model(tmp_path, moe_config):
+    with tarfile.open(Path(__file__).parent / "data" / "converted.tar.xz") as archive:
+        archive.extractall(tmp_path / "old", filter="data")
+    settings = tmp_path / "old" / "config.json"
+    stored = json.loads(settings.read_text())
+    stored["config"]["text"]["ff_dim"] += 2
+    stored.pop("checksums", None)
+    settings.write_text(json.dumps(stored))
+    message = r"3 leaves do not fit .*text\.layers\.0\.fc1_w \(\(36, 16\) instead of \(38, 16\)\)"
+    with pytest.raises(WeightsError, match=message):
+        load_model(tmp_path / "old")
 
 
 def _stored_leaves(folder: Path) -> set[str]:

@@ -18,7 +18,7 @@ from jaxphoton.models.moondream import inputs, vision
 from jaxphoton.models.moondream import network as text
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import PUBLISHED, Form, Params, VisionParams, abstract
-from jaxphoton.models.protocol import Attend, Kernels
+from jaxphoton.models.protocol import Attend, AttendJoined, Kernels
 
 
 class MoondreamNetwork:
@@ -67,6 +67,7 @@ class MoondreamNetwork:
         cache: Any,
         kernels: Kernels,
         margins: list[jax.Array] | None = None,
+        attend_joined: AttendJoined | None = None,
     ) -> tuple[jax.Array, Any]:
         trace = text.Trace()
         mix = moe.mix_dense if kernels.backend == "plain" else partial(moe.mix, **kernels.options)

@@ -15,9 +15,10 @@ import numpy as np
 
 from jaxphoton.layers.spec import FLOAT8, RowScaledForm
 from jaxphoton.models.moondream.config import ModelConfig, MoeConfig, RegionConfig, TextConfig, VisionConfig
+from jaxphoton.models.moondream.earlier import STORED_APART, apart
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import PUBLISHED, Form
-from jaxphoton.models.naming import Index, Placement, Source, WeightsError, canonical
+from jaxphoton.models.naming import Index, Moved, Placement, Source, WeightsError, canonical
 
 _V = r"vision_encoder\.encoder\.model\.visual\."
 _H = r"text_model\.transformer\.h\.(\d+)\."
@@ -121,11 +122,7 @@ def _text(c: TextConfig, form: Form) -> Iterable[Placement]:
     yield Placement("text.wte", "text.wte")
     for i in range(c.n_layers):
         block, layer = f"text.blocks.{i}", f"text.layers.{i}"
-        yield Placement(f"{block}.attn.qkv.weight", f"{layer}.qkv_w")
-        yield Placement(f"{block}.attn.proj.weight", f"{layer}.proj_w")
         yield from _norm(f"{block}.ln", "text.ln", (i,))
-        yield Placement(f"{block}.attn.qkv.bias", "text.attn_bias", (i, slice(0, c.qkv_dim)))
-        yield Placement(f"{block}.attn.proj.bias", "text.attn_bias", (i, slice(c.qkv_dim, None)))
         if c.tau_attn:
             yield Placement(f"{block}.attn.tau.wq", f"{layer}.tau_w", (slice(0, c.n_heads),))
             yield Placement(f"{block}.attn.tau.wv", f"{layer}.tau_w", (slice(c.n_heads, None),))
@@ -134,6 +131,7 @@ def _text(c: TextConfig, form: Form) -> Iterable[Placement]:
             yield Placement(f"{block}.attn.k_scale", "text.kv_scale", (i, slice(0, 1)))
             yield Placement(f"{block}.attn.v_scale", "text.kv_scale", (i, slice(1, 2)))
         if c.moe is not None and i >= c.moe.start_layer:
+            yield from _attention(block, layer, i - c.moe.start_layer)
             yield from _experts(c.moe, i, form)
         else:
             yield from _dense(c, i)
@@ -142,9 +140,21 @@ def _text(c: TextConfig, form: Form) -> Iterable[Placement]:
 
 
 def _dense(c: TextConfig, i: int) -> Iterable[Placement]:
-    for name, rows in (("fc1", slice(0, c.ff_dim)), ("fc2", slice(c.ff_dim, None))):
-        yield Placement(f"text.blocks.{i}.mlp.{name}.weight", f"text.layers.{i}.{name}_w")
-        yield Placement(f"text.blocks.{i}.mlp.{name}.bias", "text.mlp_bias", (i, rows))
+    """Attention and MLP, side by side in the same leaves."""
+    block, layer, attended = f"text.blocks.{i}", f"text.layers.{i}", c.n_heads * c.head_dim
+    for name, rows in (("attn.qkv", slice(0, c.qkv_dim)), ("mlp.fc1", slice(c.qkv_dim, None))):
+        yield Placement(f"{block}.{name}.weight", f"{layer}.in_w", (rows,))
+        yield Placement(f"{block}.{name}.bias", "text.in_b", (i, rows))
+    for row, name, columns in ((0, "attn.proj", slice(0, attended)), (1, "mlp.fc2", slice(attended, None))):
+        yield Placement(f"{block}.{name}.weight", f"{layer}.out_w", (slice(None), columns))
+        yield Placement(f"{block}.{name}.bias", "text.out_b", (i, row))
+
+
+def _attention(block: str, layer: str, row: int) -> Iterable[Placement]:
+    """Of a layer with experts."""
+    for name, weight, bias in (("qkv", "in_w", "qkv_b"), ("proj", "out_w", "proj_b")):
+        yield Placement(f"{block}.attn.{name}.weight", f"{layer}.{weight}")
+        yield Placement(f"{block}.attn.{name}.bias", f"text.{bias}", (row,))
 
 
 def _experts(moe: MoeConfig, i: int, form: Form) -> Iterable[Placement]:
@@ -218,6 +228,9 @@ class MoondreamTensors:
     def stored_form(self, leaves: Iterable[str]) -> Form:
         leaves = set(leaves)
         return _form(any(leaf.endswith(".experts.fc1_scale") for leaf in leaves), "text.kv_scale" in leaves)
+
+    def moved(self, leaves: Set[str]) -> tuple[Moved, ...]:
+        return apart(self._config.text) if STORED_APART in leaves else ()
 
 
 def _form(float8: bool, kv_scales: bool) -> Form:

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 from jaxphoton.layers import moe
 from jaxphoton.layers.attention import Attend
-from jaxphoton.layers.mlp import gelu_exact, mlp
+from jaxphoton.layers.mlp import gelu_exact, gelu_tanh
 from jaxphoton.layers.norms import layer_norm
 from jaxphoton.layers.rope import rotary_tables, rotate
-from jaxphoton.layers.weight import Weight, linear, matmul
+from jaxphoton.layers.weight import Weight, add_bias, linear, matmul
 from jaxphoton.models.moondream.config import TextConfig
-from jaxphoton.models.moondream.params import TextParams
+from jaxphoton.models.moondream.params import TextLayer, TextParams
 
 
 @dataclass
@@ -62,10 +62,10 @@ def forward(
     for index in range(config.n_layers):
         with jax.named_scope(f"layer_{index}"):
             h = layer_norm(x, params.ln[index])
-            with jax.named_scope("attention"):
-                attended, cache = _attention(params, config, index, h, tables, attend, cache, trace)
-            with jax.named_scope("mlp"):
-                x = x + attended + _feed(params, config, index, h, mix, trace)
+            if params.layers[index].experts is None:
+                x, cache = _dense(params, config, index, x, h, tables, attend, cache, trace)
+            else:
+                x, cache = _experts(params, config, index, x, h, tables, attend, cache, mix, trace)
         trace.hidden.append(x)
     return x, cache
 
@@ -95,18 +95,69 @@ def _tables(params: TextParams, config: TextConfig, positions: jax.Array) -> _Ta
     return _Tables(*rotary_tables(positions, config.rotary_dim, config.rope_theta), tau)
 
 
-def _attention(
+def _dense(
     params: TextParams,
     config: TextConfig,
     index: int,
+    x: jax.Array,
     h: jax.Array,
     tables: _Tables,
     attend: Attend,
     cache: Any,
     trace: Trace,
 ) -> tuple[jax.Array, Any]:
+    """x behind a dense layer, h being its norm: attention and MLP in one product each way."""
     layer = params.layers[index]
-    qkv = linear(h, layer.qkv_w, params.attn_bias[index, : config.qkv_dim])
+    with jax.named_scope("input"):
+        both = linear(h, layer.in_w, params.in_b[index])
+    with jax.named_scope("attention"):
+        qkv = both[..., : config.qkv_dim]
+        attended, cache = _attended(layer, config, index, qkv, tables, attend, cache, trace)
+    with jax.named_scope("output"):
+        fed = jnp.concatenate([attended, gelu_tanh(both[..., config.qkv_dim :])], axis=-1)
+        # Summed in float32 and rounded once, as by the kernels of a step.
+        out = matmul(fed, layer.out_w, out=jnp.float32)
+        bias = jnp.sum(params.out_b[index].astype(jnp.float32), axis=0)
+        return (x.astype(jnp.float32) + add_bias(out, bias)).astype(x.dtype), cache
+
+
+def _experts(
+    params: TextParams,
+    config: TextConfig,
+    index: int,
+    x: jax.Array,
+    h: jax.Array,
+    tables: _Tables,
+    attend: Attend,
+    cache: Any,
+    mix: moe.Mix,
+    trace: Trace,
+) -> tuple[jax.Array, Any]:
+    """x behind a layer with experts, h being its norm."""
+    assert config.moe is not None
+    layer, row = params.layers[index], index - config.moe.start_layer
+    assert layer.experts is not None
+    with jax.named_scope("attention"):
+        qkv = linear(h, layer.in_w, params.qkv_b[row])
+        out, cache = _attended(layer, config, index, qkv, tables, attend, cache, trace)
+        attended = linear(out, layer.out_w, params.proj_b[row])
+    with jax.named_scope("mlp"):
+        route = moe.route(layer.experts.router_w, params.router_b[row], config.moe.experts_per_token, h)
+        trace.routes.append(route)
+        return x + attended + moe.apply(layer.experts, route, h, mix), cache
+
+
+def _attended(
+    layer: TextLayer,
+    config: TextConfig,
+    index: int,
+    qkv: jax.Array,
+    tables: _Tables,
+    attend: Attend,
+    cache: Any,
+    trace: Trace,
+) -> tuple[jax.Array, Any]:
+    """qkv [B, T, Q] -> (what its heads attended to, [B, T, N H]; cache)."""
     q, k, v = _split_heads(config, qkv)
     if tables.tau is not None and layer.tau_w is not None:
         tau = _tau(layer.tau_w, qkv, tables.tau[index])
@@ -114,20 +165,7 @@ def _attention(
         q, v = _scaled(q, tau[:, :, 0]), _scaled(v, tau[:, :, 1])
     q, k = (rotate(part, tables.cos, tables.sin) for part in (q, k))
     out, cache = attend(index, q, k, v, cache)
-    bias = params.attn_bias[index, config.qkv_dim :]
-    return linear(out.reshape(*h.shape[:2], -1), layer.proj_w, bias), cache
-
-
-def _feed(params: TextParams, config: TextConfig, index: int, h: jax.Array, mix: moe.Mix, trace: Trace) -> jax.Array:
-    layer = params.layers[index]
-    if layer.fc1_w is not None and layer.fc2_w is not None:
-        bias = params.mlp_bias[index]
-        return mlp(h, layer.fc1_w, bias[: config.ff_dim], layer.fc2_w, bias[config.ff_dim :])
-    assert config.moe is not None and layer.experts is not None
-    bias = params.router_b[index - config.moe.start_layer]
-    route = moe.route(layer.experts.router_w, bias, config.moe.experts_per_token, h)
-    trace.routes.append(route)
-    return moe.apply(layer.experts, route, h, mix)
+    return out.reshape(*qkv.shape[:2], -1), cache
 
 
 def _tau_positions(alpha: jax.Array, positions: jax.Array) -> jax.Array:

@@ -5,6 +5,10 @@ decode step's matrix-vector product are contiguous along the contracted axis. A 
 leaf as an argument and pays for each on the host, so only the large matrices of each text layer are leaves
 of their own; everything small is stacked over layers and sliced statically. Vision layers are stacked whole:
 the encoder scans over them.
+
+Attention and MLP of a text layer read the same input and are added up: their matrices lie in one, rows under rows for
+the input and columns beside columns for the output, so that a layer is two products. A bias is a whole row of its leaf:
+a kernel takes the leaf as it is, where a part of a row would be copied first.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from jax.typing import DTypeLike
 
 from jaxphoton.layers import spec
 from jaxphoton.layers.moe import ExpertParams
-from jaxphoton.layers.spec import DENSE, MatrixForm, Specs
+from jaxphoton.layers.spec import DENSE, Joined, MatrixForm, Specs
 from jaxphoton.layers.weight import Leaf, Weight
 from jaxphoton.models.moondream.config import ModelConfig, MoeConfig, RegionConfig, TextConfig, VisionConfig
 
@@ -48,27 +52,28 @@ class VisionParams:
 
 @struct.dataclass
 class TextLayer:
-    """The large matrices of one text layer. It is dense, or it has experts: the other's fields are None."""
+    """The large matrices of one text layer, which is dense or has experts."""
 
-    qkv_w: Weight  # [(N + 2 K) * H, D]
-    proj_w: Weight  # [D, N * H]
-    tau_w: Weight | None  # [2 * N, (N + 2 K) * H]: the factors of q, then of v; None without tau attention
-    fc1_w: Weight | None  # [F, D]
-    fc2_w: Weight | None  # [D, F]
-    experts: ExpertParams | None
+    in_w: Weight  # [Q + F, D] with Q = (N + 2 K) * H: rows of q, k, v, then of fc1; with experts [Q, D]
+    out_w: Weight  # [D, N * H + F]: columns of the attention's proj, then of fc2; with experts [D, N * H]
+    tau_w: Weight | None  # [2 * N, Q]: the factors of q, then of v; None without tau attention
+    experts: ExpertParams | None  # None where the layer is dense
 
 
 @struct.dataclass
 class TextParams:
-    """Text decoder. Of its L layers the first M are dense; layer i >= M has experts and row i - M in `router_b`."""
+    """Text decoder. Of its L layers the first M are dense, with row i of `in_b` and `out_b`; layer i >= M has experts,
+    and row i - M of `qkv_b`, `proj_b` and `router_b`. A leaf without rows is None."""
 
     wte: Leaf  # [V, D]
     layers: tuple[TextLayer, ...]
     ln: Leaf  # [L, 2, D] scale, bias
-    attn_bias: Leaf  # [L, (N + 2 K) * H + D]: qkv, then proj
-    mlp_bias: Leaf  # [M, F + D]: fc1, then fc2; None where no layer is dense
+    in_b: Leaf  # [M, Q + F], of the rows of `in_w`
+    out_b: Leaf  # [M, 2, D]: of proj and of fc2
+    qkv_b: Leaf  # [L - M, Q]
+    proj_b: Leaf  # [L - M, D]
+    router_b: Leaf  # [L - M, E]
     tau_alpha: Leaf  # float32 [L, N]; None without tau attention
-    router_b: Leaf  # [L - M, E]; None without experts
     kv_scale: Leaf  # float32 [L, 2] of float8 keys, values; None where the checkpoint has none
     post_ln: Leaf  # [2, D] scale, bias
     lm_head_w: Weight  # [V, D]
@@ -170,15 +175,17 @@ def _vision(c: VisionConfig, make: Specs) -> VisionParams:
 
 def _text(c: TextConfig, make: Specs, form: Form) -> TextParams:
     dense = c.n_layers if c.moe is None else c.moe.start_layer
-    # Joined biases lie on an axis without a name: its parts could not be split alike.
+    experts = c.n_layers - dense
     return TextParams(
         wte=make.leaf(vocab=c.vocab_size, embed=c.dim),
         layers=tuple(_layer(c, None if i < dense else c.moe, make, form) for i in range(c.n_layers)),
         ln=make.leaf(layers=c.n_layers, _scale_bias=2, embed=c.dim),
-        attn_bias=make.leaf(layers=c.n_layers, _joined=c.qkv_dim + c.dim),
-        mlp_bias=make.leaf(layers=dense, _joined=c.ff_dim + c.dim) if dense else None,
+        in_b=make.leaf(layers=dense, inputs=Joined(heads=c.qkv_dim, mlp=c.ff_dim)) if dense else None,
+        out_b=make.leaf(layers=dense, _part=2, embed=c.dim) if dense else None,
+        qkv_b=make.leaf(layers=experts, heads=c.qkv_dim) if experts else None,
+        proj_b=make.leaf(layers=experts, embed=c.dim) if experts else None,
+        router_b=make.leaf(layers=experts, experts=c.moe.num_experts) if c.moe else None,
         tau_alpha=make.float32(layers=c.n_layers, heads=c.n_heads) if c.tau_attn else None,
-        router_b=make.leaf(layers=c.n_layers - dense, experts=c.moe.num_experts) if c.moe else None,
         kv_scale=make.float32(layers=c.n_layers, _keys_values=2) if form.kv_scales else None,
         post_ln=make.leaf(_scale_bias=2, embed=c.dim),
         lm_head_w=make.matrix(vocab=c.vocab_size, embed=c.dim),
@@ -187,13 +194,17 @@ def _text(c: TextConfig, make: Specs, form: Form) -> TextParams:
 
 
 def _layer(c: TextConfig, moe: MoeConfig | None, make: Specs, form: Form) -> TextLayer:
+    attended = c.n_heads * c.head_dim
+    if moe:
+        into, out = make.matrix(heads=c.qkv_dim, embed=c.dim), make.matrix(embed=c.dim, heads=attended)
+    else:
+        into = make.matrix(inputs=Joined(heads=c.qkv_dim, mlp=c.ff_dim), embed=c.dim)
+        out = make.matrix(embed=c.dim, outputs=Joined(heads=attended, mlp=c.ff_dim))
     return TextLayer(
-        qkv_w=make.matrix(heads=c.qkv_dim, embed=c.dim),
-        proj_w=make.matrix(embed=c.dim, heads=c.n_heads * c.head_dim),
+        in_w=into,
+        out_w=out,
         # Every factor reads all heads.
         tau_w=make.matrix(heads=2 * c.n_heads, _qkv=c.qkv_dim) if c.tau_attn else None,
-        fc1_w=None if moe else make.matrix(mlp=c.ff_dim, embed=c.dim),
-        fc2_w=None if moe else make.matrix(embed=c.dim, mlp=c.ff_dim),
         experts=_experts(c.dim, moe, make, form) if moe else None,
     )
 
@@ -220,6 +231,6 @@ def _region(c: RegionConfig, make: Specs) -> RegionParams:
         fc1_b=make.leaf(region_mlp=2 * c.inner_dim) if mlp else None,
         coord_w=make.matrix(bins=c.coord_out_dim, **features),
         size_w=make.matrix(bins=c.size_out_dim, **features),
-        head_b=make.leaf(_joined=c.coord_out_dim + c.size_out_dim),
+        head_b=make.leaf(_bins=c.coord_out_dim + c.size_out_dim),
         ln=make.leaf(_scale_bias=2, embed=c.dim) if c.use_ln else None,
     )

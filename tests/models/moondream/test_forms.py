@@ -12,8 +12,8 @@ import pytest
 
 from jaxphoton.layers import moe
 from jaxphoton.layers.cache import DenseCache, dense_attend
-from jaxphoton.layers.spec import FLOAT8, Spec, by_path, partition
-from jaxphoton.layers.weight import Dense, RowScaled, Weight
+from jaxphoton.layers.spec import FLOAT8, Joined, Spec, by_path, partition
+from jaxphoton.layers.weight import Dense, HStack, RowScaled, Weight
 from jaxphoton.models.moondream import network, region, vision
 from jaxphoton.models.moondream.config import MoeConfig, TextConfig, VisionConfig
 from jaxphoton.models.moondream.params import Form, abstract, specs
@@ -90,19 +90,41 @@ def test_few_tokens_of_experts_in_a_form_without_a_kernel_are_computed_all_the_s
 
 
 def test_adapters_beside_a_matrix_are_chosen_row_by_row(params):
-    """Rows with different adapters in one batch have what each would have with its adapter merged into the matrix."""
-    layer = params.text.layers[0]
+    """Rows with different adapters in one batch have what each would have with its adapter merged into the matrix.
+
+    An adapter of fc1 alone has zeros for the rows of the attention.
+    """
+    layer, q = params.text.layers[0], TEXT.qkv_dim
     random = np.random.default_rng(3)
-    a, b = (jnp.asarray(random.normal(0, 0.3, shape), jnp.float32) for shape in ((3, 2, 32), (3, 48, 2)))
+    a, up = (jnp.asarray(random.normal(0, 0.3, shape), jnp.float32) for shape in ((3, 2, 32), (3, 48, 2)))
+    b = jnp.pad(up, ((0, 0), (q, 0), (0, 0)))
 
     def with_up(weight: Weight):
-        layers = (dataclasses.replace(layer, fc1_w=weight), *params.text.layers[1:])
+        layers = (dataclasses.replace(layer, in_w=weight), *params.text.layers[1:])
         return dataclasses.replace(params, text=dataclasses.replace(params.text, layers=layers))
 
-    both = computed(with_up(Adapted(layer.fc1_w, a, b, jnp.asarray([2, 1], jnp.int32))))[0]
+    both = computed(with_up(Adapted(layer.in_w, a, b, jnp.asarray([2, 1], jnp.int32))))[0]
     for row, slot in enumerate((2, 1)):
-        merged = computed(with_up(Dense(layer.fc1_w.matrix + b[slot] @ a[slot])))[0]
+        merged = computed(with_up(Dense(layer.in_w.matrix + b[slot] @ a[slot])))[0]
         np.testing.assert_allclose(both[row], merged[row], atol=1e-4)
+
+
+def test_the_sides_of_an_output_matrix_may_be_stored_apart(params):
+    """proj and fc2 in 8 bits have rows with factors of their own: they lie side by side, each with its factors."""
+    attended = TEXT.n_heads * TEXT.head_dim
+    layer = params.text.layers[0]
+    whole = layer.out_w.matrix * jnp.where(jnp.arange(attended + 48) < attended, 1.0, 100.0)
+
+    def with_out(weight: Weight):
+        layers = (dataclasses.replace(layer, out_w=weight), *params.text.layers[1:])
+        return dataclasses.replace(params, text=dataclasses.replace(params.text, layers=layers))
+
+    sides = HStack((in_int8(whole[:, :attended]), in_int8(whole[:, attended:])))
+    got, wanted = (computed(with_out(weight))[0] for weight in (sides, sides.dense("float32")))
+    np.testing.assert_allclose(got, wanted, atol=2e-3 * np.abs(wanted).max())
+    # One factor for both sides would drown the smaller one.
+    error = [float(jnp.abs(w.dense("float32").matrix - whole)[:, :attended].max()) for w in (sides, in_int8(whole))]
+    assert error[0] < 0.1 * error[1]
 
 
 @pytest.mark.parametrize("family", ["moondream2", "moondream3"])
@@ -116,12 +138,13 @@ def test_partitions_follow_from_the_logical_axes(family):
         assert len(found[name]) == leaf.ndim
         assert all(axis is None or leaf.shape[i] % 8 == 0 for i, axis in enumerate(found[name]))
     split = {name: tuple(axes) for name, axes in found.items() if any(axes)}
-    assert split.pop("text.layers.0.fc1_w") == ("x", None) and split.pop("text.layers.0.fc2_w") == (None, "x")
     if family == "moondream3":
         experts = "text.layers.23.experts"
         assert split[f"{experts}.fc1_w"] == (None, "x", None) and split[f"{experts}.fc2_w"] == (None, None, "x")
         assert split[f"{experts}.fc1_scale"] == (None, "x") and f"{experts}.fc2_scale" not in split
-    assert all(".fc" in name for name in split)
+    assert all(".experts.fc" in name for name in split), "joined axes are not split as a whole"
+    whole = by_path(partition(specs(config), {"heads": "x", "embed": "y"}))
+    assert tuple(whole["text.layers.0.in_w"]) == (None, "y") and tuple(whole["text.layers.0.out_w"]) == ("y", None)
     assert not any(any(axes) for axes in jax.tree.leaves(partition(specs(config), {})))
 
 
@@ -130,6 +153,16 @@ def test_every_leaf_says_what_its_axes_are():
         assert isinstance(leaf, Spec) and len(leaf.axes) == len(leaf.shape)
         named = [axis for axis in leaf.axes if axis]
         assert len(set(named)) == len(named), f"{name}: a mesh axis can split one axis of an array"
+        joined = [(axis, size) for axis, size in zip(leaf.axes, leaf.shape, strict=True) if isinstance(axis, Joined)]
+        assert all(len(axis) == size for axis, size in joined)
+
+
+def test_the_parts_of_a_joined_matrix_are_known():
+    leaves = by_path(specs(named_config("moondream2")))
+    assert leaves["text.layers.0.in_w"].axes == (Joined(heads=6144, mlp=8192), "embed")
+    assert leaves["text.layers.0.out_w"].axes == ("embed", Joined(heads=2048, mlp=8192))
+    assert leaves["text.in_b"].axes == ("layers", Joined(heads=6144, mlp=8192))
+    assert leaves["text.layers.0.in_w"].axes[0].parts == (("heads", 6144), ("mlp", 8192))
 
 
 def test_a_row_scaled_matrix_keeps_its_factors_beside_it():

@@ -51,10 +51,14 @@ def test_every_element_of_every_leaf_is_placed_once(family, form):
 
 # Checked by hand against the published file's table.
 EXAMPLES = {
-    "text.blocks.3.attn.qkv.bias": ("text.attn_bias", (3, slice(0, 6144)), (6144,)),
-    "text.blocks.3.attn.proj.bias": ("text.attn_bias", (3, slice(6144, None)), (2048,)),
-    "text.blocks.23.mlp.fc2.bias": ("text.mlp_bias", (23, slice(8192, None)), (2048,)),
-    "text.blocks.0.mlp.fc1.weight": ("text.layers.0.fc1_w", (), (8192, 2048)),
+    "text.blocks.3.attn.qkv.bias": ("text.in_b", (3, slice(0, 6144)), (6144,)),
+    "text.blocks.3.attn.qkv.weight": ("text.layers.3.in_w", (slice(0, 6144),), (6144, 2048)),
+    "text.blocks.3.attn.proj.bias": ("text.out_b", (3, 0), (2048,)),
+    "text.blocks.3.attn.proj.weight": ("text.layers.3.out_w", (slice(None), slice(0, 2048)), (2048, 2048)),
+    "text.blocks.23.mlp.fc1.bias": ("text.in_b", (23, slice(6144, None)), (8192,)),
+    "text.blocks.23.mlp.fc2.bias": ("text.out_b", (23, 1), (2048,)),
+    "text.blocks.0.mlp.fc1.weight": ("text.layers.0.in_w", (slice(6144, None),), (8192, 2048)),
+    "text.blocks.0.mlp.fc2.weight": ("text.layers.0.out_w", (slice(None), slice(2048, None)), (2048, 8192)),
     "text.blocks.7.ln.bias": ("text.ln", (7, 1), (2048,)),
     "text.lm_head.bias": ("text.lm_head_b", (), (51200,)),
     "vision.blocks.5.ln2.weight": ("vision.ln", (5, 1, 0), (1152,)),
@@ -70,8 +74,12 @@ EXAMPLES = {
 
 
 MOONDREAM3_EXAMPLES = {
-    "text.blocks.3.mlp.fc1.weight": ("text.layers.3.fc1_w", (), (8192, 2048)),
-    "text.blocks.3.mlp.fc2.bias": ("text.mlp_bias", (3, slice(8192, None)), (2048,)),
+    "text.blocks.3.mlp.fc1.weight": ("text.layers.3.in_w", (slice(6144, None),), (8192, 2048)),
+    "text.blocks.3.mlp.fc2.bias": ("text.out_b", (3, 1), (2048,)),
+    "text.blocks.4.attn.qkv.weight": ("text.layers.4.in_w", (), (6144, 2048)),
+    "text.blocks.4.attn.qkv.bias": ("text.qkv_b", (0,), (6144,)),
+    "text.blocks.23.attn.proj.weight": ("text.layers.23.out_w", (), (2048, 2048)),
+    "text.blocks.23.attn.proj.bias": ("text.proj_b", (19,), (2048,)),
     "text.blocks.4.mlp.router.weight": ("text.layers.4.experts.router_w", (), (64, 2048)),
     "text.blocks.4.mlp.router.bias": ("text.router_b", (0,), (64,)),
     "text.blocks.23.mlp.router.bias": ("text.router_b", (19,), (64,)),

@@ -50,7 +50,9 @@ def test_the_settings_decide_which_parts_there_are():
     assert config.text.moe is not None
     text = dataclasses.replace(config.text, tau_attn=False, moe=dataclasses.replace(config.text.moe, start_layer=0))
     shapes = abstract(dataclasses.replace(config, text=text))
-    assert shapes.text.tau_alpha is None and shapes.text.mlp_bias is None
-    assert all(layer.tau_w is None and layer.fc1_w is None and layer.experts for layer in shapes.text.layers)
+    assert shapes.text.tau_alpha is None and shapes.text.in_b is None and shapes.text.out_b is None
+    assert all(layer.tau_w is None and layer.experts for layer in shapes.text.layers)
+    assert dense_of(shapes.text.layers[0].in_w).matrix.shape == (text.qkv_dim, text.dim)
     dense = abstract(named_config("moondream2"))
-    assert dense.region.ln is None and dense.text.router_b is None and not any(x.experts for x in dense.text.layers)
+    assert dense.region.ln is None and not any(x.experts for x in dense.text.layers)
+    assert dense.text.router_b is dense.text.qkv_b is dense.text.proj_b is None

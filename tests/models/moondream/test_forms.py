@@ -113,7 +113,7 @@ def test_the_sides_of_an_output_matrix_may_be_stored_apart(params):
     """proj and fc2 in 8 bits have rows with factors of their own: they lie side by side, each with its factors."""
     attended = TEXT.n_heads * TEXT.head_dim
     layer = params.text.layers[0]
-    whole = layer.out_w.matrix * jnp.where(jnp.arange(attended + 48) < attended, 1.0, 100.0)
+    whole = layer.out_w.matrix * jnp.where(jnp.arange(attended + 48) < attended, 1.0, 100.0)[None]
 
     def with_out(weight: Weight):
         layers = (dataclasses.replace(layer, out_w=weight), *params.text.layers[1:])

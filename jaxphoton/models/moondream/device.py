@@ -46,9 +46,10 @@ class MoondreamNetwork:
     def encode(self, encoder: VisionParams, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:
         fused = kernels.backend in ("auto", "triton") and kernels.target is not None
         on_cuda = fused and kernels.target is not None and kernels.target.platform == "cuda"
+        if kernels.backend == "auto" and kernels.target is not None and kernels.target.platform == "cpu":
+            return vision.embed_in_turn(encoder, self._config.vision, *packed, images)
         attention = cudnn_attend if on_cuda and encoder.pos_emb.dtype == jnp.bfloat16 else plain
-        pixels, rows, columns, owner = packed
-        return vision.embed_images(encoder, self._config.vision, pixels, rows, columns, owner, images, attention)
+        return vision.embed_images(encoder, self._config.vision, *packed, images, attention)
 
     def embed_prefix(self, params: Params, ids: jax.Array | None, embeddings: jax.Array) -> jax.Array:
         images, _, width = embeddings.shape

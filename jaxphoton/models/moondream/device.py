@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from jaxphoton.layers import moe
 from jaxphoton.layers.attention import attend as plain
 from jaxphoton.layers.attention import cudnn_attend
+from jaxphoton.layers.fused import StepParts
 from jaxphoton.models.moondream import inputs, vision
 from jaxphoton.models.moondream import network as text
 from jaxphoton.models.moondream.config import ModelConfig
@@ -46,10 +47,9 @@ class MoondreamNetwork:
     def encode(self, encoder: VisionParams, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:
         fused = kernels.backend in ("auto", "triton") and kernels.target is not None
         on_cuda = fused and kernels.target is not None and kernels.target.platform == "cuda"
-        if kernels.backend == "auto" and kernels.target is not None and kernels.target.platform == "cpu":
-            return vision.embed_in_turn(encoder, self._config.vision, *packed, images)
         attention = cudnn_attend if on_cuda and encoder.pos_emb.dtype == jnp.bfloat16 else plain
-        return vision.embed_images(encoder, self._config.vision, *packed, images, attention)
+        pixels, rows, columns, owner = packed
+        return vision.embed_images(encoder, self._config.vision, pixels, rows, columns, owner, images, attention)
 
     def embed_prefix(self, params: Params, ids: jax.Array | None, embeddings: jax.Array) -> jax.Array:
         images, _, width = embeddings.shape
@@ -72,7 +72,8 @@ class MoondreamNetwork:
     ) -> tuple[jax.Array, Any]:
         trace = text.Trace()
         mix = moe.mix_dense if kernels.backend == "plain" else partial(moe.mix, **kernels.options)
-        hidden, cache = text.forward(params.text, self._config.text, x, positions, attend, cache, mix, trace)
+        step = StepParts(kernels.step, **kernels.options, attend=attend_joined) if kernels.step else None
+        hidden, cache = text.forward(params.text, self._config.text, x, positions, attend, cache, mix, trace, step)
         if margins is not None:
             margins += [moe.gap(route) for route in trace.routes]
         return hidden, cache

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxphoton.layers import moe
 from jaxphoton.layers.attention import Attend
+from jaxphoton.layers.fused import StepParts
 from jaxphoton.layers.mlp import gelu_exact, gelu_tanh
 from jaxphoton.layers.norms import layer_norm
 from jaxphoton.layers.rope import rotary_tables, rotate
@@ -42,6 +43,7 @@ def forward(
     cache: Any,
     mix: moe.Mix = moe.mix_dense,
     trace: Trace | None = None,
+    step: StepParts | None = None,
 ) -> tuple[jax.Array, Any]:
     """Runs all blocks.
 
@@ -52,6 +54,7 @@ def forward(
       cache: passed through `attend`.
       mix: how the chosen experts are computed, where there are any.
       trace: filled with what the layers computed.
+      step: how the parts of dense layers are computed where T is 1; None for the plain form of any T.
 
     Returns:
       (hidden [B, T, D] after the last block, before the final LayerNorm; cache).
@@ -59,7 +62,11 @@ def forward(
     trace = Trace() if trace is None else trace
     tables = _tables(params, config, positions)
     trace.hidden.append(x)
-    for index in range(config.n_layers):
+    done = 0
+    if step is not None and params.in_b is not None:
+        x, cache = _dense_step(params, config, x, tables, attend, cache, trace, step)
+        done = params.in_b.shape[0]
+    for index in range(done, config.n_layers):
         with jax.named_scope(f"layer_{index}"):
             h = layer_norm(x, params.ln[index])
             if params.layers[index].experts is None:
@@ -119,6 +126,49 @@ def _dense(
         out = matmul(fed, layer.out_w, out=jnp.float32)
         bias = jnp.sum(params.out_b[index].astype(jnp.float32), axis=0)
         return (x.astype(jnp.float32) + add_bias(out, bias)).astype(x.dtype), cache
+
+
+def _dense_step(
+    params: TextParams,
+    config: TextConfig,
+    x: jax.Array,
+    tables: _Tables,
+    attend: Attend,
+    cache: Any,
+    trace: Trace,
+    step: StepParts,
+) -> tuple[jax.Array, Any]:
+    """x [B, 1, D] behind all dense layers. What a layer adds stays in parts until the next one's norm sums them."""
+    last = params.in_b.shape[0] - 1
+    x = x[:, 0]
+    h = layer_norm(x, params.ln[0])
+    for index in range(last + 1):
+        layer = params.layers[index]
+        with jax.named_scope(f"layer_{index}"):
+            u = step.input(h, layer.in_w, params.in_b, index, config.qkv_dim)
+            if step.attend is None:
+                qkv = u[:, None, : config.qkv_dim]
+                attended, cache = _attended(layer, config, index, qkv, tables, attend, cache, trace)
+                attended = attended[:, 0]
+            else:
+                factors = _factors(layer, config, index, u, tables, trace)
+                attended, cache = step.attend(index, u, tables.cos[:, 0, 0], tables.sin[:, 0, 0], factors, cache)
+            parts = step.output(attended, u, layer.out_w)
+            norm = None if index == last else params.ln
+            x, h = step.norm(x, parts, params.out_b, norm, index, 0 if index == last else index + 1)
+        trace.hidden.append(x[:, None])
+    return x[:, None], cache
+
+
+def _factors(
+    layer: TextLayer, config: TextConfig, index: int, u: jax.Array, tables: _Tables, trace: Trace
+) -> jax.Array | None:
+    """The factors of q and v for u [B, Q + F] of a step, float32 [B, 2, N]; None without tau attention."""
+    if tables.tau is None or layer.tau_w is None:
+        return None
+    tau = _tau(layer.tau_w, u[:, None, : config.qkv_dim], tables.tau[index])
+    trace.tau.append(tau)
+    return tau[:, 0]
 
 
 def _experts(

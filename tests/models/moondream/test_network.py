@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxphoton.config import STEP_PARTS
 from jaxphoton.layers.cache import DenseCache, dense_attend
+from jaxphoton.layers.fused import StepParts
 from jaxphoton.layers.rope import rotary_tables, rotate
 from jaxphoton.models.moondream import network as text
-from jaxphoton.models.moondream.config import TextConfig, VisionConfig
+from jaxphoton.models.moondream.config import MoeConfig, TextConfig, VisionConfig
 
 VISION = VisionConfig(
     enc_dim=16, enc_patch_size=4, enc_n_layers=1, enc_ff_dim=16, enc_n_heads=2, proj_out_dim=32, proj_inner_dim=16,
@@ -116,3 +118,41 @@ def test_the_tau_term_tells_late_positions_apart_in_bfloat16(random_params):
     terms = text._tau_positions(params.tau_alpha, jnp.asarray([[2000, 2001]], jnp.int32))
     assert terms.dtype == jnp.float32
     assert (terms[:, 0, 0] != terms[:, 0, 1]).all()
+
+
+EXPERTS = dataclasses.replace(
+    TAU, n_layers=4, moe=MoeConfig(num_experts=4, start_layer=2, experts_per_token=2, expert_inner_dim=16)
+)
+
+
+def joined(config, attending):
+    """What a kernel for the attention of a step does: all from the whole input product."""
+
+    def attend(layer, u, cos, sin, factors, cache):
+        q, k, v = text._split_heads(config, u[:, None, : config.qkv_dim])
+        if factors is not None:
+            q, v = text._scaled(q, factors[:, None, 0]), text._scaled(v, factors[:, None, 1])
+        q, k = (rotate(heads, cos[:, None, None], sin[:, None, None]) for heads in (q, k))
+        out, cache = attending(layer, q, k, v, cache)
+        return out.reshape(len(u), -1), cache
+
+    return attend
+
+
+@pytest.mark.parametrize("kernels", [("output",), ("norm", "attention"), STEP_PARTS], ids="+".join)
+@pytest.mark.parametrize("config", [TEXT, TAU, EXPERTS], ids=["plain", "tau", "experts"])
+def test_a_step_in_parts_is_the_plain_one(random_params, config, kernels):
+    params, rows, length = random_params(VISION, config).text, 3, 8
+    positions = jnp.asarray([[0], [5], [7]], jnp.int32)
+    attending = dense_attend(positions, jnp.asarray([0, 2, 0], jnp.int32), length)
+    shape = (config.n_layers, rows, length, config.n_kv_heads, config.head_dim)
+    shapes = (shape, shape, (rows, 1, config.dim))
+    k, v, x = (jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate(shapes))
+    attend = joined(config, attending) if "attention" in kernels else None
+    done = {}
+    for name, step in (("plain", None), ("parts", StepParts(kernels, "interpret", attend=attend))):
+        trace = text.Trace()
+        hidden, cache = text.forward(params, config, x, positions, attending, DenseCache(k, v), trace=trace, step=step)
+        done[name] = (text.logits(params, hidden[:, 0]), hidden, cache, trace.hidden, trace.tau)
+    for a, b in zip(*map(jax.tree.leaves, done.values()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)

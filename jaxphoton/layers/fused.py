@@ -1,0 +1,86 @@
+"""The parts of a dense layer in a decode step, of one position a row: each by a kernel, or by XLA.
+
+With all of them by kernels a layer is few launches: norm (with the sum of what the layer before gave in parts), input
+product, attention, output product. Shapes: x and h [B, D], u [B, Q + F], a [B, A], parts float32 [S, B, D].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxphoton.layers.mlp import gelu_tanh
+from jaxphoton.layers.norms import layer_norm
+from jaxphoton.layers.weight import Dense, Weight, linear, matmul
+from kernels_pallas import dispatch
+from kernels_pallas.input_product import input_product
+from kernels_pallas.output_product import output_product
+from kernels_pallas.residual_norm import residual_norm
+
+AttendJoined = Callable[[int, jax.Array, jax.Array, jax.Array, jax.Array | None, Any], tuple[jax.Array, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class StepParts:
+    """How the parts are computed.
+
+    Attributes:
+      kernels: parts that kernels compute: "norm", "input", "output"; XLA computes the others.
+      backend, target: as of `kernels_pallas.dispatch.choose`, which decides what a kernel is.
+      attend: attention by a kernel, of the whole u: attend(layer, u, cos, sin, factors, cache) -> (a, cache) with cos
+        and sin float32 [B, R / 2], factors of q and v float32 [B, 2, heads] or None. None: XLA splits u and rotates.
+    """
+
+    kernels: tuple[str, ...]
+    backend: str | None = None
+    target: dispatch.Target | None = None
+    attend: AttendJoined | None = None
+
+    def norm(
+        self, x: jax.Array, parts: jax.Array, bias: jax.Array, norm: jax.Array | None, layer: int, norm_layer: int = 0
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """(x plus the parts and the biases of a layer, summed in float32 and rounded once; its LayerNorm).
+
+        bias [L, R, D], of which `layer` is taken, norm [M, 2, D], of which `norm_layer`; None for no norm.
+        """
+        if "norm" in self.kernels:
+            options = {"layer": layer, "norm_layer": norm_layer, **self._options}
+            return residual_norm(x, parts, bias, norm, **options)
+        added = jnp.sum(parts, axis=0) + jnp.sum(bias[layer].astype(jnp.float32), axis=0)[None]
+        x = (x.astype(jnp.float32) + added).astype(x.dtype)
+        return x, None if norm is None else layer_norm(x, norm[norm_layer])
+
+    def input(self, h: jax.Array, weight: Weight, bias: jax.Array, layer: int, gelu_from: int) -> jax.Array:
+        """h times a weight [Q + F, D] plus the bias [L, Q + F] of `layer`; from column `gelu_from` on through gelu."""
+        if (matrix := self._matrix("input", weight)) is not None:
+            return input_product(h, matrix, bias, layer=layer, gelu_from=gelu_from, **self._options)
+        u = linear(h, weight, bias[layer])
+        # Selected, not cut and joined, so that it happens where the bias is added.
+        through = lax.iota(jnp.int32, u.shape[1])[None] >= gelu_from
+        return jnp.where(through, gelu_tanh(u), u)
+
+    def output(self, a: jax.Array, u: jax.Array, weight: Weight) -> jax.Array:
+        """[a | the last F columns of u] times a weight [D, A + F], in parts for `norm`."""
+        if (matrix := self._matrix("output", weight)) is not None:
+            return output_product(a, u, matrix, **self._options)
+        hidden = weight.columns - a.shape[1]
+        return matmul(jnp.concatenate([a, u[:, u.shape[1] - hidden :]], axis=1), weight, out=jnp.float32)[None]
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"backend": self.backend, "target": self.target}
+
+    def _matrix(self, part: str, weight: Weight) -> Any:
+        """The array that the kernel of a part reads; None where XLA computes it."""
+        if part not in self.kernels:
+            return None
+        if isinstance(weight, Dense):
+            return weight.matrix
+        # Says so, or raises where kernels were asked for.
+        dispatch.choose(f"{part}_product", self.backend, self.target, [f"it takes no {type(weight).__name__} matrices"])
+        return None

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from kernels_pallas import softmax
+from kernels_pallas.softmax import LOG2_E, LOWEST
 from kernels_pallas.triton_shim import pallas_call
 
 HEAD_DIMS = (16, 32, 64, 128)
-LOWEST = float(jnp.finfo(jnp.float32).min) / 2  # finite, so that a difference of two is not NaN
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,10 @@ def paged_attention(
     outputs = call(layer_index, tables, lengths, prefixes, grouped, k_pool, v_pool, *scales)
     if splits == 1:
         return outputs[0].reshape(q.shape)
-    return _combine(outputs, query_heads, q.dtype, tuning, interpret)
+    tails = (q.shape[1:], q.shape[1:2], q.shape[1:2])
+    parts = [part.reshape(batch, splits, *tail) for part, tail in zip(outputs, tails, strict=True)]
+    options = {"block_heads": tuning.block_heads, "interpret": interpret}
+    return softmax.combine(parts, q.dtype, name="paged_attention_combine", **options)
 
 
 def _plan(q: jax.Array, k_pool: jax.Array, tables: jax.Array, splits: int, tuning: Tuning) -> _Plan:
@@ -124,9 +128,7 @@ def _plan(q: jax.Array, k_pool: jax.Array, tables: jax.Array, splits: int, tunin
     # No thread gets less than one load of 16 bytes in bfloat16.
     size = max(tuning.block_size // queries, tuning.warps * 32 * 8)
     block_k = 1 << (size // (heads * head_dim)).bit_length() - 1
-    # Scores in units of log 2: the hardware has exp2.
-    scale = head_dim**-0.5 * math.log2(math.e)
-    return _Plan(block_k, heads, queries, group // queries, page_size, tables.shape[1], splits, scale)
+    return _Plan(block_k, heads, queries, group // queries, page_size, tables.shape[1], splits, head_dim**-0.5 * LOG2_E)
 
 
 def _kernel(plan: _Plan, layer_ref, tables_ref, lengths_ref, prefixes_ref, q_ref, k_ref, v_ref, *refs):
@@ -157,7 +159,9 @@ def _kernel(plan: _Plan, layer_ref, tables_ref, lengths_ref, prefixes_ref, q_ref
         k = k_ref[layer, page, offset, heads, :]
         v = v_ref[layer, page, offset, heads, :]
         k, v = k.astype(jnp.float32), v.astype(jnp.float32)
-        return tuple(_attend(q, k, v, visible[:, None], *state) for q, state in zip(queries, states, strict=True))
+        return tuple(
+            softmax.attend(q, k, v, visible[:, None], *state) for q, state in zip(queries, states, strict=True)
+        )
 
     blocks = lax.div(length + (plan.block_k - 1), plan.block_k)
     share = lax.div(blocks + (plan.splits - 1), plan.splits)
@@ -170,65 +174,12 @@ def _kernel(plan: _Plan, layer_ref, tables_ref, lengths_ref, prefixes_ref, q_ref
     )
     states = lax.fori_loop(begin, jnp.minimum(begin + share, blocks), visit, (state,) * plan.queries)
     for i, state in enumerate(states):
-        top, total, values = _merge(*state)
+        top, total, values = softmax.merge(*state)
         values = values * v_scale
         place = (heads, first_query + i)
         if plan.splits == 1:
-            out_refs[0][row, *place, :] = _normalise(values, total).astype(out_refs[0].dtype)
+            out_refs[0][row, *place, :] = softmax.normalise(values, total).astype(out_refs[0].dtype)
         else:
             out_refs[0][row, split, *place, :] = values
             out_refs[1][row, split, *place] = top
             out_refs[2][row, split, *place] = total
-
-
-def _attend(q, k, v, visible, top, total, values):
-    """Online softmax, each place for itself: q [n, H], k and v [T, n, H], top and total [T, n], values [T, n, H]."""
-    scores = jnp.sum(q[None] * k, axis=2)
-    new_top = jnp.maximum(top, scores)
-    kept = jnp.exp2(top - new_top)
-    weights = jnp.where(visible, jnp.exp2(scores - new_top), jnp.float32(0))
-    return new_top, total * kept + weights, values * kept[:, :, None] + weights[:, :, None] * v
-
-
-def _merge(tops, totals, values):
-    """One softmax of those of axis 0: [T, n], [T, n], [T, n, H] -> [n], [n], [n, H]; values stay unnormalised."""
-    top = jnp.max(tops, axis=0)
-    kept = jnp.exp2(tops - top[None])
-    return top, jnp.sum(totals * kept, axis=0), jnp.sum(values * kept[:, :, None], axis=0)
-
-
-def _normalise(values, total):
-    """A row that saw nothing has a total of 0 and gives zeros."""
-    return values / jnp.where(total > 0, total, jnp.float32(1))[..., None]
-
-
-def _combine(parts: list[jax.Array], query_heads: int, dtype, tuning: Tuning, interpret: bool) -> jax.Array:
-    """The shares of a row, [B, S, K, R, H] and twice [B, S, K, R] -> [B, N, H].
-
-    A kernel, since XLA makes up to four of the plain form, depending on the shape.
-    """
-    batch, splits, *_, head_dim = parts[0].shape
-    heads = math.gcd(query_heads, tuning.block_heads)
-
-    def kernel(values_ref, tops_ref, totals_ref, out_ref):
-        row, block = pl.program_id(0), pl.ds(pl.program_id(1) * heads, heads)
-        tops = [tops_ref[row, s, block] for s in range(splits)]
-        top = functools.reduce(jnp.maximum, tops)
-        total, values = jnp.zeros_like(top), jnp.zeros((heads, head_dim), jnp.float32)
-        for s in range(splits):
-            kept = jnp.exp2(tops[s] - top)
-            total += kept * totals_ref[row, s, block]
-            values += kept[:, None] * values_ref[row, s, block, :]
-        out_ref[row, block, :] = _normalise(values, total).astype(dtype)
-
-    call = pallas_call(
-        kernel,
-        name="paged_attention_combine",
-        grid=(batch, query_heads // heads),
-        out_shape=jax.ShapeDtypeStruct((batch, query_heads, head_dim), dtype),
-        warps=1,
-        stages=1,
-        interpret=interpret,
-    )
-    tails = ((query_heads, head_dim), (query_heads,), (query_heads,))
-    return call(*(part.reshape(batch, splits, *tail) for part, tail in zip(parts, tails, strict=True)))

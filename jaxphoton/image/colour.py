@@ -41,7 +41,7 @@ def to_rgb(image: Image.Image, form: Form, background: tuple[int, int, int]) -> 
       background: the colour that shows through transparent pixels.
 
     Returns:
-      the RGB picture and the notes.
+      the RGB picture, which is `image` itself where nothing is to be done, and the notes.
     """
     rawmode = form.rawmode
     deep = ";16" in rawmode and not rawmode.startswith("BGR") and not image.mode.startswith("I")
@@ -57,7 +57,7 @@ def to_rgb(image: Image.Image, form: Form, background: tuple[int, int, int]) -> 
         image = image.copy()
         image.putalpha(Image.fromarray(np.where(form.transparent, 0, 255).astype(np.uint8)))
     if not image.has_transparency_data and image.mode != "RGBa":
-        return image.convert("RGB"), notes
+        return image if image.mode == "RGB" else image.convert("RGB"), notes
     image = _with_alpha(image, rawmode)
     alpha = image.getchannel("A")
     if alpha.getextrema() == (255, 255):

@@ -1,4 +1,4 @@
-"""The crops of one picture, and the resize they are made with."""
+"""The crops of one picture, and who cuts them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-# A picture one pixel wide and millions high is not widened before it is made lower: pixels, of 4 bytes each.
-_MAX_BETWEEN = 1 << 27
+from jaxphoton.image.resize import Resize
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +47,15 @@ class Pictures(Protocol):
         """Crops of a picture of this size."""
         ...
 
-    def prepare(self, pixels: np.ndarray, size: tuple[int, int] | None = None) -> Crops:
-        """Crops of an RGB picture, uint8 [height, width, 3]; `size` is its own where `pixels` are a smaller copy.
+    def prepare(self, picture: Image.Image, size: tuple[int, int] | None = None, resize: Resize = "exact") -> Crops:
+        """Crops of a loaded picture of mode RGB, which is not changed.
+
+        Args:
+          size: (height, width) of the whole where `picture` is a smaller copy of it.
+          resize: how pixels are resized.
 
         Raises:
-          ValueError: an empty picture, or one of another shape or dtype.
+          ValueError: a picture without pixels, or of another mode.
         """
         ...
 
@@ -66,14 +69,3 @@ def told(pictures: Pictures) -> dict[str, Any]:
 def told_again(message: Mapping[str, Any]) -> Pictures:
     """The pictures that `told` has told of."""
     return getattr(import_module(message["module"]), message["name"]).from_settings(message["settings"])
-
-
-def resize(picture: Image.Image, height: int, width: int) -> np.ndarray:
-    """uint8 [height, width, 3] of an RGB picture: Pillow LANCZOS, width first, the same pixels on every release."""
-    # Each pass rounds and clips to 8 bits, so their order shows in the pixels, and Pillow 13 chooses it by the shape.
-    # Width first is what earlier releases did with nearly every picture.
-    between = (width, picture.height)
-    if width * picture.height > _MAX_BETWEEN:
-        between = (picture.width, height)
-    once = picture.resize(between, Image.Resampling.LANCZOS)
-    return np.asarray(once.resize((width, height), Image.Resampling.LANCZOS))

@@ -26,14 +26,19 @@ class Decoded:
     """An upright picture.
 
     Attributes:
-      pixels: uint8 [height, width, 3], RGB; owned by this object.
-      size: (height, width) of the picture, which `pixels` may be a smaller copy of.
+      picture: loaded, of mode RGB; the one that was given, where that needed nothing. Not to be changed.
+      size: (height, width) of the whole, which `picture` may be a smaller copy of.
       notes: what was changed on the way ("rotated by EXIF orientation 6", "first of 12 frames"), for reports.
     """
 
-    pixels: np.ndarray
+    picture: Image.Image
     size: tuple[int, int]
     notes: tuple[str, ...] = ()
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """uint8 [height, width, 3], RGB: a copy, read-only."""
+        return np.asarray(self.picture)
 
 
 def decode(
@@ -107,8 +112,8 @@ def _name(source: Any) -> str:
 
 
 def _decoded(source: IO[bytes] | Image.Image, rules: Rules, notes: list[str] | None = None) -> Decoded:
-    pixels, size, more = read_picture(source, rules)
-    return Decoded(pixels, size, (*(notes or ()), *more))
+    picture, size, more = read_picture(source, rules)
+    return Decoded(picture, size, (*(notes or ()), *more))
 
 
 def _decode_path(path: str | os.PathLike, rules: Rules) -> Decoded:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-import numpy as np
 from PIL import Image
 
 from jaxphoton.image import fits, jpeg, jpeg2000, png, tiff
@@ -29,6 +28,9 @@ MAX_PIXELS = 178_956_970
 
 # Frames of these are other renderings of one picture (previews, gain maps, layers), not a sequence.
 _SINGLE_PICTURE_FORMATS = {"MPO", "PSD", "ICO", "ICNS", "HEIF"}
+
+# Counting the frames of others may decode the next one over the first. None is a picture that was in no file.
+_KEPT_FORMATS = {*jpeg.FORMATS, "PNG", "WEBP", None}
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
@@ -55,11 +57,11 @@ class Rules:
     needed: Callable[[int, int], tuple[int, int]] | None = None
 
 
-Picture = tuple[np.ndarray, tuple[int, int], list[str]]
+Picture = tuple[Image.Image, tuple[int, int], list[str]]
 
 
 def read_picture(source: IO[bytes] | Image.Image, rules: Rules) -> Picture:
-    """Upright pixels (uint8 [height, width, 3]), the whole (height, width) and notes of a seekable file or a picture.
+    """The upright picture in mode RGB, the whole (height, width) and notes of a seekable file or a picture.
 
     Raises:
       ImageError: whatever goes wrong.
@@ -98,9 +100,9 @@ def _read(source: IO[bytes] | Image.Image, rules: Rules) -> Picture:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
     if max(orientation, turned) in _TRANSPOSE:
         notes.append(f"rotated by EXIF orientation {max(orientation, turned)}")
-    # Counting the frames moves the reader on: only after the pixels of the first were taken.
-    pixels = np.array(rgb)
-    return pixels, whole or pixels.shape[:2], [*colour_notes, *notes, *more, *_frame_notes(image)]
+    if rgb is image and image.format not in _KEPT_FORMATS:
+        rgb = image.copy()
+    return rgb, whole or (rgb.height, rgb.width), [*colour_notes, *notes, *more, *_frame_notes(image)]
 
 
 def _pixels_of(stream: IO[bytes], rules: Rules) -> tuple[IO[bytes], list[str]]:

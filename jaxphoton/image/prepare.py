@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 
 from jaxphoton.image.crops import Crops, Pictures
 from jaxphoton.image.decode import MAX_PIXELS, decode
+from jaxphoton.image.resize import Resize
 
 __all__ = ["MAX_PIXELS", "Prepared", "prepare"]
 
@@ -21,7 +22,7 @@ class Prepared:
 
     Attributes:
       crops: its crops; the pixels are owned by this object.
-      digest: 32 bytes that are the same for, and only for, pictures of the same size and upright RGB pixels.
+      digest: 32 bytes that are the same for, and only for, the same crops: what the network sees.
       size: (height, width) of the upright picture.
       notes: what was changed on the way, for reports (see `Decoded`).
       began: `time.monotonic()` when decoding began.
@@ -46,16 +47,21 @@ def prepare(
     background: tuple[int, int, int] = (255, 255, 255),
     allow_truncated: bool = False,
     fast: bool = False,
+    resize: Resize = "exact",
     name: str | None = None,
 ) -> Prepared:
-    """Decodes a picture and cuts its crops; the arguments besides `pictures` and `fast` are those of `decode`.
+    """Decodes a picture and cuts its crops; the arguments besides these are those of `decode`.
 
-    With `fast`, a JPEG much larger than its crops is decoded at a half, a quarter or an eighth of its size: pixels
-    differ a little, on average by less than one part in 255.
+    Args:
+      pictures: what crops are cut.
+      fast: decode a JPEG much larger than its crops at a half, a quarter or an eighth of its size: pixels differ a
+        little, on average by less than one part in 255.
+      resize: how pixels are resized.
 
     Raises:
       ImageError: the picture cannot be used; its `reason` says why.
-      TypeError, ValueError: `source` or `background` is of a kind that `decode` does not take.
+      TypeError, ValueError: `source` or `background` is of a kind that `decode` does not take, or `resize` cannot be
+        had here.
     """
     began = time.monotonic()
     decoded = decode(
@@ -66,13 +72,13 @@ def prepare(
         needed=pictures.needed_size if fast else None,
         name=name,
     )
-    crops, digest = pictures.prepare(decoded.pixels, decoded.size), _digest(decoded.pixels, decoded.size)
-    return Prepared(crops, digest, decoded.size, decoded.notes, began, time.monotonic() - began)
+    crops = pictures.prepare(decoded.picture, decoded.size, resize)
+    return Prepared(crops, digest_of(crops), decoded.size, decoded.notes, began, time.monotonic() - began)
 
 
-def _digest(pixels: np.ndarray, size: tuple[int, int]) -> bytes:
-    # The shape too: 2 x 3 and 3 x 2 pixels may be the same bytes; and what they are a smaller copy of.
-    reduced = () if size == pixels.shape[:2] else size
-    digest = hashlib.sha256(np.array((*pixels.shape, *reduced), "<i8").tobytes())
-    digest.update(np.ascontiguousarray(pixels).data.cast("B"))
+def digest_of(crops: Crops) -> bytes:
+    """See `Prepared`."""
+    # The shape too: tiles in a row or in a column may be the same bytes.
+    digest = blake3(np.array((*crops.tiling, *crops.pixels.shape), "<i8").tobytes())
+    digest.update(np.ascontiguousarray(crops.pixels).data.cast("B"))
     return digest.digest()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from jaxphoton.files import FileError, read_json
 from jaxphoton.image.crops import Crops
@@ -50,7 +51,7 @@ class GoldenModel:
 
     def crops(self, image: str, pictures: Pictures) -> Crops:
         """The recorded crops of a picture."""
-        own = pictures.prepare(self.images.read(f"{image}.pixels"))
+        own = pictures.prepare(Image.fromarray(self.images.read(f"{image}.pixels")))
         return dataclasses.replace(own, pixels=self.images.read(f"{image}.crops"))
 
     def case(self, name: str) -> Case:

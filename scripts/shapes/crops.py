@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from jaxphoton.image.crops import resize as exact_resize
+from jaxphoton.image.resize import resize as exact_resize
 from jaxphoton.models.moondream import pictures
 from jaxphoton.models.moondream.config import VisionConfig
 

@@ -142,3 +142,16 @@ def test_a_picture_one_pixel_wide_is_made_lower_before_it_is_made_wide():
 def test_other_arrays_are_refused(picture):
     with pytest.raises(ValueError, match=r"expected uint8 pixels \[height, width, 3\]"):
         cut_crops(picture, SMALL)
+
+
+@pytest.mark.parametrize("picture", [Image.new("L", (4, 4)), Image.new("RGBA", (4, 4)), Image.new("RGB", (0, 4))])
+def test_other_pictures_are_refused(picture):
+    with pytest.raises(ValueError, match="expected a picture of mode RGB, got"):
+        cut_crops(picture, SMALL)
+
+
+def test_a_picture_is_cut_as_its_array():
+    pixels = noise(300, 200)
+    for how in ("exact", "fast"):
+        crops = cut_crops(Image.fromarray(pixels), SMALL, how=how)
+        np.testing.assert_array_equal(crops.pixels, cut_crops(pixels, SMALL, how=how).pixels)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import struct
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from PIL import Image
 
+from jaxphoton.image.crops import Crops
 from jaxphoton.image.decode import ImageError, decode
-from jaxphoton.image.prepare import prepare
+from jaxphoton.image.prepare import digest_of, prepare
 from jaxphoton.models.moondream.config import VisionConfig
 from jaxphoton.models.moondream.pictures import MoondreamPictures, cut_crops
 from tests.image.files import photo, saved
@@ -47,15 +48,31 @@ def test_the_digest_is_of_the_upright_pixels_and_their_shape():
     same_bytes = PHOTO.reshape(90, 120, 3)
     assert prepare(same_bytes, PICTURES).digest != prepare(PHOTO, PICTURES).digest
     other = PHOTO.copy()
-    other[119, 89, 2] ^= 1
+    other[100:, 80:, 2] ^= 128
     assert prepare(other, PICTURES).digest != prepare(PHOTO, PICTURES).digest
 
 
-def test_the_digest_is_the_same_for_every_process_and_model():
+def test_the_digest_is_of_what_the_network_sees():
+    assert len({prepare(PHOTO, PICTURES, resize=how).digest for how in ("exact", "fast")}) == 2
+    wide, tall = (Crops(np.full((4, 5, 5, 3), 7, np.uint8), tiling) for tiling in ((1, 3), (3, 1)))
+    assert digest_of(wide) != digest_of(tall)
+    other = Crops(wide.pixels.copy(), wide.tiling)
+    assert digest_of(other) == digest_of(wide)
+    other.pixels[3, 4, 4, 2] ^= 1
+    assert digest_of(other) != digest_of(wide)
+
+
+def test_the_digest_is_the_same_for_every_process():
     grey = np.full((2, 3, 3), 7, np.uint8)
-    expected = hashlib.sha256(struct.pack("<qqq", 2, 3, 3) + bytes([7] * 18)).digest()
-    assert prepare(grey, PICTURES).digest == expected
-    assert prepare(grey, MoondreamPictures(VisionConfig())).digest == expected
+    seen = struct.pack("<qqqqqq", 1, 1, 2, 56, 56, 3) + bytes([7] * (2 * 56 * 56 * 3))
+    assert prepare(grey, PICTURES).digest == blake3(seen).digest()
+
+
+def test_a_picture_in_memory_is_not_changed():
+    before = PICTURE.tobytes()
+    for how in ("exact", "fast"):
+        prepare(PICTURE, PICTURES, resize=how).crops.pixels[:] = 0
+    assert PICTURE.tobytes() == before
 
 
 def test_the_options_are_those_of_decode():

@@ -41,7 +41,8 @@ class FakePictures:
     def count(self, height, width):
         return 1
 
-    def prepare(self, pixels, size=None):
+    def prepare(self, picture, size=None, resize="exact"):
+        pixels = np.asarray(picture)
         rows, columns = (np.arange(SIDE) * n // SIDE for n in pixels.shape[:2])
         return Crops(pixels[rows][:, columns][None], (1, 1))
 

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.engine.compiled import Programs
@@ -56,7 +57,10 @@ def oracle(family, params) -> Oracle:
 def pictures(family) -> list[Prepared]:
     random = np.random.default_rng(1)
     drawn = [random.integers(0, 256, (9 + i, 12, 3), np.uint8) for i in range(3)]
-    return [Prepared(family.pictures.prepare(pixels), bytes([i]), pixels.shape[:2]) for i, pixels in enumerate(drawn)]
+    return [
+        Prepared(family.pictures.prepare(Image.fromarray(pixels)), bytes([i]), pixels.shape[:2])
+        for i, pixels in enumerate(drawn)
+    ]
 
 
 def asked(picture: Prepared | None, before: int, behind: int = 3, seed: int = 1, **settings) -> Request:

@@ -119,7 +119,7 @@ def _jpeg(path: str, data: bytes) -> tuple[str, bytes]:
     if data.startswith(b"\xff\xd8\xff"):
         return ".jpg", data
     # The run has accepted it, with options that are not known here.
-    pixels = decode(data, max_pixels=1 << 40, allow_truncated=True, name=path).pixels
+    picture = decode(data, max_pixels=1 << 40, allow_truncated=True, name=path).picture
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    picture.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
     return ".jpg", buffer.getvalue()

@@ -33,7 +33,7 @@ class Thumbnail:
 def thumbnail(read: Callable[[], str | bytes], options: ReportOptions) -> Thumbnail:
     """Of the image that `read` returns as a path or as the bytes of its file; cut short, what there is of it."""
     try:
-        image = Image.fromarray(decode(read(), allow_truncated=True).pixels)
+        image = decode(read(), allow_truncated=True).picture.copy()
     except ImageError as error:
         return Thumbnail(fault=error.fault)
     image.thumbnail((options.thumbnail, options.thumbnail), Image.Resampling.BICUBIC, reducing_gap=2.0)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxphoton.image.crops import Crops, resize
+from jaxphoton.image.crops import Crops
+from jaxphoton.image.resize import Resize, resize
 from jaxphoton.models.moondream.config import VisionConfig
 from jaxphoton.models.moondream.pooling import pooling_matrices
 from jaxphoton.models.protocol import Guard
@@ -37,8 +38,8 @@ class MoondreamPictures:
         rows, columns = select_tiling(height, width, self.vision)
         return 1 + rows * columns
 
-    def prepare(self, pixels: np.ndarray, size: tuple[int, int] | None = None) -> Crops:
-        return cut_crops(pixels, self.vision, size)
+    def prepare(self, picture: Image.Image, size: tuple[int, int] | None = None, resize: Resize = "exact") -> Crops:
+        return cut_crops(picture, self.vision, size, resize)
 
 
 def select_tiling(height: int, width: int, config: VisionConfig) -> tuple[int, int]:
@@ -75,31 +76,44 @@ def needed_size(height: int, width: int, config: VisionConfig) -> tuple[int, int
     return rows * window + 2 * margin, columns * window + 2 * margin
 
 
-def cut_crops(image: np.ndarray, config: VisionConfig, size: tuple[int, int] | None = None) -> Crops:
-    """Cuts an RGB picture (uint8 [height, width, 3]) into crops.
+def cut_crops(
+    image: np.ndarray | Image.Image,
+    config: VisionConfig,
+    size: tuple[int, int] | None = None,
+    how: Resize = "exact",
+) -> Crops:
+    """Cuts an RGB picture (uint8 [height, width, 3], or of Pillow) into crops.
 
-    `size` is (height, width) of the picture, where `image` is a smaller copy of it.
+    `size` is (height, width) of the picture, where `image` is a smaller copy of it; `how` it is resized.
 
-    The picture is resized (aspect ratio not kept, Pillow LANCZOS, width first) to cover the tile grid exactly; the
-    global crop is a resize of the original picture of its own.
+    The picture is resized (aspect ratio not kept, LANCZOS, width first) to cover the tile grid exactly; the global crop
+    is a resize of the original picture of its own.
 
     Raises:
-      ValueError: the array is not a non-empty uint8 [height, width, 3].
+      ValueError: no pixels, or others.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"expected uint8 pixels [height, width, 3], got {image.dtype} {list(image.shape)}")
+    picture = image if isinstance(image, Image.Image) else _picture(image)
+    if picture.mode != "RGB" or 0 in picture.size:
+        raise ValueError(
+            f"expected a picture of mode RGB, got {picture.mode} of {picture.width} x {picture.height} pixels"
+        )
     window, _ = _window(config)
     crop = config.crop_size
-    height, width = size or image.shape[:2]
+    height, width = size or (picture.height, picture.width)
     rows, columns = select_tiling(height, width, config)
-    picture = Image.fromarray(image)
     pixels = np.empty((1 + rows * columns, crop, crop, 3), np.uint8)
-    pixels[0] = resize(picture, crop, crop)
-    resized = resize(picture, *needed_size(height, width, config))
+    pixels[0] = resize(picture, crop, crop, how)
+    resized = resize(picture, *needed_size(height, width, config), how)
     for tile in range(rows * columns):
         top, left = tile // columns * window, tile % columns * window
         pixels[1 + tile] = resized[top : top + crop, left : left + crop]
     return Crops(pixels, (rows, columns))
+
+
+def _picture(pixels: np.ndarray) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"expected uint8 pixels [height, width, 3], got {pixels.dtype} {list(pixels.shape)}")
+    return Image.fromarray(pixels)
 
 
 def _window(config: VisionConfig) -> tuple[int, int]:

@@ -42,18 +42,24 @@ class StepParts:
     attend: AttendJoined | None = None
 
     def norm(
-        self, x: jax.Array, parts: jax.Array, bias: jax.Array, norm: jax.Array | None, layer: int, norm_layer: int = 0
-    ) -> tuple[jax.Array, jax.Array | None]:
+        self, x: jax.Array, parts: jax.Array, bias: jax.Array, norm: jax.Array, layer: int, norm_layer: int
+    ) -> tuple[jax.Array, jax.Array]:
         """(x plus the parts and the biases of a layer, summed in float32 and rounded once; its LayerNorm).
 
-        bias [L, R, D], of which `layer` is taken, norm [M, 2, D], of which `norm_layer`; None for no norm.
+        bias [L, R, D], of which `layer` is taken, norm [M, 2, D], of which `norm_layer`.
         """
         if "norm" in self.kernels:
-            options = {"layer": layer, "norm_layer": norm_layer, **self._options}
-            return residual_norm(x, parts, bias, norm, **options)
-        added = jnp.sum(parts, axis=0) + jnp.sum(bias[layer].astype(jnp.float32), axis=0)[None]
-        x = (x.astype(jnp.float32) + added).astype(x.dtype)
-        return x, None if norm is None else layer_norm(x, norm[norm_layer])
+            x, h = residual_norm(x, parts, bias, norm, layer=layer, norm_layer=norm_layer, **self._options)
+            assert h is not None
+            return x, h
+        x = self._summed(x, parts, bias, layer)
+        return x, layer_norm(x, norm[norm_layer])
+
+    def end(self, x: jax.Array, parts: jax.Array, bias: jax.Array, layer: int) -> jax.Array:
+        """The x of `norm` alone."""
+        if "norm" in self.kernels:
+            return residual_norm(x, parts, bias, layer=layer, **self._options)[0]
+        return self._summed(x, parts, bias, layer)
 
     def input(self, h: jax.Array, weight: Weight, bias: jax.Array, layer: int, gelu_from: int) -> jax.Array:
         """h times a weight [Q + F, D] plus the bias [L, Q + F] of `layer`; from column `gelu_from` on through gelu."""
@@ -70,6 +76,11 @@ class StepParts:
             return output_product(a, u, matrix, **self._options)
         hidden = weight.columns - a.shape[1]
         return matmul(jnp.concatenate([a, u[:, u.shape[1] - hidden :]], axis=1), weight, out=jnp.float32)[None]
+
+    @staticmethod
+    def _summed(x: jax.Array, parts: jax.Array, bias: jax.Array, layer: int) -> jax.Array:
+        added = jnp.sum(parts, axis=0) + jnp.sum(bias[layer].astype(jnp.float32), axis=0)[None]
+        return (x.astype(jnp.float32) + added).astype(x.dtype)
 
     @property
     def _options(self) -> dict[str, Any]:

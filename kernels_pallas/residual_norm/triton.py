@@ -45,37 +45,38 @@ def residual_norm(
         stages=1,
         interpret=interpret,
     )
-    # Operands, not constants of the kernel: all layers share one.
-    layers = jnp.array([layer, norm_layer], jnp.int32)
-    biases = bias.reshape(bias.shape[0], -1, width)
-    done = call(layers, x, parts, biases, *(() if norm is None else (norm,)))
+    # Operands, not constants of the kernel: all layers share one. And not one operand: XLA would compute it.
+    normed = () if norm is None else (jnp.full(1, norm_layer, jnp.int32), norm)
+    done = call(x, parts, jnp.full(1, layer, jnp.int32), bias.reshape(bias.shape[0], -1, width), *normed)
     return done[0], None if norm is None else done[1]
 
 
-def _kernel(layers_ref: Any, x_ref: Any, parts_ref: Any, bias_ref: Any, *refs: Any, block: int, epsilon: float) -> None:
+def _kernel(x_ref: Any, parts_ref: Any, layer_ref: Any, bias_ref: Any, *refs: Any, block: int, epsilon: float) -> None:
+    """`refs`: the layer and the norms, if a norm is asked for; the new x, and its norm."""
+    norm_refs, out_refs = list(refs[:-2]), list(refs[-2:])
     row, width = pl.program_id(0), x_ref.shape[1]
     columns = lax.iota(jnp.int32, block)
     inside = columns < width
+    # Where the width is a power of two there is nothing to mask.
+    mask = None if block == width else inside
 
     def read(ref: Any, *place: Any) -> jax.Array:
-        # Where the width is a power of two there is nothing to mask.
-        mask = {} if block == width else {"mask": inside, "other": 0}
-        return load(ref.at[(*place, columns)], **mask).astype(jnp.float32)
+        return load(ref.at[(*place, columns)], mask=mask, other=None if mask is None else 0).astype(jnp.float32)
 
     # All are asked for before one is used.
     parts = [read(parts_ref, part, row) for part in range(parts_ref.shape[0])]
-    biases = [read(bias_ref, layers_ref[0], i) for i in range(bias_ref.shape[1])]
+    biases = [read(bias_ref, layer_ref[0], i) for i in range(bias_ref.shape[1])]
     x32 = read(x_ref, row)
     x = (x32 + sum(parts[1:] + biases, start=parts[0])).astype(x_ref.dtype)
-    *norm_refs, x_out = refs[:1] if len(refs) == 1 else refs[:2]
-    store(x_out.at[row, columns], x, mask=None if block == width else inside)
+    store(out_refs[0].at[row, columns], x, mask=mask)
     if not norm_refs:
         return
-    scale, shift = (read(norm_refs[0], layers_ref[1], i) for i in range(2))
+    norm_layer_ref, norm_ref = norm_refs
+    scale, shift = (read(norm_ref, norm_layer_ref[0], i) for i in range(2))
     rounded = x.astype(jnp.float32)
     centred = rounded - jnp.sum(rounded) / width
-    if block != width:
+    if mask is not None:
         centred = jnp.where(inside, centred, 0.0)
     variance = jnp.sum(centred * centred) / width
     h = centred * lax.rsqrt(variance + epsilon) * scale + shift
-    store(refs[2].at[row, columns], h.astype(x_ref.dtype), mask=None if block == width else inside)
+    store(out_refs[1].at[row, columns], h.astype(x_ref.dtype), mask=mask)

@@ -42,10 +42,9 @@ def layers(step: StepParts, p: dict) -> jax.Array:
     for layer in range(LAYERS):
         u = step.input(h, p["in_w"][layer], p["in_b"], layer, QKV)
         parts = step.output(u[:, :ATTENDED], u, p["out_w"][layer])
-        last = layer + 1 == LAYERS
-        x, h = step.norm(x, parts, p["out_b"], None if last else p["ln"], layer, 0 if last else layer + 1)
-    assert h is None
-    return x
+        if layer + 1 < LAYERS:
+            x, h = step.norm(x, parts, p["out_b"], p["ln"], layer, layer + 1)
+    return step.end(x, parts, p["out_b"], LAYERS - 1)
 
 
 def definition(p: dict) -> np.ndarray:

@@ -154,8 +154,10 @@ def _dense_step(
                 factors = _factors(layer, config, index, u, tables, trace)
                 attended, cache = step.attend(index, u, tables.cos[:, 0, 0], tables.sin[:, 0, 0], factors, cache)
             parts = step.output(attended, u, layer.out_w)
-            norm = None if index == last else params.ln
-            x, h = step.norm(x, parts, params.out_b, norm, index, 0 if index == last else index + 1)
+            if index == last:
+                x = step.end(x, parts, params.out_b, index)
+            else:
+                x, h = step.norm(x, parts, params.out_b, params.ln, index, index + 1)
         trace.hidden.append(x[:, None])
     return x[:, None], cache
 

@@ -1,6 +1,7 @@
 """Chooses how an operation is computed: by device and shape, or as told; never silently.
 
 * `reference`: plain jax.numpy, the contract. What runs without a GPU.
+* `loop`: jax.numpy row by row, reading only what is seen, where an operation has such a form: on a CPU.
 * `triton`: Pallas-Triton, on NVIDIA GPUs.
 * `interpret`: the Triton kernel through Pallas's interpreter, on any device; for tests.
 """
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 Device = Any  # a jax.Device, which type checkers take for a variable
-BACKENDS = ("reference", "triton", "interpret")
+BACKENDS = ("reference", "loop", "triton", "interpret")
 OLDEST = 80  # compute capability 8.0: what Triton compiles for
 FLOAT8_FROM = 89  # below it Triton casts no float8
 
@@ -59,15 +60,17 @@ def choose(
     target: Target | None,
     refusals: Sequence[str] = (),
     operands: Sequence[jax.Array] = (),
+    loop: bool = False,
 ) -> str:
     """The backend that computes `op`.
 
     Args:
       op: its name, for messages.
-      backend: one of BACKENDS; None or "auto" takes `triton` where it can, else `reference`.
+      backend: one of BACKENDS; None or "auto" takes `triton` where it can, on a CPU `loop`, else `reference`.
       target: what the program is compiled for; None for jax's default device.
       refusals: why this kernel cannot take these shapes and dtypes on any device; empty if it can.
       operands: large arrays that it reads, for what all kernels refuse.
+      loop: whether it has a `loop` form.
 
     Raises:
       KernelUnavailable: the backend asked for cannot do it.
@@ -75,8 +78,12 @@ def choose(
     target = target or Target.of(jax.devices()[0])
     if backend not in (None, "auto", *BACKENDS):
         raise KernelUnavailable(f"{op}: unknown backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
-    if backend == "reference":
-        return "reference"
+    if backend == "reference" or (backend == "loop" and loop):
+        return backend
+    if backend == "loop":
+        raise KernelUnavailable(f"{op}: there is no loop form of it")
+    if backend in (None, "auto") and loop and target.platform == "cpu":
+        return "loop"
     reasons = [*refusals, *overflows(operands)]
     if backend != "interpret":
         reasons += _device_refusals(target, operands)

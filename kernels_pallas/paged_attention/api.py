@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kernels_pallas import paged_loop
 from kernels_pallas.dispatch import Target, choose
 from kernels_pallas.paged_attention import reference, triton
 
@@ -53,10 +54,13 @@ def paged_attention(
     """
     _check(q, k_pool, v_pool, (tables, lengths, prefixes), layer, (k_scale, v_scale), splits)
     target = target or Target.of(jax.devices()[0])
-    chosen = choose("paged_attention", backend, target, triton.refusals(q), (k_pool, v_pool))
+    chosen = choose("paged_attention", backend, target, triton.refusals(q), (k_pool, v_pool), loop=True)
     operands = (q, k_pool, v_pool, tables, lengths, prefixes)
     if chosen == "reference":
         return reference.paged_attention(*operands, layer=layer, k_scale=k_scale, v_scale=v_scale)
+    if chosen == "loop":
+        last = lengths[:, None] - 1
+        return paged_loop.attend(q[:, None], k_pool, v_pool, tables, last, prefixes, layer, k_scale, v_scale)[:, 0]
     return triton.paged_attention(
         *operands,
         layer=layer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kernels_pallas import paged_loop
 from kernels_pallas.dispatch import Target, choose
 from kernels_pallas.prefix_attention import reference, triton
 
@@ -57,11 +58,22 @@ def prefix_attention(
     faults = _faults(q, k_pool, v_pool, tables, (starts, counts, prefixes), layer, k_scale, v_scale)
     if faults:
         raise ValueError(f"{OP}: {'; '.join(faults)}")
-    chosen = choose(OP, backend, target, triton.refusals(k_pool), (k_pool, v_pool))
+    chosen = choose(OP, backend, target, triton.refusals(k_pool), (k_pool, v_pool), loop=True)
     rows = (tables, starts, counts, prefixes)
     if chosen == "reference":
         return reference.attend(q, k_pool, v_pool, *rows, layer, k_scale, v_scale)
+    if chosen == "loop":
+        last = _last_seen(q.shape[1], starts, counts, prefixes, k_pool.shape[2])
+        return paged_loop.attend(q, k_pool, v_pool, tables, last, prefixes, layer, k_scale, v_scale)
     return triton.attend(q, k_pool, v_pool, *rows, layer, k_scale, v_scale, interpret=chosen == "interpret")
+
+
+def _last_seen(tokens: int, starts: jax.Array, counts: jax.Array, prefixes: jax.Array, page_size: int) -> jax.Array:
+    """int32 [B, T]: the last entry that a query sees, -1 of one that is not real."""
+    offsets = jnp.arange(tokens, dtype=jnp.int32)[None, :]
+    positions, prefix = starts[:, None] + offsets, prefixes[:, None]
+    last = jnp.where(positions < prefix, prefix - 1, positions + -prefix % page_size)
+    return jnp.where(offsets < counts[:, None], last, -1)
 
 
 def _faults(q, k_pool, v_pool, tables, per_row, layer, k_scale, v_scale) -> list[str]:

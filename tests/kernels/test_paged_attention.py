@@ -75,7 +75,8 @@ def test_reference_is_softmax_over_the_visible_entries(case):
             scores = keys @ q[row, head] * k_scale * case.head_dim**-0.5
             weights = np.exp(scores - scores.max())
             expected[row, head] = weights / weights.sum() @ values * v_scale
-    assert error(run(arguments, case.layer, "reference"), expected) <= (2e-6 if case.dtype == "float32" else 1e-2)
+    for backend in ("reference", "loop"):
+        assert error(run(arguments, case.layer, backend), expected) <= (2e-6 if case.dtype == "float32" else 1e-2)
 
 
 PAGE, WIDTH, ROWS = 8, 5, 3
@@ -108,7 +109,8 @@ def test_any_lengths_prefixes_and_page_orders(lengths, prefixes, splits, seed):
     arguments |= {name: np.array(value, np.int32) for name, value in (("lengths", lengths), ("prefixes", prefixes))}
     expected = run(arguments, SHAPE.layer, "reference")
     assert np.isfinite(expected).all()
-    assert error(run(arguments, SHAPE.layer, "interpret", splits), expected) <= 2e-6
+    for backend in ("interpret", "loop"):
+        assert error(run(arguments, SHAPE.layer, backend, splits), expected) <= 2e-6
     for row, length in enumerate(lengths):
         if length == 0:
             assert not np.asarray(expected)[row].any()

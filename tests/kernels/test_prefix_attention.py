@@ -68,7 +68,7 @@ def rows(draw) -> Row:
     return Row(draw(st.sampled_from([0, prefix]) | st.integers(0, ENTRIES - 3 - count)), count, prefix)
 
 
-@pytest.mark.parametrize("backend", ["reference", "interpret"])
+@pytest.mark.parametrize("backend", ["reference", "loop", "interpret"])
 @given(batch=st.lists(rows(), min_size=3, max_size=3), seed=st.integers(0, 2**32 - 1))
 def test_random_batches_follow_the_definition(backend, batch, seed):
     # The last row fixes the shapes.
@@ -78,7 +78,8 @@ def test_random_batches_follow_the_definition(backend, batch, seed):
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_kernel_equals_reference(case):
-    assert_near(run(case, "interpret"), run(case, "reference"), TOLERANCE[case.dtype])
+    for backend in ("interpret", "loop"):
+        assert_near(run(case, backend), run(case, "reference"), TOLERANCE[case.dtype])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -96,7 +97,7 @@ def test_float8_entries_stand_for_their_value_times_the_scale(dtype):
 
 def test_positions_behind_the_count_are_zero():
     case = dataclasses.replace(CHUNK, rows=(Row(21, 5, 21), Row(0, 0)))
-    for backend in ("reference", "interpret"):
+    for backend in ("reference", "loop", "interpret"):
         out = run(case, backend)
         assert np.all(out[0, :5] != 0)
         assert not np.any(out[0, 5:]) and not np.any(out[1])

@@ -47,9 +47,12 @@ class MoondreamNetwork:
     def encode(self, encoder: VisionParams, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:
         fused = kernels.backend in ("auto", "triton") and kernels.target is not None
         on_cuda = fused and kernels.target is not None and kernels.target.platform == "cuda"
-        attention = cudnn_attend if on_cuda and encoder.pos_emb.dtype == jnp.bfloat16 else plain
         pixels, rows, columns, owner = packed
-        return vision.embed_images(encoder, self._config.vision, pixels, rows, columns, owner, images, attention)
+        crops = (pixels, rows, columns, owner, images)
+        if kernels.backend == "auto" and kernels.target is not None and kernels.target.platform == "cpu":
+            return vision.embed_in_turn(encoder, self._config.vision, *crops)
+        attention = cudnn_attend if on_cuda and encoder.pos_emb.dtype == jnp.bfloat16 else plain
+        return vision.embed_images(encoder, self._config.vision, *crops, attention)
 
     def embed_prefix(self, params: Params, ids: jax.Array | None, embeddings: jax.Array) -> jax.Array:
         images, _, width = embeddings.shape

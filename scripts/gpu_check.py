@@ -75,6 +75,7 @@ PARTS = {
     "callback": Part(75),
     **FLAGS,
     "sweep": Part(75),
+    "products": Part(90),
     "host": Part(45),
 }
 GROUPS = {"flags": tuple(FLAGS), "correct": ("kernels", "equality", "verify"), "model": ("step", "encode", "captions")}

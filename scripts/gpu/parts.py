@@ -20,6 +20,7 @@ MODULES = {
     "host": "machine",
     "kernels": "kernels",
     "sweep": "sweep",
+    "products": "sweep_products",
     "equality": "equality",
     "verify": "equality",
     "step": "steps",

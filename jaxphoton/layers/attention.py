@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxphoton.layers.weight import einsum
 
@@ -49,6 +50,25 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = No
         scores = jnp.where(mask[:, None, None, :, :], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     return einsum("bkgts,bskh->btkgh", weights, v).reshape(q.shape)
+
+
+def attend_by_head(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """`attend` without a mask, one row and key/value head behind the other: on a CPU.
+
+    The scores of one head stay in the caches. Those of all heads do not, and XLA's batched products transpose them.
+    """
+    rows, tokens, heads, head_dim = q.shape
+    kv_heads = k.shape[2]
+    grouped = q.reshape(rows, tokens, kv_heads, -1, head_dim)
+    parts = (grouped.transpose(0, 2, 3, 1, 4), k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3))
+
+    def head(one: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        q, k, v = one  # [G, T, H], [S, H], [S, H]
+        scores = einsum("gth,sh->gts", q, k, out=jnp.float32) * head_dim**-0.5
+        return einsum("gts,sh->gth", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
+
+    out = lax.map(head, jax.tree.map(lambda x: x.reshape(rows * kv_heads, *x.shape[2:]), parts))
+    return out.reshape(rows, heads, tokens, head_dim).transpose(0, 2, 1, 3)
 
 
 def cudnn_attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.layers.attention import attend, block_mask, prefix_blocks
+from jaxphoton.layers.attention import attend, attend_by_head, block_mask, prefix_blocks
 
 
 @given(st.lists(st.sampled_from([-1, 0, 1]), min_size=1, max_size=12))
@@ -35,3 +35,9 @@ def test_grouped_heads_equal_repeated_ones():
     )
     repeated = attend(q, jnp.repeat(k, 3, axis=2), jnp.repeat(v, 3, axis=2))
     np.testing.assert_allclose(attend(q, k, v), repeated, atol=1e-6)
+
+
+def test_heads_in_turn_attend_as_all_at_once():
+    shapes = [(2, 3, 6, 8), (2, 5, 2, 8), (2, 5, 2, 8)]
+    q, k, v = (jax.random.normal(jax.random.key(i), shape, jnp.float32) for i, shape in enumerate(shapes))
+    np.testing.assert_allclose(attend_by_head(q, k, v), attend(q, k, v), atol=1e-6)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxphoton.layers.attention import Attention, attend
+from jaxphoton.layers.attention import Attention, attend, attend_by_head
 from jaxphoton.layers.mlp import mlp
 from jaxphoton.layers.norms import layer_norm
 from jaxphoton.layers.weight import einsum, linear
@@ -34,11 +34,19 @@ def patchify(config: VisionConfig, pixels: jax.Array) -> jax.Array:
 def encode(params: VisionParams, config: VisionConfig, pixels: jax.Array, attention: Attention = attend) -> jax.Array:
     """Crops uint8 [C, S, S, 3] -> features after the final LayerNorm [C, grid * grid, E]."""
     with jax.named_scope("vision"):
-        patches = patchify(config, normalise(pixels)).astype(params.pos_emb.dtype)
-        x = linear(patches, params.patch_w, params.patch_b) + params.pos_emb[None]
-        layers = {name: getattr(params, name) for name in _SCANNED}
-        x, _ = lax.scan(lambda x, layer: (_block(config, layer, x, attention), None), x, layers)
+        x = _patches(params, config, pixels)
+        x, _ = lax.scan(lambda x, layer: (_block(config, layer, x, attention), None), x, _layers(params))
         return layer_norm(x, params.post_ln)
+
+
+def _patches(params: VisionParams, config: VisionConfig, pixels: jax.Array) -> jax.Array:
+    patches = patchify(config, normalise(pixels)).astype(params.pos_emb.dtype)
+    return linear(patches, params.patch_w, params.patch_b) + params.pos_emb[None]
+
+
+def _layers(params: VisionParams) -> dict[str, Any]:
+    """What is stacked by layer."""
+    return {name: getattr(params, name) for name in _SCANNED}
 
 
 _SCANNED = ("ln", "qkv_w", "qkv_b", "proj_w", "proj_b", "fc1_w", "fc1_b", "fc2_w", "fc2_b")
@@ -102,3 +110,50 @@ def embed_images(
     """Crops of `images` pictures -> their embeddings [I, grid * grid, D]; arguments as in `encode` and `combine`."""
     features = encode(params, config, pixels, attention)
     return project(params, *combine(config, features, rows, columns, image, images))
+
+
+def embed_in_turn(
+    params: VisionParams,
+    config: VisionConfig,
+    pixels: jax.Array,
+    rows: jax.Array,
+    columns: jax.Array,
+    image: jax.Array,
+    images: int,
+    attention: Attention = attend_by_head,
+) -> jax.Array:
+    """`embed_images` one crop at a time, and none behind the last that is somebody's: for a CPU.
+
+    There a product of one crop runs at the processor's rate and one of many crops, whose results leave the caches, at
+    two thirds of it; and a padding crop would cost what any other does.
+    """
+    grid, count = config.grid, jnp.max(jnp.where(image >= 0, jnp.arange(1, len(image) + 1), 0))
+
+    def each(change: Any, start: jax.Array) -> jax.Array:
+        return lax.fori_loop(0, count, change, start)
+
+    def at(x: jax.Array, crop: jax.Array) -> jax.Array:
+        return lax.dynamic_slice_in_dim(x, crop, 1)
+
+    def replaced(x: jax.Array, crop: jax.Array, value: jax.Array) -> jax.Array:
+        return lax.dynamic_update_slice_in_dim(x, value, crop, 0)
+
+    def layer(x: jax.Array, p: dict[str, Any]) -> tuple[jax.Array, None]:
+        # Layers outside, crops inside: a layer's weights are copied out of their stack once.
+        return each(lambda crop, x: replaced(x, crop, _block(config, p, at(x, crop), attention)), x), None
+
+    def pool(crop: jax.Array, maps: jax.Array) -> jax.Array:
+        features = layer_norm(at(x, crop), params.post_ln).astype(jnp.float32)
+        pooled = einsum("ay,yxe->axe", rows[crop], features.reshape(grid, grid, -1))
+        pooled = einsum("bx,axe->abe", columns[crop], pooled).reshape(1, grid * grid, -1)
+        owner = jnp.where(image[crop] >= 0, image[crop], 2 * images)
+        return replaced(maps, owner, at(maps, owner) + pooled)
+
+    with jax.named_scope("vision"):
+        x = jnp.zeros((len(image), grid * grid, config.enc_dim), params.pos_emb.dtype)
+        x = each(lambda crop, x: replaced(x, crop, _patches(params, config, at(pixels, crop))), x)
+        x, _ = lax.scan(layer, x, _layers(params))
+        maps = each(pool, jnp.zeros((2 * images + 1, grid * grid, config.enc_dim), jnp.float32))
+    # The last is nobody's: of padding between the crops.
+    maps = maps[:-1].reshape(images, 2, grid * grid, -1)
+    return project(params, maps[:, 0], maps[:, 1])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxphoton.layers.attention import attend_by_head
 from jaxphoton.models.moondream import vision
 from jaxphoton.models.moondream.config import TextConfig, VisionConfig
 from jaxphoton.models.moondream.pictures import cut_crops
@@ -72,6 +73,31 @@ def test_one_compiled_program_serves_every_tiling_and_mix(params):
         for i, one in enumerate(pair):
             np.testing.assert_allclose(together[i], alone(params, **batch([one], crops=7))[0], atol=2e-5)
     assert traces == 1
+
+
+def test_crops_in_turn_are_embedded_as_all_at_once(params):
+    pair = [picture(1, 33, 47), picture(2, 20, 20)]
+    crops = batch(pair, crops=14)
+    together = vision.embed_images(params, CONFIG, **crops, images=3)
+    in_turn = jax.jit(partial(vision.embed_in_turn, config=CONFIG, images=3))
+    np.testing.assert_allclose(in_turn(params, **crops)[:2], together[:2], atol=2e-5)
+    # Padding between crops is nobody's either, whatever it holds.
+    shifted = {name: np.concatenate([part[9:10], part[:9]]) for name, part in crops.items()}
+    np.testing.assert_allclose(in_turn(params, **shifted)[:2], together[:2], atol=2e-5)
+
+
+def test_crops_in_turn_end_with_the_last_that_is_somebodys(params):
+    """A padding crop costs nothing: its program runs on, whatever the bucket."""
+    visits = []
+
+    def counted(q, k, v):
+        jax.debug.callback(lambda: visits.append(1))
+        return attend_by_head(q, k, v)
+
+    run = jax.jit(partial(vision.embed_in_turn, config=CONFIG, images=1, attention=counted))
+    run(params, **batch([picture(1, 20, 20)], crops=7)).block_until_ready()
+    jax.effects_barrier()
+    assert len(visits) == 2 * CONFIG.enc_n_layers
 
 
 def test_a_padding_crop_is_selected_out_not_multiplied_by_zero(params):

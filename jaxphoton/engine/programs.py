@@ -24,8 +24,8 @@ from jax import lax
 from jaxphoton.constraints.automaton import DONE, TokenAutomaton
 from jaxphoton.engine import control as layout
 from jaxphoton.engine.control import Prefill, Row
-from jaxphoton.engine.state import PagedCache, RowState, paged_attend
-from jaxphoton.models.protocol import Attend, Family, Kernels
+from jaxphoton.engine.state import PagedCache, RowState, joined_attend, paged_attend
+from jaxphoton.models.protocol import Family, Kernels
 from kernels_pallas.masked_sample import masked_sample
 
 
@@ -88,7 +88,8 @@ def prefill(
     offsets = jnp.arange(length, dtype=jnp.int32)[None, :]
     count = extra[:, Prefill.COUNT]
     positions = head[:, Row.POSITION][:, None] + offsets
-    attend = _attending(config, params, cache, tables, positions, offsets < count[:, None], head)
+    places = (cache.page_size, tables, positions, offsets < count[:, None], head[:, Row.PREFIX])
+    attend = paged_attend(config.kernels, *places, network.kv_scale(params))
     x = network.embed(params, inputs[:, 0], inputs[:, 1:].transpose(0, 2, 1))
     hidden, cache = network.forward(params, x, positions, attend, cache, config.kernels)
     last = jnp.maximum(count - 1, 0)[:, None, None]
@@ -120,11 +121,14 @@ def forward(
     head, tables = control[:, : len(Row)], control[:, len(Row) :]
     before = _before_step(rows, head)
     positions = head[:, Row.POSITION][:, None]
-    attend = _attending(config, params, cache, tables, positions, before.active[:, None], head)
+    places = (cache.page_size, tables, positions, before.active[:, None], head[:, Row.PREFIX], network.kv_scale(params))
+    attend, joined = paged_attend(config.kernels, *places), None
+    if "attention" in config.kernels.step:
+        joined = joined_attend(config.kernels, config.family.heads, *places)
     row = before.row
     fed = jnp.zeros((len(row), 0), jnp.int32) if rows.fed is None else rows.fed[row]
     x = network.embed(params, rows.token[row][:, None], fed[:, None])
-    hidden, cache = network.forward(params, x, positions, attend, cache, config.kernels)
+    hidden, cache = network.forward(params, x, positions, attend, cache, config.kernels, attend_joined=joined)
     return cache, hidden[:, 0], network.logits(params, hidden[:, 0])
 
 
@@ -140,20 +144,6 @@ def sample(
     """The rest of a step, behind `forward` with the same control; mask uint32 [B, ceil(V / 32)] restricts ids."""
     head = control[:, : len(Row)]
     return _sample(config, params, hidden, logits, head, _before_step(rows, head), rows, mask)
-
-
-def _attending(
-    config: ProgramConfig,
-    params: Any,
-    cache: PagedCache,
-    tables: jax.Array,
-    positions: jax.Array,
-    valid: jax.Array,
-    head: jax.Array,
-) -> Attend:
-    """Attention of positions behind their image prefix, or of rows without one."""
-    scale = config.family.network.kv_scale(params)
-    return paged_attend(config.kernels, cache.page_size, tables, positions, valid, head[:, Row.PREFIX], scale)
 
 
 @dataclass(frozen=True, slots=True)

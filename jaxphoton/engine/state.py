@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
-from jaxphoton.models.protocol import Attend, CacheSpec, Kernels
+from jaxphoton.models.protocol import Attend, AttendJoined, CacheSpec, Kernels
 from kernels_pallas.paged_attention import paged_attention
 from kernels_pallas.prefix_attention import prefix_attention
+from kernels_pallas.step_attention import step_attention
 
 FLOAT8 = jnp.float8_e4m3fn
 
@@ -80,17 +81,14 @@ def paged_attend(
       prefixes: int32 [B], length of the image prefix, 0 for text alone.
       kv_scale: float32 [L, 2], of float8 keys and values; None for 1.
     """
-    gaps = -prefixes % page_size
-    places = jnp.where(positions < prefixes[:, None], positions, positions + gaps[:, None])
+    places = _places(positions, prefixes, page_size)
 
     def write_and_attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, cache: PagedCache):
         size = page_size
         page = jnp.where(valid, jnp.take_along_axis(tables, places // size, axis=1, mode="clip"), 0)
-        scales = {}
-        if cache.k.dtype == FLOAT8:
-            factors = jnp.ones((cache.k.shape[0], 2), jnp.float32) if kv_scale is None else kv_scale
-            k, v = (_to_float8(part, factors[layer, i]) for i, part in enumerate((k, v)))
-            scales = {"k_scale": factors[:, 0], "v_scale": factors[:, 1]}
+        scales = _scales(cache, kv_scale)
+        if scales:
+            k, v = (_to_float8(part, scales[name][layer]) for part, name in ((k, "k_scale"), (v, "v_scale")))
         cache = PagedCache(
             cache.k.at[layer, page, places % size].set(k),
             cache.v.at[layer, page, places % size].set(v),
@@ -105,6 +103,44 @@ def paged_attend(
         return out, cache
 
     return write_and_attend
+
+
+def joined_attend(
+    kernels: Kernels,
+    heads: int,
+    page_size: int,
+    tables: jax.Array,
+    positions: jax.Array,
+    valid: jax.Array,
+    prefixes: jax.Array,
+    kv_scale: jax.Array | None = None,
+) -> AttendJoined:
+    """`paged_attend` of one position a row, positions int32 and valid bool [B, 1], from a layer's whole input product:
+    rotation, write and attention are one kernel. `heads` are those of a query."""
+    lengths = jnp.where(valid, _places(positions, prefixes, page_size) + 1, 0)[:, 0]
+
+    def attend(
+        layer: int, u: jax.Array, cos: jax.Array, sin: jax.Array, factors: jax.Array | None, cache: PagedCache
+    ) -> tuple[jax.Array, PagedCache]:
+        options = {"layer": layer, "heads": heads, "factors": factors, **_scales(cache, kv_scale), **kernels.options}
+        out, k, v = step_attention(u, cache.k, cache.v, tables, lengths, prefixes, cos, sin, **options)
+        return out, PagedCache(k, v)
+
+    return attend
+
+
+def _places(positions: jax.Array, prefixes: jax.Array, page_size: int) -> jax.Array:
+    """Where positions [B, T] lie among a row's entries: those behind its prefix behind the padding gap."""
+    gaps = -prefixes % page_size
+    return jnp.where(positions < prefixes[:, None], positions, positions + gaps[:, None])
+
+
+def _scales(cache: PagedCache, kv_scale: jax.Array | None) -> dict[str, jax.Array]:
+    """What the numbers of float8 pools stand for, float32 [L] each; nothing for other pools."""
+    if cache.k.dtype != FLOAT8:
+        return {}
+    factors = jnp.ones((cache.k.shape[0], 2), jnp.float32) if kv_scale is None else kv_scale
+    return {"k_scale": factors[:, 0], "v_scale": factors[:, 1]}
 
 
 def _to_float8(x: jax.Array, scale: jax.Array) -> jax.Array:

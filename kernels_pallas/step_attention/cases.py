@@ -71,7 +71,7 @@ SMALL = (
 
 def _moondream(name: str, rows: int, positions: int = 850, **changes: Any) -> Case:
     """An image prefix of 730 positions, a gap behind it, in a table for 2080 positions; an MLP behind the heads."""
-    options = {"width": 130, "rest": 8192} | changes
+    options: dict[str, Any] = {"width": 130, "rest": 8192, **changes}
     return Case(name, 32, 32, 64, (positions + 6,) * rows, prefix=730, **options)
 
 

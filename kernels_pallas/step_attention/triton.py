@@ -103,7 +103,7 @@ def choose_splits(
 
     choices = range(1, min(tuning.max_splits, blocks) + 1)
     least = min(map(time, choices))
-    return next(splits for splits in choices if time(splits) <= 1.1 * least)
+    return next(splits for splits in choices if time(splits) <= 1.15 * least)
 
 
 def step_attention(

@@ -24,8 +24,9 @@ from tests.engine.tiny import Loop, Poisoned
 ENGINE = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((3, 9),), kv_dtype="float8", host_masks=False)
 
 
-def answers(kernels: str) -> list:
-    programs = Programs(tiny.parameters(), MoondreamFamily(CONFIG), dataclasses.replace(ENGINE, kernels=kernels))
+def answers(kernels: str, step_form: str = "xla") -> list:
+    engine = dataclasses.replace(ENGINE, kernels=kernels, step_form=step_form)
+    programs = Programs(tiny.parameters(), MoondreamFamily(CONFIG), engine)
     cache, _ = programs.fresh_state()
     assert cache.k.dtype == cache.v.dtype == jnp.float8_e4m3fn
     loop = Loop(programs, Device(Poisoned(programs)))
@@ -36,6 +37,7 @@ def test_kernels_and_plain_forms_give_the_same_tokens():
     plain = answers("reference")
     assert sum(map(len, plain)) > 20
     assert answers("interpret") == plain
+    assert answers("interpret", "fused") == plain
 
 
 @pytest.mark.parametrize("scale", [None, 0.25])

@@ -1,4 +1,7 @@
-"""The engine on the Triton kernels, interpreted: what the oracle gives, as on the plain forms."""
+"""The engine on the Triton kernels, interpreted: what the oracle gives, as on the plain forms.
+
+`--interpreted N` runs schedules 0 to N - 1 on each form of a step.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +22,23 @@ from tests.engine.tiny import Loop, Poisoned
 # The kernels take head dims from 16 on; the parameters have the same shapes.
 CONFIG = dataclasses.replace(tiny.CONFIG, text=dataclasses.replace(tiny.CONFIG.text, n_heads=2, n_kv_heads=1))
 ENGINE = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((3, 9),), kernels="interpret")
-SCHEDULES = range(12)
 
 
-@pytest.fixture(scope="module")
-def interpreted() -> Programs:
-    return Programs(tiny.parameters(), MoondreamFamily(CONFIG), ENGINE)
+@pytest.fixture(scope="module", params=["xla", "fused"])
+def interpreted(request) -> Programs:
+    return Programs(tiny.parameters(), MoondreamFamily(CONFIG), dataclasses.replace(ENGINE, step_form=request.param))
 
 
-def test_interpreted_kernels_give_what_the_oracle_gives(interpreted):
+def test_interpreted_kernels_give_what_the_oracle_gives(interpreted, pytestconfig):
     comparison = Comparison(Oracle(tiny.parameters(), MoondreamFamily(CONFIG)))
     loop = Loop(interpreted, Device(Poisoned(interpreted)))
-    for number in SCHEDULES:
+    count = pytestconfig.getoption("--interpreted")
+    for number in range(count):
         sequences, _ = loop.run(schedule(number))
         for sequence in sequences:
             comparison.compare(sequence.request, sequence.tokens, sequence.finish_reason)
-    assert comparison.compared > len(SCHEDULES)
-    assert not comparison.near_ties
+    assert comparison.compared > count
+    assert len(comparison.near_ties) <= comparison.compared // 1000, comparison.near_ties
 
 
 def test_kernels_that_cannot_run_here_are_refused():

@@ -38,7 +38,7 @@ def results(case: Case, arguments: dict, backend: str, splits: int | None = None
 
 
 def assert_kernel_equals_reference(case: Case, arguments: dict, splits: int | None) -> None:
-    expected, actual = (results(case, arguments, *how) for how in (("reference",), ("interpret", splits)))
+    expected, actual = results(case, arguments, "reference"), results(case, arguments, "interpret", splits)
     small = 2e-6 if case.dtype == "float32" else 1e-2
     assert actual[0].shape == expected[0].shape and np.isfinite(actual[0]).all()
     assert error(actual[0], expected[0]) <= small
@@ -107,8 +107,8 @@ def test_reference_is_what_the_engine_does_one_by_one(name):
     case = next(case for case in SMALL if case.name == name)
     arguments = case.make(3)
     lengths, prefixes = (np.asarray(arguments[name]) for name in ("lengths", "prefixes"))
-    positions = (lengths - 1 - -prefixes % case.page_size)[:, None]
-    cos, sin = rotary_tables(jnp.asarray(positions), 8, 10_000.0)
+    positions = jnp.asarray(lengths - 1 - -prefixes % case.page_size)[:, None]
+    cos, sin = rotary_tables(positions, 8, 10_000.0)
     arguments |= {"cos": cos[:, 0, 0], "sin": sin[:, 0, 0]}
     heads = arguments["u"][:, : (case.heads + 2 * case.kv_heads) * case.head_dim].reshape(
         len(lengths), 1, -1, case.head_dim

@@ -64,14 +64,15 @@ if TYPE_CHECKING:
     from jaxphoton.batch.errors import BatchError
     from jaxphoton.batch.observer import RunObserver
     from jaxphoton.batch.options import RunOptions
-    from jaxphoton.batch.running import RunResult, run
+    from jaxphoton.batch.running import run
+    from jaxphoton.batch.summary import RunResult
 
 # Lazy (PEP 562): what uses a part of this package should not import all of it.
 _PUBLIC = {
     "BatchError": "jaxphoton.batch.errors",
     "RunObserver": "jaxphoton.batch.observer",
     "RunOptions": "jaxphoton.batch.options",
-    "RunResult": "jaxphoton.batch.running",
+    "RunResult": "jaxphoton.batch.summary",
     "run": "jaxphoton.batch.running",
 }
 

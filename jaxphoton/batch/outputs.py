@@ -13,10 +13,9 @@ from typing import Any
 from jaxphoton.batch.errors import NOT_WRITTEN
 from jaxphoton.batch.exports import ExportReport
 from jaxphoton.batch.exports.atomic import keeping, replacing
-from jaxphoton.batch.exports.lines import failure
-from jaxphoton.batch.exports.rows import json_bytes
+from jaxphoton.batch.exports.lines import failure, json_bytes
 from jaxphoton.batch.exports.run import write_export
-from jaxphoton.batch.journal import JournalReader
+from jaxphoton.batch.journal import Journal, JournalReader
 from jaxphoton.batch.observer import RunObserver
 from jaxphoton.batch.report import write_report
 from jaxphoton.batch.sources import Selection
@@ -25,11 +24,10 @@ from jaxphoton.batch.work import Work
 _IN_MEMORY = 1 << 20
 
 
-def write_outputs(work: Work, failed: int, figures: Mapping[str, Any], observer: RunObserver) -> ExportReport:
+def write_outputs(work: Work, journal: Journal, figures: Mapping[str, Any], observer: RunObserver) -> ExportReport:
     """Makes the output, the list of failures and the page of a run that has a journal.
 
     Args:
-      failed: how many images have failed, by the journal.
       figures: of the run, for the page.
 
     Returns:
@@ -39,18 +37,18 @@ def write_outputs(work: Work, failed: int, figures: Mapping[str, Any], observer:
       BatchError: it cannot be written; the list and the page are made nevertheless.
     """
     places = work.places
-    assert places.journal is not None and places.failures is not None
+    assert places.failures is not None
     report = ExportReport()
-    with JournalReader(places.journal) as journal, FailureList(places.failures) as failures, ExitStack() as last:
+    with journal.reader() as reader, FailureList(places.failures) as failures, ExitStack() as last:
         last.callback(_write_page, work, figures)
-        if failed:
-            failures.add_failed(journal)
+        if journal.counts["failed"]:
+            failures.add_failed(reader)
         last.callback(_write_failures, failures, observer)
         if places.out is not None:
             assert places.form is not None
             report.each_lost = failures.add_lost
             with keeping([*places.others(places.one_file), *work.files_read]):
-                write_export(journal, places.out, places.form, work.exports, report, work.source, places.shard)
+                write_export(reader, places.out, places.form, work.exports, report, work.source, places.shard)
             for line in report.lines():
                 observer.note(line)
     return report

@@ -12,8 +12,8 @@ from typing import IO
 
 from PIL import Image
 
-from jaxphoton.batch.sources.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item
+from jaxphoton.batch.sources.selection import read_ahead
 from jaxphoton.files import open_regular
 from jaxphoton.image import png
 from jaxphoton.image.errors import ImageError, diagnose

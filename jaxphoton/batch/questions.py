@@ -45,13 +45,10 @@ class Question:
         Raises:
           ValueError: a model with these skills cannot be asked this, whatever the image.
         """
-        skills.form(*self._asked("?"))
+        skills.form(*self.asked("?"))
 
-    def ask(self, item: Item, extension: str, known: Collection[str] | None) -> tuple[str, dict[str, Any]]:
-        """Skill and arguments for the model; `extension` and `known` as in `variables.fill`."""
-        return self._asked(fill(self.text, item, extension, known))
-
-    def _asked(self, text: str) -> tuple[str, dict[str, Any]]:
+    def asked(self, text: str) -> tuple[str, dict[str, Any]]:
+        """Skill and arguments for the model, with the text of one image."""
         if self.kind == "caption" and not self.text:
             return "caption", {"length": self.length}
         if self.kind == "caption":
@@ -92,6 +89,7 @@ class Questions:
       prefix, suffix: put around every caption; may have variables.
       extension: of text files beside the images, for the variable `{caption}`.
       known: columns of the images, see `over`; None: every word that is no variable of its own is a column.
+      asked: the questions in the order in which they are asked, each as often as it is, with its settings.
 
     Raises:
       BatchError: several captions of an image would all be the same.
@@ -104,10 +102,13 @@ class Questions:
     suffix: str = ""
     extension: str = ".txt"
     known: frozenset[str] | None = None
+    asked: tuple[tuple[Question, dict[str, Any]], ...] = field(init=False)
 
     def __post_init__(self):
         if self.captions > 1 and not self.settings.get("temperature"):
             raise BatchError("several captions of an image need a temperature: greedy ones are all the same")
+        asked = tuple((question, settings) for question in self.each for settings in self._settings_of(question))
+        object.__setattr__(self, "asked", asked)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -175,15 +176,14 @@ class Questions:
         """
         self._around(item)  # lest it turn out when the image is done
         return tuple(
-            Ask(*question.ask(item, self.extension, self.known), settings)
-            for question in self.each
-            for settings in self._settings_of(question)
+            Ask(*question.asked(fill(question.text, item, self.extension, self.known)), settings)
+            for question, settings in self.asked
         )
 
     def results(self, item: Item, asks: Sequence[Ask], results: Sequence[Any]) -> tuple[dict[str, Any], ...]:
         """The answers to `asks`, in the same order."""
-        asked = [question for question in self.each for _ in self._settings_of(question)]
-        rows = [question.result(ask, result) for question, ask, result in zip(asked, asks, results, strict=True)]
+        answered = zip(self.asked, asks, results, strict=True)
+        rows = [question.result(ask, result) for (question, _), ask, result in answered]
         for row in rows if self.prefix or self.suffix else ():
             if "caption" in row:
                 before, after = self._around(item)

@@ -17,8 +17,8 @@ from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.quality import WARNINGS, flags
 from jaxphoton.batch.questions import Questions
-from jaxphoton.batch.sources.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item
+from jaxphoton.batch.sources.selection import read_ahead
 from jaxphoton.batch.variables import original_caption
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.answer import Answer

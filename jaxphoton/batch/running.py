@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from jaxphoton.batch.options import WHOLE, RunOptions
 from jaxphoton.batch.outputs import write_outputs
 from jaxphoton.batch.runner import Runner, stoppable
 from jaxphoton.batch.sources import Item
-from jaxphoton.batch.summary import Tally
+from jaxphoton.batch.summary import RunResult, Tally
 from jaxphoton.batch.work import Asked, Inputs, Work
 from jaxphoton.messages import quoted
 
@@ -29,34 +28,6 @@ if TYPE_CHECKING:  # which imports jax
 
 _DEFAULT = RunOptions()
 _DAMAGE_TOLD = 5
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run came to.
-
-    Attributes:
-      images: asked about, or tried to read, in this run.
-      done: in the journal, those of earlier runs too; without one, `images`.
-      failed: of `done`, the images without a result.
-      lost: results that are in the journal, and could not be written to the output.
-      kept: images whose text was there already, and stays as it was.
-      stopped: before its end, as it was asked to; the same run goes on.
-      summary: figures, see `Tally.summary`; empty if no image was left to ask about.
-      out, journal, failures, report: the files; None for those that there are not.
-    """
-
-    images: int
-    done: int
-    failed: int
-    lost: int = 0
-    kept: int = 0
-    stopped: bool = False
-    summary: Mapping[str, Any] = field(default_factory=dict)
-    out: Path | None = None
-    journal: Path | None = None
-    failures: Path | None = None
-    report: Path | None = None
 
 
 def run(
@@ -175,9 +146,8 @@ class _Run:
         journal.flush()
         if work.selection.shard != WHOLE and not there and one_file is not None and os.path.exists(one_file):
             raise BatchError(f"{one_file} was made by another run meanwhile; the results are in {journal.path}")
-        failed = journal.counts["failed"]
-        report = write_outputs(work, failed, self._figures, observer)
-        return self._ended(report, journal.counts.total(), failed)
+        report = write_outputs(work, journal, self._figures, observer)
+        return self._ended(report, journal.counts.total(), journal.counts["failed"])
 
     def __call__(self, number: int, record: Record) -> int | None:
         offset = None if self._journal is None else self._journal.write(record)

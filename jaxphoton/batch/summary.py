@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jaxphoton.batch.journal.record import Record
@@ -12,6 +14,34 @@ from jaxphoton.batch.quality import WARNINGS
 
 MILLION = 1_000_000
 SHORT_S = 0.1  # not worth a line
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+      images: asked about, or tried to read, in this run.
+      done: in the journal, those of earlier runs too; without one, `images`.
+      failed: of `done`, the images without a result.
+      lost: results that are in the journal, and could not be written to the output.
+      kept: images whose text was there already, and stays as it was.
+      stopped: before its end, as it was asked to; the same run goes on.
+      summary: figures, see `Tally.summary`; empty if no image was left to ask about.
+      out, journal, failures, report: the files; None for those that there are not.
+    """
+
+    images: int
+    done: int
+    failed: int
+    lost: int = 0
+    kept: int = 0
+    stopped: bool = False
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    out: Path | None = None
+    journal: Path | None = None
+    failures: Path | None = None
+    report: Path | None = None
 
 
 class Tally:

@@ -12,7 +12,7 @@ from jaxphoton.batch.options import NAMES, RunOptions
 from jaxphoton.cli.base import INTERRUPTED, OK, SOME_FAILED, STDOUT, CommandError, say, spelled
 
 if TYPE_CHECKING:
-    from jaxphoton.batch.running import RunResult
+    from jaxphoton.batch.summary import RunResult
     from jaxphoton.batch.work import Asked
 
 

@@ -43,6 +43,34 @@ def test_what_was_written_is_read(tmp_path):
     assert lines[2] == {"key": "b.png", "status": "failed", "reason": "corrupt", "fault": "the image data is damaged"}
 
 
+@given(st.lists(st.tuples(st.sampled_from("abcde"), st.booleans()), max_size=30), st.integers(0, 30))
+def test_a_journal_that_is_open_is_read_as_one_that_is_closed(tmp_path_factory, written, resumed):
+    path = tmp_path_factory.mktemp("journal") / "j"
+    whole = [Record(key, "ok" if good else "failed", path=str(place)) for place, (key, good) in enumerate(written)]
+    for part in (whole[:resumed], whole[resumed:]):
+        with Journal(path, HEADER) as journal:
+            for record in part:
+                journal.write(record)
+            with journal.reader() as open_, JournalReader(path) as closed:
+                assert list(open_.records()) == list(closed.records())
+                for key in "abcdef":
+                    assert open_.get(key) == closed.get(key) and (key in open_) == (key in closed)
+                assert open_.damage == closed.damage == journal.damage
+
+
+def test_reading_an_open_journal_goes_through_it_once(tmp_path, monkeypatch):
+    with Journal(tmp_path / "j", HEADER) as journal:
+        for record in RECORDS:
+            journal.write(record)
+        read = []
+        monkeypatch.setattr(
+            "jaxphoton.batch.journal.reading.from_line", lambda line: read.append(line) or from_line(line)
+        )
+        with journal.reader() as reader:
+            assert list(reader.records()) == RECORDS
+    assert len(read) == 1 + 1 + len(RECORDS)  # its header, then the whole
+
+
 def test_the_header_is_there_at_once(tmp_path):
     with Journal(tmp_path / "j", HEADER):
         with JournalReader(tmp_path / "j") as journal:

@@ -15,8 +15,8 @@ from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.journal import Journal
 from jaxphoton.batch.questions import Question, Questions, parse_questions
 from jaxphoton.batch.runner import Runner
-from jaxphoton.batch.sources.ahead import read_ahead
 from jaxphoton.batch.sources.item import Item, broken
+from jaxphoton.batch.sources.selection import read_ahead
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.answer import Answer, Result
 from tests.batch.helpers import HEADER

@@ -11,8 +11,8 @@ import pytest
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.sources import SourceOptions, open_source
 from jaxphoton.batch.sources import retry as retrying
-from jaxphoton.batch.sources.ahead import read_ahead
 from jaxphoton.batch.sources.retry import RetryPolicy
+from jaxphoton.batch.sources.selection import read_ahead
 from jaxphoton.image.errors import ImageError
 from tests.batch.helpers import fault, make_table, make_tar, picture
 from tests.batch.site import Site, drop, send

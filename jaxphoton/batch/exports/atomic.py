@@ -70,7 +70,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     if path in _kept.get():
         raise FileExistsError(errno.EEXIST, "it is an input or another output of the run", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _draft(path)
+    # A name of its own would be too long where that of the file is as long as the file system allows.
+    name = path.name if len(os.fsencode(path.name)) <= _LONG else f"{digest(path.name):016x}"
+    draft = path.with_name(f".{name}.tmp")
     lock = _locked(draft)
     try:
         # Closed before it is renamed: some file systems say only then that the disk was full.
@@ -123,9 +125,3 @@ def _locked(draft: Path) -> int:
             os.close(lock)
             raise
         os.close(lock)
-
-
-def _draft(path: Path) -> Path:
-    # A name of its own would be too long where that of the file is as long as the file system allows.
-    name = path.name if len(os.fsencode(path.name)) <= _LONG else f"{digest(path.name):016x}"
-    return path.with_name(f".{name}.tmp")

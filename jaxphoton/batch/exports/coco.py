@@ -9,8 +9,9 @@ from typing import IO, Any
 
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.atomic import replacing
+from jaxphoton.batch.exports.lines import json_bytes
 from jaxphoton.batch.exports.options import ExportReport
-from jaxphoton.batch.exports.rows import asked_objects, boxes, detected, json_bytes, labels
+from jaxphoton.batch.exports.rows import asked_objects, boxes, detected, labels
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.sources.base import Source

@@ -13,7 +13,6 @@ from typing import Any
 
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.options import ExportReport
-from jaxphoton.batch.exports.rows import encodable, json_bytes
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.requests.skills import LENGTHS, SKILLS, kinds
@@ -75,7 +74,16 @@ class LineForm:
 
     def _fields(self, result: Mapping[str, Any]) -> dict[str, Any]:
         names = dict.fromkeys([*self._names, *(name for name in result if name != "task")])
-        return {name: _typed(name, result.get(name)) for name in names}
+        values: dict[str, Any] = {}
+        for name in names:
+            value, kind = result.get(name), kinds().get(name)
+            if name == "tokens":
+                values[name] = value or 0
+            elif kind is None:
+                values[name] = "" if value is None else value
+            else:
+                values[name] = kind.typed(value)
+        return values
 
 
 def line_form(journal: JournalReader) -> LineForm:
@@ -95,13 +103,6 @@ def names_of(described: str) -> tuple[str, ...]:
     left_out = {"reasoning"} if about.endswith(" (no reasoning)") else set()
     names = (asked, *(each.name for each in skill.fields if each.name not in left_out))
     return tuple(filter(None, names))
-
-
-def _typed(name: str, value: Any) -> Any:
-    if name == "tokens":
-        return value or 0
-    kind = kinds().get(name)
-    return ("" if value is None else value) if kind is None else kind.typed(value)
 
 
 def export_jsonl(journal: JournalReader, out: Path, report: ExportReport) -> None:
@@ -126,3 +127,17 @@ def export_failures(journal: JournalReader, out: Path, report: ExportReport) -> 
 def failure(record: Record) -> dict[str, Any]:
     """Key, error, reason and path, which leads to the file whatever its name is."""
     return {"key": record.key, "error": record.fault, "reason": record.reason, "path": record.path}
+
+
+def encodable(value: Any) -> Any:
+    """A value whose texts are UTF-8: an undecodable file name gets escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, (list, tuple)):
+        return [encodable(each) for each in value]
+    return {name: encodable(each) for name, each in value.items()} if isinstance(value, Mapping) else value
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON in UTF-8; a file name that is none gets escapes that read back, so that the file can be opened."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")

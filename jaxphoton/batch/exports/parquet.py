@@ -9,8 +9,9 @@ from typing import Any
 
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.atomic import replacing
+from jaxphoton.batch.exports.lines import encodable
 from jaxphoton.batch.exports.options import ExportReport
-from jaxphoton.batch.exports.rows import encodable, recaption, tables
+from jaxphoton.batch.exports.rows import recaption, tables
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.requests.skill import Shape
 

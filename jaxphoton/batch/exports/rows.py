@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,20 +40,6 @@ def tables() -> dict[str, Skill]:
 def rows_of(record: Record, skill: Skill) -> list[dict[str, Any]]:
     """All that a skill has found in an image, each with what was asked."""
     return [row for result in record.results for row in skill.rows(result)]
-
-
-def encodable(value: Any) -> Any:
-    """A value whose texts are UTF-8: an undecodable file name gets escapes."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, (list, tuple)):
-        return [encodable(each) for each in value]
-    return {name: encodable(each) for name, each in value.items()} if isinstance(value, Mapping) else value
-
-
-def json_bytes(value: Any) -> bytes:
-    """JSON in UTF-8; a file name that is none gets escapes that read back, so that the file can be opened."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def objects(record: Record) -> list[dict[str, Any]]:

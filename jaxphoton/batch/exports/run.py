@@ -86,8 +86,8 @@ def write_export(
     Raises:
       ExportError: it would take the place of what was read, or cannot be written.
     """
-    if out is not None:
-        _protect(journal, Path(out))
+    if out is not None and (place := Path(out)).is_file():
+        _check_replaced(journal, place)
     try:
         if form == "sidecar":
             export_sidecar(journal, None if out is None else Path(out), options, report)
@@ -148,10 +148,8 @@ def check_out(out: str | os.PathLike, form: str) -> None:
         raise ExportError(f"{text} is no regular file")
 
 
-def _protect(journal: JournalReader, out: Path) -> None:
+def _check_replaced(journal: JournalReader, out: Path) -> None:
     """Keeps an export from taking the place of the journal or of a table or tar that was read."""
-    if not out.is_file():
-        return
     if out.samefile(journal.path):
         raise ExportError(f"{out} is the journal itself")
     place, last = str(out.resolve()), ""

@@ -7,9 +7,10 @@ from pathlib import Path
 from jaxphoton.batch.errors import ExportError
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.coco import category_ids
+from jaxphoton.batch.exports.lines import encodable
 from jaxphoton.batch.exports.names import relative_path
 from jaxphoton.batch.exports.options import ExportReport, fault_of
-from jaxphoton.batch.exports.rows import boxes, detected, encodable
+from jaxphoton.batch.exports.rows import boxes, detected
 from jaxphoton.batch.journal.keymap import KeyMap
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.sources.base import Seen

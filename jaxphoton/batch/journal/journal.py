@@ -10,10 +10,8 @@ from pathlib import Path
 
 from jaxphoton.batch.errors import JournalError, SettingsDiffer
 from jaxphoton.batch.journal.keymap import KeyMap
-from jaxphoton.batch.journal.reading import Damage, check_signature, scan
+from jaxphoton.batch.journal.reading import Damage, JournalReader, check_signature, scan
 from jaxphoton.batch.journal.record import Header, Record, to_line
-
-_STATUS = {"failed": 0, "ok": 1}
 
 
 class Journal:
@@ -54,7 +52,7 @@ class Journal:
         self.counts: Counter[str] = Counter(ok=0, failed=0)
         self.torn = 0
         self.damage: list[Damage] = []
-        self._statuses, self._retry_failed = KeyMap("B"), retry_failed
+        self._index, self._retry_failed = KeyMap("Q"), retry_failed
         self._sync_s, self._sync_lines = sync_s, sync_lines
         self._wake = threading.Condition()
         self._unsynced, self._closed = 0, False
@@ -70,8 +68,8 @@ class Journal:
 
     def __contains__(self, key: str) -> bool:
         """Whether `key` is done."""
-        status = self._statuses.get(key)
-        return status is not None and (status == _STATUS["ok"] or not self._retry_failed)
+        found = self._index.get(key)
+        return found is not None and (found & 1 == 1 or not self._retry_failed)
 
     def write(self, record: Record) -> int:
         """Appends one record.
@@ -87,11 +85,18 @@ class Journal:
                 raise JournalError(f"{self.path}: the journal is closed")
             offset = self._size
             self._append(to_line(record))
-            self._count(record)
+            self._count(record, offset)
             self._unsynced += 1
             if self._unsynced in (1, self._sync_lines):
                 self._wake.notify()
             return offset
+
+    def reader(self) -> JournalReader:
+        """What was written so far, to read while nothing more is: knows the records that count without going through
+        the file for them."""
+        reader = JournalReader(self.path, self._index)
+        reader.damage += self.damage
+        return reader
 
     def flush(self) -> None:
         """Forces what was written to the disk."""
@@ -159,9 +164,9 @@ class Journal:
         latest = None
         with open(self._fd, "rb", closefd=False) as file:
             check_signature(file, self.path)
-            for number, (_, entry) in enumerate(scan(file), 1):
+            for number, (offset, entry) in enumerate(scan(file), 1):
                 if isinstance(entry, Record):
-                    self._count(entry)
+                    self._count(entry, offset)
                 elif isinstance(entry, Header):
                     latest = entry
                 elif number == 1:
@@ -187,12 +192,12 @@ class Journal:
             raise JournalError(f"{self.path}: {error.strerror}") from error
         self._size += written
 
-    def _count(self, record: Record) -> None:
-        before = self._statuses.get(record.key)
+    def _count(self, record: Record, offset: int) -> None:
+        before = self._index.get(record.key)
         if before is not None:
-            self.counts["ok" if before else "failed"] -= 1
+            self.counts["ok" if before & 1 else "failed"] -= 1
         self.counts[record.status] += 1
-        self._statuses[record.key] = _STATUS[record.status]
+        self._index[record.key] = 2 * offset + (record.status == "ok")
 
     def _check(self) -> None:
         if self._fault is not None:

@@ -70,6 +70,10 @@ class JournalReader:
 
     Memory: 24 to 48 bytes for each key after the first call of `records` or `get`. A context manager.
 
+    Args:
+      index: the offset of the last record of each key, doubled, and 1 more if its status is "ok"; without one it is
+        made at the first call.
+
     Attributes:
       header: the latest: what its settings were at the end.
       damage: lines that could not be read; complete after the first call of `records` or `get`.
@@ -78,7 +82,7 @@ class JournalReader:
       JournalError: it does not exist, or is no journal.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, index: KeyMap | None = None):
         self.path = Path(path)
         try:
             self._file = open_regular(self.path)
@@ -87,7 +91,7 @@ class JournalReader:
         except (OSError, ValueError) as error:
             raise JournalError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
         self.damage: list[Damage] = []
-        self._index: KeyMap | None = None
+        self._index = index
         try:
             check_signature(self._file, self.path)
             first = next(scan(self._file), None)
@@ -104,7 +108,7 @@ class JournalReader:
         index = self._indexed()
         with open(self.path, "rb") as file:
             for offset, entry in scan(file):
-                if isinstance(entry, Record) and index.get(entry.key) == offset:
+                if isinstance(entry, Record) and index.get(entry.key) == 2 * offset + (entry.status == "ok"):
                     yield entry
 
     def __contains__(self, key: str) -> bool:
@@ -113,10 +117,10 @@ class JournalReader:
 
     def get(self, key: str) -> Record | None:
         """The last record of one key, None where there is none."""
-        offset = self._indexed().get(key)
-        if offset is None:
+        found = self._indexed().get(key)
+        if found is None:
             return None
-        self._file.seek(offset)
+        self._file.seek(found >> 1)
         entry = from_line(self._file.readline())
         assert isinstance(entry, Record)
         return entry
@@ -136,7 +140,7 @@ class JournalReader:
             self._file.seek(0)
             for offset, entry in scan(self._file):
                 if isinstance(entry, Record):
-                    self._index[entry.key] = offset
+                    self._index[entry.key] = 2 * offset + (entry.status == "ok")
                 elif isinstance(entry, Header):
                     self.header = entry
                 else:

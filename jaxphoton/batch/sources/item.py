@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from jaxphoton.batch.errors import EntryError, EntryReason
 from jaxphoton.batch.sources.retry import TimedOut
-from jaxphoton.batch.sources.storage import is_special
 
 # What a folder is searched for: all that Pillow decodes (a test compares them), and what its HEIF plugin does. A fixed
 # list, so that the images of a folder do not change with a release or a plugin. HEIC without its extra is a failure
@@ -69,7 +70,7 @@ class Item:
 
     def image(self) -> str | bytes:
         """What `decode` and `ImagePool.submit` take: the path of a local file, else the bytes; raises as `read`."""
-        if self.listed and is_special(self.path):
+        if self.listed and _is_special(self.path):
             raise EntryError(self.key, "unreadable", "cannot be read: not a regular file but a pipe or a device")
         return self.path if self.local else self.read()
 
@@ -81,3 +82,12 @@ def broken(key: str, path: str, reason: EntryReason, fault: str) -> Item:
         raise EntryError(key, reason, fault)
 
     return Item(key, path, fail)
+
+
+def _is_special(path: str) -> bool:
+    """Whether `path` is there and is a pipe or a device, which a decoder would wait for or read without end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)

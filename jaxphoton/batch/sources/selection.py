@@ -1,15 +1,24 @@
-"""Which items of a source are to be done: a shard, the first few, those not done yet."""
+"""Which items of a source are to be done: a shard, the first few, those not done yet; and reading them ahead."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TypeVar
 
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.journal.keymap import digest
 from jaxphoton.batch.sources.base import EndOfSelection, Source, count_keys, every
 from jaxphoton.batch.sources.item import Item
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+# Items that may be handed on behind one that is not there yet: whoever wants their results in order has to hold those.
+WINDOW = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +104,44 @@ def parse_shard(text: str) -> tuple[int, int]:
     index, count = int(found[1]), int(found[2])
     Selection((index, count))
     return index, count
+
+
+def read_ahead(
+    items: Iterable[In],
+    read: Callable[[In], Out],
+    slow: Callable[[In], bool],
+    threads: int = 48,
+    window: int = WINDOW,
+) -> Generator[tuple[int, Out], None, None]:
+    """(place, `read(item)`) of every item, each as soon as it is there: one that takes long holds up no other, until
+    `window` items have gone past it. The slow ones are read in threads, and as many of them are held at most. Closing
+    the iterator waits for those under way.
+
+    Args:
+      threads: so many that do not answer stop all reading until they are given up.
+    """
+    done: SimpleQueue[Future[Out]] = SimpleQueue()
+    under_way: dict[Future[Out], int] = {}  # in the order of their places
+
+    def take() -> tuple[int, Out]:
+        future = done.get()
+        return under_way.pop(future), future.result()
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="jaxphoton-read") as pool:
+        try:
+            for place, item in enumerate(items):
+                while under_way and place - next(iter(under_way.values())) >= window:
+                    yield take()
+                if slow(item):
+                    future = pool.submit(read, item)
+                    under_way[future] = place
+                    future.add_done_callback(done.put)
+                else:
+                    yield place, read(item)
+                while len(under_way) >= threads or not done.empty():
+                    yield take()
+            while under_way:
+                yield take()
+        finally:
+            for future in under_way:
+                future.cancel()

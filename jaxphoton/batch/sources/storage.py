@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import stat
 from typing import IO, Any
 
 from jaxphoton.batch.errors import SourceError
@@ -75,15 +74,6 @@ def filesystem(url: str, retry: RetryPolicy = RETRY) -> tuple[Any, str]:
         raise SourceError(f"{url}: reading such addresses needs another package: {more} ({error})") from error
     except ValueError as error:
         raise SourceError(f"{url}: {error}") from error
-
-
-def is_special(path: str) -> bool:
-    """Whether `path` is there and is a pipe or a device, which a decoder would wait for or read without end."""
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def open_binary(path: str, retry: RetryPolicy = RETRY) -> IO[bytes]:

@@ -219,7 +219,9 @@ class Moondream(SkillMethods):
         Raises:
           EngineStartError, ModelClosed: as `start`.
         """
-        return self.session.observe(launches, requests, images)
+        handle = self.session.engine.observe(launches, requests)
+        handle.push(self.session.images.observe(images))
+        return handle
 
     def start(self) -> None:
         """Compiles the programs and starts the engine now instead of with the first request.

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.engine.compiled import Programs
@@ -50,6 +51,7 @@ class Engine:
         self.scheduler = Scheduler(limits_of(config, programs.buckets), PageAllocator(programs.pages))
         self._grammars, self._mask_words = programs.automaton.start, programs.mask_words
         self._observers, self._totals = Observers("launches", "requests"), Totals()
+        self._observers.add(launches=self._totals.add)
         self._observers.add(launches=on_metrics)
         self._submissions = Submissions(self.scheduler, self._observers, clock, self._ended)
         self.pipeline = Pipeline(
@@ -60,7 +62,7 @@ class Engine:
             self._submissions.finished,
             self._submissions.token,
             on_event,
-            self._count,
+            partial(self._observers.tell, "launches"),
             clock,
             programs.mask_words,
         )
@@ -229,10 +231,6 @@ class Engine:
                     failure = EngineError(f"the device failed twice under this request: {error}")
                     failure.__cause__ = error
                     self._submissions.fail(sequence, failure)
-
-    def _count(self, launch: LaunchMetrics) -> None:
-        self._totals.add(launch)
-        self._observers.tell("launches", launch)
 
     def _ended(self) -> None:
         with self._wake:

@@ -17,7 +17,7 @@ from jaxphoton.engine.request import Request
 from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.protocol import Family
 from jaxphoton.prompt.tokenizer import Tokenizer
-from jaxphoton.requests.ask import Ask, checked
+from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.settings import MAX_SEED, Settings
 from jaxphoton.requests.skill import Skill
 from jaxphoton.requests.skills import FamilySkills, skill_of
@@ -76,7 +76,6 @@ class AskPreparer:
           TypeError, ValueError: a skill that there is not, arguments or settings that it does not take.
           ImportError: a restricted answer, without the packages that it needs.
         """
-        checked(ask)
         try:
             key = json.dumps([ask.skill, ask.arguments, ask.settings])
         except (TypeError, ValueError, RecursionError):  # of values that JSON has not: they may be wrong, or change

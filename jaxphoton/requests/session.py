@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from jaxphoton.engine.engine import Engine, Submission
-from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.protocol import Family
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.requests.answer import Answer, Output, OutputThread, Result
-from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.ask import Ask, Job, checked
 from jaxphoton.requests.bounds import bounds_of
 from jaxphoton.requests.dispatcher import Dispatcher
 from jaxphoton.requests.errors import ModelClosed
@@ -78,7 +77,7 @@ class Session:
 
     def submit(self, image: Any, ask: Ask, on_event: OnEvent | None = None, wait: bool = False) -> Submitted:
         """See `Submitter`; the image is decoded here and now."""
-        prepared = self.preparer.prepare(ask)
+        prepared = self.preparer.prepare(checked(ask))
         picture = None if image is None else self.images.prepared(image)
         return self.submit_prepared(picture, prepared, ask, on_event, wait)
 
@@ -96,17 +95,6 @@ class Session:
         submission = self.engine.submit(request, output.heard, wait)
         output.end_with(submission)
         return Submitted(self, submission, output.future)
-
-    def observe(
-        self,
-        launches: Callable[[LaunchMetrics], None] | None = None,
-        requests: Callable[[Submission], None] | None = None,
-        images: Callable[[Prepared], None] | None = None,
-    ) -> ExitStack:
-        """See `Moondream.observe`."""
-        handle = self.engine.observe(launches, requests)
-        handle.push(self.images.observe(images))
-        return handle
 
     def answers(self, jobs: Iterable[Job]) -> Generator[Answer, None, None]:
         """Answers jobs as they finish, so many at a time as `requests.bounds` says.

@@ -36,14 +36,6 @@ class Kind:
     places: bool = False
     optional: bool = False
 
-    def fits(self, value: Any) -> bool:
-        """Whether a value can stand in a table; what is no number among its coordinates is up to whoever draws them."""
-        return _fits(value, self.shape)
-
-    def typed(self, value: Any) -> Any:
-        """A value for a line: coordinates, whole ones too, as floats."""
-        return self.nothing if value is None else _typed(value, self.shape)
-
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -60,19 +52,21 @@ class Field:
     column: str | None = field(default=None)
 
 
-def _typed(value: Any, shape: Shape) -> Any:
+def typed(value: Any, shape: Shape) -> Any:
+    """A value for a line: coordinates, whole ones too, as floats."""
     if isinstance(shape, Mapping) and isinstance(value, Mapping):
-        return {name: _typed(each, shape.get(name, "")) for name, each in value.items()}
+        return {name: typed(each, shape.get(name, "")) for name, each in value.items()}
     if isinstance(shape, list) and isinstance(value, Sequence):
-        return [_typed(each, shape[0]) for each in value]
+        return [typed(each, shape[0]) for each in value]
     return float(value) if shape == "number" else value
 
 
-def _fits(value: Any, shape: Shape) -> bool:
+def fits(value: Any, shape: Shape) -> bool:
+    """Whether a value can stand in a table; what is no number among its coordinates is up to whoever draws them."""
     if isinstance(shape, Mapping):
-        return isinstance(value, Mapping) and all(_fits(value.get(name), each) for name, each in shape.items())
+        return isinstance(value, Mapping) and all(fits(value.get(name), each) for name, each in shape.items())
     if isinstance(shape, list):
-        return isinstance(value, list) and all(_fits(each, shape[0]) for each in value)
+        return isinstance(value, list) and all(fits(each, shape[0]) for each in value)
     return type(value) in {"text": (str,), "integer": (int,), "number": (int, float)}[shape]
 
 

@@ -15,6 +15,7 @@ from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.options import ExportReport
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.journal.record import Record
+from jaxphoton.requests.skill import typed
 from jaxphoton.requests.skills import LENGTHS, SKILLS, kinds
 
 _END = ("tokens", "finish_reason")
@@ -77,12 +78,10 @@ class LineForm:
         values: dict[str, Any] = {}
         for name in names:
             value, kind = result.get(name), kinds().get(name)
-            if name == "tokens":
-                values[name] = value or 0
-            elif kind is None:
-                values[name] = "" if value is None else value
+            if value is None:
+                values[name] = 0 if name == "tokens" else "" if kind is None else kind.nothing
             else:
-                values[name] = kind.typed(value)
+                values[name] = value if kind is None else typed(value, kind.shape)
         return values
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import jaxphoton
 from jaxphoton.messages import quoted
+from jaxphoton.requests.skill import fits
 from jaxphoton.requests.skills import SKILLS, kinds
 
 Status = Literal["ok", "failed"]
@@ -163,7 +164,9 @@ def _fault_of_result(result: dict[str, Any]) -> str | None:
         return "a result whose tokens are not a whole number"
     for name, value in result.items():
         # What a model has not written is None in some skills.
-        if (kind := kinds().get(name)) is not None and not (kind.fits(value) or (value is None and kind.optional)):
+        if (kind := kinds().get(name)) is not None and not (
+            fits(value, kind.shape) or (value is None and kind.optional)
+        ):
             return f"a result whose {name} cannot be {quoted(value)}"
     return None
 

@@ -370,7 +370,7 @@ def test_two_batches_and_single_requests_share_the_queue(own):
 @pytest.mark.parametrize("rows", [1, 8, 2000])
 @pytest.mark.parametrize("waiting", [0, 2, 1024])
 def test_no_batch_asks_more_than_the_engine_takes(rows, waiting):
-    engine = EngineConfig(max_rows=rows, step_rows=(max(2, rows),), max_waiting=waiting)
+    engine = EngineConfig(max_rows=rows, step_rows=(rows,), max_waiting=waiting)
     assert rows <= engine.batch_requests <= engine.most_requests == rows + waiting
 
 

@@ -88,7 +88,7 @@ def _model(args: argparse.Namespace) -> Any:
         changes["max_waiting"] = args.max_waiting
     if args.rows:
         kept = tuple(rows for rows in model.engine_config.step_rows if rows < args.rows)
-        changes |= {"max_rows": args.rows, "step_rows": (*kept, max(2, args.rows))}
+        changes |= {"max_rows": args.rows, "step_rows": (*kept, args.rows)}
     model.engine_config = dataclasses.replace(model.engine_config, **changes)
     return model
 

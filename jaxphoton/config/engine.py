@@ -11,7 +11,7 @@ from jaxphoton.config.fields import MOST, ascending, check_fields, choice, fitti
 KV_DTYPES = ("model", "float8")
 KERNELS = ("auto", "reference", "triton", "interpret")
 # What a dense layer of a decode step consists of: the sum of what was computed before and its LayerNorm; the product
-# with all input matrices; rotation, write and attention; the product with all output matrices.
+# with all input matrices, and gelu; rotation, write and attention; the product with all output matrices.
 STEP_PARTS = ("norm", "input", "attention", "output")
 STEP_FORMS = {"xla": (), "fused": STEP_PARTS}
 
@@ -38,7 +38,7 @@ class EngineConfig:
       page_size: positions a key/value page holds.
       kv_pages: pages of the pool; None sizes it for `max_rows` sequences of a whole context, or as many pages as fit.
       memory_fraction: share of the device's memory (of what its allocator can hand out) that the engine may fill.
-      step_rows: batch sizes of the decode step.
+      step_rows: batch sizes of the decode step. A row alone may round otherwise than one of several.
       prefill_rows: batch sizes of a prefill.
       prefill_lengths: chunk lengths of a prefill.
       vision: (images, crops) that one vision launch takes; None for buckets fit for the model.
@@ -64,7 +64,7 @@ class EngineConfig:
     page_size: int = whole(16, 1, MOST)
     kv_pages: int | None = whole(None, 2, MOST)  # page 0 is nobody's
     memory_fraction: float = real(0.9, 0, 1)
-    step_rows: tuple[int, ...] = ascending((2, 8, 32), 2)  # a single row rounds differently
+    step_rows: tuple[int, ...] = ascending((1, 8, 32), 1)
     prefill_rows: tuple[int, ...] = ascending((1, 4), 1)
     prefill_lengths: tuple[int, ...] = ascending((32, 128), 1)
     vision: tuple[tuple[int, int], ...] | None = None

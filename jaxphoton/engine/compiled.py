@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxphoton.config import EngineConfig, step_parts
+from jaxphoton.config.gpus import step_form
 from jaxphoton.constraints.automaton import TokenAutomaton, build
 from jaxphoton.engine import programs
 from jaxphoton.engine.buckets import Key, compiled, estimate, make_buckets, table_width
@@ -73,10 +74,13 @@ class Programs:
 
     def step_config(self, rows: int) -> ProgramConfig:
         """Of a step of so many rows: it says which parts of a layer kernels compute."""
-        parts = step_parts(self.engine.step_form) or ()
-        return dataclasses.replace(
-            self.program_config, kernels=dataclasses.replace(self.program_config.kernels, step=parts)
-        )
+        kernels, form = self.program_config.kernels, self.engine.step_form
+        if form == "auto":
+            # Measured with the kernels, of weights in bfloat16.
+            measured = kernels.backend in ("auto", "triton") and self.dtype == jnp.bfloat16
+            form = step_form(self._device.device_kind, rows) if measured else "xla"
+        kernels = dataclasses.replace(kernels, step=step_parts(form) or ())
+        return dataclasses.replace(self.program_config, kernels=kernels)
 
     def prefix_pages(self, length: int) -> int:
         """Pages of an image prefix."""

@@ -72,7 +72,7 @@ def compile_programs(params: Any, family: Family, rows: int, tokens: int, contex
     prompt = max(1, context - tokens - 1)
     engine = EngineConfig(
         max_rows=rows,
-        step_rows=(max(2, rows),),
+        step_rows=(rows,),
         prefill_rows=(rows,),
         prefill_lengths=(min(128, prompt + 1),),
         vision=((1, 1),),

@@ -109,7 +109,7 @@ class Planner:
 def engine_of(rows: int) -> EngineConfig:
     """The default engine with another number of rows."""
     default = EngineConfig()
-    steps = (*(bucket for bucket in default.step_rows if bucket < rows), max(2, rows))
+    steps = (*(bucket for bucket in default.step_rows if bucket < rows), rows)
     return dataclasses.replace(default, max_rows=rows, step_rows=steps)
 
 

@@ -88,7 +88,7 @@ class Load:
         self.dtype = "float32" if jax.devices()[0].platform == "cpu" else "bfloat16"
         params = random_params(self.config, self.dtype)
         self.parameters = count(params)
-        steps = tuple(sorted({max(2, n) for n in rows}))
+        steps = tuple(sorted(set(rows)))
         buckets = {"prefill_rows": (4,), "prefill_lengths": (128,), "vision": ((1, 2),)} | buckets
         engine = EngineConfig(
             max_rows=steps[-1], step_rows=steps, kv_pages=_pages(steps[-1]), host_masks=False, **buckets

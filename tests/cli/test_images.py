@@ -106,7 +106,7 @@ def test_the_engine_is_set_up(model, folder):
     image = str(folder / "b.png")
     assert main(["caption", image, "--rows", "4", "--workers", "3", "--image-timeout", "7.5"]) == 0
     engine = model.engine_config
-    assert (engine.max_rows, engine.step_rows, engine.image_workers) == (4, (2, 4), 3) and not engine.fixed_shapes
+    assert (engine.max_rows, engine.step_rows, engine.image_workers) == (4, (1, 4), 3) and not engine.fixed_shapes
     assert engine.image_timeout == 7.5
     assert main(["caption", image, "--deterministic"]) == 0
     assert model.engine_config.fixed_shapes

@@ -82,7 +82,7 @@ WRONG = {
     "page_size": [0, None],
     "kv_pages": [1, "9"],
     "memory_fraction": [0.0, 1.01, math.nan, "0.5"],
-    "step_rows": [(), 32, "32", (1, 32), (32, 8), (8, "32"), (8,)],
+    "step_rows": [(), 32, "32", (0, 32), (32, 8), (8, "32"), (8,)],
     "prefill_rows": [(), (0, 1)],
     "prefill_lengths": [None, (32, 32)],
     "vision": [(), (1, 5), ((1,),), "x"],
@@ -91,6 +91,7 @@ WRONG = {
     "image_timeout": [0, -1, math.nan, None],
     "host_masks": [1, None],
     "kernels": ["cuda", None, ["auto"]],
+    "step_form": ["triton", "", "+", None, "norm+", "output+norm", "norm+norm", "norm,input", ("norm",)],
     "kv_dtype": ["float9"],
 }
 

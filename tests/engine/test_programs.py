@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxphoton.engine import compiled
 from jaxphoton.engine import control as layout
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.control import ControlPacker, Output
@@ -15,7 +17,18 @@ from jaxphoton.engine.device import Device
 from jaxphoton.engine.launch import PrefillPlan, StepPlan
 from jaxphoton.engine.pipeline import Launch
 from jaxphoton.engine.request import Sequence
-from tests.engine.tiny import CONFIG, ENGINE, TABLES, Loop, Poisoned, Schedule, at_once, request, sequence_of
+from tests.engine.tiny import (
+    CONFIG,
+    ENGINE,
+    TABLES,
+    Loop,
+    Poisoned,
+    Schedule,
+    at_once,
+    request,
+    sequence_of,
+    with_engine,
+)
 
 REQUESTS = [
     request("text", 5, seed=1),
@@ -215,3 +228,19 @@ def test_a_row_that_has_ended_writes_to_page_0_and_changes_nothing(programs):
     assert changed_cells(pool, bench.pool()) == []
     for before, after in zip(state, bench.state(), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+def test_a_step_takes_the_form_it_is_told_or_the_one_that_was_measured(programs, monkeypatch):
+    def parts(rows: int, **changes) -> tuple[str, ...]:
+        return with_engine(programs, **changes).step_config(rows).kernels.step
+
+    assert parts(8) == parts(8, step_form="xla") == ()
+    assert parts(8, step_form="norm+output") == ("norm", "output")
+    assert parts(8, step_form="fused") == ("norm", "input", "attention", "output")
+    assert programs.program_config.kernels.step == (), "prefills have more positions than the parts take"
+    asked = []
+    monkeypatch.setattr(compiled, "step_form", lambda *asked_for: asked.append(asked_for) or "norm")
+    assert parts(8) == (), "float32 was not measured"
+    monkeypatch.setattr(programs, "dtype", jnp.dtype(jnp.bfloat16))
+    assert parts(8) == ("norm",) and asked == [(programs._device.device_kind, 8)]
+    assert parts(8, step_form="xla") == () and len(asked) == 1

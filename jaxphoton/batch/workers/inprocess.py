@@ -40,7 +40,7 @@ class EngineOptions:
         changes: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.rows is not None:
             kept = (rows for rows in engine.step_rows if rows < self.rows)
-            changes |= {"max_rows": self.rows, "step_rows": (*kept, max(2, self.rows))}
+            changes |= {"max_rows": self.rows, "step_rows": (*kept, self.rows)}
         engine = dataclasses.replace(engine, **changes)
         if not self.deterministic:
             return engine

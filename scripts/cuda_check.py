@@ -3,8 +3,9 @@
     python scripts/cuda_check.py [--ci] [--chip h200] [--only step] [--out FILE]
 
 A decode step must be one CUDA graph, update its keys and values in place, copy neither them nor a weight, and keep
-under a number of kernels and of bytes; every kernel must compile for every chip. Prints a table; exit code 1 if
-something is wrong, 2 if jax's CUDA plugin cannot be had. The first run fetches the plugin (about 220 MB).
+under a number of kernels and of bytes; an image prefix of a model with experts must do few more operations than it
+needs; every kernel must compile for every chip. Prints a table; exit code 1 if something is wrong, 2 if jax's CUDA
+plugin cannot be had. The first run fetches the plugin (about 220 MB).
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ Expert e computes down[e] @ (gelu_exact(u) * (g + 1)) with u | g = up[e] @ x; no
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +15,11 @@ from flax import struct
 from jax import lax
 
 from jaxphoton.layers.mlp import gelu_exact
-from jaxphoton.layers.weight import Dense, RowScaled, Weight, linear
+from jaxphoton.layers.weight import Dense, RowScaled, Weight
 from kernels_pallas.dispatch import Target
 from kernels_pallas.moe_decode import moe_decode
 from kernels_pallas.moe_prefill import moe_prefill
+from kernels_pallas.moe_route import moe_route
 
 CHUNK = 256  # tokens of one pass over all experts: enough to be bound by arithmetic, few enough for little memory
 # Choices an expert up to which a decode kernel takes them, which needs no order; it reads an expert again for every 16.
@@ -47,15 +50,37 @@ class Route:
     weights: jax.Array
 
 
+# route(weight [E, D], biases [R, E], row, chosen, h [..., D]) -> Route: `route` with some backend.
+Router = Callable[[Weight, jax.Array, int, int, jax.Array], Route]
 # mix(params, x [T, D], experts int32 [T, k], weights float32 [T, k]) -> [T, D]: how the chosen experts are computed.
 Mix = Callable[[ExpertParams, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def route(weight: Weight, bias: jax.Array, chosen: int, h: jax.Array) -> Route:
-    """Router weight [E, D] and bias [E] on h [..., D]; logits and softmax in float32."""
-    logits = linear(h, weight, bias, out=jnp.float32)
-    best, experts = lax.top_k(logits, chosen)
-    return Route(logits, experts, jax.nn.softmax(best, axis=-1))
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """How experts are chosen, and how the chosen ones are computed."""
+
+    route: Router
+    mix: Mix
+
+
+def route(
+    weight: Weight,
+    biases: jax.Array,
+    row: int,
+    chosen: int,
+    h: jax.Array,
+    *,
+    backend: str | None = "reference",
+    target: Target | None = None,
+) -> Route:
+    """Router weight [E, D] and a row of the layers' biases [R, E] on h [..., D]; logits and softmax in float32.
+
+    `backend` and `target` as in `kernels_pallas.dispatch.choose`.
+    """
+    x, router = h.reshape(-1, h.shape[-1]), weight.dense(h.dtype).matrix
+    results = moe_route(x, router, biases, top=chosen, row=row, backend=backend, target=target)
+    return Route(*(result.reshape(*h.shape[:-1], -1) for result in results))
 
 
 def gap(route: Route) -> jax.Array:
@@ -125,3 +150,11 @@ def _dense(params: ExpertParams, x: jax.Array, experts: jax.Array, weights: jax.
     # An expert that was not chosen may overflow: it is selected out, not multiplied by zero.
     kept = jnp.where(jnp.any(chosen, axis=-1)[..., None], out * share[..., None], 0.0)
     return jnp.sum(kept, axis=0).astype(x.dtype)
+
+
+PLAIN = Experts(route, mix_dense)
+
+
+def by_kernels(backend: str | None = None, target: Target | None = None) -> Experts:
+    """Experts by the kernels, as `kernels_pallas.dispatch.choose` takes them."""
+    return Experts(partial(route, backend=backend, target=target), partial(mix, backend=backend, target=target))

@@ -131,6 +131,5 @@ def _moondream3(name: str, tokens: int, **changes: Any) -> Case:
 REAL = (
     *(_moondream3("moondream3", tokens) for tokens in (1, 8, 32)),
     *(_moondream3("moondream3_float8", tokens, matrix_dtype=FLOAT8) for tokens in (1, 8, 32)),
-    _moondream3("moondream3_int8", 8, matrix_dtype=INT8),
     _moondream3("moondream3_same", 32, routing="same"),
 )

@@ -24,10 +24,9 @@ def _moondream3(name: str, tokens: int, **changes: Any) -> Case:
     return Case(f"{name}_{tokens}", tokens, 8, experts=64, model=2048, inner=1024, **changes)
 
 
-# An image prefix, four of them, and a chunk of four prompts.
+# An image prefix and four of them.
 REAL = (
-    *(_moondream3("moondream3", tokens) for tokens in (512, 730, 2920)),
+    *(_moondream3("moondream3", tokens) for tokens in (730, 2920)),
     _moondream3("moondream3_float8", 730, matrix_dtype=FLOAT8),
-    _moondream3("moondream3_int8", 730, matrix_dtype=INT8),
     _moondream3("moondream3_uneven", 730, routing="uneven"),
 )

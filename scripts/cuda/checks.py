@@ -19,12 +19,14 @@ class Limits:
       per_layer, around: kernels that always run: at most so many a text layer, and so many in embedding, head and
         sampling. None: any number.
       temporary: bytes.
+      operations: at most so many times the needed ones, for any routing of tokens to experts.
     """
 
     one_graph: bool = False
     per_layer: int | None = None
     around: int = 0
     temporary: int | None = None
+    operations: float | None = None
 
 
 # By the first word of a program's name; little above what there is (`make cuda-check` prints it), so that one kernel
@@ -32,17 +34,20 @@ class Limits:
 LIMITS = {
     "step": Limits(one_graph=True, per_layer=11, around=30, temporary=16 * MB),
     "forward": Limits(one_graph=True, per_layer=11, around=18, temporary=16 * MB),
-    "experts-step": Limits(one_graph=True, per_layer=17, around=40, temporary=64 * MB),
+    "experts-step": Limits(one_graph=True, per_layer=15, around=30, temporary=16 * MB),
     "sample": Limits(one_graph=True, temporary=16 * MB),
     "prefill": Limits(temporary=64 * MB),
     "prefix": Limits(temporary=64 * MB),
+    "experts-prefill": Limits(temporary=64 * MB),
+    "experts-prefix": Limits(temporary=240 * MB, operations=1.35),  # of one image 57 MB, of four 228
     "encode": Limits(temporary=400 * MB),
     # Kernels of kernels_pallas: less than a copy of what they read.
     "paged_attention": Limits(temporary=8 * MB),
     "prefix_attention": Limits(temporary=1 * MB),
     "masked_sample": Limits(temporary=32 * MB),
     "moe_decode": Limits(temporary=4 * MB),
-    "moe_prefill": Limits(temporary=160 * MB),  # three numbers of the model's width for each choice of 2,920 tokens
+    "moe_route": Limits(per_layer=0, around=2, temporary=1 * MB),
+    "moe_prefill": Limits(temporary=160 * MB),  # 1.5 numbers of the model's width for each choice of 2,920 tokens
     "residual_norm": Limits(per_layer=0, around=1, temporary=0),
     "input_product": Limits(per_layer=0, around=1, temporary=0),
     "output_product": Limits(per_layer=0, around=1, temporary=0),
@@ -68,6 +73,9 @@ def faults(evidence: Evidence, limits: Limits | None = None) -> list[str]:
     if limits.temporary is not None and evidence.temporary > limits.temporary:
         text = f"{evidence.temporary / 1e6:.1f} MB of temporaries, at most {limits.temporary / 1e6:.1f} are allowed"
         found.append(_list(text, evidence.largest))
+    if limits.operations is not None and evidence.operations > limits.operations * evidence.needed:
+        text = f"{evidence.operations / 1e9:.0f} Gop, at most {limits.operations:.2f} x {evidence.needed / 1e9:.0f}"
+        found.append(f"{text} are allowed")
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from scripts.cuda import buffers, thunks
+from scripts.cuda.operations import operations
 from scripts.cuda.programs import Program
 
 LARGE = 2**22  # elements of a weight; smaller ones are cheap to copy, and some activations have their dimensions
@@ -33,6 +34,8 @@ class Evidence:
       largest: the largest values in memory of the program's own.
       pool_copies: those among all of them as large as a layer of the pool.
       weight_copies: those of a weight's dimensions.
+      operations: multiplications and additions of its products, as `operations` counts them.
+      needed: those that it cannot do without; 0 where they are not compared.
     """
 
     program: str
@@ -51,6 +54,8 @@ class Evidence:
     largest: tuple[str, ...] = ()
     pool_copies: tuple[str, ...] = ()
     weight_copies: tuple[str, ...] = ()
+    operations: int = 0
+    needed: int = 0
 
 
 def read(program: Program, dump: Path, memory: Any) -> dict[str, Any]:
@@ -63,7 +68,8 @@ def read(program: Program, dump: Path, memory: Any) -> dict[str, Any]:
     listing = thunks.parse(_dumped(dump, ".thunk_sequence_after_thunk_passes.txt", ".thunk_sequence.txt"))
     always, branches = thunks.kernels(listing)
     assignment = _dumped(dump, "after_optimizations-buffer-assignment.txt")
-    values = buffers.parse(assignment, _dumped(dump, "_after_optimizations.txt"))
+    hlo = _dumped(dump, "_after_optimizations.txt")
+    values = buffers.parse(assignment, hlo)
     weights = {tuple(sorted(leaf.shape)) for leaf in jax.tree.leaves(program.weights) if leaf.size >= LARGE}
     pools = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.pool)]
     layer = max(pools, default=0) // max(program.layers, 1)
@@ -78,6 +84,8 @@ def read(program: Program, dump: Path, memory: Any) -> dict[str, Any]:
         "pool": sum(pools),
         "largest": _named(values),
         "pool_copies": _named(v for v in values if pools and v.bytes >= layer),
+        "operations": operations(hlo) if program.needed else 0,
+        "needed": program.needed,
         "weight_copies": _named(v for v in values if tuple(sorted(v.dimensions)) in weights),
     }
 

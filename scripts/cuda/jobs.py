@@ -25,6 +25,7 @@ OPS = (
     "masked_sample",
     "moe_decode",
     "moe_prefill",
+    "moe_route",
     "residual_norm",
     "input_product",
     "output_product",
@@ -56,6 +57,8 @@ def program(chip: str, name: str, **arguments: Any) -> Job:
 def _all() -> tuple[Job, ...]:
     """What `make cuda-check` compiles, the longest first."""
     steps = [program("h200", "step", rows=rows, layers=FULL, model="moondream3") for rows in (1, 8)]
+    steps += [program("h200", "prefix", images=images, layers=FULL, model="moondream3") for images in (1, 4)]
+    steps += [program("h200", "prefill", rows=4, length=128, layers=FULL, model="moondream3")]
     steps += [program(c, "step", rows=rows, layers=FULL) for rows in (1, 8, 32) for c in CHIPS]
     others = [
         job
@@ -80,6 +83,7 @@ def _ci() -> tuple[Job, ...]:
         program("h200", "prefill", rows=4, length=128, layers=CUT),
         *(program(chip, "step", rows=8, layers=CUT) for chip in CHIPS),
         program("h200", "step", rows=8, layers=EXPERTS_CUT, model="moondream3"),
+        program("h200", "prefix", images=1, layers=EXPERTS_CUT, model="moondream3"),
         *_kernels(),
     )
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxphoton.config import EngineConfig
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.state import PagedCache
+from jaxphoton.models.moondream.costs import costs
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.models.protocol import Kernels
@@ -33,6 +34,7 @@ class Program:
       weights: parameters among the arguments.
       pool: keys and values among the arguments.
       options: XLA's, for this program alone.
+      needed: multiplications and additions that it cannot do without; 0 where they are not compared.
     """
 
     name: str
@@ -43,13 +45,13 @@ class Program:
     weights: Any = None
     pool: PagedCache | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    needed: int = 0
 
 
 def step(chip: Gpu, rows: int, layers: int, model: str = "moondream2") -> list[Program]:
-    """The decode step; Moondream 3's is called `experts-step`."""
+    """The decode step."""
     shapes = _Shapes(chip, layers, model, rows)
-    name = "step" if shapes.family.config.text.moe is None else "experts-step"
-    return [shapes.program(f"{name} {rows} rows", ("step", rows))]
+    return [shapes.program(f"{shapes.kind}step {rows} rows", ("step", rows))]
 
 
 def halves(chip: Gpu, rows: int, layers: int) -> list[Program]:
@@ -58,16 +60,18 @@ def halves(chip: Gpu, rows: int, layers: int) -> list[Program]:
     return [shapes.program(f"{name} {rows} rows", (name, rows)) for name in ("forward", "sample")]
 
 
-def prefill(chip: Gpu, rows: int, length: int, layers: int) -> list[Program]:
+def prefill(chip: Gpu, rows: int, length: int, layers: int, model: str = "moondream2") -> list[Program]:
     """One chunk of prompts."""
-    shapes = _Shapes(chip, layers, prefill_rows=(rows,), prefill_lengths=(length,))
-    return [shapes.program(f"prefill {rows} x {length}", ("prefill", rows, length))]
+    shapes = _Shapes(chip, layers, model, prefill_rows=(rows,), prefill_lengths=(length,))
+    return [shapes.program(f"{shapes.kind}prefill {rows} x {length}", ("prefill", rows, length))]
 
 
-def prefix(chip: Gpu, images: int, layers: int) -> list[Program]:
+def prefix(chip: Gpu, images: int, layers: int, model: str = "moondream2") -> list[Program]:
     """Image prefixes."""
-    shapes = _Shapes(chip, layers, vision=((images, 2 * images),))
-    return [shapes.program(f"prefix {images} image", ("prefix", images, shapes.family.prefix_lengths[-1]))]
+    shapes = _Shapes(chip, layers, model, vision=((images, 2 * images),))
+    name = f"{shapes.kind}prefix {images} image{'s' * (images > 1)}"
+    program = shapes.program(name, ("prefix", images, shapes.family.prefix_lengths[-1]))
+    return [dataclasses.replace(program, needed=costs(shapes.family).prefix(images, 2).flops)]
 
 
 def encode(chip: Gpu, images: int, crops: int) -> list[Program]:
@@ -98,6 +102,7 @@ class _Shapes(Programs):
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         tree = family.network.abstract(jnp.bfloat16)
         params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree)
+        self.kind = "" if full.text.moe is None else "experts-"  # what names of programs begin with
         self._layers, self._step, self._kernels = layers, (rows,), Kernels(backend, chip.target)
         super().__init__(params, family, EngineConfig(max_rows=ROWS, step_rows=(ROWS,), host_masks=True, **buckets))
 

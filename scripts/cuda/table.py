@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from scripts.cuda.checks import faults, kernels_per_layer
 from scripts.cuda.evidence import Evidence
 
-HEAD = ("program", "layers", "chip", "top-level thunks", "kernels", "+ branches", "a layer", "temp MB", "alias MB", "s")
+HEAD = (
+    "program",
+    "layers",
+    "chip",
+    "top-level thunks",
+    "kernels",
+    "+ branches",
+    "a layer",
+    "temp MB",
+    "alias MB",
+    "x needed",
+    "s",
+)
 
 
 def rows_of(found: Sequence[Evidence]) -> list[str]:
@@ -32,6 +44,7 @@ def _cells(evidence: Evidence, found: Sequence[Evidence]) -> tuple[str, ...]:
         "" if slope is None else f"{slope:.1f}",
         f"{evidence.temporary / 1e6:.1f}",
         f"{evidence.aliased / 1e6:.1f}",
+        f"{evidence.operations / evidence.needed:.2f}" if evidence.needed else "",
         f"{evidence.seconds:.0f}",
         "; ".join(fault.partition(":")[0] for fault in faults(evidence)) or "ok",
     )

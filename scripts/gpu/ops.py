@@ -18,6 +18,7 @@ NAMES = (
     "masked_sample",
     "moe_decode",
     "moe_prefill",
+    "moe_route",
     "residual_norm",
     "input_product",
     "output_product",
@@ -102,7 +103,7 @@ def chain(run: Callable[[Arrays, int], Any], links: int = LINKS) -> Callable[[Ar
 def following(arrays: Arrays, out: Any) -> Arrays:
     """What the next call of a chain takes from this one: an attention's output is its query, a token moves its
     counter, mixed experts are its input, for other experts, lest the cache holds their matrices; of a product as many
-    columns as it takes."""
+    columns as it takes; a routed token is weighed."""
     if "q" in arrays:
         return {"q": out}
     if "parts" in arrays:
@@ -111,6 +112,8 @@ def following(arrays: Arrays, out: Any) -> Arrays:
         return {"a": out[0][:, : arrays["a"].shape[1]].astype(arrays["a"].dtype)}
     if "matrix" in arrays:
         return {"x": out[:, : arrays["x"].shape[1]]}
+    if "router" in arrays:
+        return {"x": arrays["x"] * out[2][:, :1].astype(arrays["x"].dtype)}
     if "x" in arrays:
         experts, count = arrays["experts"], arrays["up"].shape[0]
         return {"x": out, "experts": (experts + experts.shape[1]) % count}
@@ -130,7 +133,11 @@ def on_layer(name: str, static: dict[str, int], backend: str) -> Callable[[Array
 
 
 def whole(name: str, out: Any) -> Any:
-    """The result of an operation whose backends give it in different parts."""
+    """The result of an operation whose backends give it in different parts; of a router the logits chosen, since near
+    ties are anybody's."""
+    if name == "moe_route":
+        logits, experts, weights = out
+        return logits, jnp.take_along_axis(logits, experts, axis=1), weights
     return jnp.sum(out, axis=0) if name == "output_product" else out
 
 

@@ -10,7 +10,7 @@ from scripts.cuda.checks import Limits, faults, kernels_per_layer
 from scripts.cuda.evidence import Evidence
 from scripts.cuda.table import rows_of
 
-LIMITS = Limits(one_graph=True, per_layer=10, around=5, temporary=1000)
+LIMITS = Limits(one_graph=True, per_layer=10, around=5, temporary=1000, operations=1.5)
 GOOD = Evidence(
     "step 8 rows", "h200", 2, 1.0, top={"kCommandBuffer": 1}, kernels=25, temporary=1000, aliased=640, pool=600
 )
@@ -32,6 +32,7 @@ def test_what_is_within_its_limits_passes():
         ({"aliased": 599}, ("600 bytes", "only 599")),
         ({"kernels": 26, "busiest": ("9 x wrapped_slice",)}, ("26 kernels, at most 25", "wrapped_slice")),
         ({"temporary": 1001, "largest": ("f32[8,51200] fusion.2",)}, ("temporaries", "fusion.2")),
+        ({"operations": 16 * 10**9, "needed": 10**10}, ("16 Gop", "1.50 x 10")),
     ],
 )
 def test_what_is_not_is_refused_with_the_offender_named(change, words):

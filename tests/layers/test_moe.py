@@ -55,7 +55,7 @@ def loop(params: ExpertParams, x, experts, weights) -> np.ndarray:
 
 
 def routed(params: ExpertParams, x: jax.Array, chosen: int) -> moe.Route:
-    return moe.route(params.router_w, jnp.zeros(EXPERTS, jnp.float32), chosen, x)
+    return moe.route(params.router_w, jnp.zeros((1, EXPERTS), jnp.float32), 0, chosen, x)
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 260], ids=lambda n: f"{n} tokens")
@@ -90,7 +90,7 @@ def test_all_tokens_at_one_expert():
 
 def test_an_expert_that_nobody_chose_may_hold_anything():
     params, x = drawn(3), tokens(3)
-    route = moe.route(params.router_w, jnp.zeros(EXPERTS, jnp.float32).at[5].set(-1e9), 2, x)
+    route = moe.route(params.router_w, jnp.zeros((1, EXPERTS), jnp.float32).at[0, 5].set(-1e9), 0, 2, x)
     clean = moe.apply(params, route, x, moe.mix_dense)
     up, down = dense_of(params.fc1_w).matrix.at[5].set(jnp.inf), dense_of(params.fc2_w).matrix.at[5].set(jnp.nan)
     broken = dataclasses.replace(params, fc1_w=Dense(up), fc2_w=Dense(down))
@@ -102,7 +102,7 @@ def test_the_router_takes_the_best_logits_with_their_bias_and_weighs_them_alone(
     x = jnp.ones((1, 1), jnp.float32)
     weight = jnp.asarray([[1.0], [5.0], [2.0], [4.0]], jnp.float32)
     bias = jnp.asarray([0.0, 0.0, 2.5, -2.0], jnp.float32)
-    route = moe.route(Dense(weight), bias, 2, x)
+    route = moe.route(Dense(weight), jnp.stack([bias + 1, bias]), 1, 2, x)
     np.testing.assert_allclose(route.logits, [[1.0, 5.0, 4.5, 2.0]])
     assert route.experts.tolist() == [[1, 2]]
     np.testing.assert_allclose(route.weights, np.exp([[5.0, 4.5]]) / np.exp([5.0, 4.5]).sum(), rtol=1e-6)
@@ -111,7 +111,7 @@ def test_the_router_takes_the_best_logits_with_their_bias_and_weighs_them_alone(
 
 def test_of_equal_logits_the_first_are_taken_and_the_gap_is_nothing():
     route = moe.route(
-        Dense(jnp.zeros((4, 1), jnp.float32)), jnp.zeros(4, jnp.float32), 2, jnp.ones((1, 1), jnp.float32)
+        Dense(jnp.zeros((4, 1), jnp.float32)), jnp.zeros((1, 4), jnp.float32), 0, 2, jnp.ones((1, 1), jnp.float32)
     )
     assert route.experts.tolist() == [[0, 1]]
     assert route.weights.tolist() == [[0.5, 0.5]]
@@ -125,7 +125,7 @@ def test_nothing_is_left_out_where_all_are_chosen():
 
 def test_a_bfloat16_model_routes_in_float32():
     params, x = drawn(5, jnp.bfloat16), tokens(3).astype(jnp.bfloat16)
-    route = moe.route(params.router_w, jnp.zeros(EXPERTS, jnp.bfloat16), 2, x)
+    route = moe.route(params.router_w, jnp.zeros((1, EXPERTS), jnp.bfloat16), 0, 2, x)
     assert route.logits.dtype == route.weights.dtype == jnp.float32
     exact = x.astype(jnp.float32) @ dense_of(params.router_w).matrix.astype(jnp.float32).T
     np.testing.assert_allclose(route.logits, exact, rtol=1e-5, atol=1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import jax
@@ -74,9 +73,9 @@ class MoondreamNetwork:
         attend_joined: AttendJoined | None = None,
     ) -> tuple[jax.Array, Any]:
         trace = text.Trace()
-        mix = moe.mix_dense if kernels.backend == "plain" else partial(moe.mix, **kernels.options)
+        experts = moe.PLAIN if kernels.backend == "plain" else moe.by_kernels(**kernels.options)
         step = StepParts(kernels.step, **kernels.options, attend=attend_joined) if kernels.step else None
-        hidden, cache = text.forward(params.text, self._config.text, x, positions, attend, cache, mix, trace, step)
+        hidden, cache = text.forward(params.text, self._config.text, x, positions, attend, cache, experts, trace, step)
         if margins is not None:
             margins += [moe.gap(route) for route in trace.routes]
         return hidden, cache

@@ -41,7 +41,7 @@ def forward(
     positions: jax.Array,
     attend: Attend,
     cache: Any,
-    mix: moe.Mix = moe.mix_dense,
+    experts: moe.Experts = moe.PLAIN,
     trace: Trace | None = None,
     step: StepParts | None = None,
 ) -> tuple[jax.Array, Any]:
@@ -52,7 +52,7 @@ def forward(
       positions: int32 [B, T], counted from BOS = 0; they set the rotary angles and the tau factors.
       attend: writes k and v of one layer into the cache and attends.
       cache: passed through `attend`.
-      mix: how the chosen experts are computed, where there are any.
+      experts: how they are chosen and computed, where there are any.
       trace: filled with what the layers computed.
       step: how the parts of dense layers are computed where T is 1; None for the plain form of any T.
 
@@ -72,7 +72,7 @@ def forward(
             if params.layers[index].experts is None:
                 x, cache = _dense(params, config, index, x, h, tables, attend, cache, trace)
             else:
-                x, cache = _experts(params, config, index, x, h, tables, attend, cache, mix, trace)
+                x, cache = _experts(params, config, index, x, h, tables, attend, cache, experts, trace)
         trace.hidden.append(x)
     return x, cache
 
@@ -187,7 +187,7 @@ def _experts(
     tables: _Tables,
     attend: Attend,
     cache: Any,
-    mix: moe.Mix,
+    experts: moe.Experts,
     trace: Trace,
 ) -> tuple[jax.Array, Any]:
     """x behind a layer with experts, h being its norm."""
@@ -199,9 +199,9 @@ def _experts(
         out, cache = _attended(layer, config, index, qkv, tables, attend, cache, trace)
         attended = linear(out, layer.out_w, params.proj_b[row])
     with jax.named_scope("mlp"):
-        route = moe.route(layer.experts.router_w, params.router_b[row], config.moe.experts_per_token, h)
+        route = experts.route(layer.experts.router_w, params.router_b, row, config.moe.experts_per_token, h)
         trace.routes.append(route)
-        return x + attended + moe.apply(layer.experts, route, h, mix), cache
+        return x + attended + moe.apply(layer.experts, route, h, experts.mix), cache
 
 
 def _attended(

@@ -65,7 +65,7 @@ def _everything(params, pixels: jax.Array, mix: moe.Mix) -> tuple[jax.Array, ...
     cache = DenseCache.zeros(TEXT.n_layers, TEXT.n_kv_heads, TEXT.head_dim, 2, 8, jnp.float32)
     attend = dense_attend(positions, jnp.zeros(2, jnp.int32), 8)
     x = params.text.wte[ids] + region.encode_coordinate(params.region, jnp.full((2, 4, 1), 0.3, jnp.float32))
-    hidden, _ = network.forward(params.text, TEXT, x, positions, attend, cache, mix)
+    hidden, _ = network.forward(params.text, TEXT, x, positions, attend, cache, moe.Experts(moe.route, mix))
     eye = jnp.broadcast_to(jnp.eye(VISION.grid, dtype=jnp.float32), (2, VISION.grid, VISION.grid))
     image = vision.embed_images(params.vision, VISION, pixels, eye, eye, jnp.arange(2, dtype=jnp.int32), images=1)
     return network.logits(params.text, hidden), image, *region.decode(params.region, REGION, hidden[:, -1])

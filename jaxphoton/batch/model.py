@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxphoton.batch.digest import model_digest, params_digest
 from jaxphoton.batch.errors import BatchError, OptionError
-from jaxphoton.batch.options import RunOptions
+from jaxphoton.batch.options import AccountOptions, RunOptions
 from jaxphoton.batch.workers.gpus import replica_gpus
 from jaxphoton.batch.workers.inprocess import EngineOptions, LocalAnswerer
 from jaxphoton.batch.workers.pool import Replicas
@@ -29,8 +29,12 @@ class RunModel(Protocol):
     """What answers a run.
 
     Attributes:
+      name: as people know it.
       settings: what of it changes the results, for the header of the journal.
     """
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def settings(self) -> dict[str, Any]: ...
@@ -80,7 +84,7 @@ class NamedModel:
     """A folder, a Hugging Face id, or "shapes"."""
 
     def __init__(self, name: str, options: RunOptions):
-        self._name, self._options = name, options
+        self.name, self._options = name, options
         self._path: Path | None = None
 
     @property
@@ -98,14 +102,14 @@ class NamedModel:
         from jaxphoton.weights.checkpoint import WeightsError
 
         try:
-            self._path = hub.resolve(self._name, self._options.model.revision)
+            self._path = hub.resolve(self.name, self._options.model.revision)
             return hub.check(self._path)
         except (ConfigError, WeightsError, OSError) as error:
-            raise BatchError(f"model {quoted(self._name)}: {error}") from error
+            raise BatchError(f"model {quoted(self.name)}: {error}") from error
 
     def digest(self) -> str:
         assert self._path is not None
-        return _digest(self._name, self._path)
+        return _digest(self.name, self._path)
 
     @contextmanager
     def answering(self, log: Callable[[str], None]) -> Iterator[Answering]:
@@ -114,19 +118,18 @@ class NamedModel:
         if len(gpus) > 1:
             if account.trace or account.jax_profile:
                 raise OptionError("{trace} and {jax_profile} look into one process: give {replicas} 1")
-            loading = {"path_or_id": self._name} | self._loading()
+            loading = {"path_or_id": self.name} | self._loading()
             with Replicas(gpus, loading, _engine(self._options), log=log) as replicas:
                 yield replicas, len(gpus)
             return
-        opened = load_model(self._name, **self._loading())
+        opened = load_model(self.name, **self._loading())
         from jaxphoton.platform import calmed_interpreter  # not before: it brings jax
 
         opened.engine_config = _engine(self._options).applied(opened.engine_config, opened.family.max_context)
         with opened:
             answerer = LocalAnswerer(opened)
             answerer.start()
-            # The trace outside of the second `with`: closing the model ends what is under way.
-            with recorded(opened, self._name, self._options), opened, calmed_interpreter():
+            with calmed_interpreter():
                 yield answerer, 1
 
     def _loading(self) -> dict[str, Any]:
@@ -142,7 +145,7 @@ class OpenModel:
     def __init__(self, model: Moondream, options: RunOptions):
         for name in (*options.model.given(), *options.pictures.given()):
             raise OptionError(f"{{{name}}} is said when a model is loaded, and this one is open")
-        self._model, self._options = model, options
+        self._model, self.name = model, str(model.path or "in memory")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -165,8 +168,7 @@ class OpenModel:
     def answering(self, log: Callable[[str], None]) -> Iterator[Answering]:
         answerer = LocalAnswerer(self._model)
         answerer.start()
-        with recorded(self._model, str(self._model.path or "in memory"), self._options):
-            yield answerer, 1
+        yield answerer, 1
 
 
 def load_model(name: str, **loading: Any) -> Moondream:
@@ -190,22 +192,22 @@ def load_model(name: str, **loading: Any) -> Moondream:
 
 
 @contextmanager
-def recorded(opened: Moondream, name: str, options: RunOptions) -> Iterator[None]:
-    """Records what a model does inside, as the options ask.
+def recorded(answerer: LocalAnswerer | Replicas, name: str, account: AccountOptions) -> Iterator[None]:
+    """Records what a model in this process does inside, as the options ask.
 
     Raises:
       BatchError: the trace cannot be written.
     """
-    account = options.account
     with ExitStack() as stack:
-        if account.trace:
+        opened = answerer.model if isinstance(answerer, LocalAnswerer) else None
+        if account.trace and opened is not None:
             from jaxphoton.measure.timeline import recording
 
             try:
                 stack.enter_context(recording(opened, Path(account.trace), model=name))
             except OSError as error:
                 raise OptionError("{trace} {file}: {fault}", file=account.trace, fault=error.strerror) from error
-        if account.jax_profile:
+        if account.jax_profile and opened is not None:
             from jaxphoton.measure.profile import profiling
 
             stack.enter_context(profiling(opened, Path(account.jax_profile)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from jaxphoton.batch.dedupe import Dedupe
 from jaxphoton.batch.errors import BatchError, OptionError, SourceError
 from jaxphoton.batch.exports.options import ExportReport
 from jaxphoton.batch.journal import Header, Journal, JournalReader, Record
-from jaxphoton.batch.model import RunModel, run_model
+from jaxphoton.batch.model import RunModel, recorded, run_model
 from jaxphoton.batch.observer import Beginning, RunObserver
 from jaxphoton.batch.options import WHOLE, RunOptions
 from jaxphoton.batch.outputs import write_outputs
@@ -136,18 +136,19 @@ class _Run:
         work, journal, observer = self._work, self._journal, self._observer
         one_file = work.places.one_file
         there = one_file is not None and os.path.exists(one_file)
-        self._answer_all()
-        for line in work.selection.part(work.source)[0].skipped.lines():
-            observer.note(line)
-        for line in self._tally.lines(self._figures) if self._figures else ():
-            observer.note(line)
-        if journal is None:
-            return self._ended(ExportReport(), self._tally.images, self._tally.failed)
-        journal.flush()
-        if work.selection.shard != WHOLE and not there and one_file is not None and os.path.exists(one_file):
-            raise BatchError(f"{one_file} was made by another run meanwhile; the results are in {journal.path}")
-        report = write_outputs(work, journal, self._figures, observer)
-        return self._ended(report, journal.counts.total(), journal.counts["failed"])
+        with ExitStack() as model:  # closed last: a device that hangs at its end keeps no output back
+            self._answer_all(model)
+            for line in work.selection.part(work.source)[0].skipped.lines():
+                observer.note(line)
+            for line in self._tally.lines(self._figures) if self._figures else ():
+                observer.note(line)
+            if journal is None:
+                return self._ended(ExportReport(), self._tally.images, self._tally.failed)
+            journal.flush()
+            if work.selection.shard != WHOLE and not there and one_file is not None and os.path.exists(one_file):
+                raise BatchError(f"{one_file} was made by another run meanwhile; the results are in {journal.path}")
+            report = write_outputs(work, journal, self._figures, observer)
+            return self._ended(report, journal.counts.total(), journal.counts["failed"])
 
     def __call__(self, number: int, record: Record) -> int | None:
         offset = None if self._journal is None else self._journal.write(record)
@@ -155,8 +156,8 @@ class _Run:
         self._observer.image(number, record)
         return offset
 
-    def _answer_all(self) -> None:
-        """Asks about all images that are left."""
+    def _answer_all(self, model: ExitStack) -> None:
+        """Asks about all images that are left; `model` closes what was opened for them."""
         work, observer = self._work, self._observer
         done = self._journal.counts.total() if self._journal is not None else 0
         observer.begin(
@@ -175,7 +176,7 @@ class _Run:
                 raise SourceError("; ".join(["no image found", *work.source.skipped.lines()]))
             observer.ask(first is not None)
             if first is not None:
-                self._answer(chain([first], items))
+                self._answer(chain([first], items), model)
         finally:
             observer.end()
 
@@ -196,7 +197,7 @@ class _Run:
             else:
                 yield item
 
-    def _answer(self, items: Iterator[Item]) -> None:
+    def _answer(self, items: Iterator[Item], model: ExitStack) -> None:
         """Loads the model, and asks it."""
         work, observer = self._work, self._observer
         if work.options.account.jax_profile:
@@ -205,13 +206,18 @@ class _Run:
             keep_graphs()  # before the first use of a device
         journal, price = self._journal, work.options.account.gpu_hour_price
         dedupe = Dedupe(journal.path) if work.options.inputs.dedupe != "none" and journal is not None else None
+        answerer, gpus = model.enter_context(self._model.answering(observer.note))
         with (
-            self._model.answering(observer.note) as (answerer, gpus),
             stoppable(observer.stop, self._signals) as signal,
+            recorded(answerer, self._model.name, work.options.account),
         ):
             self._tally.start(answerer.compiling)
             observer.answer(answerer.compiling)
-            Runner(answerer, work.questions, self, lambda: signal.asked or self._stop(), dedupe).run(items)
+            try:
+                Runner(answerer, work.questions, self, lambda: signal.asked or self._stop(), dedupe).run(items)
+            except BaseException:
+                model.close()  # ends what is under way, before the record of it does
+                raise
             self._figures = self._tally.summary(answerer.stages, None if price is None else gpus * price)
             self._stopped = signal.asked or self._stop()
 

@@ -62,6 +62,29 @@ def test_a_folder_becomes_lines_failures_and_a_page_and_nothing_is_printed(model
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_output_is_there_before_the_model_is_closed(model, photos, tmp_path, monkeypatch):
+    out, there = tmp_path / "c.jsonl", []
+    monkeypatch.setattr(type(model), "__exit__", lambda *_: there.append(out.exists()))
+    batch.run(photos, out)
+    assert there == [True]
+
+
+def test_a_run_that_breaks_off_closes_its_model_before_it_ends(model, photos, tmp_path, monkeypatch):
+    happened = []
+    monkeypatch.setattr(type(model), "__exit__", lambda *_: happened.append("closed"))
+
+    class Breaks(batch.RunObserver):
+        def image(self, number: int, record) -> None:
+            raise LookupError("enough")
+
+        def end(self) -> None:
+            happened.append("end")
+
+    with pytest.raises(LookupError, match="enough"):
+        batch.run(photos, tmp_path / "c.jsonl", observer=Breaks())
+    assert happened == ["closed", "end"]
+
+
 def test_without_an_observer_nothing_is_printed_either(model, photos, tmp_path, capfd):
     assert batch.run([str(photos)], tmp_path / "c.jsonl").done == 4
     assert capfd.readouterr() == ("", "")

@@ -52,13 +52,14 @@ class LocalAnswerer:
     """Answers with one model, and keeps account of its device's time.
 
     Attributes:
+      model: which answers.
       stages: seconds so far: the device "encoded and prefilled" and "decoded", "waited for images" to be read and
         prepared, or "idled" while the host planned.
       compiling: seconds that `start` took.
     """
 
     def __init__(self, model: Moondream):
-        self._model = model
+        self.model = model
         names = ("waiting for images", "encode and prefill", "decode", "idle")
         self.stages: dict[str, float] = dict.fromkeys(names, 0.0)
         self.compiling = self._last = 0.0
@@ -66,16 +67,16 @@ class LocalAnswerer:
     def start(self) -> None:
         """Compiles the programs (or finds them on disk) before any image waits for them; see `Moondream.start`."""
         began = time.monotonic()
-        self._model.start()
+        self.model.start()
         self.compiling = time.monotonic() - began
 
     def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
-        with self._model.observe(launches=self._count):
-            yield from self._model.answer(jobs)
+        with self.model.observe(launches=self._count):
+            yield from self.model.answer(jobs)
 
     def submit(self, image: Any, ask: Ask, on_event: OnEvent | None = None, wait: bool = False) -> Pending:
         """Hands over one ask; see `requests.submitting`."""
-        return self._model.submit(image, ask, on_event, wait)
+        return self.model.submit(image, ask, on_event, wait)
 
     def _count(self, launch: LaunchMetrics) -> None:
         """The device works on a launch from when it was enqueued, or the one before was done, until it arrives."""

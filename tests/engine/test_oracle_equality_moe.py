@@ -37,6 +37,7 @@ CONFIG = dataclasses.replace(
     tokenizer=named_config("moondream3").tokenizer,
 )
 KINDS = {"text": 0.15, "reasoning": 0.3, "detect": 0.15, "point": 0.15, "segment": 0.25}
+FUSED = 2  # schedules with interpreted kernels, which take their time
 GRAMMARS = registry.grammars(CONFIG.tokenizer)
 
 
@@ -81,6 +82,21 @@ def test_every_skill_in_one_batch(programs, device, comparison):
     run_and_compare(Loop(programs, device), comparison, Schedule(at_once(*requests)))
     segments = [comparison.expected(r).tokens for r in requests if r.grammar == "segment"]
     assert any(token.bins is not None for tokens in segments for token in tokens)
+
+
+def test_fused_steps_give_what_the_oracle_gives():
+    """Dense layers by few kernels, with tau factors, in front of layers with experts; all kernels interpreted."""
+    # The kernels take head dims, and sizes of experts, from 16 on.
+    text = dataclasses.replace(CONFIG.text, n_heads=2, n_kv_heads=2)
+    text = dataclasses.replace(text, n_layers=4, moe=dataclasses.replace(text.moe, start_layer=2, expert_inner_dim=16))
+    config = dataclasses.replace(CONFIG, text=text)
+    params, family = tiny.drawn(config), MoondreamFamily(config)
+    engine = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((3, 9),), host_masks=False)
+    programs = Programs(params, family, dataclasses.replace(engine, kernels="interpret", step_form="fused"))
+    loop, comparison = Loop(programs, Device(Poisoned(programs))), Comparison(Oracle(params, family), GRAMMARS)
+    for number in range(FUSED):
+        run_and_compare(loop, comparison, schedule(number, KINDS))
+    assert comparison.compared > FUSED and not comparison.near_ties
 
 
 def test_a_wrong_token_is_excused_only_behind_a_router_near_tie(comparison, monkeypatch):

@@ -148,6 +148,8 @@ def test_a_chain_is_its_calls_one_after_the_other(name):
     once = jax.jit(ops.call(name, static, "reference"))
     out = once(arrays)
     again = once(arrays | ops.following(arrays, out))
+    if name in ops.CHANGED:  # the pool of a chain has other layers
+        chained, again = chained[0], again[0]
     needed = np.isfinite(np.asarray(again[1])) if isinstance(again, tuple) else None
     assert ops.error(chained, again) < 1e-5 and ops.other_tokens(chained, again, needed) == 0
 

@@ -43,6 +43,7 @@ LIMITS = {
     "encode": Limits(temporary=400 * MB),
     # Kernels of kernels_pallas: less than a copy of what they read.
     "paged_attention": Limits(temporary=8 * MB),
+    "step_attention": Limits(per_layer=0, around=2, temporary=8 * MB),
     "prefix_attention": Limits(temporary=1 * MB),
     "masked_sample": Limits(temporary=32 * MB),
     "moe_decode": Limits(temporary=4 * MB),

@@ -21,6 +21,7 @@ SECONDS = 900
 CHIPS = ("h200", "a100", "l40s")
 OPS = (
     "paged_attention",
+    "step_attention",
     "prefix_attention",
     "masked_sample",
     "moe_decode",

@@ -14,6 +14,7 @@ import numpy as np
 
 NAMES = (
     "paged_attention",
+    "step_attention",
     "prefix_attention",
     "masked_sample",
     "moe_decode",
@@ -23,6 +24,7 @@ NAMES = (
     "input_product",
     "output_product",
 )
+CHANGED = {"step_attention": ("k_pool", "v_pool")}  # what an operation updates in place, and gives back last
 LINKS = 12  # calls in a chain, each on a layer of its own
 Arrays = dict[str, Any]
 
@@ -56,6 +58,8 @@ def arguments_of(name: str, case: Any, shapes: bool = False) -> tuple[Arrays, di
         made = dict(zip(inspect.signature(function_of(name)).parameters, positional, strict=False)) | named
     if hasattr(case, "layer"):
         made["layer"] = case.layer
+    if "heads" in inspect.signature(function_of(name)).parameters:
+        made["heads"] = case.heads
     static = {key: value for key, value in made.items() if isinstance(value, int)}
     return {key: value for key, value in made.items() if key not in static and value is not None}, static
 
@@ -101,11 +105,14 @@ def chain(run: Callable[[Arrays, int], Any], links: int = LINKS) -> Callable[[Ar
 
 
 def following(arrays: Arrays, out: Any) -> Arrays:
-    """What the next call of a chain takes from this one: an attention's output is its query, a token moves its
-    counter, mixed experts are its input, for other experts, lest the cache holds their matrices; of a product as many
-    columns as it takes; a routed token is weighed."""
+    """What the next call of a chain takes from this one: an attention's output is its query, or the head of its
+    product; a token moves its counter; mixed experts are its input, for other experts, lest the cache holds their
+    matrices; of a product as many columns as it takes; a routed token is weighed."""
     if "q" in arrays:
         return {"q": out}
+    if "u" in arrays and "k_pool" in arrays:
+        a, k_pool, v_pool = out
+        return {"u": jnp.concatenate([a, arrays["u"][:, a.shape[1] :]], axis=1), "k_pool": k_pool, "v_pool": v_pool}
     if "parts" in arrays:
         return {"x": out[0]}
     if "a" in arrays:
@@ -134,10 +141,13 @@ def on_layer(name: str, static: dict[str, int], backend: str) -> Callable[[Array
 
 def whole(name: str, out: Any) -> Any:
     """The result of an operation whose backends give it in different parts; of a router the logits chosen, since near
-    ties are anybody's."""
+    ties are anybody's; pools without page 0 and what nobody has written, which may be anything."""
     if name == "moe_route":
         logits, experts, weights = out
         return logits, jnp.take_along_axis(logits, experts, axis=1), weights
+    if name == "step_attention":
+        a, *pools = out
+        return (a, *(jnp.nan_to_num(pool[:, 1:].astype(jnp.float32)) for pool in pools))
     return jnp.sum(out, axis=0) if name == "output_product" else out
 
 

@@ -65,13 +65,12 @@ def default_dtype(device: Device) -> DTypeLike:
 def default_engine(device: Device, most: int) -> EngineConfig:
     """The engine's settings where the user gives none: on a CPU few small programs, which compile in seconds.
 
-    `most` is the most crops of a picture.
+    There nothing is gained by encoding several pictures together, and padding costs what any row does. A picture's
+    padding crops cost nothing: one program takes `most`, the most crops of a picture.
     """
     if device.platform != "cpu":
         return EngineConfig()
-    return EngineConfig(
-        max_rows=8, step_rows=(8,), prefill_rows=(4,), prefill_lengths=(32,), vision=((1, most), (4, 4 * min(most, 5)))
-    )
+    return EngineConfig(max_rows=8, step_rows=(1, 8), prefill_rows=(1, 4), prefill_lengths=(32,), vision=((1, most),))
 
 
 def share_interpreter() -> None:

@@ -102,8 +102,15 @@ def test_estimates_are_near_what_xla_says_and_are_kept(monkeypatch, tmp_path):
     vision = dataclasses.replace(config.vision, enc_n_layers=2)
     config = dataclasses.replace(config, vision=vision, text=dataclasses.replace(config.text, n_layers=2))
     family = MoondreamFamily(config)
+    # The plain programs are what the estimates are of.
     engine = EngineConfig(
-        max_rows=8, step_rows=(8,), prefill_rows=(2,), prefill_lengths=(64,), vision=((1, 5),), host_masks=False
+        max_rows=8,
+        step_rows=(8,),
+        prefill_rows=(2,),
+        prefill_lengths=(64,),
+        vision=((1, 5),),
+        host_masks=False,
+        kernels="reference",
     )
     # The programs themselves go where all tests keep theirs.
     places = SimpleNamespace(**vars(platform) | {"cache_folder": lambda: tmp_path})

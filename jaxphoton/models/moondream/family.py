@@ -35,7 +35,6 @@ STARMIE = "moondream/starmie-v1"  # the tokenizer of Moondream since 2025; the o
 STARMIE_VOCAB = 51200
 PUBLISHED_BY = ("vikhyatk/moondream2", "moondream/")
 FLOAT32 = 4
-EXPERT_TOKENS = 256  # tokens that go through all experts at once (`jaxphoton.layers.moe`)
 
 
 def bound(data: dict[str, Any]) -> MoondreamFamily:
@@ -110,9 +109,9 @@ class MoondreamFamily:
         dense = tokens * (text.qkv_dim + 2 * text.ff_dim + 2 * text.dim) * item
         if text.moe is None:
             return dense
-        # With experts also what all of them make of a chunk of tokens: T E I (8 + item).
-        inner, at_once = text.moe.expert_inner_dim, min(tokens, EXPERT_TOKENS)
-        return dense + at_once * text.moe.num_experts * inner * (2 * FLOAT32 + item)
+        # With experts also the inputs and results of all that were chosen, sorted and in order, and one expert widened.
+        chosen = tokens * text.moe.experts_per_token
+        return dense + (3 * chosen * item + 3 * text.moe.expert_inner_dim * FLOAT32) * text.dim
 
     def encode_scratch(self, images: int, crops: int, item: int) -> int:
         vision = self.config.vision

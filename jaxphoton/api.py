@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,8 +16,9 @@ from jaxphoton import platform
 from jaxphoton.config import EngineConfig
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.engine import Engine
+from jaxphoton.engine.executables import Executables
 from jaxphoton.image.decode import MAX_PIXELS, check_rules
-from jaxphoton.loading import SPLIT, load
+from jaxphoton.loading import SPLIT, load, open_executables
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
@@ -84,6 +86,7 @@ class Moondream(SkillMethods):
             "allow_truncated": allow_truncated,
             "fast": fast_decode,
         }
+        self._stored: Executables | None = None
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._closed = False
@@ -105,6 +108,7 @@ class Moondream(SkillMethods):
         background: tuple[int, int, int] = (255, 255, 255),
         allow_truncated: bool = False,
         fast_decode: bool = False,
+        executables: str | os.PathLike[str] | None = None,
     ) -> Moondream:
         """Loads a model.
 
@@ -123,8 +127,12 @@ class Moondream(SkillMethods):
           background: RGB colour behind transparent pixels.
           allow_truncated: use what a file cut short still shows instead of failing.
           fast_decode: read large JPEGs at a reduced size; pixels differ by less than one part in 255 on average.
+          executables: a folder of programs that `jaxphoton compile` has stored, instead of compiling. They are code:
+            use none that you do not trust. `engine` is then by default what they were compiled with.
 
         Raises:
+          ExecutablesError: the folder is damaged, or its programs are for another chip, jax, driver or version. Those
+            for another model or engine are an EngineStartError when the engine starts.
           WeightsError: the checkpoint is missing, broken or of another shape.
           ConfigError: its settings cannot be read.
           TokenizerError: its tokenizer cannot be read, or is another model's.
@@ -132,6 +140,7 @@ class Moondream(SkillMethods):
             that is none. TypeError, where it is of another type.
           EngineStartError: the device cannot hold them.
         """
+        stored = None if executables is None else open_executables(executables, device, sharding)
         params, config, tokenizer, path = load(
             path_or_id, revision, dtype, device, sharding, float8_experts, coordinates=coordinates
         )
@@ -139,14 +148,14 @@ class Moondream(SkillMethods):
             params,
             config,
             tokenizer,
-            engine=engine,
+            engine=engine if engine is not None or stored is None else stored.engine,
             clamp_boxes=clamp_boxes,
             max_pixels=max_pixels,
             background=background,
             allow_truncated=allow_truncated,
             fast_decode=fast_decode,
         )
-        model.path = path
+        model.path, model._stored = path, stored
         return model
 
     @property
@@ -266,7 +275,7 @@ class Moondream(SkillMethods):
 
     def _start_engine(self) -> Engine:
         try:
-            return Engine(Programs(self.params, self.family, self._engine_config))
+            return Engine(Programs(self.params, self.family, self._engine_config, stored=self._stored))
         except Exception as error:
             forget_frames(error)
             raise EngineStartError(f"the engine cannot start: {fault_of(error)}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import jax
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxphoton import platform
+from jaxphoton.engine.executables import Executables, ExecutablesError
+from jaxphoton.engine.places import Here
 from jaxphoton.messages import quoted
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import Params
@@ -53,6 +56,26 @@ def load(
     config = dataclasses.replace(config, region=dataclasses.replace(config.region, coord_divisor=coordinates))
     tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, family), config.text.vocab_size)
     return params, config, tokenizer, path
+
+
+def open_executables(
+    folder: str | os.PathLike[str], device: str | platform.Device | None, sharding: jax.sharding.Sharding | None
+) -> Executables:
+    """Executables for a device; before weights are loaded, what can be known of them is checked.
+
+    Raises:
+      ExecutablesError: they are damaged, or not for this machine.
+      ValueError: with a sharding.
+    """
+    if sharding is not None:
+        raise ValueError("executables run on one device: give no sharding")
+    stored, chosen = Executables.open(folder), platform.find_device(device)
+    if chosen.id != min(each.id for each in jax.devices(chosen.platform)):
+        raise ExecutablesError(
+            f"executables run on the first device of a process, not on {chosen}; choose it by CUDA_VISIBLE_DEVICES"
+        )
+    stored.require(Here(jax.sharding.SingleDeviceSharding(chosen)).facts())
+    return stored
 
 
 def _dtype(dtype: str | DTypeLike) -> DTypeLike:

@@ -126,10 +126,10 @@ def _exchange_group() -> str:
     From Python 3.14 on jax compresses entries with zstd, before with zlib, under the same key: in a shared folder one
     of the two Pythons warns at every start and compiles everything anew.
     """
-    return f"py{sys.version_info[0]}{sys.version_info[1]}-jax{jax.__version__}-{_machine()}"
+    return f"py{sys.version_info[0]}{sys.version_info[1]}-jax{jax.__version__}-{machine()}"
 
 
-def _machine() -> str:
+def machine() -> str:
     """Code for a CPU runs on that kind of CPU only: a home directory may be shared by several."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -28,7 +28,7 @@ from jaxphoton import (
     ModelClosed,
     Moondream,
 )
-from jaxphoton.engine import compiled, programs
+from jaxphoton.engine import compiling, places, programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.dispatcher import Dispatcher
@@ -158,7 +158,7 @@ def test_an_interrupt_while_programs_are_compiled_waits_for_none_of_them(before,
 
     with load() as model:
         monkeypatch.setattr(programs, "step", slow)
-        monkeypatch.setattr(compiled, "as_completed", interrupted)
+        monkeypatch.setattr(compiling, "as_completed", interrupted)
         try:
             with pytest.raises(KeyboardInterrupt):
                 model.caption(PICTURE)
@@ -169,7 +169,7 @@ def test_an_interrupt_while_programs_are_compiled_waits_for_none_of_them(before,
 
 
 def test_a_device_too_small_is_an_error_that_is_documented(shapes, monkeypatch):
-    monkeypatch.setattr(compiled, "memory_of", lambda _: (2 << 20, 1 << 20))
+    monkeypatch.setattr(places, "memory_of", lambda _: (2 << 20, 1 << 20))
     with Moondream(shapes.params, shapes.config, shapes.tokenizer) as model:
         with pytest.raises(EngineStartError, match="the device's memory is too small: 1.80 MiB may be used"):
             model.start()

@@ -135,7 +135,8 @@ class NamedModel:
     def _loading(self) -> dict[str, Any]:
         """The arguments of `Moondream.from_pretrained`; JSON values."""
         model = self._options.model
-        given = {"revision": model.revision, "dtype": model.dtype} | asdict(self._options.pictures)
+        given = {name: getattr(model, name) for name in ("revision", "dtype", "executables")}
+        given |= asdict(self._options.pictures)
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -182,11 +183,14 @@ def load_model(name: str, **loading: Any) -> Moondream:
     """
     from jaxphoton.api import Moondream
     from jaxphoton.config import ConfigError
+    from jaxphoton.engine.executables import ExecutablesError
     from jaxphoton.prompt.tokenizer import TokenizerError
     from jaxphoton.weights.load import WeightsError
 
     try:
         return Moondream.from_pretrained(name, **{name: value for name, value in loading.items() if value is not None})
+    except ExecutablesError as error:
+        raise BatchError(f"executables: {error}") from error
     except (ConfigError, TokenizerError, WeightsError, OSError) as error:
         raise BatchError(f"model {quoted(name)}: {error}") from error
 
@@ -224,7 +228,8 @@ def _digest(name: str, path: Path) -> str:
 def _engine(options: RunOptions) -> EngineOptions:
     """What the options say about the engine."""
     model = options.model
-    # Nothing restricts answers: two programs less to compile.
+    # Nothing restricts answers: two programs less to compile, unless all are there.
+    masks = False if model.executables is None else None
     return EngineOptions(
-        model.rows, model.depth, model.workers, model.deterministic, model.image_timeout, host_masks=False
+        model.rows, model.depth, model.workers, model.deterministic, model.image_timeout, host_masks=masks
     )

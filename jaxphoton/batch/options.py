@@ -125,6 +125,7 @@ class ModelOptions(_Part):
       image_timeout: seconds that decoding a picture may take; then another process tries, once.
       deterministic: the same result to the last bit in any order, sharding and company; slower.
       replicas: engine processes, each with a GPU of its own; None for one a visible GPU.
+      executables: a folder of programs that `jaxphoton compile` has stored.
     """
 
     revision: str | None = option(None, text)
@@ -135,6 +136,7 @@ class ModelOptions(_Part):
     image_timeout: float | None = option(None, number(float, 0, above=True))
     deterministic: bool = option(False, yes)
     replicas: int | None = option(1, lambda value: None if value is None else number(int, 1)(value))
+    executables: str | None = option(None, path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,6 +156,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="engine processes, each with a GPU of its own; auto for one a visible GPU (default: 1)",
     )
     group.add_argument(
+        "--executables", metavar="DIR", help="programs that `jaxphoton compile` has stored, instead of compiling"
+    )
+    group.add_argument(
         "--gpu-hour-price", type=number(float, 0), metavar="PRICE", help="tell what a million images would cost"
     )
     group.add_argument("--dry-run", action="store_true", help="count, read headers, plan the memory; ask nothing")

@@ -23,6 +23,7 @@ COMMANDS = (
     "export",
     "verify",
     "convert",
+    "compile",
     "bench",
     "timeline",
     "roofline",

@@ -1,14 +1,13 @@
-"""All programs of a model, compiled by bucket, and the pool of pages that fits beside them."""
+"""All programs of a model, compiled by bucket or loaded, and the pool of pages that fits beside them."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import logging
-import time
+import os
 from collections import Counter
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,20 +17,18 @@ import jax.numpy as jnp
 from jaxphoton.config import EngineConfig, step_parts
 from jaxphoton.config.gpus import step_form
 from jaxphoton.constraints.automaton import TokenAutomaton, build
-from jaxphoton.engine import programs
+from jaxphoton.engine import executables, programs
 from jaxphoton.engine.buckets import Key, compiled, estimate, make_buckets, table_width
+from jaxphoton.engine.compiling import compile_all, load_all
 from jaxphoton.engine.control import Prefill, Row
+from jaxphoton.engine.executables import Executables, ExecutablesError
 from jaxphoton.engine.memory import MemoryPlan, size_pool
+from jaxphoton.engine.places import Here, Place
 from jaxphoton.engine.programs import ProgramConfig
 from jaxphoton.engine.state import FLOAT8, PagedCache, RowState
 from jaxphoton.models.protocol import Family, Kernels
-from kernels_pallas.dispatch import Target
 
 _log = logging.getLogger(__name__)
-# For whoever waits meanwhile; the command line shows it.
-_compiling = logging.getLogger("jaxphoton.compiling")
-COMPILING = "jaxphoton-compiling"  # names of threads
-QUIET_S = 3.0  # programs that come from the cache are not announced one by one
 
 # A program as it is lowered: its function, all its arguments (parameters first), and which of them it changes.
 _Job = tuple[Callable[..., Any], tuple[Any, ...], tuple[int, ...]]
@@ -41,10 +38,24 @@ class Programs:
     """All programs of one model and configuration; an unplanned shape is an error, never a compile.
 
     Several engines may use one Programs: it holds no state. The automaton is that of the family's grammars where none
-    is given.
+    is given. Programs come from `stored`, if that is given; for a `place` that is not here they can only be stored,
+    and the parameters are shapes.
+
+    Raises:
+      ExecutablesError: what is stored is not for this model, device or engine, or is damaged.
+      DeviceMemoryError: the device is too small.
     """
 
-    def __init__(self, params: Any, family: Family, engine: EngineConfig, automaton: TokenAutomaton | None = None):
+    def __init__(
+        self,
+        params: Any,
+        family: Family,
+        engine: EngineConfig,
+        automaton: TokenAutomaton | None = None,
+        *,
+        place: Place | None = None,
+        stored: Executables | None = None,
+    ):
         self.params, self.family, self.engine = params, family, engine
         self.automaton = automaton or build(family.grammars, family.vocab_size)
         network = family.network
@@ -52,22 +63,22 @@ class Programs:
         self.table = table_width(family.max_context, engine.page_size)
         self.mask_words = -(-family.vocab_size // 32) if engine.host_masks else 0
         self.dtype = network.dtype(params)
-        self._sharding = jax.tree.leaves(params)[0].sharding
-        self._device = next(iter(self._sharding.device_set))
+        self._place = place or Here(jax.tree.leaves(params)[0].sharding)
         self._kv_dtype = FLOAT8 if engine.kv_dtype == "float8" else self.dtype
-        kernels = Kernels(engine.kernels, Target.of(self._device))
+        kernels = Kernels(engine.kernels, self._place.target)
         self.program_config = ProgramConfig(family, self.automaton, self.table, self.mask_words, kernels)
         # Every argument of a launch costs host time, and so does every node of a tree: a program takes the leaves it
         # needs, as a list.
         self._trees = network.encoder(params), network.decoder(params)
         self.encoder, self.decoder = (jax.tree.leaves(tree) for tree in self._trees)
-        self._compiled = self._compile_to_fit()
+        self._compiled = self._compile_to_fit() if stored is None else self._load(stored)
 
     def fresh_state(self) -> tuple[PagedCache, RowState]:
-        with jax.default_device(self._device):  # made elsewhere and moved, a pool would need its size there too
-            cache = PagedCache.zeros(self.family.cache, self.pages, self.engine.page_size, self._kv_dtype)
-            rows = RowState.zeros(self.engine.max_rows, self.program_config.fed)
-        return jax.device_put((cache, rows), self._sharding)
+        sharding = jax.tree.leaves(self.params)[0].sharding
+        # Made elsewhere and moved, a pool would need its size there too.
+        with jax.default_device(min(sharding.device_set, key=lambda device: device.id)):
+            state = self._state()
+        return jax.device_put(state, sharding)
 
     def __getitem__(self, key: tuple) -> Callable:
         return self._compiled[key]
@@ -86,30 +97,77 @@ class Programs:
         """Pages of an image prefix."""
         return -(-length // self.engine.page_size)
 
+    def store(self, folder: str | os.PathLike[str]) -> int:
+        """Writes the programs to a new folder, for `Executables.open`; returns its bytes.
+
+        Raises:
+          ExecutablesError: it cannot be written.
+        """
+        cache, rows = jax.eval_shape(self._state)
+        jobs = self._jobs()
+        trees = {key: (_structure(jobs[key]), _results(key, cache, rows)) for key in jobs}
+        return executables.write(folder, self._facts(), self.engine, self.pages, self._compiled, trees)
+
+    def _state(self) -> tuple[PagedCache, RowState]:
+        cache = PagedCache.zeros(self.family.cache, self.pages, self.engine.page_size, self._kv_dtype)
+        return cache, RowState.zeros(self.engine.max_rows, self.program_config.fed)
+
+    def _facts(self) -> executables.Facts:
+        return self._place.facts() | executables.model_facts(self.family.to_json(), self.params)
+
+    def _load(self, stored: Executables) -> dict[Key, Callable]:
+        """The stored programs, and the pool that they were compiled for, if that fits."""
+        stored.require(self._facts())
+        stored.require_engine(self.engine)
+        assert isinstance(self._place, Here)
+        device, self.pages = self._place.device, stored.pages
+        cache, rows = jax.eval_shape(self._state)
+        trees = {key: (_structure(job), _results(key, cache, rows)) for key, job in self._jobs().items()}
+        done = load_all(trees, lambda key: stored.load(key, trees[key], device), str(stored.folder))
+        plan = self._plan({key: compiled(program) for key, program in done.items()}, "stored")
+        if plan.pages < self.pages:
+            raise ExecutablesError(
+                f"{stored.folder}: the executables are for {self.pages} pages of keys and values, and {plan.pages} fit "
+                f"here; compile them with kv_pages={plan.pages} or less"
+            )
+        self._tell(dataclasses.replace(plan, pages=self.pages))
+        return done
+
+    def _compile(self) -> dict[Key, Callable]:
+        jobs = self._jobs()
+
+        def one(key: Key) -> Callable:
+            return self._place.compile(key[0], *_flat(jobs[key]))
+
+        return compile_all(jobs, one, self.family.cache.n_layers)
+
     def _compile_to_fit(self) -> dict[Key, Callable]:
         """Programs and a pool that fit beside each other: what programs need is estimated first, and known once they
         are compiled."""
         keys, item = self.buckets.keys(self.engine.host_masks), jnp.dtype(self.dtype).itemsize
         self.pages = self._plan({key: estimate(key, self.family, self.engine, item) for key in keys}, "estimated").pages
-        done = _compile(self._jobs())
+        done = self._compile()
         plan = self._plan({key: compiled(program) for key, program in done.items()}, "compiled")
         if plan.pages < self.pages:
             self.pages = plan.pages
-            done = _compile(self._jobs())
-        _log.info("memory of %s\n%s", self._device, "\n".join(dataclasses.replace(plan, pages=self.pages).lines()))
+            done = self._compile()
+        self._tell(dataclasses.replace(plan, pages=self.pages))
         return done
+
+    def _tell(self, plan: MemoryPlan) -> None:
+        _log.info("memory of %s\n%s", self._place, "\n".join(plan.lines()))
 
     def _plan(self, scratch: dict[Key, int], source: str) -> MemoryPlan:
         weights = Counter[str]()
         for path, leaf in jax.tree_util.tree_flatten_with_path(self.params)[0]:
             weights[jax.tree_util.keystr(path[:1], simple=True)] += leaf.size * leaf.dtype.itemsize
         item = jnp.dtype(self._kv_dtype).itemsize
-        return size_pool(self.family, self.engine, item, weights, scratch, source, *memory_of(self._device))
+        return size_pool(self.family, self.engine, item, weights, scratch, source, *self._place.memory())
 
     def _jobs(self) -> dict[Key, _Job]:
         """What is compiled; donated is what a program changes: cache, row state."""
         family, config = self.family, self.program_config
-        cache, rows = jax.eval_shape(self.fresh_state)
+        cache, rows = jax.eval_shape(self._state)
         encoder, decoder = self._trees
         jobs: dict[Key, _Job] = {}
 
@@ -142,44 +200,16 @@ class Programs:
         for images, crops in self.buckets.vision:
             packed = family.pack((), images, crops, lambda index: contextlib.nullcontext())
             shapes = (jax.ShapeDtypeStruct(array.shape, array.dtype) for array in packed)
-            encode = partial(family.network.encode, images=images, kernels=config.kernels)
+            encode = partial(family.network.encode, images=images, kernels=self._place.encoder or config.kernels)
             jobs["vision", images, crops] = encode, (encoder, *shapes), ()
         return jobs
 
 
-def memory_of(device: Any) -> tuple[int | None, int]:
-    """(bytes that the allocator can hand out, bytes handed out already); (None, 0) on a CPU, which does not say."""
-    stats = device.memory_stats() or {}
-    return stats.get("bytes_limit"), stats.get("bytes_in_use", 0)
-
-
-def _compile(jobs: Mapping[Key, _Job]) -> dict[Key, Callable]:
-    """Compiles in threads, and says so."""
-
-    def compile_one(job: _Job) -> Callable:
-        function, (tree, *arguments), donated = job
-        leaves, structure = jax.tree.flatten(tree)
-        return jax.jit(_on_leaves(function, structure), donate_argnums=donated).lower(leaves, *arguments).compile()
-
-    names = {key: " ".join(map(str, key)) for key in jobs}
-    _compiling.info("compiling %d programs: %s", len(jobs), ", ".join(names.values()))
-    began = time.monotonic()
-    done: dict[Key, Callable] = {}
-    pool = ThreadPoolExecutor(thread_name_prefix=COMPILING)
-    try:
-        under_way = {pool.submit(compile_one, job): key for key, job in jobs.items()}
-        for future in as_completed(under_way):
-            key = under_way[future]
-            done[key] = future.result()
-            seconds = time.monotonic() - began
-            if seconds > QUIET_S:
-                _compiling.info("compiled %s, %d of %d, after %.0f s", names[key], len(done), len(jobs), seconds)
-    except BaseException as error:
-        # Each may take a minute: none begins any more, and who interrupts does not wait for those that have begun.
-        pool.shutdown(wait=not isinstance(error, KeyboardInterrupt), cancel_futures=True)
-        raise
-    pool.shutdown()
-    return {key: done[key] for key in jobs}
+def _flat(job: _Job) -> _Job:
+    """A job whose parameters are the list of their leaves."""
+    function, (tree, *arguments), donated = job
+    leaves, structure = jax.tree.flatten(tree)
+    return _on_leaves(function, structure), (leaves, *arguments), donated
 
 
 def _on_leaves(function: Callable[..., Any], structure: Any) -> Callable[..., Any]:
@@ -194,3 +224,21 @@ def _on_leaves(function: Callable[..., Any], structure: Any) -> Callable[..., An
 
 def _ints(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+
+def _structure(job: _Job) -> Any:
+    """Of a program's arguments, as jax has it: (positional, by name)."""
+    return jax.tree.structure((_flat(job)[1], {}))
+
+
+def _results(key: Key, cache: PagedCache, rows: RowState) -> Any:
+    """The structure of what a program returns; 0 stands for an array."""
+    results = {
+        "step": (cache, rows, 0),
+        "prefill": (cache, rows, 0),
+        "prefix": cache,
+        "forward": (cache, 0, 0),
+        "sample": (rows, 0),
+        "vision": 0,
+    }
+    return jax.tree.structure(results[key[0]])

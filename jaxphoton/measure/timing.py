@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
-from jaxphoton.engine.compiled import memory_of
+from jaxphoton.engine.places import memory_of
 
 BATCH_SECONDS = 0.1
 BATCHES = 5

@@ -62,6 +62,31 @@ def load_model(
     return _load(path, family, dtype, sharding, quantized)
 
 
+def abstract_model(path: str | Path, dtype: DTypeLike = jnp.bfloat16, quantized: bool = False) -> tuple[Family, Any]:
+    """What `load_model` would load, as a tree of jax.ShapeDtypeStruct: only settings and headers are read.
+
+    Raises: as `load_model`.
+    """
+    path = Path(path)
+    if not os.path.lexists(path):
+        raise WeightsError(f"{escaped(path)}: no such file or folder")
+    family = read_family(settings_file(path))
+    if os.path.isdir(path / "params"):
+        from jaxphoton.weights import orbax
+
+        tree = orbax.abstract(path, family, dtype)
+    else:
+        family, tree, *_ = _from_headers(open_checkpoint(path), family, dtype)
+    if quantized:
+        require_quantized(tree)
+        return family, tree
+
+    def dense(node: Any) -> Any:
+        return jax.eval_shape(lambda weight: weight.dense(dtype), node) if _is_form(node) else node
+
+    return family, jax.tree.map(dense, tree, is_leaf=_is_form)
+
+
 def load_params(
     path: str | Path,
     family: Family,
@@ -85,17 +110,8 @@ def _load(path: str | Path, family: Family, dtype: DTypeLike, sharding: Placing,
     if jnp.dtype(dtype).name not in DTYPES:
         raise WeightsError(f"weights cannot be loaded as {jnp.dtype(dtype).name}; use one of {', '.join(DTYPES)}")
     checkpoint = open_checkpoint(path)
-    try:
-        sources, unknown = family.tensors.sources(checkpoint)
-        family, form, left_out = family.tensors.fit(sources, lambda name: checkpoint.entry(name).dtype)
-        tree = family.network.abstract(dtype, form)
-        if quantized:
-            require_quantized(tree)
-    except WeightsError as error:
-        raise WeightsError(f"{escaped(checkpoint.path)}: {error}") from None
-    sources = {name: source for name, source in sources.items() if name not in left_out}
+    family, tree, plan = _from_headers(checkpoint, family, dtype, quantized)
     shapes = by_path(tree)
-    plan = _plan(checkpoint, family.tensors.placements(form), shapes, sources, unknown)
     leaves = {}
     for name, leaf in shapes.items():
         buffer = _assemble(checkpoint, leaf, plan[name])
@@ -105,6 +121,22 @@ def _load(path: str | Path, family: Family, dtype: DTypeLike, sharding: Placing,
         del buffer
         gc.collect(0)
     return family, completed(tree, leaves, dtype, quantized)
+
+
+def _from_headers(
+    checkpoint: Checkpoint, family: Family, dtype: DTypeLike, quantized: bool = False
+) -> tuple[Family, Any, dict[str, list[tuple[Placement, Source]]]]:
+    """The family as the weights have it, its abstract tree, and the tensors that fill each leaf."""
+    try:
+        sources, unknown = family.tensors.sources(checkpoint)
+        family, form, left_out = family.tensors.fit(sources, lambda name: checkpoint.entry(name).dtype)
+        tree = family.network.abstract(dtype, form)
+        if quantized:
+            require_quantized(tree)
+    except WeightsError as error:
+        raise WeightsError(f"{escaped(checkpoint.path)}: {error}") from None
+    sources = {name: source for name, source in sources.items() if name not in left_out}
+    return family, tree, _plan(checkpoint, family.tensors.placements(form), by_path(tree), sources, unknown)
 
 
 def require_quantized(tree: Any) -> None:
@@ -125,7 +157,7 @@ def completed(tree: Any, leaves: dict[str, jax.Array], dtype: DTypeLike, quantiz
     nodes, structure = jax.tree.flatten(params, is_leaf=_is_weight)
     del params
     for i in range(len(nodes)):
-        if _is_weight(nodes[i]) and not isinstance(nodes[i], Dense):
+        if _is_form(nodes[i]):
             # Waiting lets go of the quantized matrix before the next one takes memory.
             nodes[i] = jax.block_until_ready(_dense(nodes[i], dtype))
     return jax.tree.unflatten(structure, nodes)
@@ -133,6 +165,11 @@ def completed(tree: Any, leaves: dict[str, jax.Array], dtype: DTypeLike, quantiz
 
 def _is_weight(node: object) -> bool:
     return isinstance(node, Weight)
+
+
+def _is_form(node: object) -> bool:
+    """A matrix in few bits."""
+    return _is_weight(node) and not isinstance(node, Dense)
 
 
 @partial(jax.jit, static_argnums=1)

@@ -119,6 +119,22 @@ def restore(
     return completed(tree, leaves, dtype, quantized)
 
 
+def abstract(directory: str | Path, family: Family, dtype: DTypeLike = jnp.bfloat16) -> Any:
+    """The tree of shapes that `restore` would fill, in the form in which it is stored.
+
+    Raises:
+      WeightsError: the folder holds no readable parameters, or not those of the model.
+    """
+    import orbax.checkpoint as ocp
+
+    folder = Path(directory).absolute() / "params"
+    with ocp.StandardCheckpointer() as checkpointer:
+        stored = _stored(checkpointer, folder)
+    tree = family.network.abstract(dtype, family.tensors.stored_form(stored))
+    _check_stored(folder, stored, by_path(tree))
+    return tree
+
+
 def _verify(directory: Path) -> None:
     """Compares the files with their checksums, if there are any; in any case nothing is read that is no file."""
     try:

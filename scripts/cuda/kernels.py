@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxphoton.engine.gpus import Gpu
 from jaxphoton.engine.state import PagedCache
-from scripts.cuda.gpus import Gpu
 from scripts.cuda.programs import Program
 from scripts.gpu import ops
 

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.engine.compiled import Programs
+from jaxphoton.engine.gpus import Gpu
 from jaxphoton.engine.state import PagedCache
 from jaxphoton.models.moondream.costs import costs
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.models.protocol import Kernels
-from scripts.cuda.gpus import Gpu
 
 ROWS = 32  # the pool holds so many whole contexts
 

@@ -13,10 +13,11 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
+from jaxphoton.engine.gpus import CHIPS, Gpu, compile_for
 from scripts.cuda import evidence
 from scripts.cuda.evidence import Evidence
-from scripts.cuda.gpus import CHIPS, Gpu, compile_for
 from scripts.cuda.programs import Program
 
 
@@ -25,11 +26,15 @@ def examine(program: Program, chip: Gpu, dump: Path) -> Evidence:
     for file in dump.iterdir():  # what an earlier program left
         file.unlink()
     started = time.monotonic()
+
+    def checked(*operands: Any) -> Any:  # XLA calls the module, and its dumps, by this name
+        return program.function(*operands)
+
     try:
         with warnings.catch_warnings():
             # A donation that cannot be used is a copy.
             warnings.filterwarnings("error", message="Some donated buffers were not usable")
-            compiled = compile_for(chip, program.function, program.arguments, program.donated, program.options)
+            compiled = compile_for(chip, checked, program.arguments, program.donated, program.options)
     except Exception as error:  # whatever it is, it is the program's fault and is reported with its name
         text = f"{type(error).__name__}: {error}"[:1000]
         return Evidence(program.name, chip.name, program.layers, time.monotonic() - started, text)

@@ -115,7 +115,7 @@ def test_flagfile(model, folder, tmp_path):
 @pytest.mark.parametrize("compiles", [False, True])
 def test_who_interrupts_does_not_wait_for_the_compiler(monkeypatch, capsys, compiles):
     from jaxphoton.cli import verify
-    from jaxphoton.engine.compiled import COMPILING
+    from jaxphoton.engine.compiling import COMPILING
 
     def interrupted(_):
         raise KeyboardInterrupt

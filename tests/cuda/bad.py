@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxphoton.engine.gpus import Gpu
 from jaxphoton.engine.state import PagedCache
 from jaxphoton.models.protocol import CacheSpec
-from scripts.cuda.gpus import Gpu
 from scripts.cuda.programs import Program
 
 LAYERS, ROWS, DIM = 4, 8, 2048

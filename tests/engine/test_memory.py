@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxphoton.config import ConfigError, EngineConfig
-from jaxphoton.engine import compiled
+from jaxphoton.engine import compiled, places
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.memory import (
     DeviceMemoryError,
@@ -120,13 +120,13 @@ def test_sizes_for_people():
 
 def test_programs_size_their_pool_by_the_device_and_log_the_plan(monkeypatch, caplog):
     engine = dataclasses.replace(ENGINE, prefill_rows=(1,), prefill_lengths=(16,), vision=((1, 4),), host_masks=False)
-    monkeypatch.setattr(compiled, "memory_of", lambda device: (460_000, 100_000))
+    monkeypatch.setattr(places, "memory_of", lambda device: (460_000, 100_000))
     with caplog.at_level(logging.INFO, compiled.__name__):
         programs = Programs(parameters(), FAMILY, engine)
     assert 10 < programs.pages < whole_pages(FAMILY.max_context, engine)
     cache, _ = programs.fresh_state()
     assert cache.k.shape[1] == programs.pages
     assert f"{programs.pages} pages" in caplog.text and "weights, vision" in caplog.text
-    monkeypatch.setattr(compiled, "memory_of", lambda device: (300_000, 100_000))
+    monkeypatch.setattr(places, "memory_of", lambda device: (300_000, 100_000))
     with pytest.raises(DeviceMemoryError, match="too small"):
         Programs(parameters(), FAMILY, engine)

@@ -1,0 +1,116 @@
+"""GPUs that programs are compiled for without being here, through jax's CUDA plugin."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata, resources
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, use_abstract_mesh
+
+from kernels_pallas.dispatch import Target
+
+NAMES = ("h200", "a100", "l40s")
+MAJORS = (12, 13)  # of CUDA, for which jax has plugins
+
+
+class NoPlugin(ValueError):
+    """jax's CUDA plugin, or the compiler that it calls, is not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU: its figures in the text form of XLA's GpuTargetConfigProto (`assets/targets`)."""
+
+    name: str
+    figures: str
+
+    @property
+    def capability(self) -> int:
+        """Compute capability times ten."""
+        return 10 * self._number(r"compute_capability \{ major: (\d+)") + self._number(
+            r"capability \{[^}]*minor: (\d+)"
+        )
+
+    @property
+    def target(self) -> Target:
+        return Target("cuda", self.capability, self._number(r"\bcore_count: (\d+)"))
+
+    @property
+    def memory(self) -> int:
+        """Bytes."""
+        return self._number(r"device_memory_size: (\d+)")
+
+    def mesh(self) -> Mesh:
+        """A mesh of one such GPU, which need not exist."""
+        topology = topologies.get_topology_desc(platform="cuda", target_config=self.figures, topology="1x1x1")
+        return Mesh(np.array(topology.devices), ("gpu",))
+
+    def _number(self, pattern: str) -> int:
+        match = re.search(pattern, self.figures)
+        assert match, f"targets/{self.name}.txtpb has no {pattern}"
+        return int(match[1])
+
+
+def _gpu(name: str) -> Gpu:
+    file = resources.files("jaxphoton").joinpath("assets", "targets", f"{name}.txtpb")
+    return Gpu(name, file.read_text(encoding="utf-8"))
+
+
+CHIPS = {name: _gpu(name) for name in NAMES}
+
+
+def plugin() -> tuple[str, int] | None:
+    """The version of jax's CUDA plugin that is installed, and the major version of its CUDA; None without one."""
+    for major in MAJORS:
+        try:
+            return metadata.version(f"jax-cuda{major}-plugin"), major
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def require_plugin() -> None:
+    """Raises NoPlugin with what to install, unless programs can be compiled for GPUs that are not here."""
+    found = plugin()
+    nvcc = "nvidia.cuda_nvcc" if found is None or found[1] == 12 else "nvidia.cu13"
+    if found is None or not has_module(f"jax_plugins.xla_cuda{found[1]}") or not has_module(nvcc):
+        wheels = " ".join(f"jax-cuda12-{part}=={jax.__version__}" for part in ("plugin", "pjrt"))
+        raise NoPlugin(
+            "compiling for a GPU that is not here needs jax's CUDA plugin and NVIDIA's compiler, but neither a GPU nor "
+            f"a driver: pip install {wheels} nvidia-cuda-nvcc-cu12 (or 'jaxphoton[cuda12]', which has cuDNN, too)"
+        )
+
+
+def has_module(name: str) -> bool:
+    """Whether a module is installed; imports no more than the packages that it lies in."""
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def compile_for(
+    chip: Gpu,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    donated: tuple[int, ...],
+    options: Mapping[str, Any],
+) -> Any:
+    """The compiled program, called as the function is.
+
+    `arguments` are trees of jax.ShapeDtypeStruct; `options` are XLA's, for this program alone.
+    """
+    mesh = chip.mesh()
+    place = NamedSharding(mesh, PartitionSpec())
+    placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), arguments)
+    # From jax 0.11 on Triton asks the mesh, not the arguments, which GPU it lowers for.
+    with use_abstract_mesh(mesh.abstract_mesh):
+        traced = jax.jit(function, donate_argnums=donated).trace(*placed)
+        return traced.lower(lowering_platforms=("cuda",)).compile(dict(options))

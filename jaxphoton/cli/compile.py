@@ -46,9 +46,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16"], help="precision (default: bfloat16, on a CPU float32)"
     )
-    parser.add_argument(
-        "--float8-experts", action="store_true", help="for experts kept as they are in the checkpoint"
-    )
+    parser.add_argument("--float8-experts", action="store_true", help="for experts kept as they are in the checkpoint")
     parser.add_argument("--kv-dtype", choices=["model", "float8"], default="model", help="of stored keys and values")
     parser.add_argument(
         "--kv-pages", type=number(int, 2), metavar="N", help="pages of keys and values (default: what the device holds)"
@@ -62,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.gpu is not None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported: no device but the host's is asked for
         os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # the libraries that a GPU would need
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA tells at length that it finds no GPU
     from jaxphoton.config import ConfigError
     from jaxphoton.engine.executables import ExecutablesError
     from jaxphoton.engine.gpus import NoPlugin

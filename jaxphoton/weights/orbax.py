@@ -131,7 +131,7 @@ def abstract(directory: str | Path, family: Family, dtype: DTypeLike = jnp.bfloa
     with ocp.StandardCheckpointer() as checkpointer:
         stored = _stored(checkpointer, folder)
     tree = family.network.abstract(dtype, family.tensors.stored_form(stored))
-    _check_stored(folder, stored, by_path(tree))
+    _check_stored(folder, stored, stored_shapes(by_path(tree), family.tensors.moved(stored.keys())))
     return tree
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from jaxphoton.layers.spec import FLOAT8, by_path
 from jaxphoton.models.moondream.params import PUBLISHED, Form, abstract
 from jaxphoton.models.moondream.reading import config_to_dict, load_config
-from jaxphoton.weights.load import WeightsError
+from jaxphoton.weights.load import WeightsError, abstract_model
 from jaxphoton.weights.safetensors import TensorFile
 from tests.layers.forms import dense_of, scaled_of
 from tests.weights import loading
@@ -313,6 +313,12 @@ def test_converted_checkpoints(tmp_path, write_file, moe_config, float8_tensors,
     config, restored = load_model(folder, dtype, quantized=kept)
     assert config == moe_config
     _same(restored, params)
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    for place in (path, folder):  # what would be loaded is known from the headers alone
+        tree = abstract_model(place, dtype, kept)[1]
+        assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) == jax.tree.map(
+            lambda leaf: (leaf.shape, leaf.dtype), params
+        )
     if kept:
         _same(load_model(folder, dtype)[1], load_params(path, moe_config, dtype))
     else:

@@ -134,7 +134,7 @@ def _call(
     starts: jax.Array,
     kernel: Callable[..., None],
     name: str,
-    inputs: tuple[jax.Array | None, ...],
+    inputs: tuple[Any, ...],
     *,
     size: int,
     interpret: bool,

@@ -144,20 +144,20 @@ def _dense_step(
     step: StepParts,
 ) -> tuple[jax.Array, Any]:
     """x [B, 1, D] behind all dense layers. What a layer adds stays in parts until the next one's norm sums them."""
-    last = params.in_b.shape[0] - 1
-    x = x[:, 0]
+    x, last = x[:, 0], params.in_b.shape[0] - 1
     h = layer_norm(x, params.ln[0])
     for index in range(last + 1):
         layer = params.layers[index]
         with jax.named_scope(f"layer_{index}"):
             u = step.input(h, layer.in_w, params.in_b, index, config.qkv_dim)
+            qkv = u[:, None, : config.qkv_dim]
             if step.attend is None:
-                qkv = u[:, None, : config.qkv_dim]
                 attended, cache = _attended(layer, config, index, qkv, tables, attend, cache, trace)
                 attended = attended[:, 0]
             else:
-                factors = _factors(layer, config, index, u, tables, trace)
-                attended, cache = step.attend(index, u, tables.cos[:, 0, 0], tables.sin[:, 0, 0], factors, cache)
+                tau = _layer_tau(layer, index, qkv, tables, trace)
+                angles = tables.cos[:, 0, 0], tables.sin[:, 0, 0]
+                attended, cache = step.attend(index, u, *angles, None if tau is None else tau[:, 0], cache)
             parts = step.output(attended, u, layer.out_w)
             if index == last:
                 x = step.end(x, parts, params.out_b, index)
@@ -165,17 +165,6 @@ def _dense_step(
                 x, h = step.norm(x, parts, params.out_b, params.ln, index, index + 1)
         trace.hidden.append(x[:, None])
     return x[:, None], cache
-
-
-def _factors(
-    layer: TextLayer, config: TextConfig, index: int, u: jax.Array, tables: _Tables, trace: Trace
-) -> jax.Array | None:
-    """The factors of q and v for u [B, Q + F] of a step, float32 [B, 2, N]; None without tau attention."""
-    if tables.tau is None or layer.tau_w is None:
-        return None
-    tau = _tau(layer.tau_w, u[:, None, : config.qkv_dim], tables.tau[index])
-    trace.tau.append(tau)
-    return tau[:, 0]
 
 
 def _experts(
@@ -216,13 +205,19 @@ def _attended(
 ) -> tuple[jax.Array, Any]:
     """qkv [B, T, Q] -> (what its heads attended to, [B, T, N H]; cache)."""
     q, k, v = _split_heads(config, qkv)
-    if tables.tau is not None and layer.tau_w is not None:
-        tau = _tau(layer.tau_w, qkv, tables.tau[index])
-        trace.tau.append(tau)
+    if (tau := _layer_tau(layer, index, qkv, tables, trace)) is not None:
         q, v = _scaled(q, tau[:, :, 0]), _scaled(v, tau[:, :, 1])
     q, k = (rotate(part, tables.cos, tables.sin) for part in (q, k))
     out, cache = attend(index, q, k, v, cache)
     return out.reshape(*qkv.shape[:2], -1), cache
+
+
+def _layer_tau(layer: TextLayer, index: int, qkv: jax.Array, tables: _Tables, trace: Trace) -> jax.Array | None:
+    """`_tau` of a layer, None without tau attention."""
+    if tables.tau is None or layer.tau_w is None:
+        return None
+    trace.tau.append(tau := _tau(layer.tau_w, qkv, tables.tau[index]))
+    return tau
 
 
 def _tau_positions(alpha: jax.Array, positions: jax.Array) -> jax.Array:

@@ -1,0 +1,45 @@
+"""The comparison on a CPU: another side is called as it is told, and what it lacks is said."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks import cpu_reference
+
+STAND_IN = """
+def load(folder, images, tokens):
+    loaded = [folder]
+    return lambda: [[len(loaded), len(image)][:tokens] for image in images if image != "lost.jpg"]
+"""
+
+
+@pytest.fixture
+def side(tmp_path, monkeypatch):
+    (tmp_path / "stand_in_side.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield lambda images: SimpleNamespace(side="stand_in_side:load", model="m", images=images, tokens=2)
+    sys.modules.pop("stand_in_side", None)
+
+
+def test_a_side_returns_the_ids_of_every_image(side):
+    assert cpu_reference._measured(side(["a", "abc"]))["ids"] == [[1, 1], [1, 3]]
+    with pytest.raises(SystemExit, match="stand_in_side:load returned 1 captions of 2 images"):
+        cpu_reference._measured(side(["a", "lost.jpg"]))
+
+
+def test_a_report_has_seconds_an_image_ratios_to_the_last_side_and_equal_ids(capsys):
+    ours, other = {"seconds": 2.0, "ids": [[1], [2]]}, {"seconds": 6.0, "ids": [[1], [3]]}
+    cpu_reference._report([("ours", ours), ("other", other)], 2)
+    _, first, second = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert first == ["ours", "1.00", "3.00", "2", "of", "2"]
+    assert second == ["other", "3.00", "1.00", "1", "of", "2"]
+
+
+def test_a_side_runs_in_a_process_that_imports_from_its_place(tmp_path, monkeypatch):
+    (tmp_path / "stand_in_side.py").write_text(STAND_IN)
+    monkeypatch.setattr(sys, "argv", ["cpu_reference.py", "a", "abc", "--model", "m", "--tokens", "1"])
+    found = cpu_reference._child(sys.executable, tmp_path, "stand_in_side:load")
+    assert found["ids"] == [[1], [1]] and found["seconds"] >= 0

@@ -40,17 +40,21 @@ class Gpu:
 
     @property
     def target(self) -> Target:
-        return Target("cuda", self.capability, self._number(r"\bcore_count: (\d+)"))
+        return Target("cuda", self.capability, self.figure("core_count"))
 
     @property
     def memory(self) -> int:
         """Bytes."""
-        return self._number(r"device_memory_size: (\d+)")
+        return self.figure("device_memory_size")
 
     def mesh(self) -> Mesh:
         """A mesh of one such GPU, which need not exist."""
         topology = topologies.get_topology_desc(platform="cuda", target_config=self.figures, topology="1x1x1")
         return Mesh(np.array(topology.devices), ("gpu",))
+
+    def figure(self, name: str) -> int:
+        """One of `gpu_device_info`."""
+        return self._number(rf"\b{name}: (\d+)")
 
     def _number(self, pattern: str) -> int:
         match = re.search(pattern, self.figures)

@@ -20,6 +20,7 @@ class Limits:
         sampling. None: any number.
       temporary: bytes.
       operations: at most so many times the needed ones, for any routing of tokens to experts.
+      reads: bytes of weights that are read, over those of the weights once.
     """
 
     one_graph: bool = False
@@ -27,15 +28,17 @@ class Limits:
     around: int = 0
     temporary: int | None = None
     operations: float | None = None
+    reads: float | None = None
 
 
 # By a program's name, else by its first word; little above what there is (`make cuda-check` prints it), so that one
-# kernel more in every layer is too many.
+# kernel more in every layer is too many. XLA computes products of one row by two or three kernels of its own.
 LIMITS = {
-    "step": Limits(one_graph=True, per_layer=11, around=30, temporary=16 * MB),
-    "forward": Limits(one_graph=True, per_layer=11, around=18, temporary=16 * MB),
+    "step": Limits(one_graph=True, per_layer=10, around=30, temporary=16 * MB, reads=1.02),
+    "step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=16 * MB, reads=1.02),
+    "fused-step": Limits(one_graph=True, per_layer=5, around=30, temporary=16 * MB, reads=1.02),
+    "forward": Limits(one_graph=True, per_layer=10, around=18, temporary=16 * MB, reads=1.02),
     "experts-step": Limits(one_graph=True, per_layer=15, around=30, temporary=16 * MB),
-    # XLA computes products of one row by two or three kernels of its own.
     "experts-step 1 rows": Limits(one_graph=True, per_layer=19, around=30, temporary=16 * MB),
     "sample": Limits(one_graph=True, temporary=16 * MB),
     "prefill": Limits(temporary=64 * MB),
@@ -74,6 +77,10 @@ def faults(evidence: Evidence, limits: Limits | None = None) -> list[str]:
         found.append(f"of {evidence.pool} bytes of keys and values only {evidence.aliased} are updated in place")
     if limits.per_layer is not None and evidence.kernels > (most := kernel_limit(evidence, limits)):
         found.append(_list(f"{evidence.kernels} kernels, at most {most} are allowed", evidence.busiest))
+    if limits.reads is not None and evidence.weight_reads > limits.reads:
+        found.append(_list(f"{evidence.weight_reads:.2f} times the bytes of the weights are read", evidence.read_again))
+    if spilling := [f"{usage['kernel']}: {usage['spilled']} bytes" for usage in evidence.usage if usage["spilled"]]:
+        found.append(_list("registers are spilled to memory", spilling))
     if limits.temporary is not None and evidence.temporary > limits.temporary:
         text = f"{evidence.temporary / 1e6:.1f} MB of temporaries, at most {limits.temporary / 1e6:.1f} are allowed"
         found.append(_list(text, evidence.largest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import jax
 
-from scripts.cuda import buffers, thunks
+from jaxphoton.engine.gpus import Gpu
+from scripts.cuda import buffers, occupancy, plugin, reads, thunks
 from scripts.cuda.operations import operations
 from scripts.cuda.programs import Program
 
@@ -36,6 +38,10 @@ class Evidence:
       weight_copies: those of a weight's dimensions.
       operations: multiplications and additions of its products, as `operations` counts them.
       needed: those that it cannot do without; 0 where they are not compared.
+      weight_reads: bytes of weights that the kernels take which always run, over those of the same weights once; 0 for
+        none. What only branches take, and lines of a table, do not count.
+      read_again: the weights that several kernels take.
+      usage: `occupancy.Usage` of every launch of a kernel of kernels_pallas, as plain data.
     """
 
     program: str
@@ -56,21 +62,25 @@ class Evidence:
     weight_copies: tuple[str, ...] = ()
     operations: int = 0
     needed: int = 0
+    weight_reads: float = 0.0
+    read_again: tuple[str, ...] = ()
+    usage: tuple[Mapping[str, Any], ...] = ()
 
 
-def read(program: Program, dump: Path, memory: Any) -> dict[str, Any]:
+def read(program: Program, chip: Gpu, dump: Path, memory: Any) -> dict[str, Any]:
     """Everything of `Evidence` that XLA tells: its dump of this program in a folder, and its memory analysis.
 
     A value counts as copied if it lies in memory of the program's own and is as large as a layer of the pool, or has
     the dimensions of a weight in any order. An update in place does neither.
     """
     # Of programs too small for a command buffer there is only the first listing.
-    listing = thunks.parse(_dumped(dump, ".thunk_sequence_after_thunk_passes.txt", ".thunk_sequence.txt"))
+    listed = _dumped(dump, ".thunk_sequence_after_thunk_passes.txt", ".thunk_sequence.txt")
+    listing = thunks.parse(listed)
     always, branches = thunks.kernels(listing)
-    assignment = _dumped(dump, "after_optimizations-buffer-assignment.txt")
     hlo = _dumped(dump, "_after_optimizations.txt")
-    values = buffers.parse(assignment, hlo)
-    weights = {tuple(sorted(leaf.shape)) for leaf in jax.tree.leaves(program.weights) if leaf.size >= LARGE}
+    values = buffers.parse(_dumped(dump, "after_optimizations-buffer-assignment.txt"), hlo)
+    large = [leaf for leaf in jax.tree.leaves(program.weights) if leaf.size >= LARGE]
+    weights = {tuple(sorted(leaf.shape)) for leaf in large}
     pools = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.pool)]
     layer = max(pools, default=0) // max(program.layers, 1)
     return {
@@ -87,6 +97,17 @@ def read(program: Program, dump: Path, memory: Any) -> dict[str, Any]:
         "operations": operations(hlo) if program.needed else 0,
         "needed": program.needed,
         "weight_copies": _named(v for v in values if tuple(sorted(v.dimensions)) in weights),
+        **_reads(hlo, {leaf.shape: leaf.size * leaf.dtype.itemsize for leaf in large}),
+        "usage": tuple(map(dataclasses.asdict, occupancy.usages(chip, plugin.ptxas(), dump, listed, hlo))),
+    }
+
+
+def _reads(hlo: str, sizes: Mapping[tuple[int, ...], int]) -> dict[str, Any]:
+    found = [(name, shape, count) for name, shape, count in reads.weight_reads(hlo, sizes) if count]
+    once = sum(sizes[shape] for _, shape, _ in found)
+    return {
+        "weight_reads": sum(sizes[shape] * count for _, shape, count in found) / once if once else 0.0,
+        "read_again": _named(f"{name}, by {count} kernels" for name, _, count in found if count > 1),
     }
 
 

@@ -32,6 +32,7 @@ OPS = (
     "output_product",
 )
 FULL, CUT = 24, 2  # text layers of both models, and of what is quick to compile
+FORMS = ({}, {"form": "fused"})  # of a step's layers
 EXPERTS_CUT = 6  # of Moondream 3: two of them have experts
 
 
@@ -60,7 +61,7 @@ def _all() -> tuple[Job, ...]:
     steps = [program("h200", "step", rows=rows, layers=FULL, model="moondream3") for rows in (1, 8)]
     steps += [program("h200", "prefix", images=images, layers=FULL, model="moondream3") for images in (1, 4)]
     steps += [program("h200", "prefill", rows=4, length=128, layers=FULL, model="moondream3")]
-    steps += [program(c, "step", rows=rows, layers=FULL) for rows in (1, 8, 32) for c in CHIPS]
+    steps += [program(c, "step", rows=r, layers=FULL, **form) for form in FORMS for r in (1, 8, 32) for c in CHIPS]
     others = [
         job
         for chip in CHIPS
@@ -68,7 +69,7 @@ def _all() -> tuple[Job, ...]:
             program(chip, "prefill", rows=4, length=128, layers=FULL),
             program(chip, "prefix", images=1, layers=FULL),
             program(chip, "encode", images=1, crops=5),
-            *(program(chip, "step", rows=rows, layers=CUT) for rows in (1, 8, 32)),
+            *(program(chip, "step", rows=rows, layers=CUT, **form) for form in FORMS for rows in (1, 8, 32)),
             program(chip, "step", rows=8, layers=EXPERTS_CUT, model="moondream3"),
             program(chip, "halves", rows=8, layers=CUT),
         )
@@ -82,7 +83,8 @@ def _ci() -> tuple[Job, ...]:
         program("h200", "step", rows=8, layers=FULL),
         program("h200", "encode", images=1, crops=2),
         program("h200", "prefill", rows=4, length=128, layers=CUT),
-        *(program(chip, "step", rows=8, layers=CUT) for chip in CHIPS),
+        program("h200", "step", rows=8, layers=FULL, form="fused"),
+        *(program(chip, "step", rows=8, layers=CUT, **form) for form in FORMS for chip in CHIPS),
         program("h200", "step", rows=8, layers=EXPERTS_CUT, model="moondream3"),
         program("h200", "prefix", images=1, layers=EXPERTS_CUT, model="moondream3"),
         *_kernels(),

@@ -42,6 +42,11 @@ def install() -> Path:
     return place
 
 
+def ptxas() -> Path:
+    """NVIDIA's assembler, from the wheel beside the plugin."""
+    return install() / "nvidia" / "cuda_nvcc" / "bin" / "ptxas"
+
+
 def environment(plugin: Path, dump: Path) -> dict[str, str]:
     """Of a process that compiles for CUDA: `plugin` on its path, XLA's dumps in `dump`, nothing cached."""
     return {

@@ -48,10 +48,11 @@ class Program:
     needed: int = 0
 
 
-def step(chip: Gpu, rows: int, layers: int, model: str = "moondream2") -> list[Program]:
-    """The decode step."""
-    shapes = _Shapes(chip, layers, model, rows)
-    return [shapes.program(f"{shapes.kind}step {rows} rows", ("step", rows))]
+def step(chip: Gpu, rows: int, layers: int, model: str = "moondream2", form: str = "xla") -> list[Program]:
+    """The decode step; the name of one whose layers are in another form than XLA's begins with the form."""
+    shapes = _Shapes(chip, layers, model, rows, form=form)
+    name = f"{'' if form == 'xla' else f'{form}-'}{shapes.kind}step {rows} rows"
+    return [shapes.program(name, ("step", rows))]
 
 
 def halves(chip: Gpu, rows: int, layers: int) -> list[Program]:
@@ -94,9 +95,10 @@ class _Shapes(Programs):
         model: str = "moondream2",
         rows: int = ROWS,
         backend: str = "triton",
+        form: str = "xla",
         **buckets: Any,
     ):
-        """`rows` of a step; `buckets` of the other programs as in EngineConfig."""
+        """`rows` of a step and the form of its layers; `buckets` of the other programs as in EngineConfig."""
         full = named_config(model)
         family = MoondreamFamily(dataclasses.replace(full, text=dataclasses.replace(full.text, n_layers=layers)))
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -104,7 +106,9 @@ class _Shapes(Programs):
         params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree)
         self.kind = "" if full.text.moe is None else "experts-"  # what names of programs begin with
         self._layers, self._step, self._kernels = layers, (rows,), Kernels(backend, chip.target)
-        super().__init__(params, family, EngineConfig(max_rows=ROWS, step_rows=(ROWS,), host_masks=True, **buckets))
+        super().__init__(
+            params, family, EngineConfig(max_rows=ROWS, step_rows=(ROWS,), step_form=form, host_masks=True, **buckets)
+        )
 
     def _compile_to_fit(self) -> dict:
         self.program_config = dataclasses.replace(self.program_config, kernels=self._kernels)

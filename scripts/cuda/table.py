@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from scripts.cuda.checks import faults, kernels_per_layer
 from scripts.cuda.evidence import Evidence
 
-HEAD = (
-    "program",
-    "layers",
-    "chip",
-    "top-level thunks",
-    "kernels",
-    "+ branches",
-    "a layer",
-    "temp MB",
-    "alias MB",
-    "x needed",
-    "s",
-)
+HEAD = ("program", "layers", "chip", "top-level thunks", "kernels", "+ branches", "a layer", "temp MB", "alias MB")
+HEAD += ("x needed", "reads", "s", "verdict")
+USAGE = ("kernel", "chip", "blocks", "threads", "registers", "spilled", "shared", "occupancy", "waves", "first in")
 
 
 def rows_of(found: Sequence[Evidence]) -> list[str]:
-    """Lines of one table, a program each, and how many of them are in order."""
+    """Lines of one table, a program each, of another of our kernels, and how many programs are in order."""
     ordered = sorted(found, key=lambda evidence: (evidence.program, -evidence.layers, evidence.chip))
-    cells = [(*HEAD, "verdict"), *(_cells(evidence, found) for evidence in ordered)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = _aligned([HEAD, *(_cells(evidence, found) for evidence in ordered)])
     good = sum(not faults(evidence) for evidence in found)
-    return [*lines, "", f"{good} of {len(found)} programs are as they should be."]
+    return [*lines, "", *_usage(ordered), f"{good} of {len(found)} programs are as they should be."]
+
+
+def _usage(found: Sequence[Evidence]) -> list[str]:
+    """What our kernels take of a multiprocessor: a line for each launch that differs from all others."""
+    lines: dict[tuple[str, ...], str] = {}
+    for evidence in found:
+        for usage in evidence.usage:
+            counts = (str(usage[name]) for name in ("blocks", "threads", "registers", "spilled", "shared"))
+            kernel = re.sub(r"__\d+$", "", usage["kernel"])
+            shares = f"{usage['occupancy']:.2f}", f"{usage['waves']:.2f}"
+            lines.setdefault((kernel, evidence.chip, *counts, *shares), evidence.program)
+    return [*_aligned([USAGE, *sorted((*line, program) for line, program in lines.items())]), ""] if lines else []
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def _cells(evidence: Evidence, found: Sequence[Evidence]) -> tuple[str, ...]:
@@ -45,6 +51,7 @@ def _cells(evidence: Evidence, found: Sequence[Evidence]) -> tuple[str, ...]:
         f"{evidence.temporary / 1e6:.1f}",
         f"{evidence.aliased / 1e6:.1f}",
         f"{evidence.operations / evidence.needed:.2f}" if evidence.needed else "",
+        f"{evidence.weight_reads:.2f}" if evidence.weight_reads else "",
         f"{evidence.seconds:.0f}",
         "; ".join(fault.partition(":")[0] for fault in faults(evidence)) or "ok",
     )

@@ -39,7 +39,7 @@ def examine(program: Program, chip: Gpu, dump: Path) -> Evidence:
         text = f"{type(error).__name__}: {error}"[:1000]
         return Evidence(program.name, chip.name, program.layers, time.monotonic() - started, text)
     seconds = time.monotonic() - started
-    facts = evidence.read(program, dump, compiled.memory_analysis())
+    facts = evidence.read(program, chip, dump, compiled.memory_analysis())
     return Evidence(program.name, chip.name, program.layers, seconds, **facts)
 
 

@@ -10,10 +10,15 @@ from scripts.cuda.checks import Limits, faults, kernels_per_layer
 from scripts.cuda.evidence import Evidence
 from scripts.cuda.table import rows_of
 
-LIMITS = Limits(one_graph=True, per_layer=10, around=5, temporary=1000, operations=1.5)
+LIMITS = Limits(one_graph=True, per_layer=10, around=5, temporary=1000, operations=1.5, reads=1.02)
+USAGE = {
+    "kernel": "output_product", "launches": 2, "blocks": 256, "threads": 128, "registers": 64, "spilled": 0,
+    "shared": 61440, "occupancy": 0.1875, "waves": 0.646,
+}  # fmt: skip
 GOOD = Evidence(
-    "step 8 rows", "h200", 2, 1.0, top={"kCommandBuffer": 1}, kernels=25, temporary=1000, aliased=640, pool=600
-)
+    "step 8 rows", "h200", 2, 1.0, top={"kCommandBuffer": 1}, kernels=25, temporary=1000, aliased=640, pool=600,
+    weight_reads=1.0, usage=(USAGE,),
+)  # fmt: skip
 
 
 def test_what_is_within_its_limits_passes():
@@ -31,6 +36,8 @@ def test_what_is_within_its_limits_passes():
         ({"weight_copies": ("bf16[8,9] transpose.1",)}, ("weights", "transpose.1")),
         ({"aliased": 599}, ("600 bytes", "only 599")),
         ({"kernels": 26, "busiest": ("9 x wrapped_slice",)}, ("26 kernels, at most 25", "wrapped_slice")),
+        ({"weight_reads": 1.5, "read_again": ("in_w, by 2 kernels",)}, ("1.50 times", "in_w")),
+        ({"usage": (USAGE | {"spilled": 8},)}, ("spilled", "output_product: 8 bytes")),
         ({"temporary": 1001, "largest": ("f32[8,51200] fusion.2",)}, ("temporaries", "fusion.2")),
         ({"operations": 16 * 10**9, "needed": 10**10}, ("16 Gop", "1.50 x 10")),
     ],
@@ -52,3 +59,16 @@ def test_the_table_has_a_line_a_program_and_a_verdict():
     lines = rows_of([GOOD, dataclasses.replace(GOOD, chip="a100", error="RESOURCE_EXHAUSTED: memory")])
     assert "kCommandBuffer" in lines[2] and lines[2].endswith("ok")
     assert lines[1].endswith("does not compile") and lines[-1].startswith("1 of 2")
+
+
+def test_the_table_shows_what_our_kernels_take_once():
+    again = dataclasses.replace(GOOD, program="step 9 rows", usage=(USAGE | {"kernel": "output_product__1"},))
+    other = dataclasses.replace(GOOD, chip="a100")
+    lines = [line for line in rows_of([GOOD, again, other]) if line.startswith("output_product")]
+    assert len(lines) == 2 and "a100" in lines[0] and "h200" in lines[1]
+    assert lines[1].split()[2:9] == ["256", "128", "64", "0", "61440", "0.19", "0.65"]
+
+
+def test_a_program_of_one_row_has_limits_of_its_own():
+    one = dataclasses.replace(GOOD, program="step 1 rows", layers=24, kernels=24 * 14 + 30)
+    assert not faults(one) and faults(dataclasses.replace(one, program="step 2 rows"))

@@ -1,0 +1,42 @@
+"""How often a program reads each of its weights, from its optimized HLO."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection
+
+_LINE = re.compile(r"^\s*(?:ROOT )?%(?P<name>\S+) = (?P<shape>\w+\[[\d,]*\])\S* (?P<op>[\w-]+)\((?P<operands>[^)]*)\)")
+_CALLS = re.compile(r"calls=%(\S+?),")
+_DIMENSIONS = re.compile(r"\[([\d,]*)\]")
+SAME = ("bitcast", "copy-start")  # the result lies where the operand does
+
+
+def weight_reads(hlo: str, shapes: Collection[tuple[int, ...]]) -> list[tuple[str, tuple[int, ...], int]]:
+    """Parameters with one of these shapes: name, shape, and how many kernels take it whenever the program runs.
+
+    Kernels in branches of conditionals do not count, nor do gathers, which read lines of a table.
+    """
+    before, _, entry = hlo.partition("\nENTRY ")
+    computations = (text.strip() for text in before.split("\n\n"))
+    gathers = {text.partition(" ")[0].removeprefix("%") for text in computations if " gather(" in text}
+    origin: dict[str, str] = {}
+    found: dict[str, tuple[int, ...]] = {}
+    reads = Counter[str]()
+    for line in entry.splitlines():
+        match = _LINE.match(line)
+        if match is None:
+            continue
+        dimensions = _DIMENSIONS.search(match["shape"])
+        shape = tuple(int(size) for size in dimensions[1].split(",") if size) if dimensions else ()
+        operands = [name.strip().removeprefix("%") for name in match["operands"].split(",")]
+        if match["op"] == "parameter" and shape in shapes:
+            origin[match["name"]] = match["name"]
+            found[match["name"]] = shape
+        elif match["op"] in SAME and operands[0] in origin:
+            origin[match["name"]] = origin[operands[0]]
+        elif match["op"] not in ("conditional", "tuple"):
+            called = _CALLS.search(line)
+            if called is None or called[1] not in gathers:
+                reads.update({origin[name] for name in operands if name in origin})
+    return [(name, shape, reads[name]) for name, shape in found.items()]

@@ -4,8 +4,8 @@
 
 Each part runs in processes of its own under a time limit; one that fails or hangs is reported, with what it had found
 until then, and the rest goes on. Writes `gpu_check.json`, the readable `gpu_check.txt` and each part's log to the
-folder given; benchmarks/README.md says how to read them. `--model small` runs the same on any machine, to test this
-script; its times mean nothing.
+folder given, and the fastest forms of a step as a file for `jaxphoton/configs/gpus`; benchmarks/README.md says how to
+read them. `--model small` runs the same on any machine, to test this script; its times mean nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from jaxphoton.config.gpus import file_name  # noqa: E402
 from scripts.gpu.table import render  # noqa: E402
 
 LEAST_SECONDS = 15  # a part is not begun with less left
@@ -68,6 +69,7 @@ PARTS = {
     "kernels": Part(130),
     "step": Part(150, dump=True),
     "equality": Part(75),
+    "forms": Part(180),
     "encode": Part(100),
     "captions": Part(90),
     "variants": Part(90),
@@ -141,6 +143,18 @@ def failed(result: dict[str, Any]) -> bool:
     return "error" in result or any(result.get("failed", ()))
 
 
+def keep_forms(out: Path, head: dict[str, Any], found: dict[str, Any]) -> Path | None:
+    """Writes what the part `forms` has chosen as a file for `jaxphoton/configs/gpus`; None if it has not."""
+    if not found.get("step_forms"):
+        return None
+    kind = found["device_kind"]
+    data = {"device_kind": kind, "step_forms": found["step_forms"]}
+    data["measured"] = {**head, "layers": found["layers"], "forms": found["forms"]}
+    file = out / f"{file_name(kind)}.json"
+    file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    return file
+
+
 def commit() -> str:
     """Of the checkout; "unknown" where there is none."""
     try:
@@ -189,6 +203,8 @@ def main() -> int:
             whole = {"run": head, **results}
             (args.out / "gpu_check.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
             (args.out / "gpu_check.txt").write_text(render(whole), encoding="utf-8")
+    if args.model == "moondream2" and (kept := keep_forms(args.out, head, results.get("forms", {}))):
+        print(f"{kept}: the fastest forms of a step; in jaxphoton/configs/gpus they become the default on such GPUs")
     print(render(whole))
     return 1 if any(failed(result) for result in results.values()) else 0
 

@@ -17,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxphoton.engine.control import RUNNING, ZOMBIE, Output
+from jaxphoton.config import STEP_PARTS, step_parts
+from jaxphoton.config.gpus import read_forms
+from jaxphoton.engine.control import RUNNING, Output
 from jaxphoton.engine.programs import step
 from jaxphoton.measure import timing
 from jaxphoton.measure.timing import BATCHES, interleaved
 from scripts import gpu_check
-from scripts.gpu import kernels, ops, parts, table, variants
+from scripts.gpu import forms, kernels, ops, parts, table, variants
 from scripts.gpu.load import Stepper
 
 ROOT = Path(__file__).parents[1]
@@ -168,6 +170,27 @@ def test_a_wrong_kernel_is_found_out(monkeypatch):
         assert kernels._compare("paged_attention", case)["verdict"].startswith(verdict)
 
 
+def test_every_form_of_a_step_is_tried_once():
+    names = forms.every_form()
+    assert names[0] == "xla" and names[-1] == "fused" and len(names) == 2 ** len(STEP_PARTS)
+    assert len({step_parts(name) for name in names}) == len(names) and None not in map(step_parts, names)
+
+
+def test_only_what_is_clearly_faster_replaces_xla(tmp_path):
+    assert forms.fastest({"xla": 1.0, "norm": 0.995, "fused": 1.2}) == "xla"
+    assert forms.fastest({"xla": 1.0, "norm": 0.97, "fused": 0.9}) == "fused"
+    assert forms.fastest({"norm": 0.97, "fused": 0.9}) == "fused"
+    assert gpu_check.keep_forms(tmp_path, {}, {}) is None and not list(tmp_path.iterdir())
+
+
+def test_what_was_chosen_is_a_file_of_the_package(tmp_path):
+    found = {"device_kind": "NVIDIA H200", "step_forms": {"1": "fused"}, "layers": 8, "forms": [{"form": "fused"}]}
+    file = gpu_check.keep_forms(tmp_path, {"date": "today"}, found)
+    assert file == tmp_path / "nvidia-h200.json"
+    data = json.loads(file.read_text(encoding="utf-8"))
+    assert read_forms(data) == {1: "fused"} and data["measured"]["date"] == "today"
+
+
 def test_measured_steps_decode_and_stacked_matrices_change_nothing():
     load = variants.small_load("small", (1, 8))
     control, params = load.control(1), load.decoder
@@ -177,7 +200,7 @@ def test_measured_steps_decode_and_stacked_matrices_change_nothing():
     for name, (function, weights) in forms.items():
         launch = Stepper(load.state()).launch(jax.jit(function, donate_argnums=(1, 2)), weights, control)
         outputs = [np.asarray(launch()) for _ in range(4)]
-        assert all(out[:, Output.FINISH].tolist() == [RUNNING, ZOMBIE] for out in outputs)
+        assert all(out[:, Output.FINISH].tolist() == [RUNNING] for out in outputs)
         tokens[name] = [int(out[0, Output.TOKEN]) for out in outputs]
     assert tokens["plain"] == tokens["stacked"]
 

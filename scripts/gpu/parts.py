@@ -27,6 +27,7 @@ MODULES = {
     "encode": "encode",
     "captions": "captions",
     "variants": "variants",
+    "forms": "forms",
     "flag": "variants",
     "callback": "steps",
 }

@@ -73,13 +73,14 @@ def _compile(load: Load, control: Any) -> dict[str, tuple[Any, Any]]:
         **{f"{what}: reference": (as_it_is, params, place) for what, place in plain.items()},
     }
     shapes = jax.eval_shape(load.programs.fresh_state)
-    lowered = {name: _lower(*form, shapes, control) for name, form in forms.items()}
+    lowered = {name: lower(*form, shapes, control) for name, form in forms.items()}
     with ThreadPoolExecutor() as pool:
-        done = pool.map(_finish, lowered.values())
+        done = pool.map(finish, lowered.values())
         return {name: (run, forms[name][1]) for name, run in zip(forms, done, strict=True)}
 
 
-def _lower(function: Callable, params: Any, place: tuple[Any, str] | None, shapes: Any, control: Any) -> Any:
+def lower(function: Callable, params: Any, place: tuple[Any, str] | None, shapes: Any, control: Any) -> Any:
+    """A step, lowered, or why it cannot be; the function of a module at `place` is replaced by its reference."""
     # A function of its own each time: jit would find the trace that was made without the replacement.
     step = jax.jit(lambda *arguments: function(*arguments), donate_argnums=(1, 2))
     try:
@@ -91,7 +92,8 @@ def _lower(function: Callable, params: Any, place: tuple[Any, str] | None, shape
         return f"{type(error).__name__}: {error}"[:300]
 
 
-def _finish(lowered: Any) -> Any:
+def finish(lowered: Any) -> Any:
+    """Compiled, or why not."""
     try:
         return lowered if isinstance(lowered, str) else lowered.compile()
     except Exception as error:

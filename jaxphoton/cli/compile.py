@@ -134,7 +134,7 @@ def _engine(args: argparse.Namespace, on_cpu: bool, max_context: int) -> Any:
 
     engine = EngineConfig(kv_dtype=args.kv_dtype)
     if on_cpu:
-        engine = dataclasses.replace(engine, max_rows=ROWS, step_rows=(2, ROWS), prefill_lengths=(32,))
+        engine = dataclasses.replace(engine, max_rows=ROWS, step_rows=(1, ROWS), prefill_lengths=(32,))
     engine = EngineOptions(rows=args.rows, deterministic=args.deterministic).applied(engine, max_context)
     if args.kv_pages is not None:
         return dataclasses.replace(engine, kv_pages=args.kv_pages)

@@ -89,7 +89,7 @@ class Programs:
         if form == "auto":
             # Measured with the kernels, of weights in bfloat16.
             measured = kernels.backend in ("auto", "triton") and self.dtype == jnp.bfloat16
-            form = step_form(self._device.device_kind, rows) if measured else "xla"
+            form = step_form(self._place.kind, rows) if measured else "xla"
         kernels = dataclasses.replace(kernels, step=step_parts(form) or ())
         return dataclasses.replace(self.program_config, kernels=kernels)
 

@@ -43,6 +43,13 @@ class Gpu:
         return Target("cuda", self.capability, self.figure("core_count"))
 
     @property
+    def kind(self) -> str:
+        """What jax calls such a device."""
+        match = re.search(r'\bname: "([^"]+)"', self.figures)
+        assert match, f"targets/{self.name}.txtpb has no name"
+        return match[1]
+
+    @property
     def memory(self) -> int:
         """Bytes."""
         return self.figure("device_memory_size")

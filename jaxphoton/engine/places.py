@@ -28,10 +28,12 @@ class Place(Protocol):
 
     Attributes:
       target: what kernels are chosen for.
+      kind: of the device, as jax calls it.
       encoder: how the image encoder is computed, where that is not how the rest is.
     """
 
     target: Target
+    kind: str
     encoder: Kernels | None
 
     def memory(self) -> tuple[int | None, int]:
@@ -54,7 +56,7 @@ class Here:
 
     def __init__(self, sharding: jax.sharding.Sharding):
         self.device = min(sharding.device_set, key=lambda device: device.id)
-        self.target = Target.of(self.device)
+        self.target, self.kind = Target.of(self.device), self.device.device_kind
 
     def memory(self) -> tuple[int | None, int]:
         return memory_of(self.device)
@@ -73,7 +75,7 @@ class Absent:
     """A GPU that is not here. Without cuDNN here, its image encoder takes XLA's attention."""
 
     def __init__(self, gpu: gpus.Gpu):
-        self._gpu, self.target = gpu, gpu.target
+        self._gpu, self.target, self.kind = gpu, gpu.target, gpu.kind
         self.encoder = None if gpus.has_module("nvidia.cudnn") else Kernels("reference", gpu.target)
 
     def memory(self) -> tuple[int | None, int]:

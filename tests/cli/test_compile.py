@@ -45,7 +45,7 @@ def test_this_processor_gets_many_small_programs_and_half_the_pages(fake, tmp_pa
     assert main(["compile", "--out", str(tmp_path / "out"), "--gpu", "cpu"]) == 0
     made = FakePrograms.made
     assert made.place.target.platform == "cpu" and str(made.family.network.dtype(made.params)) == "float32"
-    assert made.engine.step_rows == (2, 8) and made.engine.prefill_rows == (1, 4) and made.engine.host_masks
+    assert made.engine.step_rows == (1, 8) and made.engine.prefill_rows == (1, 4) and made.engine.host_masks
     assert made.engine.kv_pages == whole_pages(made.family.max_context, made.engine) // 2
     assert "11 programs, 1.00 MiB" in capsys.readouterr().err
 
@@ -57,6 +57,7 @@ def test_a_gpu_that_is_not_here_is_compiled_for_in_bfloat16(fake, monkeypatch, t
     assert main(command) == 0
     made = FakePrograms.made
     assert made.place.target == gpus.CHIPS["h200"].target and made.place.target.capability == 90
+    assert made.place.kind == "NVIDIA H200"
     assert str(made.family.network.dtype(made.params)) == "bfloat16"
     assert (made.engine.max_rows, made.engine.kv_dtype, made.engine.kv_pages) == (16, "float8", None)
     # Without cuDNN's wheel its attention does not compile, and that is said.

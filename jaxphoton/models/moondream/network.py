@@ -54,7 +54,8 @@ def forward(
       cache: passed through `attend`.
       experts: how they are chosen and computed, where there are any.
       trace: filled with what the layers computed.
-      step: how the parts of dense layers are computed where T is 1; None for the plain form of any T.
+      step: how the parts of dense layers, and attention in all, are computed where T is 1; None for the plain form of
+        any T.
 
     Returns:
       (hidden [B, T, D] after the last block, before the final LayerNorm; cache).
@@ -72,7 +73,7 @@ def forward(
             if params.layers[index].experts is None:
                 x, cache = _dense(params, config, index, x, h, tables, attend, cache, trace)
             else:
-                x, cache = _experts(params, config, index, x, h, tables, attend, cache, experts, trace)
+                x, cache = _experts(params, config, index, x, h, tables, attend, cache, experts, trace, step)
         trace.hidden.append(x)
     return x, cache
 
@@ -150,14 +151,7 @@ def _dense_step(
         layer = params.layers[index]
         with jax.named_scope(f"layer_{index}"):
             u = step.input(h, layer.in_w, params.in_b, index, config.qkv_dim)
-            qkv = u[:, None, : config.qkv_dim]
-            if step.attend is None:
-                attended, cache = _attended(layer, config, index, qkv, tables, attend, cache, trace)
-                attended = attended[:, 0]
-            else:
-                tau = _layer_tau(layer, index, qkv, tables, trace)
-                angles = tables.cos[:, 0, 0], tables.sin[:, 0, 0]
-                attended, cache = step.attend(index, u, *angles, None if tau is None else tau[:, 0], cache)
+            attended, cache = _step_attended(layer, config, index, u, tables, attend, cache, trace, step)
             parts = step.output(attended, u, layer.out_w)
             if index == last:
                 x = step.end(x, parts, params.out_b, index)
@@ -178,6 +172,7 @@ def _experts(
     cache: Any,
     experts: moe.Experts,
     trace: Trace,
+    step: StepParts | None,
 ) -> tuple[jax.Array, Any]:
     """x behind a layer with experts, h being its norm."""
     assert config.moe is not None
@@ -185,7 +180,11 @@ def _experts(
     assert layer.experts is not None
     with jax.named_scope("attention"):
         qkv = linear(h, layer.in_w, params.qkv_b[row])
-        out, cache = _attended(layer, config, index, qkv, tables, attend, cache, trace)
+        if step is None:
+            out, cache = _attended(layer, config, index, qkv, tables, attend, cache, trace)
+        else:
+            out, cache = _step_attended(layer, config, index, qkv[:, 0], tables, attend, cache, trace, step)
+            out = out[:, None]
         attended = linear(out, layer.out_w, params.proj_b[row])
     with jax.named_scope("mlp"):
         route = experts.route(layer.experts.router_w, params.router_b, row, config.moe.experts_per_token, h)
@@ -210,6 +209,27 @@ def _attended(
     q, k = (rotate(part, tables.cos, tables.sin) for part in (q, k))
     out, cache = attend(index, q, k, v, cache)
     return out.reshape(*qkv.shape[:2], -1), cache
+
+
+def _step_attended(
+    layer: TextLayer,
+    config: TextConfig,
+    index: int,
+    u: jax.Array,
+    tables: _Tables,
+    attend: Attend,
+    cache: Any,
+    trace: Trace,
+    step: StepParts,
+) -> tuple[jax.Array, Any]:
+    """The same of one position a row, from u [B, Q + F] with anything behind q, k and v: ([B, N H], cache)."""
+    qkv = u[:, None, : config.qkv_dim]
+    if step.attend is None:
+        out, cache = _attended(layer, config, index, qkv, tables, attend, cache, trace)
+        return out[:, 0], cache
+    tau = _layer_tau(layer, index, qkv, tables, trace)
+    factors = None if tau is None else tau[:, 0]
+    return step.attend(index, u, tables.cos[:, 0, 0], tables.sin[:, 0, 0], factors, cache)
 
 
 def _layer_tau(layer: TextLayer, index: int, qkv: jax.Array, tables: _Tables, trace: Trace) -> jax.Array | None:

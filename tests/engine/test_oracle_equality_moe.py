@@ -22,7 +22,7 @@ from tests.engine.schedules import schedule
 from tests.engine.test_oracle_equality import run_and_compare
 from tests.engine.tiny import Loop, Poisoned, Schedule, at_once, request
 
-# A step of 8 rows chooses 16 experts, the most for which the chosen ones are read; a prefill reads all.
+# A step of 8 rows makes 16 choices, the most for which the chosen experts are gathered; a prefill visits all.
 CONFIG = dataclasses.replace(
     tiny.CONFIG,
     text=dataclasses.replace(

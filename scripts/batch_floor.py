@@ -44,12 +44,12 @@ def main() -> None:
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as place, Moondream.from_pretrained("shapes") as model:
-        own = model.family.pictures
+        own, resize = model.family.pictures, model.picture_options["resize"]
         for number in range(args.rounds + 1):
             alone, files = (make_folder(Path(place, f"{number}{part}"), args.images) for part in "ab")
             jobs = [Job(path.name, model.encode_image(path), (ASK,)) for path in alone.iterdir()]
             engine = spent(lambda given=jobs: engine_only(model, given), list)
-            images = spent(lambda folder=alone: [prepare(str(p), own) for p in folder.iterdir()], list)
+            images = spent(lambda folder=alone: [prepare(str(p), own, resize=resize) for p in folder.iterdir()], list)
             workers = model.session.images.pool()
             assert workers is not None
             loop = spent(lambda folder=files: whole_loop(model, folder), lambda pool=workers: pool.worker_pids)

@@ -98,9 +98,10 @@ def main() -> None:
     parser.add_argument("--model", default="shapes", help="'shapes' or the folder of another shapes model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--resize", choices=["exact", "fast"], help="of pictures (default: the model's)")
     parser.add_argument("--json", action="store_true", help="print the JSON line alone")
     args = parser.parse_args()
-    with Moondream.from_pretrained(str(args.model)) as model:
+    with Moondream.from_pretrained(str(args.model), resize=args.resize) as model:
         scores = evaluate(model, args.seed, args.scenes)
     if not args.json:
         for name, value in scores.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
@@ -13,6 +14,7 @@ from jaxphoton.batch.dedupe import Dedupe
 from jaxphoton.batch.errors import BatchError, OptionError, SourceError
 from jaxphoton.batch.exports.options import ExportReport
 from jaxphoton.batch.journal import Header, Journal, JournalReader, Record
+from jaxphoton.batch.journal.reading import latest_header
 from jaxphoton.batch.model import RunModel, recorded, run_model
 from jaxphoton.batch.observer import Beginning, RunObserver
 from jaxphoton.batch.options import WHOLE, RunOptions
@@ -21,6 +23,7 @@ from jaxphoton.batch.runner import Runner, stoppable
 from jaxphoton.batch.sources import Item
 from jaxphoton.batch.summary import RunResult, Tally
 from jaxphoton.batch.work import Asked, Inputs, Work
+from jaxphoton.image.ways import default_resize, fast_fault
 from jaxphoton.messages import quoted
 
 if TYPE_CHECKING:  # which imports jax
@@ -73,6 +76,8 @@ def run(
     for line in work.notes():
         watching.note(line)
     work.check()
+    if isinstance(model, (str, os.PathLike)):
+        work = _resizing(work)
     # Before the programs are compiled, and before a journal keeps the digest of a model that cannot be loaded, or all
     # files of another folder are read for it.
     chosen = run_model(model, work.options)
@@ -89,6 +94,22 @@ def _check_kinds(options: Any, observer: Any, stop: Any) -> None:
     ):
         if not good:
             raise OptionError(f"{{{name}}} must be {kind}, not {{value}}", value=quoted(value))
+
+
+def _resizing(work: Work) -> Work:
+    """With how pictures are resized: where nobody says it as before, so that a run goes on as it was begun.
+
+    Raises:
+      OptionError: it cannot be had here.
+    """
+    options, path = work.options, work.places.journal
+    how = options.pictures.resize
+    if how is None:
+        before = latest_header(path) if path is not None and not options.output.restart else None
+        how = default_resize() if before is None else before.resize
+    if how == "fast" and (fault := fast_fault()):
+        raise OptionError("{resize} fast {fault}; exact is always there", fault=fault)
+    return dataclasses.replace(work, options=options.changed(resize=how))
 
 
 def open_journal(work: Work, model: RunModel, observer: RunObserver) -> Journal | None:

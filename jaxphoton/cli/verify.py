@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxphoton.cli.base import FATAL, OK, CommandError
+from jaxphoton.image.ways import RESIZES
 
 if TYPE_CHECKING:
     from jaxphoton.verify.golden import GoldenModel
@@ -38,6 +39,13 @@ def add_parser(subparsers) -> None:
         choices=["float32", "bfloat16"],
         default="float32",
         help="precision; bfloat16 reports errors without judging them (default: float32)",
+    )
+    parser.add_argument(
+        "--resize",
+        choices=RESIZES,
+        default="exact",
+        help="of pictures; with fast, texts, boxes and points must be as recorded, and all else is reported without "
+        "being judged (default: exact)",
     )
     parser.add_argument("--device", metavar="NAME", help="cpu, gpu, cuda:1, ... (default: jax's first device)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
@@ -88,7 +96,7 @@ def _reports(model: GoldenModel, args: argparse.Namespace, device: Any, judged: 
     from jaxphoton.verify.run import run_model
 
     reports = {}
-    for report in run_model(model, args.dtype, device, judged):
+    for report in run_model(model, args.dtype, device, judged, args.resize):
         if not args.json:
             if not reports:
                 print(f"{model.name} in {args.dtype} on {device.device_kind}")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from jaxphoton.image.resize import Resize
+from jaxphoton.image.ways import Resize
 
 
 @dataclass(frozen=True, slots=True)

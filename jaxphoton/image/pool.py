@@ -16,6 +16,7 @@ from jaxphoton.image.crops import Pictures, told
 from jaxphoton.image.decode import check_rules
 from jaxphoton.image.prepare import MAX_PIXELS, Prepared, prepare
 from jaxphoton.image.supervisor import ImageSupervisor, PictureTask
+from jaxphoton.image.ways import Resize, check_resize
 from jaxphoton.image.worker import READY
 from jaxphoton.processes.assignments import Assignments
 from jaxphoton.processes.child import Program, child_environment
@@ -59,6 +60,7 @@ class ImagePool:
         background: tuple[int, int, int] = (255, 255, 255),
         allow_truncated: bool = False,
         fast: bool = False,
+        resize: Resize = "exact",
         timeout: float = TIMEOUT_S,
         slots: int = 2,
         bound: int | None = None,
@@ -66,7 +68,7 @@ class ImagePool:
         """Starts the workers, without waiting for them.
 
         Args:
-          pictures, max_pixels, background, allow_truncated, fast: as in `prepare`.
+          pictures, max_pixels, background, allow_truncated, fast, resize: as in `prepare`.
           workers: processes.
           timeout: seconds that a worker may be at one picture; waiting for its turn does not count, nor does time in
             which this process is stopped as well.
@@ -84,6 +86,7 @@ class ImagePool:
             "background": background,
             "allow_truncated": bool(allow_truncated),
             "fast": bool(fast),
+            "resize": check_resize(resize),
         }
         settings = {"pictures": told(pictures), "rules": rules, "room": slots}
         environment = child_environment() | VARIABLES  # once: others may be changing it when a worker is replaced

@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from jaxphoton.image.crops import Crops, Pictures
 from jaxphoton.image.decode import MAX_PIXELS, decode
-from jaxphoton.image.resize import Resize
+from jaxphoton.image.ways import Resize
 
 __all__ = ["MAX_PIXELS", "Prepared", "prepare"]
 

@@ -6,26 +6,15 @@ first is what earlier releases did with nearly every picture.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from functools import cache
-from typing import Any, Literal, get_args
 
 import numpy as np
-import PIL
 from PIL import Image
 
-from jaxphoton.messages import quoted
-
-# "exact": Pillow's LANCZOS, the same pixels on every release. "fast": the same filter with vector instructions, in a
-# sixth to a ninth of the time; at most 2 levels away, in about one of 200 values.
-Resize = Literal["exact", "fast"]
-RESIZES: tuple[Resize, ...] = get_args(Resize)
+from jaxphoton.image.ways import Resize, check_resize
 
 # A picture one pixel wide and millions high is not widened before it is made lower: pixels, of 4 bytes each.
 _MAX_BETWEEN = 1 << 27
-# The resizer reads Pillow's memory by the layout of these.
-_PILLOWS = range(11, 14)
 
 
 def resize(picture: Image.Image, height: int, width: int, how: Resize = "exact") -> np.ndarray:
@@ -40,41 +29,6 @@ def resize(picture: Image.Image, height: int, width: int, how: Resize = "exact")
     if width != picture.width:
         picture = one_pass(picture, (width, picture.height))
     return np.asarray(picture) if height == picture.height else last_pass(picture, height)
-
-
-def default_resize() -> Resize:
-    """The fast one, or a warning and the exact one where that cannot be had."""
-    return "exact" if _told_fault() else "fast"
-
-
-def check_resize(how: Any) -> Resize:
-    """Raises ValueError for what is neither of RESIZES, or cannot be had here; it is no picture's fault."""
-    if how not in RESIZES:
-        raise ValueError(f"resize must be one of {', '.join(RESIZES)}, not {quoted(how)}")
-    if how == "fast" and (fault := fast_fault()):
-        raise ValueError(f"resize 'fast' {fault}; 'exact' is always there")
-    return how
-
-
-@cache
-def fast_fault() -> str | None:
-    """What "fast" lacks here; None for nothing."""
-    try:
-        import cykooz_resizer  # noqa: F401
-    except ImportError as error:
-        return f"needs the package cykooz-resizer ({error})"
-    if int(PIL.__version__.partition(".")[0]) not in _PILLOWS:
-        return f"was not tried with Pillow {PIL.__version__}"
-    return None
-
-
-@cache
-def _told_fault() -> str | None:
-    if fault := fast_fault():
-        logging.getLogger("jaxphoton.image").warning(
-            "pictures are resized exactly, and slowly: resize 'fast' %s", fault
-        )
-    return fault
 
 
 def _exact_pass(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -7,6 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from jaxphoton.constraints.grammar import Grammar, State
+from jaxphoton.image.crops import Crops
+from jaxphoton.image.ways import Resize
 from jaxphoton.models.protocol import Family, Prompt
 from jaxphoton.oracle.oracle import Oracle, OracleRequest, Picture
 from jaxphoton.requests.settings import Settings
@@ -18,10 +20,11 @@ FREE = Grammar({"free": State()})
 
 
 class Bench:
-    """A golden model loaded into this build."""
+    """A golden model loaded into this build; `resize` is how its pictures are."""
 
-    def __init__(self, golden: GoldenModel, params: Any, family: Family):
+    def __init__(self, golden: GoldenModel, params: Any, family: Family, resize: Resize = "exact"):
         self.golden, self.params, self.family = golden, params, family
+        self._resize: Resize = resize
         self.grammars = {**family.grammars, "free": FREE}
         self._images: dict[int, Picture] = {}
 
@@ -35,8 +38,11 @@ class Bench:
         if index is None:
             return None
         if index not in self._images:
-            self._images[index] = self.oracle.encode_image(self.golden.crops(f"image{index}", self.family.pictures))
+            self._images[index] = self.oracle.encode_image(self.crops(f"image{index}"))
         return self._images[index]
+
+    def crops(self, image: str) -> Crops:
+        return self.golden.crops(image, self.family.pictures, self._resize)
 
     def generate(
         self,

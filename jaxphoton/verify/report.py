@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +43,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class CaseReport:
-    """One case's outcome; `passed` is None where errors are reported without being judged."""
+    """One case's outcome; `passed` is None where nothing is judged, `tolerance` infinite where errors are not."""
 
     name: str
     max_error: float
@@ -58,15 +59,15 @@ class CaseReport:
     def as_json(self) -> dict[str, Any]:
         return {
             "max_error": self.max_error,
-            "tolerance": self.tolerance,
+            "tolerance": self.tolerance if math.isfinite(self.tolerance) else None,
             "passed": self.passed,
             "faults": list(self.faults),
         }
 
 
-def judge(name: str, findings: Findings, judged: bool) -> CaseReport:
-    passed = findings.max_error <= TOLERANCE and not findings.faults
-    return CaseReport(name, findings.max_error, TOLERANCE, passed if judged else None, tuple(findings.faults))
+def judge(name: str, findings: Findings, judged: bool, tolerance: float = TOLERANCE) -> CaseReport:
+    passed = findings.max_error <= tolerance and not findings.faults
+    return CaseReport(name, findings.max_error, tolerance, passed if judged else None, tuple(findings.faults))
 
 
 def _brief(array: np.ndarray) -> str:

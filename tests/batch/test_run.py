@@ -188,6 +188,7 @@ def test_what_is_none_is_left_to_the_model(model, photos, tmp_path):
         ("captions_per_image", 0, "at least 1"),
         ("gpu_hour_price", float("inf"), "a number"),
         ("fast_decode", "no", "True or False"),
+        ("resize", "quick", "exact, fast"),
         ("report", 5, "a path"),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_bad_image_without_out(model, folder, capsys):
 
 def test_options_reach_the_model(model, folder):
     options = "--length short --temperature 0.5 --top-p 0.8 --max-tokens 9 --seed 3 --dtype bfloat16 --revision r1"
-    pictures = "--max-pixels 100 --alpha-background #0a0B0c --allow-truncated --fast-decode"
+    pictures = "--max-pixels 100 --alpha-background #0a0B0c --allow-truncated --fast-decode --resize exact"
     assert main(["caption", str(folder / "b.png"), *options.split(), *pictures.split(), "--model", "m"]) == 0
     settings = {"temperature": 0.5, "top_p": 0.8, "max_tokens": 9, "seed": 3}
     assert model.calls == [("b.png", "caption", {"length": "short"}, settings)]
@@ -99,6 +99,7 @@ def test_options_reach_the_model(model, folder):
         "background": (10, 11, 12),
         "allow_truncated": True,
         "fast_decode": True,
+        "resize": "exact",
     }
 
 

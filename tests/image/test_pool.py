@@ -95,13 +95,15 @@ def test_errors_as_in_this_process(pool, tmp_path):
 def test_options_reach_the_workers():
     clear = PICTURE.convert("RGBA")
     clear.putalpha(77)
-    options = {"max_pixels": 20_000, "background": (255, 0, 9), "allow_truncated": True}
+    options = {"max_pixels": 20_000, "background": (255, 0, 9), "allow_truncated": True, "resize": "fast"}
     with ImagePool(MoondreamPictures(VisionConfig()), 1, **options) as pool:
         for data in (saved(clear, "PNG"), saved(PICTURE, "JPEG")[:-300]):
             same(pool.submit(data).result(S), prepare(data, MoondreamPictures(VisionConfig()), **options))
         assert failure(pool.submit(saved(PICTURE.resize((200, 200)), "PNG"))).reason == "too-large"
     with pytest.raises(ValueError, match="background"):
         ImagePool(PICTURES, 1, background=(1, 2, 300))
+    with pytest.raises(ValueError, match="resize must be one of exact, fast"):
+        ImagePool(PICTURES, 1, resize="quick")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 1"):
         ImagePool(PICTURES, 0)
 

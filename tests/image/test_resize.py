@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxphoton.image import resize as module
-from jaxphoton.image.resize import check_resize, default_resize, fast_fault, resize
+from jaxphoton.image import ways
+from jaxphoton.image.resize import resize
+from jaxphoton.image.ways import check_resize, default_resize, fast_fault
 from tests.image.files import photo
 
 SIDES = st.integers(1, 160)
@@ -101,10 +103,10 @@ def test_a_picture_one_pixel_wide_is_made_lower_before_it_is_made_wide(how, monk
 @pytest.fixture
 def without_resizer(monkeypatch):
     monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
-    for cached in (fast_fault, module._told_fault):
+    for cached in (fast_fault, ways._told_fault):
         cached.cache_clear()
     yield
-    for cached in (fast_fault, module._told_fault):
+    for cached in (fast_fault, ways._told_fault):
         cached.cache_clear()
 
 
@@ -122,7 +124,7 @@ def test_without_the_resizer_fast_is_refused_and_the_default_is_exact_and_says_s
 
 def test_a_pillow_that_was_not_tried_is_not_read(monkeypatch):
     fast_fault.cache_clear()
-    monkeypatch.setattr(module.PIL, "__version__", "99.0.0")
+    monkeypatch.setattr("PIL.__version__", "99.0.0")
     try:
         with pytest.raises(ValueError, match="was not tried with Pillow 99.0.0"):
             check_resize("fast")

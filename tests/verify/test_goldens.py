@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 import shutil
 from typing import cast
 
@@ -13,10 +15,10 @@ import pytest
 from PIL import Image
 
 from jaxphoton.cli.main import main
-from jaxphoton.models.moondream.checks.cases import Bench
+from jaxphoton.models.moondream.checks.cases import GENERATED, Bench
 from jaxphoton.models.moondream.checks.vision import check_crops
 from jaxphoton.verify.golden import Case, GoldenError, open_golden
-from jaxphoton.verify.report import Findings, judge
+from jaxphoton.verify.report import TOLERANCE, Findings, judge
 from jaxphoton.verify.run import packaged_golden, run_case
 from jaxphoton.weights.checkpoint import Checkpoint
 
@@ -34,6 +36,19 @@ def test_every_case_of_md3_tiny_passes(md3_bench):
     assert {"prefill", "fp8_prefill", "reasoning"} <= set(names) and len(names) >= 22
     failed = [report.line() for name in names if not (report := run_case(md3_bench, name)).passed]
     assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize("model", ["md2_bench", "md3_bench"])
+def test_with_fast_crops_texts_boxes_and_points_are_as_recorded(model, request):
+    exact = request.getfixturevalue(model)
+    bench = Bench(exact.golden, exact.params, exact.family, "fast")
+    names = [name for name in bench.golden.case_names() if re.fullmatch(GENERATED, name)]
+    assert {"caption", "query", "detect_upstream", "point_upstream"} <= set(names)
+    reports = [run_case(bench, name, True, math.inf) for name in names]
+    failed = [report.line() for report in reports if not report.passed]
+    assert not failed, "\n".join(failed)
+    assert all(report.max_error > TOLERANCE for report in reports)  # it saw other crops
+    json.dumps(reports[0].as_json(), allow_nan=False)
 
 
 def test_a_router_that_differs_fails_the_prefill_case(md3_bench):
@@ -107,7 +122,7 @@ def test_a_folder_that_is_no_golden_directory_is_named(tmp_path):
 
 
 def test_models_of_other_families_are_left_out_aloud(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jaxphoton.verify.run.run_case", lambda bench, name, judged: judge(name, Findings(), judged))
+    monkeypatch.setattr("jaxphoton.verify.run.run_case", lambda bench, name, *how: judge(name, Findings(), *how))
     shipped, weights = packaged_golden()
     for name, config in (("llava", {"model_type": "llava"}), ("four-bit", {"config": {"text": {"group_size": 128}}})):
         (tmp_path / name).mkdir()

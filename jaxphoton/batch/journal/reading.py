@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,6 +64,19 @@ def check_signature(file: IO[bytes], path: Path) -> None:
 def is_journal(path: str | os.PathLike) -> bool:
     """Whether there is a file that begins as a journal does."""
     return first_bytes(path, len(_SIGNATURE)) == _SIGNATURE
+
+
+def latest_header(path: str | os.PathLike) -> Header | None:
+    """What the settings of a journal were at its end; None where there is no journal. Other lines are not read."""
+    if not is_journal(path):
+        return None
+    latest = None
+    with open(path, "rb") as file:
+        for line in file:
+            if line.startswith(_SIGNATURE) and line.endswith(b"\n"):
+                with contextlib.suppress(ValueError):
+                    latest = from_line(line)
+    return latest if isinstance(latest, Header) else None
 
 
 class JournalReader:

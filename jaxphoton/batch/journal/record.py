@@ -15,6 +15,8 @@ from jaxphoton.requests.skills import SKILLS, kinds
 
 Status = Literal["ok", "failed"]
 FORMAT = 1
+# What settings were before journals had them.
+_BEFORE = {"pictures.resize": "exact"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,18 @@ class Header:
 
     def differences(self, now: Header) -> list[str]:
         """What differs in settings and model from those of a run that would go on; the version may."""
-        there = {"model": self.model} | _flat(self.settings)
-        here = {"model": now.model} | _flat(now.settings)
+        there = {"model": self.model} | _BEFORE | _flat(self.settings)
+        here = {"model": now.model} | _BEFORE | _flat(now.settings)
         return [
             f"{name} was {_shown(there, name)} and is now {_shown(here, name)}"
             for name in sorted(there | here)
             if _shown(there, name) != _shown(here, name)
         ]
+
+    @property
+    def resize(self) -> Any:
+        """How pictures were resized."""
+        return (_BEFORE | _flat(self.settings))["pictures.resize"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from jaxphoton.image.crops import Crops
-from jaxphoton.image.resize import Resize, resize
+from jaxphoton.image.resize import resize
+from jaxphoton.image.ways import Resize
 from jaxphoton.models.moondream.config import VisionConfig
 from jaxphoton.models.moondream.pooling import pooling_matrices
 from jaxphoton.models.protocol import Guard

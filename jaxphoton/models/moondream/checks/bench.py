@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxphoton.functional import prefill, prompt_inputs
+from jaxphoton.image.ways import Resize
 from jaxphoton.layers.moe import Route
 from jaxphoton.models.moondream import network as text
 from jaxphoton.models.moondream.config import ModelConfig
@@ -47,8 +48,8 @@ class Traced(NamedTuple):
 class MoondreamBench(Bench):
     """A golden Moondream loaded into this build."""
 
-    def __init__(self, golden: GoldenModel, params: Params, family: Family):
-        super().__init__(golden, params, family)
+    def __init__(self, golden: GoldenModel, params: Params, family: Family, resize: Resize = "exact"):
+        super().__init__(golden, params, family, resize)
         self.config, self.tokenizer = family.config, family.config.tokenizer
 
     @cached_property
@@ -68,7 +69,7 @@ class MoondreamBench(Bench):
         """The model with float8 experts, under the other naming scheme; `keep` as `quantized` of `load_model`."""
         wte = self.params.text.wte
         family, params = load_model(self.golden.weights / FLOAT8_FILE, wte.dtype, wte.sharding, keep)
-        return MoondreamBench(self.golden, params, family)
+        return MoondreamBench(self.golden, params, family, self._resize)
 
     def trace(self, prompt: Prompt, image: Picture | None) -> Traced:
         """One whole prompt, with everything on the way."""

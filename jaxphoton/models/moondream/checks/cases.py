@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxphoton.models.moondream.checks import generation, region, text, vision
 from jaxphoton.models.moondream.checks.bench import MoondreamBench as Bench
 
-__all__ = ["Bench", "CHECKS"]
+__all__ = ["Bench", "CHECKS", "GENERATED"]
 
 # Pattern of case names -> its check.
 CHECKS = (
@@ -25,3 +25,4 @@ CHECKS = (
     (r"reasoning_photon_layout", generation.check_photon_layout),
     (r"top_p", generation.check_top_p),
 )
+GENERATED = r"caption|query|reasoning|(detect|point)_(upstream|photon)"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from scripts.cuda.evidence import Evidence
 
 MB = 10**6
+# Bytes that a thread may store and load again: ptxas gives up 8 bytes of step_attention for one more block at once.
+SPILLED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,9 @@ def faults(evidence: Evidence, limits: Limits | None = None) -> list[str]:
         found.append(_list(f"{evidence.kernels} kernels, at most {most} are allowed", evidence.busiest))
     if limits.reads is not None and evidence.weight_reads > limits.reads:
         found.append(_list(f"{evidence.weight_reads:.2f} times the bytes of the weights are read", evidence.read_again))
-    if spilling := [f"{usage['kernel']}: {usage['spilled']} bytes" for usage in evidence.usage if usage["spilled"]]:
+    if spilling := [
+        f"{usage['kernel']}: {usage['spilled']} bytes" for usage in evidence.usage if usage["spilled"] > SPILLED
+    ]:
         found.append(_list("registers are spilled to memory", spilling))
     if limits.temporary is not None and evidence.temporary > limits.temporary:
         text = f"{evidence.temporary / 1e6:.1f} MB of temporaries, at most {limits.temporary / 1e6:.1f} are allowed"

@@ -37,7 +37,7 @@ def test_what_is_within_its_limits_passes():
         ({"aliased": 599}, ("600 bytes", "only 599")),
         ({"kernels": 26, "busiest": ("9 x wrapped_slice",)}, ("26 kernels, at most 25", "wrapped_slice")),
         ({"weight_reads": 1.5, "read_again": ("in_w, by 2 kernels",)}, ("1.50 times", "in_w")),
-        ({"usage": (USAGE | {"spilled": 8},)}, ("spilled", "output_product: 8 bytes")),
+        ({"usage": (USAGE | {"spilled": 24},)}, ("spilled", "output_product: 24 bytes")),
         ({"temporary": 1001, "largest": ("f32[8,51200] fusion.2",)}, ("temporaries", "fusion.2")),
         ({"operations": 16 * 10**9, "needed": 10**10}, ("16 Gop", "1.50 x 10")),
     ],

@@ -123,7 +123,7 @@ class Programs:
         device, self.pages = self._place.device, stored.pages
         cache, rows = jax.eval_shape(self._state)
         trees = {key: (_structure(job), _results(key, cache, rows)) for key, job in self._jobs().items()}
-        done = load_all(trees, lambda key: stored.load(key, trees[key], device), str(stored.folder))
+        done = load_all(trees, lambda key, structures: stored.load(key, structures, device), str(stored.folder))
         plan = self._plan({key: compiled(program) for key, program in done.items()}, "stored")
         if plan.pages < self.pages:
             raise ExecutablesError(
@@ -134,12 +134,7 @@ class Programs:
         return done
 
     def _compile(self) -> dict[Key, Callable]:
-        jobs = self._jobs()
-
-        def one(key: Key) -> Callable:
-            return self._place.compile(key[0], *_flat(jobs[key]))
-
-        return compile_all(jobs, one, self.family.cache.n_layers)
+        return compile_all(self._jobs(), partial(_compile_one, self._place), self.family.cache.n_layers)
 
     def _compile_to_fit(self) -> dict[Key, Callable]:
         """Programs and a pool that fit beside each other: what programs need is estimated first, and known once they
@@ -203,6 +198,10 @@ class Programs:
             encode = partial(family.network.encode, images=images, kernels=self._place.encoder or config.kernels)
             jobs["vision", images, crops] = encode, (encoder, *shapes), ()
         return jobs
+
+
+def _compile_one(place: Place, key: Key, job: _Job) -> Callable:
+    return place.compile(key[0], *_flat(job))
 
 
 def _flat(job: _Job) -> _Job:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from jaxphoton.engine.buckets import Key
 from jaxphoton.engine.memory import human
@@ -52,26 +53,28 @@ def free_memory(root: Path = Path("/")) -> int | None:
     return min(found, default=None)
 
 
-def compile_all(names: Collection[Key], compile_one: Callable[[Key], Callable], layers: int) -> dict[Key, Callable]:
+def compile_all(
+    jobs: Mapping[Key, Any], compile_one: Callable[[Key, Any], Callable], layers: int
+) -> dict[Key, Callable]:
     """Compiles in threads, within the host's free memory, and says so.
 
     Args:
-      names: of the programs.
-      compile_one: from any thread.
+      jobs: what is compiled, by the programs' names.
+      compile_one: of a name and its job; from any thread. It holds no array: an error that somebody keeps holds it.
       layers: of the model; they decide what compiling takes.
     """
     cost, free, cores = PROGRAM_BYTES + layers * LAYER_BYTES, free_memory(), _cores()
-    threads = min(at_once(cost, free, cores), max(1, len(names)))
-    bound = free is not None and threads < min(cores, len(names))
+    threads = min(at_once(cost, free, cores), max(1, len(jobs)))
+    bound = free is not None and threads < min(cores, len(jobs))
     why = f", as each may take {human(cost)} of memory and {human(free or 0)} are free" if bound else ""
-    _log.info("compiling %d programs: %s; %d at once%s", len(names), ", ".join(map(spelled, names)), threads, why)
-    return _in_threads(names, compile_one, threads, "compiled")
+    _log.info("compiling %d programs: %s; %d at once%s", len(jobs), ", ".join(map(spelled, jobs)), threads, why)
+    return _in_threads(jobs, compile_one, threads, "compiled")
 
 
-def load_all(names: Collection[Key], load_one: Callable[[Key], Callable], place: str) -> dict[Key, Callable]:
+def load_all(jobs: Mapping[Key, Any], load_one: Callable[[Key, Any], Callable], place: str) -> dict[Key, Callable]:
     """Loads stored programs from a place, in threads, and says so."""
-    _log.info("loading %d programs from %s", len(names), place)
-    return _in_threads(names, load_one, _cores(), "loaded")
+    _log.info("loading %d programs from %s", len(jobs), place)
+    return _in_threads(jobs, load_one, _cores(), "loaded")
 
 
 def spelled(key: Key) -> str:
@@ -80,31 +83,31 @@ def spelled(key: Key) -> str:
 
 
 def _in_threads(
-    names: Collection[Key], make: Callable[[Key], Callable], threads: int, made: str
+    jobs: Mapping[Key, Any], make: Callable[[Key, Any], Callable], threads: int, made: str
 ) -> dict[Key, Callable]:
     began, done = time.monotonic(), {}
 
-    def timed(name: Key) -> tuple[Callable, float]:
+    def timed(name: Key, job: Any) -> tuple[Callable, float]:
         start = time.monotonic()
-        return make(name), time.monotonic() - start
+        return make(name, job), time.monotonic() - start
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix=COMPILING)
     try:
-        under_way = {pool.submit(timed, name): name for name in names}
+        under_way = {pool.submit(timed, name, job): name for name, job in jobs.items()}
         for future in as_completed(under_way):
             name = under_way[future]
             done[name], own = future.result()
             seconds = time.monotonic() - began
             if seconds > QUIET_S:
                 text = "%s %s in %.1f s, %d of %d, after %.0f s"
-                _log.info(text, made, spelled(name), own, len(done), len(names), seconds)
+                _log.info(text, made, spelled(name), own, len(done), len(jobs), seconds)
     except BaseException as error:
         # Each may take a minute: none begins any more, and who interrupts does not wait for those that have begun.
         pool.shutdown(wait=not isinstance(error, KeyboardInterrupt), cancel_futures=True)
         raise
     pool.shutdown()
     _log.info("%s %d programs in %.1f s", made, len(done), time.monotonic() - began)
-    return {name: done[name] for name in names}
+    return {name: done[name] for name in jobs}
 
 
 def _cores() -> int:

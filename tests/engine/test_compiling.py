@@ -46,7 +46,7 @@ def test_no_more_are_under_way_than_memory_allows_and_that_is_said(monkeypatch, 
     monkeypatch.setattr(compiling, "_cores", lambda: 8)
     lock, under_way, most = threading.Lock(), [], []
 
-    def one(key):
+    def one(key, job):
         with lock:
             under_way.append(key)
             most.append(len(under_way))
@@ -55,7 +55,7 @@ def test_no_more_are_under_way_than_memory_allows_and_that_is_said(monkeypatch, 
         return lambda: key
 
     with caplog.at_level(logging.INFO, "jaxphoton.compiling"):
-        done = compile_all([("step", n) for n in range(6)], one, layers=24)
+        done = compile_all({("step", n): None for n in range(6)}, one, layers=24)
     assert max(most) == 1 and list(done) == [("step", n) for n in range(6)]
     first, last = caplog.messages[0], caplog.messages[-1]
     assert "compiling 6 programs: step 0, step 1" in first and "1 at once" in first and "are free" in first
@@ -64,6 +64,6 @@ def test_no_more_are_under_way_than_memory_allows_and_that_is_said(monkeypatch, 
 
 def test_loading_is_told_too(caplog):
     with caplog.at_level(logging.INFO, "jaxphoton.compiling"):
-        load_all([("step", 8)], lambda key: lambda: key, "somewhere")
+        load_all({("step", 8): None}, lambda key, job: lambda: key, "somewhere")
     assert caplog.messages[0] == "loading 1 programs from somewhere"
     assert caplog.messages[-1].startswith("loaded 1 programs in ")

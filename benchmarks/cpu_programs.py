@@ -12,6 +12,7 @@ import resource
 import statistics
 import sys
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def main() -> None:
     buckets: dict[str, Any] = {"prefill_rows": engine.prefill_rows, "prefill_lengths": engine.prefill_lengths}
     load = Load(args.model, engine.step_rows, vision=((1, 2), (1, 10)), **buckets)
     print(f"{'':<44} {'GFLOP':>9} {'CPU ms':>9} {'GFLOP/s':>9}")
-    for name, flops, launch in [*_steps(load), *_programs(load)]:
+    for name, flops, launch in chain(_steps(load), _programs(load)):  # one by one: what is behind lets go of its device
         _line(name, flops, _seconds(launch))
     for rows, columns, out in _sizes(load.config):
         _products(rows, columns, out)

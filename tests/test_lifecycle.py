@@ -302,7 +302,10 @@ def test_an_interrupt_gives_up_what_it_interrupts(own, callback, monkeypatch, ca
 
     with monkeypatch.context() as patched:
         if call == "list":  # with one picture in the engine, when the other is ready
-            patched.setattr(Dispatcher, "_has_room", lambda queue, work: not queue._in_engine or interrupt())
+            start = Dispatcher._start
+            patched.setattr(
+                Dispatcher, "_start", lambda queue, work: interrupt() if queue._in_engine else start(queue, work)
+            )
         else:
             result, waits = Future.result, threading.current_thread()
             patched.setattr(

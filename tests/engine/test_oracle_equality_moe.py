@@ -87,8 +87,11 @@ def test_every_skill_in_one_batch(programs, device, comparison):
 def test_fused_steps_give_what_the_oracle_gives():
     """Dense layers by few kernels, with tau factors, in front of layers with experts; all kernels interpreted."""
     # The kernels take head dims, and sizes of experts, from 16 on.
+    assert CONFIG.text.moe is not None
     text = dataclasses.replace(CONFIG.text, n_heads=2, n_kv_heads=2)
-    text = dataclasses.replace(text, n_layers=4, moe=dataclasses.replace(text.moe, start_layer=2, expert_inner_dim=16))
+    text = dataclasses.replace(
+        text, n_layers=4, moe=dataclasses.replace(CONFIG.text.moe, start_layer=2, expert_inner_dim=16)
+    )
     config = dataclasses.replace(CONFIG, text=text)
     params, family = tiny.drawn(config), MoondreamFamily(config)
     engine = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((3, 9),), host_masks=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -42,10 +43,10 @@ def test_a_row_is_read_as_far_as_it_goes(longest):
 
     update, paged_loop._update = paged_loop._update, counted
     try:
-        table = np.arange(pages, dtype=np.int32)[None]
-        last = np.full((1, 1), longest * size - 1, np.int32)
+        table = jnp.arange(pages, dtype=jnp.int32)[None]
+        last = jnp.full((1, 1), longest * size - 1, jnp.int32)
         q = jax.random.normal(jax.random.key(1), (1, 1, 2, 8))
-        paged_loop.attend(q, pool, pool, table, last, np.zeros(1, np.int32), 0, None, None).block_until_ready()
+        paged_loop.attend(q, pool, pool, table, last, jnp.zeros(1, jnp.int32), 0, None, None).block_until_ready()
         jax.effects_barrier()
     finally:
         paged_loop._update = update

@@ -44,10 +44,6 @@ class Weight:
     def dense(self, dtype: DTypeLike) -> Dense:
         """The same matrix as an array of `dtype`, each value rounded once."""
 
-    def rows(self, part: slice) -> Weight:
-        """Some rows of one matrix. A form whose leaves do not all begin with the rows overrides it."""
-        return jax.tree.map(lambda leaf: leaf[part], self)
-
     @property
     def columns(self) -> int:
         """The size of the last axis."""

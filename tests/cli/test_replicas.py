@@ -46,4 +46,4 @@ def test_two_processes_with_the_small_model(tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "decode" in shown
     # By the first process that is ready; nothing is compiled that no option can use.
-    assert re.search(r"replica [01]: compiling 6 programs: step 8, prefill", shown)
+    assert re.search(r"replica [01]: compiling 6 programs: step 1, step 8, prefill", shown)

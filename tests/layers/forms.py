@@ -67,9 +67,6 @@ class Adapted(Weight):
     b: jax.Array  # [slots, rows, rank]
     slots: jax.Array  # int32 [B]
 
-    def rows(self, part):
-        return Adapted(self.base.rows(part), self.a, self.b[:, part], self.slots)
-
     def einsum(self, equation, x, out=None, product=None):
         down = jnp.einsum("btd,brd->btr", x, self.a[self.slots], precision="highest")
         delta = jnp.einsum("btr,bfr->btf", down, self.b[self.slots], precision="highest")

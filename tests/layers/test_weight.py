@@ -40,14 +40,6 @@ def test_a_stack_of_matrices_is_applied_to_all_or_each_to_its_own(form):
 
 
 @pytest.mark.parametrize("form", [Dense, in_int8, in_float8, in_int4])
-def test_some_rows_of_a_matrix(form):
-    weight, x = form(drawn(ROWS, COLUMNS)), drawn(2, 3, COLUMNS, seed=1)
-    for whole in (weight, HStack((weight, weight))):
-        np.testing.assert_array_equal(exact(whole.rows(slice(2, 5))), exact(whole)[2:5])
-    np.testing.assert_allclose(matmul(x, weight.rows(slice(2, None))), matmul(x, weight)[..., 2:], atol=1e-5)
-
-
-@pytest.mark.parametrize("form", [Dense, in_int8, in_float8, in_int4])
 def test_matrices_beside_each_other_are_one(form):
     sides = (form(drawn(ROWS, COLUMNS)), Dense(drawn(ROWS, 3, seed=1)), form(drawn(ROWS, 4, seed=2)))
     weight, x = HStack(sides), drawn(2, 3, COLUMNS + 7, seed=3)

@@ -54,13 +54,14 @@ class MoondreamCosts:
         """T = 1 + P positions, bidirectional.
 
         A layer: 2 T weights + 4 T^2 N H. Nothing is read of the last layer but its keys and values, so that it is its
-        qkv product alone; there is no vocabulary head.
+        input product alone, which in a dense layer is that of the MLP too; there is no vocabulary head.
         """
         c, length = self._config.text, self._config.text.prefix_attn
         tokens, width = images * length, c.n_heads * c.head_dim
         whole = range(c.n_layers - 1)
-        used = sum(_layer_parameters(c, layer, _experts_used(c)) for layer in whole) + c.qkv_dim * c.dim
-        read = sum(_layer_parameters(c, layer, _experts_read(c, tokens)) for layer in whole) + (c.qkv_dim + 2) * c.dim
+        last = c.qkv_dim + (c.ff_dim if c.moe is None or c.moe.start_layer >= c.n_layers else 0)
+        used = sum(_layer_parameters(c, layer, _experts_used(c)) for layer in whole) + last * c.dim
+        read = sum(_layer_parameters(c, layer, _experts_read(c, tokens)) for layer in whole) + (last + 2) * c.dim
         flops = 2 * tokens * used + (c.n_layers - 1) * images * 4 * length**2 * width
         return Cost(int(flops), int(item * read), tokens * _position_bytes(c, item), tokens * c.dim * item)
 

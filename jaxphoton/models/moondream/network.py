@@ -115,19 +115,14 @@ def _dense(
     trace: Trace,
 ) -> tuple[jax.Array, Any]:
     """x behind a dense layer, h being its norm: attention and MLP in one product each way."""
-    layer, bias = params.layers[index], params.in_b[index]
-    parts = slice(0, config.qkv_dim), slice(config.qkv_dim, None)
+    layer = params.layers[index]
     with jax.named_scope("input"):
-        if index == config.n_layers - 1 and h.shape[1] > 1:
-            # A prefix keeps only the keys and values of its last layer: apart, XLA leaves the rest out.
-            qkv, up = (linear(h, layer.in_w.rows(part), bias[part]) for part in parts)
-        else:
-            both = linear(h, layer.in_w, bias)
-            qkv, up = (both[..., part] for part in parts)
+        both = linear(h, layer.in_w, params.in_b[index])
     with jax.named_scope("attention"):
+        qkv = both[..., : config.qkv_dim]
         attended, cache = _attended(layer, config, index, qkv, tables, attend, cache, trace)
     with jax.named_scope("output"):
-        fed = jnp.concatenate([attended, gelu_tanh(up)], axis=-1)
+        fed = jnp.concatenate([attended, gelu_tanh(both[..., config.qkv_dim :])], axis=-1)
         # Summed in float32 and rounded once, as by the kernels of a step.
         out = matmul(fed, layer.out_w, out=jnp.float32)
         bias = jnp.sum(params.out_b[index].astype(jnp.float32), axis=0)

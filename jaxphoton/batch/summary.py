@@ -110,7 +110,7 @@ class Tally:
         if "images_per_s" in figures:
             lines[0] += f": {figures['images_per_s']:.2f} images/s, {figures['tokens_per_s']:.0f} tokens/s"
         if figures["compiling"] >= SHORT_S:
-            lines.append(f"compiling took {duration(figures['compiling'])} before that")
+            lines.append(f"making programs ready took {duration(figures['compiling'])} before that")
         if figures["stages"]:
             lines.append("time: " + ", ".join(f"{name} {share:.0%}" for name, share in figures["stages"].items()))
         if "cost_per_million" in figures:

@@ -69,7 +69,7 @@ def test_compiling_is_told_apart_from_the_rates(clock):
     assert figures["tokens_per_s"] == 14.0 and figures["cost_per_million"] == pytest.approx(1000.0)
     assert tally.lines(figures) == [
         "10 images in 5.0 s: 2.00 images/s, 14 tokens/s",
-        "compiling took 1 min 30 s before that",
+        "making programs ready took 1 min 30 s before that",
         "a million images would cost 1,000.00",
     ]
 
@@ -86,7 +86,7 @@ def test_runs_that_answer_nothing_have_no_rates_and_no_costs(clock, failed, seco
     assert not {"images_per_s", "tokens_per_s", "cost_per_million"} & figures.keys()
     first, compiling, *reasons = tally.lines(figures)
     assert first == f"{failed} image{'s' * (failed != 1)} in {seconds:.1f} s"
-    assert compiling == "compiling took 20.0 s before that"
+    assert compiling == "making programs ready took 20.0 s before that"
     assert reasons == [f"failed: empty {failed}"] * (failed > 0)
 
 

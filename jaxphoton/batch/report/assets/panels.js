@@ -4,7 +4,7 @@ const LABELS = {
   images_per_s: ["Images per second", number],
   tokens_per_s: ["Tokens per second", number],
   seconds: ["Time", duration],
-  compiling: ["Compiling, before that", duration],
+  compiling: ["Making programs ready, before that", duration],
   cost_per_million: ["Cost per million images", (value) => `$${cents(value)}`],
 };
 

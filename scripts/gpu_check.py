@@ -74,6 +74,7 @@ PARTS = {
     "captions": Part(90),
     "variants": Part(90),
     "verify": Part(75),
+    "executables": Part(120),
     "callback": Part(75),
     **FLAGS,
     "sweep": Part(75),

@@ -28,6 +28,7 @@ MODULES = {
     "captions": "captions",
     "variants": "variants",
     "forms": "forms",
+    "executables": "executables",
     "flag": "variants",
     "callback": "steps",
 }

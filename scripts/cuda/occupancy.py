@@ -53,9 +53,14 @@ class Usage:
 
 
 def usages(chip: Gpu, ptxas: Path, dump: Path, listing: str, hlo: str) -> list[Usage]:
-    """Of every launch of a kernel of ours in a program: XLA's dump of it, its list of thunks and its HLO."""
+    """Of every launch of a kernel of ours in a program: XLA's dump of it, its list of thunks and its HLO.
+
+    None where the dump has no PTX: XLA of jax 0.12 writes none of some programs.
+    """
     ours = set(_PALLAS.findall(hlo))
     compiled = _compiled(chip, ptxas, dump, ours)
+    if not compiled:
+        return []
     launches: dict[tuple[str, int, int, int], int] = {}
     for match in _LAUNCH.finditer(listing):
         if _plain(match["name"]) in ours:

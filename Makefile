@@ -42,7 +42,7 @@ smoke: .venv/dev.stamp
 
 .PHONY: smoke-on
 smoke-on: .venv-$(VERSION)/dev.stamp
-	.venv-$(VERSION)/bin/python -m pytest -m smoke
+	.venv-$(VERSION)/bin/python -m pytest -n auto --maxprocesses 4 -m smoke
 
 # Every program and kernel for every chip, compiled without a GPU; `unit` does the quick part (tests/cuda). Both fetch
 # jax's CUDA plugin once, into .cuda, which no other process sees. ARGS='--chip h200 --only step' for a part.

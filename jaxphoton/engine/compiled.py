@@ -103,14 +103,16 @@ class Programs:
         Raises:
           ExecutablesError: it cannot be written.
         """
-        cache, rows = jax.eval_shape(self._state)
-        jobs = self._jobs()
-        trees = {key: (_structure(jobs[key]), _results(key, cache, rows)) for key in jobs}
-        return executables.write(folder, self._facts(), self.engine, self.pages, self._compiled, trees)
+        return executables.write(folder, self._facts(), self.engine, self.pages, self._compiled, self._structures())
 
     def _state(self) -> tuple[PagedCache, RowState]:
         cache = PagedCache.zeros(self.family.cache, self.pages, self.engine.page_size, self._kv_dtype)
         return cache, RowState.zeros(self.engine.max_rows, self.program_config.fed)
+
+    def _structures(self) -> dict[Key, executables.Trees]:
+        """Of the arguments and of the results of each program."""
+        cache, rows = jax.eval_shape(self._state)
+        return {key: (_structure(job), _results(key, cache, rows)) for key, job in self._jobs().items()}
 
     def _facts(self) -> executables.Facts:
         return self._place.facts() | executables.model_facts(self.family.to_json(), self.params)
@@ -121,9 +123,8 @@ class Programs:
         stored.require_engine(self.engine)
         assert isinstance(self._place, Here)
         device, self.pages = self._place.device, stored.pages
-        cache, rows = jax.eval_shape(self._state)
-        trees = {key: (_structure(job), _results(key, cache, rows)) for key, job in self._jobs().items()}
-        done = load_all(trees, lambda key, structures: stored.load(key, structures, device), str(stored.folder))
+        structures = self._structures()
+        done = load_all(structures, lambda key, trees: stored.load(key, trees, device), str(stored.folder))
         plan = self._plan({key: compiled(program) for key, program in done.items()}, "stored")
         if plan.pages < self.pages:
             raise ExecutablesError(

@@ -34,8 +34,8 @@ MAX_MANIFEST, MAX_PROGRAM = 1 << 20, 1 << 30  # bytes
 RUNNING = frozenset(
     {"depth", "memory_fraction", "max_waiting", "image_workers", "image_timeout", "share_prefixes", "kv_pages"}
 )
-# What the programs are made from.
-SOURCES = ("config", "constraints", "engine", "layers", "models")
+# What the programs are made from: code, and in `configs/gpus` the forms of their steps.
+SOURCES = ("config", "configs/gpus", "constraints", "engine", "layers", "models")
 # Facts that are digests, told in words.
 WORDS = {
     "processor": "a processor of another kind",
@@ -201,10 +201,10 @@ def model_facts(settings: Mapping[str, Any], params: Any) -> Facts:
 
 
 def source_digest() -> str:
-    """Of the source code that programs are made from."""
+    """Of the source code that programs are made from, and of its data."""
     root, digest = Path(str(resources.files("jaxphoton"))), hashlib.sha256()
     for place in (*(root / name for name in SOURCES), root.parent / "kernels_pallas"):
-        for source in sorted(place.rglob("*.py")):
+        for source in sorted(file for file in place.rglob("*") if file.suffix in (".py", ".json")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import reduce
-from itertools import accumulate
 from typing import Any
 
 import jax
@@ -86,32 +84,6 @@ class RowScaled(Weight):
 
     def dense(self, dtype: DTypeLike) -> Dense:
         return Dense((self.matrix.astype(jnp.float32) * self.scale[..., None]).astype(dtype))
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, slots=True)
-class HStack(Weight):
-    """Matrices of the same rows beside each other, the columns of one behind those of the other.
-
-    For parts that cannot lie in one array: rows of the parts have factors of their own, or the forms differ.
-    """
-
-    parts: tuple[Weight, ...]
-
-    def einsum(
-        self, equation: str, x: jax.Array, out: DTypeLike | None = None, product: DTypeLike | None = None
-    ) -> jax.Array:
-        widths = [part.columns for part in self.parts]
-        fed = jnp.split(x, list(accumulate(widths))[:-1], axis=-1)
-        sums = [part.einsum(equation, x, jnp.float32, product) for part, x in zip(self.parts, fed, strict=True)]
-        return reduce(jnp.add, sums).astype(out or x.dtype)
-
-    def dense(self, dtype: DTypeLike) -> Dense:
-        return Dense(jnp.concatenate([part.dense(dtype).matrix for part in self.parts], axis=-1))
-
-    @property
-    def columns(self) -> int:
-        return sum(part.columns for part in self.parts)
 
 
 def matmul(x: jax.Array, weight: Weight, out: DTypeLike | None = None) -> jax.Array:

@@ -21,7 +21,7 @@ def moe_prefill(
     up_scale: jax.Array | None = None,
     down_scale: jax.Array | None = None,
 ) -> jax.Array:
-    """Shapes and meaning as in `kernels_pallas.moe_prefill.api`. Everything is computed in float32.
+    """Shapes and meaning as in `kernels_pallas.moe_decode.api`. Everything is computed in float32.
 
     Choices are sorted by expert. One expert after the other is widened and takes its tokens, TOKENS at a time; the
     lines that its last product has too many are the next expert's, which overwrites them.

@@ -79,7 +79,7 @@ def moe_prefill(
     down_scale: jax.Array | None,
     interpret: bool,
 ) -> jax.Array:
-    """Shapes and meaning as in `kernels_pallas.moe_prefill.api`."""
+    """Shapes and meaning as in `kernels_pallas.moe_decode.api`."""
     order, starts = _sorted(experts.reshape(-1), up.shape[0], interpret)
     call = partial(_call, order, starts, interpret=interpret)
     hidden = call(partial(_up, experts.shape[1]), "moe_prefill_up", (x, up, up_scale), size=down.shape[2])

@@ -15,22 +15,11 @@ from typing import Any
 
 from scripts.cuda.evidence import Evidence
 from scripts.cuda.plugin import ROOT, environment
+from scripts.gpu.ops import NAMES as OPS
 
 PROCESSES = 2  # XLA compiles with several threads itself
 SECONDS = 900
 CHIPS = ("h200", "a100", "l40s")
-OPS = (
-    "paged_attention",
-    "step_attention",
-    "prefix_attention",
-    "masked_sample",
-    "moe_decode",
-    "moe_prefill",
-    "moe_route",
-    "residual_norm",
-    "input_product",
-    "output_product",
-)
 FULL, CUT = 24, 2  # text layers of both models, and of what is quick to compile
 FORMS = ({}, {"form": "fused"})  # of a step's layers
 EXPERTS_CUT = 6  # of Moondream 3: two of them have experts

@@ -215,3 +215,14 @@ def test_facts_of_a_processor_name_its_kind_and_no_gpu():
     facts = Here(jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])).facts()
     assert facts["platform"] == "cpu" and facts["processor"] and "capability" not in facts
     assert json.loads(json.dumps(facts)) == facts
+
+
+def test_programs_are_made_from_the_measured_forms_of_steps_too(tmp_path, monkeypatch):
+    measured = tmp_path / "jaxphoton" / "configs" / "gpus" / "some-gpu.json"
+    measured.parent.mkdir(parents=True)
+    monkeypatch.setattr(executables.resources, "files", lambda _: tmp_path / "jaxphoton")
+    digests = set()
+    for text in ("{}", '{"step_forms": "not measured"}'):
+        measured.write_text(text)
+        digests.add(executables.source_digest())
+    assert len(digests) == 2

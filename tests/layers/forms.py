@@ -1,8 +1,10 @@
-"""Matrices in the forms of `jaxphoton.layers.weight`, and in two to come, as a stranger would write them."""
+"""Matrices in the forms of `jaxphoton.layers.weight`, and in three to come, as a stranger would write them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from itertools import accumulate
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +57,26 @@ def in_int4(matrix: jax.Array, group: int = 4) -> Grouped:
     scale = (high - low) / 15
     levels = jnp.round((grouped - low[..., None]) / scale[..., None]).astype(jnp.uint8).reshape(matrix.shape)
     return Grouped(levels[..., ::2] << 4 | levels[..., 1::2], scale, -low / scale)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class HStack(Weight):
+    """Matrices of the same rows beside each other, the columns of one behind those of the other.
+
+    For parts that cannot lie in one array: rows of the parts have factors of their own, or the forms differ.
+    """
+
+    parts: tuple[Weight, ...]
+
+    def einsum(self, equation, x, out=None, product=None):
+        widths = [part.columns for part in self.parts]
+        fed = jnp.split(x, list(accumulate(widths))[:-1], axis=-1)
+        sums = [part.einsum(equation, x, jnp.float32, product) for part, x in zip(self.parts, fed, strict=True)]
+        return reduce(jnp.add, sums).astype(out or x.dtype)
+
+    def dense(self, dtype) -> Dense:
+        return Dense(jnp.concatenate([part.dense(dtype).matrix for part in self.parts], axis=-1))
 
 
 @jax.tree_util.register_dataclass

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxphoton.layers.weight import Dense, HStack, RowScaled, Weight, linear, matmul
-from tests.layers.forms import in_float8, in_int4, in_int8
+from jaxphoton.layers.weight import Dense, RowScaled, Weight, linear, matmul
+from tests.layers.forms import HStack, in_float8, in_int4, in_int8
 
 ROWS, COLUMNS = 6, 8
 

@@ -13,12 +13,12 @@ import pytest
 from jaxphoton.layers import moe
 from jaxphoton.layers.cache import DenseCache, dense_attend
 from jaxphoton.layers.spec import FLOAT8, Joined, Spec, by_path, partition
-from jaxphoton.layers.weight import Dense, HStack, RowScaled, Weight
+from jaxphoton.layers.weight import Dense, RowScaled, Weight
 from jaxphoton.models.moondream import network, region, vision
 from jaxphoton.models.moondream.config import MoeConfig, TextConfig, VisionConfig
 from jaxphoton.models.moondream.params import Form, abstract, specs
 from jaxphoton.models.moondream.reading import named_config
-from tests.layers.forms import Adapted, in_float8, in_int4, in_int8
+from tests.layers.forms import Adapted, HStack, in_float8, in_int4, in_int8
 from tests.models.moondream.conftest import REGION
 
 VISION = VisionConfig(

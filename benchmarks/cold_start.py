@@ -1,9 +1,9 @@
 """What a first caption costs in a fresh process: PYTHONPATH=. python benchmarks/cold_start.py [--against CHECKOUT].
 
 A checkpoint of random weights is made, its programs are compiled and stored (`jaxphoton compile`), and two processes
-caption one picture, one after the other: this checkout with the stored executables, and a checkout (this one, or
-another) that compiles, with an empty cache. Prints seconds of the clock and of processors, and peak memory, of each,
-and the ratios. On a machine that does other work, too, only the seconds of processors mean something.
+caption one picture, in turns: this checkout with the stored executables, and a checkout (this one, or another) that
+compiles, with an empty cache. Prints seconds of the clock and of processors, and peak memory, of each, and the medians
+of the turns' ratios. On a machine that does other work, too, only the seconds of processors mean something.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--model", default="moondream-0.5b", help="whose settings (default: moondream-0.5b)")
     parser.add_argument("--against", type=Path, default=ROOT, metavar="CHECKOUT", help="what compiles (default: this)")
     parser.add_argument("--tokens", type=int, default=20, help="of the caption (default: 20)")
+    parser.add_argument("--turns", type=int, default=5, help="(default: 5)")
     parser.add_argument("--work", type=Path, help="folder that keeps checkpoint and executables for the next time")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -52,12 +54,16 @@ def main() -> None:
             command = [sys.executable, "-m", "jaxphoton", "compile", "--model", str(model), "--out", str(stored)]
             show("compile", measure([*command, "--gpu", "cpu"], ROOT, ""))
         ask = [sys.executable, "-c", ASK, str(model), str(PICTURE), str(args.tokens)]
-        warm = measure([*ask, json.dumps({"executables": str(stored)})], ROOT, "")
-        show("stored executables", warm)
-        cold = measure([*ask, "{}"], args.against.absolute(), str(Path(scratch, "cache")))
-        show(f"empty cache, {commit(args.against)}", cold)
-        ratios = ", ".join(f"{name} {warm[name] / cold[name]:.2f}" for name in warm)
-        print(f"ratio of stored executables to an empty cache: {ratios}")
+        ratios = []
+        for turn in range(args.turns):
+            warm = measure([*ask, json.dumps({"executables": str(stored)})], ROOT, "")
+            show("stored executables", warm)
+            cold = measure([*ask, "{}"], args.against.absolute(), str(Path(scratch, f"cache-{turn}")))
+            show(f"empty cache, {commit(args.against)}", cold)
+            ratios.append({name: warm[name] / cold[name] for name in warm})
+        medians = {name: statistics.median(turn[name] for turn in ratios) for name in ratios[0]}
+        text = ", ".join(f"{name} {ratio:.2f}" for name, ratio in medians.items())
+        print(f"stored executables to an empty cache, medians of {args.turns} turns: {text}")
 
 
 def measure(command: list[str], checkout: Path, cache: str) -> dict[str, float]:

@@ -18,7 +18,9 @@ HEAVY = ("jax", "jaxlib", "flax", "transformers", "orbax")
 # From the top down; a part imports itself and lower layers. Parts that do not exist yet are simply absent.
 LAYERS = (
     {"cli", "integrations"},
+    {"server"},
     {"batch", "measure", "verify"},
+    {"bodies"},
     {"aio"},
     {"api"},
     {"loading"},
@@ -80,6 +82,7 @@ FORBIDDEN = {
     "jaxphoton.requests.dispatcher": HEAVY,
     "jaxphoton.requests.preparing": HEAVY,
     "jaxphoton.requests.submitting": HEAVY,
+    "jaxphoton.bodies": HEAVY,
     "jaxphoton.batch.journal": (*HEAVY, "numpy", "pyarrow", "fsspec"),
     "jaxphoton.engine.control": HEAVY,
     "jaxphoton.cli.main": (*HEAVY, "numpy", "PIL"),

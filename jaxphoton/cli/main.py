@@ -20,6 +20,7 @@ from jaxphoton.requests.skills import SKILLS
 
 # Besides those of the skills.
 COMMANDS = (
+    "serve",
     "export",
     "verify",
     "convert",

@@ -1,0 +1,119 @@
+"""The bodies of /v1/caption, /v1/query and the others, as the `moondream` client sends them; made from `SKILLS`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import msgspec
+
+from jaxphoton.bodies.faults import BodyError
+from jaxphoton.bodies.pictures import Address, picture_of
+from jaxphoton.requests.answer import Result
+from jaxphoton.requests.ask import Ask
+from jaxphoton.requests.skill import REQUIRED, Argument
+from jaxphoton.requests.skills import SKILLS
+
+# By kind of argument.
+_TYPES: Mapping[str, Any] = {"text": str, "flag": bool | None, "places": list[list[float]] | None}
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a client asks for.
+
+    Attributes:
+      picture: bytes, an address, or None.
+      ask: for the model.
+      stream: whether the answer is to come in pieces.
+      model: the name of one; None for whatever there is.
+    """
+
+    picture: bytes | Address | None
+    ask: Ask
+    stream: bool = False
+    model: str | None = None
+
+
+@cache
+def body_type(skill: str) -> type[msgspec.Struct]:
+    """The JSON form of a skill's body. Keys that it has not are passed over, as clients add their own."""
+    fields: list[Any] = [
+        ("image_url", str) if SKILLS[skill].needs_image else ("image_url", str | None, None),
+        *(_field(each) for each in SKILLS[skill].arguments),
+        ("stream", bool, False),
+        ("settings", dict[str, Any] | None, None),
+        ("model", str | None, None),
+        ("timeout", float | None, None),
+        ("priority", int, 0),
+    ]
+    fields.sort(key=lambda each: len(each))  # those without a default first
+    return msgspec.defstruct(f"{skill.capitalize()}Body", fields, kw_only=True)
+
+
+def _field(argument: Argument) -> tuple[Any, ...]:
+    kind = Literal[argument.choices] if argument.kind == "choice" else _TYPES[argument.kind]
+    return (argument.name, kind) if argument.default is REQUIRED else (argument.name, kind, argument.default)
+
+
+def parsed(skill: str, data: bytes) -> Body:
+    """
+    Raises:
+      BodyError: it is not JSON, or not of the form.
+    """
+    body: Any = decoded(data, body_type(skill))
+    arguments = {each.name: getattr(body, each.name) for each in SKILLS[skill].arguments}
+    arguments = {name: value for name, value in arguments.items() if value is not None}
+    picture = None if body.image_url is None else picture_of(body.image_url)
+    ask = Ask(skill, arguments, body.settings, deadline_of(body.timeout), body.priority)
+    return Body(picture, ask, body.stream, body.model)
+
+
+def decoded(data: bytes, kind: Any) -> Any:
+    """A body of JSON.
+
+    Raises:
+      BodyError: it is none, or of another form; it names the part.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$.")
+        raise BodyError(str(error), where.rstrip("`") or None) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BodyError(f"the body is not JSON: {error}") from None
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """The moment, in seconds of `time.monotonic()`, at which a request that may take so many from now is given up.
+
+    Raises:
+      BodyError: fewer than 0.
+    """
+    if timeout is None:
+        return None
+    if timeout < 0:
+        raise BodyError("timeout must be at least 0 seconds", "timeout")
+    return time.monotonic() + timeout
+
+
+def answer_of(result: Result, request_id: str) -> dict[str, Any]:
+    """A result as the `moondream` client reads it, and what else there is to say of it."""
+    metrics = result.metrics
+    return {
+        **result,
+        "finish_reason": result.finish_reason,
+        "request_id": request_id,
+        "metrics": None
+        if metrics is None
+        else {
+            "input_tokens": metrics.input_tokens,
+            "output_tokens": metrics.output_tokens,
+            "prefill_time_ms": round(1e3 * metrics.prefill, 1),
+            "decode_time_ms": round(1e3 * metrics.decode, 1),
+            "ttft_ms": round(1e3 * (metrics.queue + metrics.prefill), 1),
+        },
+    }

@@ -1,0 +1,46 @@
+"""The routes of the skills, as the `moondream` client asks them."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from jaxphoton.bodies.skills import answer_of, parsed
+from jaxphoton.requests.skills import SKILLS
+from jaxphoton.requests.tokens import Event
+from jaxphoton.server.events import stream
+from jaxphoton.server.service import Service, unless_left
+
+
+def routes(service: Service) -> list[Route]:
+    """One a skill."""
+    return [Route(f"/v1/{name}", _handler(service, name), methods=["POST"], name=name) for name in SKILLS]
+
+
+def _handler(service: Service, skill: str):
+    async def handle(request: Request) -> Response:
+        body = parsed(skill, await request.body())
+        if body.stream and SKILLS[skill].streamed:
+            return await stream(service.events(body), _segment if skill == "segment" else _text)
+        result = await unless_left(request, service.result(body))
+        return Response(msgspec.json.encode(answer_of(result, uuid.uuid4().hex)), media_type="application/json")
+
+    return handle
+
+
+def _text(event: Event) -> list[dict[str, Any]]:
+    if "completed" in event:
+        return [{"completed": True, "finish_reason": getattr(event, "finish_reason", None)}]
+    return [{**event, "completed": False}]
+
+
+def _segment(event: Event) -> list[dict[str, Any]]:
+    if "completed" in event:
+        return [{"type": "final", **event}]
+    kind = "path_delta" if "chunk" in event else "bbox"
+    return [{"type": kind, **event, "completed": False}]

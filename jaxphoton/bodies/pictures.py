@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -14,6 +15,10 @@ class Address:
     """Of a picture that still has to be fetched."""
 
     url: str
+
+
+# From the text of a picture, and the part of the body that has it.
+ReadPicture = Callable[[str, str], bytes | Address]
 
 
 def picture_of(text: str, param: str = "image_url") -> bytes | Address:

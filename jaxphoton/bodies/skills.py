@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from jaxphoton.bodies.faults import BodyError
-from jaxphoton.bodies.pictures import Address, picture_of
+from jaxphoton.bodies.pictures import Address, ReadPicture, picture_of
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.skill import REQUIRED, Argument
@@ -59,15 +59,18 @@ def _field(argument: Argument) -> tuple[Any, ...]:
     return (argument.name, kind) if argument.default is REQUIRED else (argument.name, kind, argument.default)
 
 
-def parsed(skill: str, data: bytes) -> Body:
+def parsed(skill: str, data: bytes, read: ReadPicture = picture_of) -> Body:
     """
+    Args:
+      read: what becomes of the text of a picture.
+
     Raises:
       BodyError: it is not JSON, or not of the form.
     """
     body: Any = decoded(data, body_type(skill))
     arguments = {each.name: getattr(body, each.name) for each in SKILLS[skill].arguments}
     arguments = {name: value for name, value in arguments.items() if value is not None}
-    picture = None if body.image_url is None else picture_of(body.image_url)
+    picture = None if body.image_url is None else read(body.image_url, "image_url")
     ask = Ask(skill, arguments, body.settings, deadline_of(body.timeout), body.priority)
     return Body(picture, ask, body.stream, body.model)
 

@@ -1,0 +1,37 @@
+"""The paths under which something is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("msgspec", reason="needs the extra `serve`")
+
+from jaxphoton.bodies.endpoints import ENDPOINTS, endpoint_of
+from jaxphoton.bodies.faults import BodyError
+from jaxphoton.bodies.pictures import Address, picture_of
+from jaxphoton.requests.answer import Result
+
+
+def test_a_skill_is_asked_and_answers_in_its_own_form():
+    body = endpoint_of("/v1/detect").parsed(b'{"image_url": "data:image/png;base64,AAAA", "object": "cat"}', picture_of)
+    assert (body.picture, body.ask.skill, body.ask.arguments) == (b"\0\0\0", "detect", {"object": "cat"})
+    result = Result({"objects": []})
+    answer = endpoint_of("/v1/detect").answer(body, result, "r1")
+    assert answer["objects"] == [] and answer["request_id"] == "r1"
+
+
+def test_who_reads_bodies_says_what_a_picture_is():
+    seen = []
+
+    def read(text, param):
+        seen.append((text, param))
+        return Address("somewhere")
+
+    body = endpoint_of("/v1/caption").parsed(b'{"image_url": "a.jpg"}', read)
+    assert body.picture == Address("somewhere") and seen == [("a.jpg", "image_url")]
+
+
+def test_another_path_is_refused_and_told_what_there_is():
+    with pytest.raises(BodyError, match="/v1/caption") as caught:
+        endpoint_of("/v1/embeddings")
+    assert caught.value.param == "url" and "/v1/embeddings" not in ENDPOINTS

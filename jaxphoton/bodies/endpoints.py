@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from jaxphoton.bodies import skills
+from jaxphoton.bodies import chat, skills
+from jaxphoton.bodies.completion import Completion
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.bodies.pictures import ReadPicture
 from jaxphoton.bodies.skills import Body
@@ -33,7 +34,11 @@ def _skill(name: str) -> Endpoint:
     return Endpoint(partial(skills.parsed, name), lambda body, result, request_id: skills.answer_of(result, request_id))
 
 
-ENDPOINTS: Mapping[str, Endpoint] = {f"/v1/{name}": _skill(name) for name in SKILLS}
+ENDPOINTS: Mapping[str, Endpoint] = {f"/v1/{name}": _skill(name) for name in SKILLS} | {
+    "/v1/chat/completions": Endpoint(
+        chat.parsed, lambda body, result, request_id: Completion(body, body.model or "", request_id).whole(result)
+    ),
+}
 
 
 def endpoint_of(url: str) -> Endpoint:

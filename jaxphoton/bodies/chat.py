@@ -1,0 +1,201 @@
+"""The body of /v1/chat/completions, as clients of OpenAI's API send it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from jaxphoton.bodies.faults import BodyError
+from jaxphoton.bodies.pictures import Address, ReadPicture, picture_of
+from jaxphoton.bodies.skills import Body, deadline_of, decoded
+from jaxphoton.requests.ask import Ask
+from jaxphoton.requests.settings import MAX_SEED, TEXT_DEFAULTS, Settings
+
+MOST_STOPS = 4
+SAMPLING = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatBody(Body):
+    """What a client asks for.
+
+    Attributes:
+      include_usage: whether a stream ends with a count of its tokens.
+      logprobs: whether the tokens are told with their log-probabilities.
+    """
+
+    include_usage: bool = False
+    logprobs: bool = False
+
+
+class ImageUrl(msgspec.Struct):
+    url: str
+
+
+class Part(msgspec.Struct):
+    type: str
+    text: str | None = None
+    image_url: str | ImageUrl | None = None
+
+
+class Message(msgspec.Struct):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part] | None = None
+
+
+class JsonSchema(msgspec.Struct):
+    schema: dict[str, Any] | bool | None = None
+
+
+class ResponseFormat(msgspec.Struct):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class ChatForm(msgspec.Struct, kw_only=True):
+    """The JSON form. Null is the same as nothing, and keys that are not here are passed over."""
+
+    messages: list[Message]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    n: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    reasoning: bool | None = None
+    reasoning_effort: str | None = None
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None
+    tool_choice: Any = None
+    timeout: float | None = None
+    priority: int | None = None
+
+
+def parsed(data: bytes, read: ReadPicture = picture_of) -> ChatBody:
+    """
+    Args:
+      read: what becomes of the text of a picture.
+
+    Raises:
+      BodyError: it is not JSON, not of the form, or asks for what there is not.
+    """
+    form = decoded(data, ChatForm)
+    _check_abilities(form)
+    picture, messages = _conversation(form.messages, read)
+    settings = _sampling(form) | _restriction(form.response_format)
+    ask = _ask(messages, _reasoning(form), settings, deadline_of(form.timeout), form.priority or 0)
+    usage = form.stream_options is not None and bool(form.stream_options.include_usage)
+    return ChatBody(picture, ask, bool(form.stream), form.model, usage, bool(form.logprobs))
+
+
+def _check_abilities(form: ChatForm) -> None:
+    """Refuses what would change the answer, and cannot be had."""
+    if form.n not in (None, 1):
+        raise BodyError("n must be 1: ask once for each answer", "n")
+    if form.top_logprobs:
+        raise BodyError("top_logprobs must be 0: only the chosen tokens are told", "top_logprobs")
+    if form.tool_choice != "none":
+        for name in ("tools", "functions"):
+            if getattr(form, name):
+                raise BodyError(f'this model calls no functions: send no {name}, or tool_choice "none"', name)
+
+
+def _conversation(messages: list[Message], read: ReadPicture) -> tuple[bytes | Address | None, list[dict[str, str]]]:
+    """The picture, and the messages without it."""
+    pictures: list[tuple[int, bytes | Address]] = []
+    plain = []
+    for turn, message in enumerate(messages):
+        texts = []
+        parts = message.content if isinstance(message.content, list) else [Part("text", message.content or "")]
+        for index, part in enumerate(parts):
+            where = f"messages[{turn}].content[{index}]"
+            if part.type == "text" and part.text is not None:
+                texts.append(part.text)
+            elif part.type == "image_url" and part.image_url is not None:
+                url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
+                pictures.append((turn, read(url, f"{where}.image_url")))
+            else:
+                raise BodyError(
+                    f'{where} must be {{"type": "text", "text"}} or {{"type": "image_url", "image_url"}}', where
+                )
+        role = "system" if message.role == "developer" else message.role
+        plain.append({"role": role, "content": "".join(texts)})
+    return _only(pictures, plain), plain
+
+
+def _only(pictures: list[tuple[int, bytes | Address]], messages: list[dict[str, str]]) -> bytes | Address | None:
+    """The picture of a conversation, of which its first user turn may have one."""
+    if not pictures:
+        return None
+    first = next((turn for turn, message in enumerate(messages) if message["role"] == "user"), None)
+    for turn, _ in pictures:
+        if turn != first:
+            role = messages[turn]["role"]
+            raise BodyError(
+                f"messages[{turn}] ({role}): only the first message of the user may have a picture", f"messages[{turn}]"
+            )
+    if len(pictures) > 1:
+        raise BodyError(f"messages[{first}] has {len(pictures)} pictures: this model takes one", f"messages[{first}]")
+    return pictures[0][1]
+
+
+def _sampling(form: ChatForm) -> dict[str, Any]:
+    """Settings, each checked by itself, so that errors name the parameter."""
+    given: dict[str, Any] = {}
+    for name in SAMPLING:
+        value = getattr(form, name)
+        if value is not None:
+            setting = "max_tokens" if name == "max_completion_tokens" else name
+            # Theirs has 64 bits and a sign.
+            given[setting] = value % (MAX_SEED + 1) if name == "seed" else value
+            try:
+                Settings.parse({setting: given[setting]}, TEXT_DEFAULTS)
+            except (TypeError, ValueError) as error:
+                raise BodyError(str(error), name) from None
+    return given
+
+
+def _restriction(response: ResponseFormat | None) -> dict[str, Any]:
+    if response is None or response.type == "text":
+        return {}
+    if response.type == "json_object":
+        return {"schema": {"type": "object"}}
+    if response.json_schema is None or response.json_schema.schema is None:
+        raise BodyError("response_format needs json_schema with a schema in it", "response_format")
+    return {"schema": response.json_schema.schema}
+
+
+def _reasoning(form: ChatForm) -> bool | None:
+    """None for what the model does by itself."""
+    return False if form.reasoning is None and form.reasoning_effort == "none" else form.reasoning
+
+
+def _ask(
+    messages: list[dict[str, str]],
+    reasoning: bool | None,
+    settings: dict[str, Any],
+    deadline: float | None,
+    priority: int,
+) -> Ask:
+    *before, last = messages or [{"role": "", "content": ""}]
+    if last["role"] != "user":
+        raise BodyError("the last message must be the user's", "messages")
+    if [each["role"] for each in before] not in ([], ["system"]):
+        raise BodyError("one message of the user is taken, behind at most one of the system", "messages")
+    arguments: dict[str, Any] = {"question": "\n\n".join(each["content"] for each in messages)}
+    if reasoning is not None:
+        arguments["reasoning"] = reasoning
+    return Ask("query", arguments, settings, deadline, priority)

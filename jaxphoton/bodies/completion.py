@@ -1,0 +1,90 @@
+"""An answer as OpenAI's clients read it: a chat.completion, or the chunks of one."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from jaxphoton.bodies.chat import ChatBody
+from jaxphoton.requests.answer import Result
+from jaxphoton.requests.tokens import Event
+
+
+class Completion:
+    """Words one answer.
+
+    Args:
+      model: its name.
+      request_id: tells it from others; None makes one.
+    """
+
+    def __init__(self, body: ChatBody, model: str, request_id: str | None = None):
+        self._body = body
+        self._head = {"id": f"chatcmpl-{request_id or uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+
+    def whole(self, result: Result) -> dict[str, Any]:
+        """The body of a response."""
+        message = {"role": "assistant", "content": text_of(result), "refusal": None, **_thought(result)}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": result.finish_reason}
+        return {
+            **self._head,
+            "object": "chat.completion",
+            "system_fingerprint": None,
+            "choices": [choice],
+            "usage": usage_of(result),
+        }
+
+    def opening(self) -> dict[str, Any]:
+        """The first chunk."""
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def chunks(self, event: Event) -> list[dict[str, Any]]:
+        """Those of an event."""
+        if isinstance(event, Result):
+            last = [self._chunk({}, event.finish_reason)]
+            return last + [self._count(event)] if self._body.include_usage else last
+        delta = _thought(event) | ({"content": event["chunk"]} if "chunk" in event else {})
+        return [self._chunk(delta)] if delta else []
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+        return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}], None)
+
+    def _count(self, result: Result) -> dict[str, Any]:
+        return self._event([], usage_of(result))
+
+    def _event(self, choices: list[Any], usage: dict[str, Any] | None) -> dict[str, Any]:
+        told = {"usage": usage} if self._body.include_usage else {}
+        return {
+            **self._head,
+            "object": "chat.completion.chunk",
+            "system_fingerprint": None,
+            "choices": choices,
+            **told,
+        }
+
+
+def text_of(result: Event) -> str:
+    return result["answer"]
+
+
+def usage_of(result: Result) -> dict[str, Any]:
+    """Counts of tokens; the picture's places are among those of the prompt."""
+    metrics = result.metrics
+    prompt, cached = (0, 0) if metrics is None else (metrics.input_tokens, metrics.cached_tokens)
+    answer = len(result.tokens)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": answer,
+        "total_tokens": prompt + answer,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def _thought(result: Event) -> dict[str, Any]:
+    """What was thought before the answer, where the model did."""
+    thought = result.get("reasoning")
+    if not thought:
+        return {}
+    grounding = {"reasoning_details": {"grounding": thought["grounding"]}} if thought.get("grounding") else {}
+    return {"reasoning": thought["text"], **grounding}

@@ -1,0 +1,108 @@
+"""The body of /v1/chat/completions."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+pytest.importorskip("msgspec", reason="needs the extra `serve`")
+
+from jaxphoton.bodies.chat import parsed
+from jaxphoton.bodies.faults import BodyError
+from jaxphoton.bodies.pictures import Address
+
+DATA = "data:image/png;base64," + base64.b64encode(b"picture").decode()
+USER = {"role": "user", "content": "Who?"}
+
+
+def body(messages=(USER,), **parameters):
+    return parsed(json.dumps({"messages": list(messages), **parameters}).encode())
+
+
+def picture(url=DATA):
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def refused(match, param, *args, **parameters):
+    with pytest.raises(BodyError, match=match) as caught:
+        body(*args, **parameters)
+    assert caught.value.param == param and caught.value.status == 400
+
+
+@pytest.mark.parametrize("part", [picture(), {"type": "image_url", "image_url": DATA}])
+def test_a_picture_is_an_object_or_a_text(part):
+    asked = body([{"role": "user", "content": [part, {"type": "text", "text": "Who?"}]}])
+    assert asked.picture == b"picture"
+
+
+def test_an_address_is_left_to_the_service():
+    asked = body([{"role": "user", "content": [picture("http://example.com/a.png"), {"type": "text", "text": "?"}]}])
+    assert asked.picture == Address("http://example.com/a.png")
+
+
+def test_null_and_unknown_parameters_are_as_if_they_were_not_there():
+    nothing = ("model", "stream", "stream_options", "response_format", "temperature", "max_tokens", "seed", "stop")
+    asked = body(**dict.fromkeys(nothing), top_k=5, logit_bias={"1": 2}, user="me", store=False, tools=None)
+    assert asked == body()
+    assert asked.ask.settings == {} and not asked.stream and not asked.include_usage
+
+
+def test_settings():
+    asked = body(temperature=0.5, top_p=0.8, max_tokens=3, max_completion_tokens=5, seed=-1)
+    assert asked.ask.settings == {"temperature": 0.5, "top_p": 0.8, "max_tokens": 5, "seed": 2**32 - 1}
+
+
+@pytest.mark.parametrize(
+    "response, settings",
+    [
+        ({"type": "text"}, {}),
+        ({"type": "json_object"}, {"schema": {"type": "object"}}),
+        (
+            {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "integer"}}},
+            {"schema": {"type": "integer"}},
+        ),
+    ],
+)
+def test_a_response_format_restricts_the_answer(response, settings):
+    assert body(response_format=response).ask.settings == settings
+
+
+@pytest.mark.parametrize(
+    "param, value, match",
+    [
+        ("max_tokens", "ten", "int"),
+        ("max_tokens", 0, "1 or more"),
+        ("temperature", -1, "from 0 to"),
+        ("top_p", 0, "above 0"),
+        ("n", 2, "n must be 1"),
+        ("top_logprobs", 3, "must be 0"),
+        ("tools", [{"type": "function"}], "calls no functions"),
+        ("response_format", {"type": "json_schema"}, "with a schema"),
+        ("timeout", -1, "at least 0"),
+    ],
+)
+def test_what_there_is_not_is_refused_by_name(param, value, match):
+    refused(match, param, **{param: value})
+
+
+def test_tools_that_nobody_may_call_are_passed_over():
+    assert body(tools=[{"type": "function"}], tool_choice="none") == body()
+
+
+def test_reasoning():
+    assert "reasoning" not in body().ask.arguments
+    assert body(reasoning=True).ask.arguments["reasoning"] is True
+    assert body(reasoning_effort="none").ask.arguments["reasoning"] is False
+    assert "reasoning" not in body(reasoning_effort="high").ask.arguments
+
+
+def test_messages_that_cannot_be_answered_are_refused_by_their_place():
+    refused("pictures", "messages[0]", [{"role": "user", "content": [picture(), picture()]}])
+    refused("only the first message", "messages[0]", [{"role": "system", "content": [picture()]}, USER])
+    refused("image_url", "messages[0].content[0]", [{"role": "user", "content": [{"type": "input_audio"}]}])
+    refused("last message", "messages", [USER, {"role": "assistant", "content": "A cat."}])
+    refused("enum", "messages[0].role", [{"role": "tool", "content": "4"}])
+    refused("base64", "messages[0].content[0].image_url", [{"role": "user", "content": [picture("data:;base64,!")]}])
+    refused("last message", "messages", [])

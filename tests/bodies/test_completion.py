@@ -1,0 +1,63 @@
+"""Answers as OpenAI's clients read them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("msgspec", reason="needs the extra `serve`")
+
+from jaxphoton.bodies.chat import parsed
+from jaxphoton.bodies.completion import Completion
+from jaxphoton.requests.answer import Result
+
+
+def completion(**parameters):
+    messages = [{"role": "user", "content": "Who?"}]
+    return Completion(parsed(json.dumps({"messages": messages, **parameters}).encode()), "m")
+
+
+def result(**more):
+    made = Result({"answer": "A cat.", **more})
+    made.finish_reason, made.tokens = "stop", (5, 6, 0)
+    return made
+
+
+def test_an_answer_is_a_message_of_the_assistant():
+    whole = completion().whole(result())
+    assert whole["object"] == "chat.completion" and whole["model"] == "m" and whole["id"].startswith("chatcmpl-")
+    (choice,) = whole["choices"]
+    assert choice["message"] == {"role": "assistant", "content": "A cat.", "refusal": None}
+    assert choice["index"] == 0 and choice["finish_reason"] == "stop" and choice["logprobs"] is None
+    assert whole["usage"]["completion_tokens"] == 3
+
+
+def test_what_was_thought_stands_beside_the_answer():
+    thought = {"text": "Whiskers.", "grounding": []}
+    message = completion().whole(result(reasoning=thought))["choices"][0]["message"]
+    assert message["reasoning"] == "Whiskers." and "reasoning_details" not in message
+    grounded = {"text": "Whiskers.", "grounding": [{"start_idx": 0, "end_idx": 2, "points": [[0.1, 0.2]]}]}
+    message = completion().whole(result(reasoning=grounded))["choices"][0]["message"]
+    assert message["reasoning_details"] == {"grounding": grounded["grounding"]}
+
+
+def test_chunks_of_one_answer_have_one_head_and_make_it_up():
+    words = completion()
+    done = result(completed=True)
+    events = [{"reasoning": {"text": "Hm.", "grounding": []}}, {"chunk": "A "}, {"chunk": "cat."}, done]
+    chunks = [words.opening(), *(chunk for event in events for chunk in words.chunks(event))]
+    assert len({(chunk["id"], chunk["created"], chunk["object"]) for chunk in chunks}) == 1
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert "".join(choice["delta"].get("content", "") for choice in choices) == "A cat."
+    assert "".join(choice["delta"].get("reasoning", "") for choice in choices) == "Hm."
+    assert choices[0]["delta"]["role"] == "assistant"
+    assert [choice["finish_reason"] for choice in choices] == [None] * 4 + ["stop"]
+    assert all("usage" not in chunk for chunk in chunks)
+
+
+def test_tokens_are_counted_in_a_last_chunk_without_choices():
+    words = completion(stream_options={"include_usage": True})
+    assert words.opening()["usage"] is None
+    *_, last = words.chunks(result(completed=True))
+    assert last["choices"] == [] and last["usage"]["total_tokens"] == 3

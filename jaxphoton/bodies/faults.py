@@ -19,11 +19,19 @@ class BodyError(ValueError):
       param: the part of the body that is wrong, such as "settings.seed"; None for all of it.
       code: for programs; None where the message says all.
       status: of HTTP.
+      headers: of the response.
     """
 
-    def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400):
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        status: int = 400,
+        headers: Mapping[str, str] | None = None,
+    ):
         super().__init__(message)
-        self.param, self.code, self.status = param, code, status
+        self.param, self.code, self.status, self.headers = param, code, status, headers or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,7 @@ def fault_of(error: BaseException) -> Fault:
     """What a client is told of an error; of surprises nothing but that there was one."""
     match error:
         case BodyError():
-            return Fault(error.status, str(error), error.param, error.code)
+            return Fault(error.status, str(error), error.param, error.code, error.headers)
         case ImageError():
             return Fault(400, f"the image: {error.fault}", "image_url", error.reason)
         case QueueFull():
@@ -64,6 +72,4 @@ def fault_of(error: BaseException) -> Fault:
             return Fault(503, "the server is stopping", code="stopping")
         case EngineError():
             return Fault(503, str(error), code="engine_failed")
-        case TypeError() | ValueError() | NotImplementedError():
-            return Fault(400, str(error))
     return Fault(500, "a fault of the server; its log says more", code="internal_error")

@@ -23,12 +23,13 @@ def run(args: argparse.Namespace) -> int:
     import uvicorn
 
     from jaxphoton.batch.model import load_model
-    from jaxphoton.requests.async_calls import AsyncCalls
     from jaxphoton.server.app import application
+    from jaxphoton.server.backend import LocalBackend
     from jaxphoton.server.service import Service
 
     with load_model(args.model, revision=args.revision, dtype=args.dtype, max_pixels=args.max_pixels) as model:
-        model.start()
+        service = Service(LocalBackend(model), [args.model])
+        service.start()
         say("serve", f"http://{args.host}:{args.port}/v1")
-        uvicorn.run(application(Service(AsyncCalls(model), args.model)), host=args.host, port=args.port)
+        uvicorn.run(application(service), host=args.host, port=args.port)
     return OK

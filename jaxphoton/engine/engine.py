@@ -22,7 +22,7 @@ from jaxphoton.engine.pipeline import Pipeline
 from jaxphoton.engine.request import Request, sequence_of
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.engine.submissions import OnToken, Submission, Submissions
-from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull, forget_frames
+from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull, fault_of, forget_frames
 
 __all__ = ["Engine", "OnToken", "Submission"]
 
@@ -90,6 +90,11 @@ class Engine:
     @property
     def config(self) -> EngineConfig:
         return self._config
+
+    @property
+    def failure(self) -> str | None:
+        """What has ended its loop, after which it takes nothing; None while it runs, and where it was shut down."""
+        return None if self._failure is None else fault_of(self._failure)
 
     def submit(self, request: Request, on_token: OnToken | None = None, wait: bool = False) -> Submission:
         """Queues a request; from any thread.

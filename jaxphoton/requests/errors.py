@@ -45,7 +45,7 @@ class RequestFault(Exception):
         self.sequence = sequence
 
 
-def fault_of(error: Exception) -> str:
+def fault_of(error: BaseException) -> str:
     """What is wrong, in one line: a compiler's message may go on for pages. Surprises are named by their type."""
     name, line = type(error).__name__, first_line(error)
     return line if line == name or isinstance(error, (ValueError, RuntimeError, OSError)) else f"{name}: {line}"

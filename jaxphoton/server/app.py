@@ -10,6 +10,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from jaxphoton.bodies.faults import BodyError, Fault, fault_of
+from jaxphoton.image.errors import ImageError
+from jaxphoton.requests.errors import EngineError
 from jaxphoton.server import skills
 from jaxphoton.server.service import Service
 
@@ -21,7 +23,7 @@ def application(service: Service) -> Starlette:
     return Starlette(
         routes=[*skills.routes(service)],
         exception_handlers={HTTPException: _http, ClientDisconnect: _left, Exception: _surprise}
-        | dict.fromkeys((TypeError, ValueError, NotImplementedError, RuntimeError, BodyError), _known),
+        | dict.fromkeys((BodyError, ImageError, EngineError), _known),
     )
 
 

@@ -3,56 +3,89 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.bodies.pictures import Address
 from jaxphoton.bodies.skills import Body
+from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.answer import Result
-from jaxphoton.requests.ask import Ask
+from jaxphoton.requests.errors import QueueFull
 from jaxphoton.requests.tokens import Event
+from jaxphoton.server.admission import Admission
+from jaxphoton.server.backend import Backend
 
 T = TypeVar("T")
 
-
-class Asking(Protocol):
-    """What answers: `requests.async_calls.AsyncCalls`."""
-
-    async def call(self, image: Any, ask: Ask) -> Any: ...
-
-    def events(self, image: Any, ask: Ask) -> AsyncGenerator[Event, None]: ...
+Fetch = Callable[[str], Awaitable[bytes]]
 
 
 class Service:
     """One model, as the routes see it.
 
+    Args:
+      names: of the model, for clients: at least one.
+      fetch: gets the picture of an address, or raises BodyError; None where addresses are refused.
+
     Attributes:
-      name: of the model, for clients.
+      name: the first of them.
+      names: all of them.
+      backend: which answers.
+      admission: lets requests in.
     """
 
-    def __init__(self, calls: Asking, name: str):
-        self.name, self._calls = name, calls
+    def __init__(self, backend: Backend, names: Sequence[str], fetch: Fetch | None = None):
+        self.backend, self.names, self.name = backend, tuple(names), names[0]
+        self.admission = Admission(backend.most_requests)
+        self._fetch = fetch
+
+    def start(self) -> None:
+        """Makes it ready; blocks.
+
+        Raises:
+          EngineError: it cannot start.
+        """
+        self.backend.start()
+        if self.admission.state == "starting":
+            self.admission.become("ready")
 
     async def result(self, body: Body) -> Result:
         """Raises: what asking raises; see `bodies.faults.fault_of`."""
-        return await self._calls.call(await self._picture(body), body.ask)
+        with self._faults():
+            return await self.backend.call(await self._picture(body), body.ask)
 
     async def events(self, body: Body) -> AsyncGenerator[Event, None]:
         """The events of an ask, the last of which has "completed"; closing it gives the ask up."""
-        events = self._calls.events(await self._picture(body), body.ask)
-        try:
-            async for event in events:
-                yield event
-        finally:
-            await events.aclose()
+        with self._faults():
+            events = self.backend.events(await self._picture(body), body.ask)
+            try:
+                async for event in events:
+                    yield event
+            finally:
+                await events.aclose()
 
     async def _picture(self, body: Body) -> bytes | None:
-        if isinstance(body.picture, Address):
+        if not isinstance(body.picture, Address):
+            return body.picture
+        if self._fetch is None:
             raise BodyError("addresses of pictures are not fetched; send the picture itself", "image_url")
-        return body.picture
+        return await self._fetch(body.picture.url)
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """What is wrong with an ask is known by the model alone; anything else of these types is a fault of ours."""
+        try:
+            yield
+        except (BodyError, ImageError):
+            raise
+        except QueueFull:
+            raise self.admission.full() from None
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise BodyError(str(error)) from error
 
 
 async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -61,7 +94,7 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
     Raises:
       ClientDisconnect: it has left; the work was cancelled.
     """
-    task, leaving = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    task, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
     try:
         await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -71,3 +104,8 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
         for each in (task, leaving):
             each.cancel()
         await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -8,18 +8,21 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from jaxphoton.bodies.skills import answer_of, parsed
 from jaxphoton.requests.skills import SKILLS
 from jaxphoton.requests.tokens import Event
 from jaxphoton.server.events import stream
+from jaxphoton.server.operation import Described, Operation
 from jaxphoton.server.service import Service, unless_left
 
 
-def routes(service: Service) -> list[Route]:
+def routes(service: Service) -> list[Operation]:
     """One a skill."""
-    return [Route(f"/v1/{name}", _handler(service, name), methods=["POST"], name=name) for name in SKILLS]
+    return [
+        Operation("POST", f"/v1/{name}", _handler(service, name), Described(skill.description), service.admission)
+        for name, skill in SKILLS.items()
+    ]
 
 
 def _handler(service: Service, skill: str):

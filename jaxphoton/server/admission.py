@@ -1,0 +1,103 @@
+"""Which requests are let in: while the server is ready, and no more than may wait."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from jaxphoton.bodies.faults import BodyError
+
+State = Literal["starting", "ready", "stopping", "failed"]
+
+SHORTEST_S, LONGEST_S = 1, 120  # of Retry-After: OpenAI's client does not try again at all after a longer one
+_REMEMBERED = 64  # endings, from which the rate is taken
+
+
+class Admission:
+    """Counts the requests that a model works for. Of one event loop; `state` and `reason` may be set from anywhere.
+
+    Args:
+      most: requests under way at once; more are refused with 429 before their bodies are read.
+      clock: seconds.
+
+    Attributes:
+      state: whether requests are let in.
+      reason: why not.
+      running: requests under way.
+    """
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic):
+        self.state: State = "starting"
+        self.reason: str | None = "compiling"
+        self.running = 0
+        self._most, self._clock = most, clock
+        self._ends: deque[float] = deque(maxlen=_REMEMBERED)
+        self._busy_since = 0.0
+        self._nobody: asyncio.Event | None = None
+
+    def become(self, state: State, reason: str | None = None) -> None:
+        self.state, self.reason = state, reason
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """
+        Raises:
+          BodyError: 503, the server is not ready; 429, too many requests are under way.
+        """
+        self.check()
+        if self.running >= self._most:
+            raise self.full()
+        if not self.running:
+            self._busy_since = self._clock()
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self._ends.append(self._clock())
+            if not self.running and self._nobody is not None:
+                self._nobody.set()
+
+    def check(self) -> None:
+        """
+        Raises:
+          BodyError: 503, the server is not ready.
+        """
+        if self.state == "ready":
+            return
+        messages = {"starting": "the server is starting", "stopping": "the server is stopping"}
+        message = messages.get(self.state, "the engine has failed")
+        reason = "" if self.reason is None else f": {self.reason}"
+        code = {"starting": "starting", "stopping": "stopping"}.get(self.state, "engine_failed")
+        headers = {"Retry-After": "5"} if self.state == "starting" else {"X-Should-Retry": "false"}
+        raise BodyError(message + reason, code=code, status=503, headers=headers)
+
+    def full(self) -> BodyError:
+        """What those are told that find no room."""
+        seconds = self.retry_after()
+        return BodyError(
+            f"{self.running} requests are under way; no more are taken; try again in {seconds} s",
+            code="queue_full",
+            status=429,
+            headers={"Retry-After": str(seconds)},
+        )
+
+    def retry_after(self) -> int:
+        """Whole seconds in which those under way will have ended, at the rate of the last endings."""
+        now = self._clock()
+        began = max(self._busy_since, self._ends[0] if len(self._ends) == _REMEMBERED else self._busy_since)
+        ended = sum(each > began for each in self._ends)
+        # Before the first has ended, the time so far is the least that one takes.
+        rate = max(1, ended) / max(now - began, 1e-3)
+        return max(SHORTEST_S, min(LONGEST_S, math.ceil(self.running / rate)))
+
+    async def nobody(self) -> None:
+        """Returns once no request is under way."""
+        if self.running:
+            self._nobody = asyncio.Event()
+            await self._nobody.wait()

@@ -1,0 +1,103 @@
+"""What stands behind the routes: a model in this process, or several engine processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jaxphoton.requests.ask import Ask
+from jaxphoton.requests.async_calls import AsyncCalls
+from jaxphoton.requests.tokens import Event
+
+if TYPE_CHECKING:  # which imports jax
+    from jaxphoton.api import Moondream
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """What requests hold now.
+
+    Attributes:
+      rows: sequences that can be decoded at once.
+      running, waiting: requests in the engine.
+      pages, pages_held: of the key/value pool, and those in use or cached.
+      processes, alive: engine processes, and those of them that answer.
+    """
+
+    rows: int
+    running: int
+    waiting: int
+    pages: int
+    pages_held: int
+    processes: int = 1
+    alive: int = 1
+
+
+class Backend(Protocol):
+    """What answers."""
+
+    async def call(self, image: Any, ask: Ask) -> Any:
+        """One Result."""
+        ...
+
+    def events(self, image: Any, ask: Ask) -> AsyncGenerator[Event, None]:
+        """The events of an ask, the last of which is the result, with "completed"; closing it gives the ask up."""
+        ...
+
+    def start(self) -> None:
+        """Compiles what has to be compiled; blocks, from any thread.
+
+        Raises:
+          EngineError: it cannot start.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends all that is under way with ModelClosed; blocks, from any thread, any number of times."""
+        ...
+
+    @property
+    def most_requests(self) -> int:
+        """Requests that it takes at once."""
+        ...
+
+    @property
+    def failure(self) -> str | None:
+        """Why it will never answer again; None while it may."""
+        ...
+
+    def occupancy(self) -> Occupancy | None:
+        """None before it has started."""
+        ...
+
+
+class LocalBackend:
+    """A model in this process."""
+
+    def __init__(self, model: Moondream):
+        self._model, self._started = model, False
+        calls = AsyncCalls(model)
+        self.call, self.events = calls.call, calls.events
+
+    @property
+    def most_requests(self) -> int:
+        return self._model.engine_config.most_requests
+
+    def start(self) -> None:
+        self._model.start()
+        self._started = True
+
+    def close(self) -> None:
+        self._model.close()
+
+    @property
+    def failure(self) -> str | None:
+        return self._model.engine.failure if self._started else None
+
+    def occupancy(self) -> Occupancy | None:
+        if not self._started:
+            return None
+        engine = self._model.engine
+        now = engine.metrics()
+        return Occupancy(engine.config.max_rows, now.running, now.waiting, now.pages, now.pages_held)

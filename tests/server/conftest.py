@@ -1,0 +1,40 @@
+"""Servers for the tests of this folder; see `serving`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from jaxphoton.server.backend import LocalBackend
+from jaxphoton.server.service import Service
+from tests.server.serving import EXAMPLES, data_address, served
+
+
+@pytest.fixture(scope="session")
+def service(shapes) -> Service:
+    """Of the shipped model; compiled once."""
+    service = Service(LocalBackend(shapes), ["shapes"])
+    service.start()
+    return service
+
+
+@pytest.fixture(scope="session")
+def address(service) -> Iterator[str]:
+    """Of a server with the shipped model, without a path."""
+    with served(service) as address:
+        yield address
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Service], str]]:
+    """Serves any service until the end of the test; returns its address."""
+    with ExitStack() as stack:
+        yield lambda service: stack.enter_context(served(service))
+
+
+@pytest.fixture(scope="session")
+def picture() -> str:
+    """A data address of a picture of shapes."""
+    return data_address(EXAMPLES / "scene_01.png")

@@ -1,0 +1,101 @@
+"""A real server on loopback, in a thread; and a stand-in for the model."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from jaxphoton.requests.answer import Result
+from jaxphoton.requests.ask import Ask
+from jaxphoton.server.app import application
+from jaxphoton.server.backend import Occupancy
+from jaxphoton.server.service import Service
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "shapes"
+
+
+@contextmanager
+def served(service: Service) -> Iterator[str]:
+    """Its address, such as http://127.0.0.1:40123."""
+    server = uvicorn.Server(uvicorn.Config(application(service), port=0, log_level="warning"))
+    listening = threading.Event()
+    startup = server.startup
+
+    async def started(*args, **kwargs) -> None:
+        await startup(*args, **kwargs)
+        listening.set()
+
+    server.startup = started
+    thread = threading.Thread(target=server.run, name="test-server")
+    thread.start()
+    try:
+        assert listening.wait(60)
+        (socket,) = server.servers[0].sockets
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def data_address(path: Path) -> str:
+    kind = "jpeg" if path.suffix == ".jpg" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+class FakeBackend:
+    """Answers with `events`, the last of which is the result, or raises where one is an exception. An event "wait"
+    waits until it is released.
+
+    Attributes:
+      asked: (image, ask) of all that came.
+      released: lets those that wait go on; set from any thread by `release`.
+      given_up: set when an ask was given up.
+    """
+
+    most_requests = 4
+    failure: str | None = None
+
+    def __init__(self, *events):
+        self._events = events or (Result(caption="a fake"),)
+        self.asked: list[tuple[bytes | None, Ask]] = []
+        self.waiting, self.given_up, self.released = threading.Event(), threading.Event(), threading.Event()
+
+    def start(self) -> None: ...
+
+    def close(self) -> None:
+        self.released.set()
+
+    def occupancy(self) -> Occupancy | None:
+        return Occupancy(4, len(self.asked), 0, 100, 0)
+
+    async def call(self, image, ask: Ask) -> Result:
+        async for event in self.events(image, ask):
+            if isinstance(event, Result):
+                return event
+        raise AssertionError
+
+    async def events(self, image, ask: Ask) -> AsyncGenerator:
+        self.asked.append((image, ask))
+        try:
+            for event in self._events:
+                if isinstance(event, BaseException):
+                    raise event
+                if event == "wait":
+                    self.waiting.set()
+                    while not self.released.is_set():
+                        await asyncio.sleep(0.001)
+                    continue
+                if isinstance(event, Result):
+                    event = Result(event)
+                    event.finish_reason, event["completed"] = "stop", True
+                yield event
+        except (asyncio.CancelledError, GeneratorExit):
+            self.given_up.set()
+            raise

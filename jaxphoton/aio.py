@@ -13,6 +13,8 @@ from jaxphoton.api import Moondream
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.async_calls import AsyncCalls
+from jaxphoton.requests.chatting import conversation
+from jaxphoton.requests.conversation import Messages
 from jaxphoton.requests.images import EncodedImage
 from jaxphoton.requests.methods import SpatialRefs
 
@@ -120,6 +122,28 @@ class AsyncMoondream:
         """An outline in the events of `Moondream.segment`; closing the generator ends the request."""
         arguments = {"object": object, "spatial_refs": spatial_refs}
         return self._calls.events(image, _ask(self.stream_segment, "segment", arguments, settings, urgency))
+
+    async def chat(
+        self,
+        messages: Messages,
+        settings: Given = None,
+        reasoning: bool | None = None,
+        **urgency: Unpack[Urgency],
+    ) -> Any:
+        """The next message of a conversation; see `Moondream.chat`."""
+        image, arguments, settings = conversation(messages, settings, reasoning)
+        return await self._calls.call(image, _ask(self.chat, "chat", arguments, settings, urgency))
+
+    def stream_chat(
+        self,
+        messages: Messages,
+        settings: Given = None,
+        reasoning: bool | None = None,
+        **urgency: Unpack[Urgency],
+    ) -> TextStream:
+        """The next message in pieces, as `stream_query`."""
+        image, arguments, settings = conversation(messages, settings, reasoning)
+        return TextStream(self._calls, image, _ask(self.stream_chat, "chat", arguments, settings, urgency))
 
     async def aclose(self) -> None:
         """Ends the engine; requests under way raise EngineError. May be called again."""

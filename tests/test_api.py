@@ -254,7 +254,7 @@ def test_a_question_without_an_image_and_one_about_a_region(shapes, picture):
         (lambda m, i: m.query(i, "long " * 600), ValueError, "positions"),
         (lambda m, i: m.detect(i, ""), ValueError, "object must not be empty"),
         (lambda m, i: m.point(i, 7), TypeError, "object must be a string"),
-        (lambda m, i: m.chat([]), NotImplementedError, "chat is not supported yet"),
+        (lambda m, i: m.chat([]), ValueError, "messages must not be empty"),
     ],
 )
 def test_what_is_refused_says_why(shapes, picture, call, error, fault):

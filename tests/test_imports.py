@@ -35,7 +35,9 @@ LAYERS = (
     {"messages", "processes"},
 )
 # What is asked and what comes back, as data: everybody below the dispatcher speaks it too.
-DATA = {f"jaxphoton.requests.{name}" for name in ("ask", "errors", "settings", "skill", "skills", "tokens")}
+DATA = {
+    f"jaxphoton.requests.{name}" for name in ("ask", "conversation", "errors", "settings", "skill", "skills", "tokens")
+}
 # Names that were shown in documents, and now lie elsewhere.
 OLD_NAMES = {"jaxphoton/image/pooling.py", "jaxphoton/prompt/templates.py"}
 LEVEL = {part: depth for depth, layer in enumerate(reversed(LAYERS)) for part in layer}
@@ -76,6 +78,7 @@ FORBIDDEN = {
     "jaxphoton.batch": HEAVY,
     "jaxphoton.integrations": (*HEAVY, "ray"),
     "jaxphoton.requests.ask": (*HEAVY, "numpy", "PIL"),
+    "jaxphoton.requests.conversation": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.requests.settings": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.requests.skills": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.requests.answer": HEAVY,

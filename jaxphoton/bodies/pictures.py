@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
 
 from jaxphoton.bodies.faults import BodyError
+from jaxphoton.image.address import base64_of, data_of, is_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +29,9 @@ def picture_of(text: str, param: str = "image_url") -> bytes | Address:
     head = text[:64].lower()
     if head.startswith(("http://", "https://")):
         return Address(text)
-    if head.startswith("data:"):
-        kind, comma, data = text[5:].partition(",")
-        if not comma:
-            raise BodyError(f"{param} is a data address without data", param)
-        if not kind.lower().rstrip().endswith(";base64"):
-            return unquote_to_bytes(data)
-        text = data
-    elif ":" in head:
+    if not is_data(text) and ":" in head:
         raise BodyError(f"{param} must be a data address (data:image/jpeg;base64,...) or an http address", param)
-    return _decoded(text, param)
-
-
-def _decoded(text: str, param: str) -> bytes:
     try:
-        data = text.encode("ascii")
-        data = data.translate(bytes.maketrans(b"-_", b"+/"), b" \t\r\n")
-        return binascii.a2b_base64(data + b"=" * (-len(data) % 4), strict_mode=True)
-    except (UnicodeEncodeError, binascii.Error):
-        raise BodyError(f"{param} is not base64", param) from None
+        return data_of(text) if is_data(text) else base64_of(text)
+    except ValueError as error:
+        raise BodyError(f"{param} {error}", param) from None

@@ -13,7 +13,7 @@ class Ask:
     """One thing to ask about an image, or without one.
 
     Attributes:
-      skill: "caption", "query", "detect", "point" or "segment"; see `requests.skills`.
+      skill: "caption", "query", "detect", "point", "segment" or "chat"; see `requests.skills`.
       arguments: of the skill, such as "length", "question" or "object".
       settings: how to generate, see `Moondream`.
       deadline: when it is given up, in seconds of `time.monotonic()` (one clock for all processes of a machine); None

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxphoton.requests import calls
-from jaxphoton.requests.answer import Answer, BatchItem, Result
+from jaxphoton.requests.answer import Answer, BatchItem
 from jaxphoton.requests.ask import Ask, Job
-from jaxphoton.requests.skills import SKILLS
+from jaxphoton.requests.chatting import conversation
+from jaxphoton.requests.conversation import Messages
+from jaxphoton.requests.skills import skill_of
 from jaxphoton.requests.submitting import OnEvent, Pending
 
 if TYPE_CHECKING:
@@ -101,13 +103,26 @@ class SkillMethods:
         ask = Ask("segment", {"object": object, "spatial_refs": spatial_refs}, settings)
         return calls.stream_events(self.session, image, ask) if stream else calls.call(self.session, image, ask)
 
-    def chat(self, *args: Any, **kwargs: Any) -> Result:
-        """Not supported yet.
+    def chat(
+        self,
+        messages: Messages,
+        stream: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        reasoning: bool | None = None,
+    ) -> Any:
+        """Answers the last message of a conversation in the form of OpenAI's clients (`requests.conversation`).
 
-        Raises:
-          NotImplementedError: always.
+        One picture may stand in the first message of the user, as {"type": "image_url", "image_url": {"url": ...}} or
+        {"type": "image", "image": ...}: a data address, or any image but a path that is a text (so that no message
+        names a file of this machine; give a pathlib.Path). Settings and `reasoning` are those of `query`; a setting
+        "reasoning" goes before the argument.
+
+        Returns {"message": {"role": "assistant", "content": text}, "finish_reason"}, after reasoning with its text as
+        "reasoning" of the message, and its places as "reasoning_details": {"grounding"}. With stream=True "message" is
+        a generator of pieces, and "reasoning" that of a query.
         """
-        raise NotImplementedError("chat is not supported yet; use query for single questions")
+        image, arguments, settings = conversation(messages, settings, reasoning)
+        return self._asked("chat", arguments, image, settings, stream)
 
     def caption_batch(
         self, images: Iterable[Any], length: str = "normal", settings: Mapping[str, Any] | None = None
@@ -121,10 +136,10 @@ class SkillMethods:
         """Asks the same of any number of images, yielding each as it finishes.
 
         Args:
-          task: "caption", "query", "detect", "point" or "segment".
+          task: "caption", "query", "detect", "point", "segment" or "chat".
           images: images, or (key, image) pairs; an image's key is its position where none is given. Read lazily, a
             bounded number ahead.
-          arguments: of the task, such as `length`, `question` or `object`.
+          arguments: of the task, such as `length`, `question`, `object` or `messages` (of which the picture is none).
 
         Yields:
           (key, result, error); a broken image has an error, the rest goes on.
@@ -151,7 +166,7 @@ class SkillMethods:
         settings: Mapping[str, Any] | None,
         stream: bool = False,
     ) -> Any:
-        ask, field = Ask(skill, arguments, settings), SKILLS[skill].streamed
+        ask, field = Ask(skill, arguments, settings), skill_of(skill).streamed
         if stream and field is not None:
             return calls.stream_text(self.session, image, ask, field)
         return calls.call(self.session, image, ask)

@@ -55,6 +55,8 @@ class PreparedAsk:
             raise ValueError(f"{self.skill.name} needs an image")
         if image is None and self.form.prompt.values:
             raise ValueError("spatial_refs need an image")
+        if image is None and self.form.prompt.needs_image:
+            raise ValueError(f"{self.skill.name} needs a text or an image")
         settings = self.settings
         if settings.seed is None:
             settings = dataclasses.replace(settings, seed=secrets.randbelow(MAX_SEED + 1))

@@ -94,6 +94,9 @@ BOX = Kind(CORNERS, dict.fromkeys(CORNERS, 0.0), _box, places=True, optional=Tru
 # How many numbers an SVG command takes.
 _ARITY = {"M": 2, "L": 2, "T": 2, "H": 1, "V": 1, "C": 6, "S": 4, "Q": 4, "A": 7, "Z": 0}
 ARITY = {**_ARITY, **{name.lower(): count for name, count in _ARITY.items()}}
+MESSAGE = Kind(
+    {"role": "text", "content": "text"}, {"role": "", "content": ""}, lambda message: message["content"], written=True
+)
 PATH = Kind("text", "")  # an SVG path in fractions of the box beside it
 
 REQUIRED = object()  # the default of an argument that must be given
@@ -105,13 +108,14 @@ class Argument:
 
     Attributes:
       name: of the argument.
-      kind: "text", "choice" of `choices`, "flag", or "places" (points and boxes; not on the command line).
+      kind: "text", "choice" of `choices`, "flag", "places" (points and boxes) or "messages" (see
+        `requests.conversation`); the last two not on the command line.
       help: for the command line.
       default: None for what the model does by itself.
     """
 
     name: str
-    kind: Literal["text", "choice", "flag", "places"]
+    kind: Literal["text", "choice", "flag", "places", "messages"]
     help: str = ""
     default: Any = REQUIRED
     choices: tuple[str, ...] = ()
@@ -134,6 +138,8 @@ class Skill:
       tokens_per_object: ids that one object costs; 0 where `max_objects` says nothing.
       restricted: whether the settings may restrict its answer (a schema, choices).
       phrase: a result as text for people; None for that of its first field.
+      in_runs: whether a run can ask it of many images. It then has a command, a route of its own and columns; one that
+        is only for single asks has none of these.
     """
 
     name: str
@@ -149,6 +155,7 @@ class Skill:
     tokens_per_object: int = 0
     restricted: bool = False
     phrase: Callable[[Mapping[str, Any]], str] | None = None
+    in_runs: bool = True
 
     def check(self, arguments: Mapping[str, Any]) -> None:
         """

@@ -11,26 +11,40 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxphoton.requests.settings import REGION_DEFAULTS
-from jaxphoton.requests.skill import BOX, BOXES, NOTE, PATH, POINTS, REASONING, TEXT, Argument, Field, Kind, Skill
+from jaxphoton.requests.skill import (
+    BOX,
+    BOXES,
+    MESSAGE,
+    NOTE,
+    PATH,
+    POINTS,
+    REASONING,
+    TEXT,
+    Argument,
+    Field,
+    Kind,
+    Skill,
+)
 
 if TYPE_CHECKING:  # which brings numpy
     from jaxphoton.requests.tokens import Form
 
-SKILLS: dict[str, Skill] = {}
+SKILLS: dict[str, Skill] = {}  # those that runs ask: commands, routes, tables and reports are made from these
+SINGLE_SKILLS: dict[str, Skill] = {}  # those that are for single asks alone
 
 
 def register(skill: Skill) -> Skill:
-    """Adds a skill. Fields of one name are of one kind in all skills.
+    """Adds a skill. Fields of one name are of one kind in all skills of runs.
 
     Raises:
       ValueError: there is one of this name, or a field of one is of another kind.
     """
-    if skill.name in SKILLS:
+    if skill.name in (*SKILLS, *SINGLE_SKILLS):
         raise ValueError(f"there is a skill {skill.name!r} already")
-    for each in skill.fields:
+    for each in skill.fields if skill.in_runs else ():
         if kinds().get(each.name, each.kind) != each.kind:
             raise ValueError(f"{skill.name}: the field {each.name!r} of other skills is of another kind")
-    SKILLS[skill.name] = skill
+    (SKILLS if skill.in_runs else SINGLE_SKILLS)[skill.name] = skill
     return skill
 
 
@@ -39,14 +53,14 @@ def skill_of(name: Any) -> Skill:
     Raises:
       ValueError: there is no such skill; the message names those that there are.
     """
-    skill = SKILLS.get(name) if isinstance(name, str) else None
-    if skill is None:
-        raise ValueError(f"skill must be one of {', '.join(SKILLS)}, got {name!r}")
-    return skill
+    known = SKILLS | SINGLE_SKILLS
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"skill must be one of {', '.join(known)}, got {name!r}")
+    return known[name]
 
 
 def kinds() -> Mapping[str, Kind]:
-    """The kinds of the fields of all skills, by name."""
+    """The kinds of the fields of all skills of runs, by name."""
     return _kinds(tuple(SKILLS))
 
 
@@ -160,5 +174,22 @@ register(
         table="segments",
         defaults=REGION_DEFAULTS,
         phrase=_outline,
+    )
+)
+register(
+    Skill(
+        "chat",
+        help="answer in a conversation",
+        description="Answers the last message of a conversation.",
+        arguments=(
+            Argument("messages", "messages"),
+            Argument("reasoning", "flag", default=None),
+        ),
+        fields=(Field("message", MESSAGE), Field("finish_reason", NOTE)),
+        asked="",
+        streamed="message",
+        needs_image=False,
+        restricted=True,
+        in_runs=False,
     )
 )

@@ -23,11 +23,13 @@ class Prompt:
       ids: token ids behind the image (and behind what every prompt of the family begins with).
       values: (index in `ids`, values fed there besides the id) for each place that carries some.
       before: token ids in front of the image, where the family lets a prompt have any there.
+      needs_image: it asks nothing without one.
     """
 
     ids: tuple[int, ...]
     values: tuple[tuple[int, tuple[float, ...]], ...] = ()
     before: tuple[int, ...] = ()
+    needs_image: bool = False
 
 
 @dataclass(frozen=True, slots=True)

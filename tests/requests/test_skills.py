@@ -138,5 +138,5 @@ def test_what_cannot_be_registered(name, fields, fault):
 
 @pytest.mark.parametrize("name", ["cation", None, ["caption"]])
 def test_an_unknown_skill_is_refused_with_those_that_there_are(shapes, name):
-    with pytest.raises(ValueError, match="skill must be one of caption, query, detect, point, segment, got"):
+    with pytest.raises(ValueError, match="skill must be one of caption, query, detect, point, segment, chat, got"):
         shapes.submit(PICTURES[0], Ask(name))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 from jaxphoton.messages import quoted
 from jaxphoton.models.moondream.config import TokenizerConfig
 from jaxphoton.models.protocol import Prompt
+from jaxphoton.requests.conversation import Turn
 
 Encode = Callable[[str], list[int]]
 SpatialRefs = Iterable[Sequence[float]]
@@ -55,14 +56,44 @@ def query_prompt(
     """
     template = _template(config, "query")
     text = _stripped(question, "question")
+    return _assembled(config, template["prefix"], spatial_refs, encode(text), _opener(template, reasoning))
+
+
+def chat_prompt(config: TokenizerConfig, encode: Encode, turns: Sequence[Turn], reasoning: bool = False) -> Prompt:
+    """The prompt that asks for the next turn of the assistant: a question and its answer for each of those before.
+
+    No Moondream was trained on conversations; of one turn this is the prompt of a question. Texts keep their
+    whitespace. What the system says stands before the user's first text, with a blank line between them.
+
+    Args:
+      turns: the last is the user's; a picture, if there is one, stands in front of all of them.
+
+    Raises:
+      ValueError: the model cannot do it.
+    """
+    template = _template(config, "query")
+    answers, opener = _opener(template, False), _opener(template, reasoning)
+    ids, system = list[int](), ""
+    for turn in turns:
+        if turn.role == "system":
+            system = turn.text
+        elif turn.role == "assistant":
+            ids += [*answers, *encode(turn.text)]
+        else:
+            text = "\n\n".join(filter(None, (system, turn.text)))
+            ids += [*template["prefix"], *encode(text)]
+            system = ""
+    return Prompt((*ids, *opener), needs_image=not turns[-1].text.strip())
+
+
+def _opener(template: Mapping[str, Any], reasoning: bool) -> Sequence[int]:
+    """The ids behind a question: its answer follows, or the reasoning before it."""
+    if reasoning and template.get("reasoning_prefix") is None:
+        raise ValueError("this model cannot reason: ask with reasoning=False")
     if reasoning:
-        opener = template.get("reasoning_prefix")
-        if opener is None:
-            raise ValueError("this model cannot reason: ask with reasoning=False")
-    else:
-        opener = template.get("answer_prefix")
-        opener = template.get("suffix", ()) if opener is None else opener
-    return _assembled(config, template["prefix"], spatial_refs, encode(text), opener)
+        return template["reasoning_prefix"]
+    opener = template.get("answer_prefix")
+    return template.get("suffix", ()) if opener is None else opener
 
 
 def reasons_by_default(config: TokenizerConfig) -> bool:

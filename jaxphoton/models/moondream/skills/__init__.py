@@ -8,6 +8,7 @@ from typing import Any
 from jaxphoton.models.moondream.config import TokenizerConfig
 from jaxphoton.models.moondream.prompts import Encode
 from jaxphoton.models.moondream.skills.caption import Caption
+from jaxphoton.models.moondream.skills.chat import Chat
 from jaxphoton.models.moondream.skills.detect import Detect
 from jaxphoton.models.moondream.skills.point import Point
 from jaxphoton.models.moondream.skills.query import Query
@@ -15,7 +16,14 @@ from jaxphoton.models.moondream.skills.segment import Segment
 from jaxphoton.requests.tokens import Form
 
 # Skill -> its form, which knows its grammars too.
-FORMS: dict[str, Any] = {"caption": Caption, "query": Query, "detect": Detect, "point": Point, "segment": Segment}
+FORMS: dict[str, Any] = {
+    "caption": Caption,
+    "query": Query,
+    "detect": Detect,
+    "point": Point,
+    "segment": Segment,
+    "chat": Chat,
+}
 
 
 def no_ids(text: str) -> list[int]:

@@ -1,0 +1,43 @@
+"""A conversation with its picture in it, as the two that an engine takes: the picture, and what is asked about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxphoton.image.address import data_of, is_data
+from jaxphoton.requests.conversation import parted
+
+
+def conversation(
+    messages: Any, settings: Mapping[str, Any] | None, reasoning: bool | None
+) -> tuple[Any, dict[str, Any], Any]:
+    """The picture of a conversation, None without one; the arguments of the skill; its settings.
+
+    A setting "reasoning" goes before the argument, as in Photon.
+
+    Raises:
+      TypeError, ValueError: as `parted`; a picture that is a text, but no data address.
+    """
+    texts, picture = parted(messages)
+    if isinstance(settings, Mapping) and "reasoning" in settings:
+        settings = dict(settings)
+        reasoning = settings.pop("reasoning")
+    return _picture(picture), {"messages": texts, "reasoning": reasoning}, settings
+
+
+def _picture(picture: Any) -> Any:
+    if isinstance(picture, (list, tuple)):
+        raise TypeError("messages: a picture cannot be a list")
+    if not isinstance(picture, str):
+        return picture
+    # Messages come from elsewhere: no text in them names a file of this machine.
+    if not is_data(picture):
+        raise ValueError(
+            "messages: a picture that is a text must be a data address (data:image/jpeg;base64,...); "
+            "a file is a pathlib.Path"
+        )
+    try:
+        return data_of(picture)
+    except ValueError as error:
+        raise ValueError(f"messages: the picture {error}") from None

@@ -1,0 +1,131 @@
+"""A conversation in the form of OpenAI's clients: what is checked of its messages, and what stands in them.
+
+[
+    {"role": "system", "content": "Answer in one word."},
+    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:..."}}, {"type": "text", ...}]},
+    {"role": "assistant", "content": "A cat."},
+    {"role": "user", "content": "What colour is it?"},
+]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxphoton.messages import quoted
+
+Messages = Sequence[Mapping[str, Any]]
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message.
+
+    Attributes:
+      role: one of ROLES.
+      text: of all its parts, joined as they are.
+      pictures: of its parts, as they were given.
+    """
+
+    role: str
+    text: str
+    pictures: tuple[Any, ...] = ()
+
+
+def turns_of(messages: Any) -> tuple[Turn, ...]:
+    """The turns of a conversation that waits for an answer. Other keys of a message are passed over.
+
+    Raises:
+      TypeError: the messages, one of them or its content are of another type.
+      ValueError: there are none, a role is unknown or out of its place, a picture stands where none can, or nothing is
+        asked at the end. The message names the turn.
+    """
+    if isinstance(messages, (str, bytes, bytearray, Mapping)) or not isinstance(messages, Sequence):
+        raise TypeError(f"messages must be a list of messages, not {type(messages).__name__}")
+    if not messages:
+        raise ValueError("messages must not be empty")
+    turns = tuple(_turn(message, number) for number, message in enumerate(messages))
+    last = len(turns) - 1
+    if turns[last].role != "user":
+        raise ValueError(f"messages[{last}]: the last message must be the user's, not of the role {turns[last].role!r}")
+    if not turns[last].text.strip() and not turns[last].pictures and last != first_of_user(turns):
+        raise ValueError(f"messages[{last}]: the last message has no text")
+    return turns
+
+
+def first_of_user(turns: Sequence[Turn]) -> int:
+    """The index of the user's first turn, to which the picture of a conversation belongs."""
+    return next(number for number, turn in enumerate(turns) if turn.role == "user")
+
+
+def parted(messages: Any) -> tuple[list[dict[str, str]], Any]:
+    """The messages as texts alone, as an `Ask` takes them, and their picture, as it was given; None without one.
+
+    Raises:
+      TypeError, ValueError: as `turns_of`; several pictures, one in a later turn, or neither text nor picture at the
+        end.
+    """
+    turns = turns_of(messages)
+    first = first_of_user(turns)
+    for number, turn in enumerate(turns):
+        if turn.pictures and number != first:
+            raise ValueError(
+                f"messages[{number}]: a picture can only stand in the first turn of the user, messages[{first}]"
+            )
+        if len(turn.pictures) > 1:
+            raise ValueError(f"messages[{number}]: {len(turn.pictures)} pictures; a conversation can have one")
+    if not turns[-1].text.strip() and not turns[-1].pictures:
+        raise ValueError(f"messages[{len(turns) - 1}]: the last message has neither text nor picture")
+    texts = [{"role": turn.role, "content": turn.text} for turn in turns]
+    return texts, next(iter(turns[first].pictures), None)
+
+
+def _turn(message: Any, number: int) -> Turn:
+    where = f"messages[{number}]"
+    if not isinstance(message, Mapping):
+        raise TypeError(f"{where} must be a mapping with role and content, not {type(message).__name__}")
+    role = message.get("role")
+    if role not in ROLES:
+        raise ValueError(f"{where}: role must be one of {', '.join(ROLES)}, not {quoted(role)}")
+    if role == "system" and number:
+        raise ValueError(f"{where}: a system message can only be the first")
+    text, pictures = _content(message.get("content"), where)
+    if pictures and role != "user":
+        raise ValueError(f"{where}: only the user's messages can have pictures, not those of the role {role!r}")
+    return Turn(role, text, pictures)
+
+
+def _content(content: Any, where: str) -> tuple[str, tuple[Any, ...]]:
+    """Text and pictures of a message; an assistant's content may be null."""
+    if content is None:
+        return "", ()
+    if isinstance(content, str):
+        return content, ()
+    if not isinstance(content, (list, tuple)):
+        raise TypeError(f"{where}: content must be a text or a list of parts, not {type(content).__name__}")
+    texts, pictures = list[str](), list[Any]()
+    for place, part in enumerate(content):
+        value = _part(part, f"{where}.content[{place}]")
+        (texts if part["type"] == "text" else pictures).append(value)
+    return "".join(texts), tuple(pictures)
+
+
+def _part(part: Any, where: str) -> Any:
+    """The text, or the picture, of a part."""
+    if not isinstance(part, Mapping):
+        raise TypeError(f"{where} must be a mapping with a type, not {type(part).__name__}")
+    kind = part.get("type")
+    if kind not in ("text", "image_url", "image"):
+        raise ValueError(f"{where}: type must be 'text', 'image_url' or 'image', not {quoted(kind)}")
+    value = part.get(kind)
+    if kind == "text" and not isinstance(value, str):
+        raise TypeError(f"{where}: text must be a string, not {type(value).__name__}")
+    if kind == "image_url" and isinstance(value, Mapping):
+        value = value.get("url")
+    if value is None:
+        raise ValueError(f"{where} has no picture")
+    return value

@@ -105,11 +105,14 @@ def deadline_of(timeout: float | None) -> float | None:
 
 def answer_of(result: Result, request_id: str) -> dict[str, Any]:
     """A result as the `moondream` client reads it, and what else there is to say of it."""
+    return {**result, "request_id": request_id, **ending_of(result)}
+
+
+def ending_of(result: Result) -> dict[str, Any]:
+    """How an answer ended, and what it took: in a stream beside its last event."""
     metrics = result.metrics
     return {
-        **result,
         "finish_reason": result.finish_reason,
-        "request_id": request_id,
         "metrics": None
         if metrics is None
         else {

@@ -7,7 +7,8 @@ from importlib.resources import files
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+
+from jaxphoton.server.operation import Described, Operation
 
 # No inline scripts or styles, nothing from elsewhere, in nobody's frame. Pictures that were chosen are blob addresses.
 POLICY = "; ".join(
@@ -31,7 +32,7 @@ HEADERS = {
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-def routes(max_body: int) -> list[Route]:
+def routes(max_body: int) -> list[Operation]:
     """The page and its files.
 
     Args:
@@ -49,7 +50,8 @@ def routes(max_body: int) -> list[Route]:
             raise HTTPException(404)
         return _response(name, assets[name])
 
-    return [Route("/", page, name="page"), Route("/page/{name}", asset, name="page files")]
+    described = Described("the page", open=True, hidden=True)
+    return [Operation("GET", "/", page, described), Operation("GET", "/page/{name}", asset, described)]
 
 
 def _response(name: str, content: bytes) -> Response:

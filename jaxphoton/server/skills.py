@@ -9,7 +9,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jaxphoton.bodies.skills import answer_of, parsed
+from jaxphoton.bodies.skills import answer_of, ending_of, parsed
+from jaxphoton.requests.answer import Result
 from jaxphoton.requests.skills import SKILLS
 from jaxphoton.requests.tokens import Event
 from jaxphoton.server.events import stream
@@ -37,13 +38,13 @@ def _handler(service: Service, skill: str):
 
 
 def _text(event: Event) -> list[dict[str, Any]]:
-    if "completed" in event:
-        return [{"completed": True, "finish_reason": getattr(event, "finish_reason", None)}]
+    if isinstance(event, Result):
+        return [{"completed": True, **ending_of(event)}]
     return [{**event, "completed": False}]
 
 
 def _segment(event: Event) -> list[dict[str, Any]]:
-    if "completed" in event:
-        return [{"type": "final", **event}]
+    if isinstance(event, Result):
+        return [{"type": "final", **event, **ending_of(event)}]
     kind = "path_delta" if "chunk" in event else "bbox"
     return [{"type": kind, **event, "completed": False}]

@@ -48,6 +48,7 @@ def test_streams_a_text_in_pieces(address, picture, skill):
     text = post(address, skill, **body).json()[SKILLS[skill].fields[0].name]
     assert "".join(event["chunk"] for event in events if "chunk" in event) == text
     assert [event["completed"] for event in events] == [False] * (len(events) - 1) + [True]
+    assert events[-1]["finish_reason"] == "stop" and events[-1]["metrics"]["output_tokens"] >= len(events) - 1
 
 
 def test_streams_an_outline(serve, picture):

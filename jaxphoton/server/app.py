@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from jaxphoton.bodies.faults import BodyError, Fault, fault_of
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.errors import EngineError
-from jaxphoton.server import page, skills
+from jaxphoton.server import chat, models, page, skills
 from jaxphoton.server.service import Service
 
 _log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 def application(service: Service) -> Starlette:
     """All routes to one model."""
     return Starlette(
-        routes=[*skills.routes(service), *page.routes(64 << 20)],
+        routes=[*skills.routes(service), *chat.routes(service), *models.routes(service), *page.routes(64 << 20)],
         exception_handlers={HTTPException: _http, ClientDisconnect: _left, Exception: _surprise}
         | dict.fromkeys((BodyError, ImageError, EngineError), _known),
     )

@@ -1,0 +1,67 @@
+"""What models there are, for OpenAI's clients and for those of Moondream Station in one."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from jaxphoton.bodies.faults import BodyError
+from jaxphoton.messages import quoted
+from jaxphoton.server.operation import Described, Operation, Parameter
+from jaxphoton.server.service import Service
+
+MODEL = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "model"},
+        "created": {"type": "integer"},
+        "owned_by": {"type": "string"},
+        "name": {"type": "string"},
+    },
+    "required": ["id", "object", "created", "owned_by", "name"],
+}
+LIST = {
+    "type": "object",
+    "properties": {
+        "object": {"const": "list"},
+        "data": {"type": "array", "items": MODEL},
+        "models": {"type": "array", "items": MODEL},
+    },
+    "required": ["object", "data", "models"],
+}
+
+
+def routes(service: Service) -> list[Operation]:
+    began = int(time.time())
+    models = {name: _model(name, began) for name in service.names}
+
+    async def every(request: Request) -> Response:
+        listed = list(models.values())
+        return JSONResponse({"object": "list", "data": listed, "models": listed})
+
+    async def one(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in models:
+            message = f"there is no model {quoted(name)} here, but {', '.join(models)}"
+            raise BodyError(message, "model", "model_not_found", 404)
+        return JSONResponse(models[name])
+
+    # A slash in a name comes encoded, and is decoded before routes are looked at.
+    path = Parameter("name", {"type": "string"}, "path", required=True)
+    return [
+        Operation("GET", "/v1/models", every, Described("Lists the names of the model.", answer=LIST)),
+        Operation(
+            "GET",
+            "/v1/models/{name:path}",
+            one,
+            Described("Tells of one name of the model.", answer=MODEL, errors=(404,), parameters=(path,)),
+        ),
+    ]
+
+
+def _model(name: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "jaxphoton", "name": name}

@@ -1,0 +1,93 @@
+"""Chat completions over real HTTP."""
+
+from __future__ import annotations
+
+import json
+import socket
+from itertools import islice
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+import pytest
+
+from jaxphoton.requests.answer import Result
+from jaxphoton.requests.errors import EngineError
+from jaxphoton.server.service import Service
+from tests.server.serving import EXAMPLES, FakeBackend
+
+GREEDY = {"temperature": 0.0}
+QUESTION = "How many objects are there?"
+ASKED = {"messages": [{"role": "user", "content": QUESTION}]}
+
+
+def post(address: str, **body):
+    return httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60)
+
+
+def events(text: str) -> list[dict]:
+    *events, last, end = text.split("\n\n")
+    assert (last, end) == ("data: [DONE]", "")
+    return [json.loads(event.removeprefix("data: ")) for event in events]
+
+
+def fake(serve, *answers) -> tuple[str, FakeBackend]:
+    backend = FakeBackend(*answers)
+    service = Service(backend, ["fake"])
+    service.start()
+    return serve(service), backend
+
+
+@pytest.fixture
+def about(picture):
+    content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": QUESTION}]
+    return {"messages": [{"role": "user", "content": content}], **GREEDY}
+
+
+def test_answers_what_the_model_answers(address, shapes, about):
+    answer = post(address, **about).json()
+    wanted = shapes.query(EXAMPLES / "scene_01.png", QUESTION, settings=GREEDY)
+    (choice,) = answer["choices"]
+    assert choice["message"]["content"] == wanted["answer"] and choice["finish_reason"] == wanted.finish_reason
+    assert answer["model"] == "shapes"
+    assert answer["usage"]["completion_tokens"] == len(wanted.tokens)
+    assert answer["usage"]["prompt_tokens"] == wanted.metrics.input_tokens
+
+
+def test_streams_the_same_in_chunks(address, about):
+    options = {"stream_options": {"include_usage": True}}
+    response = post(address, stream=True, **options, **about)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *chunks, count = events(response.text)
+    answer = post(address, **about).json()
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    assert text == answer["choices"][0]["message"]["content"]
+    assert chunks[-1]["choices"][0]["finish_reason"] == answer["choices"][0]["finish_reason"]
+    assert count["choices"] == [] and count["usage"]["completion_tokens"] == answer["usage"]["completion_tokens"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_wrong_with_an_ask_has_a_status(address, stream):
+    response = post(address, stream=stream, messages=[{"role": "user", "content": " "}])
+    assert response.status_code == 400 and "empty" in response.json()["error"]["message"]
+
+
+def test_a_failure_in_a_stream_is_an_event_of_its_own(serve):
+    address, _ = fake(serve, {"chunk": "A "}, EngineError("the device is gone"))
+    with httpx.stream("POST", f"{address}/v1/chat/completions", json={**ASKED, "stream": True}) as response:
+        lines = response.iter_lines()
+        told = [json.loads(line.removeprefix("data: ")) for line in islice(lines, 5) if line]
+    assert told[1]["choices"][0]["delta"] == {"content": "A "}
+    assert told[2]["error"]["message"] == "the device is gone"
+
+
+@pytest.mark.parametrize("first", [(), ({"chunk": "A "},)])
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_leaves_gives_the_ask_up(serve, stream, first):
+    address, backend = fake(serve, *first, "wait", Result(answer="A cat."))
+    data = json.dumps({**ASKED, "stream": stream}).encode()
+    where = urlsplit(address)
+    with socket.create_connection((where.hostname, where.port)) as connection:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n")
+        connection.sendall(b"Content-Length: %d\r\n\r\n" % len(data) + data)
+        assert backend.waiting.wait(60)
+    assert backend.given_up.wait(60)

@@ -11,9 +11,10 @@ from jaxphoton.image.address import base64_of, data_of, is_data
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Of a picture that still has to be fetched."""
+    """Of a picture that still has to be fetched; `param` is the part of the body that has it."""
 
     url: str
+    param: str = "image_url"
 
 
 # From the text of a picture, and the part of the body that has it.
@@ -28,7 +29,7 @@ def picture_of(text: str, param: str = "image_url") -> bytes | Address:
     """
     head = text[:64].lower()
     if head.startswith(("http://", "https://")):
-        return Address(text)
+        return Address(text, param)
     if not is_data(text) and ":" in head:
         raise BodyError(f"{param} must be a data address (data:image/jpeg;base64,...) or an http address", param)
     try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future
-from contextlib import nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, Protocol
 
 from jaxphoton.config import EngineConfig
@@ -23,6 +23,25 @@ from jaxphoton.requests.tokens import Event
 ENOUGH_FOR_WORKERS = 16
 
 LATE = "the deadline passed before the request was ready"
+
+
+@asynccontextmanager
+async def within(deadline: float | None) -> AsyncIterator[None]:
+    """What is done in the block, up to a moment in seconds of `time.monotonic()`.
+
+    Raises:
+      DeadlineExceeded: it was not done by then.
+    """
+    limit = asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic()))
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise DeadlineExceeded(LATE) from None
+    if deadline is not None and time.monotonic() >= deadline:  # it may end before the limit is looked at
+        raise DeadlineExceeded(LATE)
 
 
 _Ready = tuple[Session, PreparedAsk, EncodedImage | None]
@@ -104,21 +123,13 @@ class AsyncCalls:
             await asyncio.to_thread(submit, True)
 
     async def _prepared(self, image: Any, ask: Ask, room: _Room | None) -> _Ready:
-        limit = asyncio.timeout(None if ask.deadline is None else max(0.0, ask.deadline - time.monotonic()))
         self._preparing += image is not None
         many = max(self._preparing, room.images if room else 0) > ENOUGH_FOR_WORKERS
         try:
-            async with limit:
-                prepared = await asyncio.to_thread(self._prepare, image, ask, many)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise DeadlineExceeded(LATE) from None
+            async with within(ask.deadline):
+                return await asyncio.to_thread(self._prepare, image, ask, many)
         finally:
             self._preparing -= image is not None
-        if ask.deadline is not None and time.monotonic() >= ask.deadline:  # it may end before the limit is looked at
-            raise DeadlineExceeded(LATE)
-        return prepared
 
     def _prepare(self, image: Any, ask: Ask, many: bool) -> _Ready:
         """All that takes long; in a thread of its own."""

@@ -14,6 +14,7 @@ from jaxphoton.bodies.pictures import Address
 from jaxphoton.bodies.skills import Body
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.answer import Result
+from jaxphoton.requests.async_calls import within
 from jaxphoton.requests.errors import QueueFull
 from jaxphoton.requests.tokens import Event
 from jaxphoton.server.admission import Admission
@@ -21,7 +22,7 @@ from jaxphoton.server.backend import Backend
 
 T = TypeVar("T")
 
-Fetch = Callable[[str], Awaitable[bytes]]
+Fetch = Callable[[str, str], Awaitable[bytes]]
 
 
 class Service:
@@ -29,7 +30,8 @@ class Service:
 
     Args:
       names: of the model, for clients: at least one.
-      fetch: gets the picture of an address, or raises BodyError; None where addresses are refused.
+      fetch: gets the picture of an address that a part of a body has, as `bodies.fetching.Fetcher.fetch`; None where
+        addresses are refused.
 
     Attributes:
       name: the first of them.
@@ -71,9 +73,12 @@ class Service:
     async def _picture(self, body: Body) -> bytes | None:
         if not isinstance(body.picture, Address):
             return body.picture
+        url, param = body.picture.url, body.picture.param
         if self._fetch is None:
-            raise BodyError("addresses of pictures are not fetched; send the picture itself", "image_url")
-        return await self._fetch(body.picture.url)
+            message = "no pictures are fetched from addresses here: send a data address (data:image/jpeg;base64,...)"
+            raise BodyError(f"{message}, or start the server with --allow-remote-images", param, "remote_images_off")
+        async with within(body.ask.deadline):
+            return await self._fetch(url, param)
 
     @contextmanager
     def _faults(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from jaxphoton.bodies.faults import BodyError
 from jaxphoton.bodies.pictures import Address, ReadPicture, picture_of
 from jaxphoton.bodies.skills import Body, deadline_of, decoded
 from jaxphoton.requests.ask import Ask
+from jaxphoton.requests.conversation import parted
 from jaxphoton.requests.settings import MAX_SEED, TEXT_DEFAULTS, Settings
 
 MOST_STOPS = 4
@@ -96,7 +98,8 @@ def parsed(data: bytes, read: ReadPicture = picture_of) -> ChatBody:
     _check_abilities(form)
     picture, messages = _conversation(form.messages, read)
     settings = _sampling(form) | _restriction(form.response_format)
-    ask = _ask(messages, _reasoning(form), settings, deadline_of(form.timeout), form.priority or 0)
+    arguments = {"messages": messages, "reasoning": _reasoning(form)}
+    ask = Ask("chat", arguments, settings, deadline_of(form.timeout), form.priority or 0)
     usage = form.stream_options is not None and bool(form.stream_options.include_usage)
     return ChatBody(picture, ask, bool(form.stream), form.model, usage, bool(form.logprobs))
 
@@ -115,41 +118,16 @@ def _check_abilities(form: ChatForm) -> None:
 
 def _conversation(messages: list[Message], read: ReadPicture) -> tuple[bytes | Address | None, list[dict[str, str]]]:
     """The picture, and the messages without it."""
-    pictures: list[tuple[int, bytes | Address]] = []
-    plain = []
-    for turn, message in enumerate(messages):
-        texts = []
-        parts = message.content if isinstance(message.content, list) else [Part("text", message.content or "")]
-        for index, part in enumerate(parts):
-            where = f"messages[{turn}].content[{index}]"
-            if part.type == "text" and part.text is not None:
-                texts.append(part.text)
-            elif part.type == "image_url" and part.image_url is not None:
-                url = part.image_url if isinstance(part.image_url, str) else part.image_url.url
-                pictures.append((turn, read(url, f"{where}.image_url")))
-            else:
-                raise BodyError(
-                    f'{where} must be {{"type": "text", "text"}} or {{"type": "image_url", "image_url"}}', where
-                )
-        role = "system" if message.role == "developer" else message.role
-        plain.append({"role": role, "content": "".join(texts)})
-    return _only(pictures, plain), plain
-
-
-def _only(pictures: list[tuple[int, bytes | Address]], messages: list[dict[str, str]]) -> bytes | Address | None:
-    """The picture of a conversation, of which its first user turn may have one."""
-    if not pictures:
-        return None
-    first = next((turn for turn, message in enumerate(messages) if message["role"] == "user"), None)
-    for turn, _ in pictures:
-        if turn != first:
-            role = messages[turn]["role"]
-            raise BodyError(
-                f"messages[{turn}] ({role}): only the first message of the user may have a picture", f"messages[{turn}]"
-            )
-    if len(pictures) > 1:
-        raise BodyError(f"messages[{first}] has {len(pictures)} pictures: this model takes one", f"messages[{first}]")
-    return pictures[0][1]
+    plain = [msgspec.to_builtins(message) for message in messages]
+    for message in plain:
+        if message["role"] == "developer":
+            message["role"] = "system"
+    try:
+        texts, picture = parted(plain)
+    except (TypeError, ValueError) as error:
+        place = re.match(r"messages(\[\d+\](\.content\[\d+\])?)?", str(error))
+        raise BodyError(str(error), place[0] if place else "messages") from None
+    return None if picture is None else read(picture, "image_url"), texts
 
 
 def _sampling(form: ChatForm) -> dict[str, Any]:
@@ -181,21 +159,3 @@ def _restriction(response: ResponseFormat | None) -> dict[str, Any]:
 def _reasoning(form: ChatForm) -> bool | None:
     """None for what the model does by itself."""
     return False if form.reasoning is None and form.reasoning_effort == "none" else form.reasoning
-
-
-def _ask(
-    messages: list[dict[str, str]],
-    reasoning: bool | None,
-    settings: dict[str, Any],
-    deadline: float | None,
-    priority: int,
-) -> Ask:
-    *before, last = messages or [{"role": "", "content": ""}]
-    if last["role"] != "user":
-        raise BodyError("the last message must be the user's", "messages")
-    if [each["role"] for each in before] not in ([], ["system"]):
-        raise BodyError("one message of the user is taken, behind at most one of the system", "messages")
-    arguments: dict[str, Any] = {"question": "\n\n".join(each["content"] for each in messages)}
-    if reasoning is not None:
-        arguments["reasoning"] = reasoning
-    return Ask("query", arguments, settings, deadline, priority)

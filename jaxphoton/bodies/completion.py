@@ -25,7 +25,7 @@ class Completion:
 
     def whole(self, result: Result) -> dict[str, Any]:
         """The body of a response."""
-        message = {"role": "assistant", "content": text_of(result), "refusal": None, **_thought(result)}
+        message = {**result["message"], "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": result.finish_reason}
         return {
             **self._head,
@@ -64,10 +64,6 @@ class Completion:
         }
 
 
-def text_of(result: Event) -> str:
-    return result["answer"]
-
-
 def usage_of(result: Result) -> dict[str, Any]:
     """Counts of tokens; the picture's places are among those of the prompt."""
     metrics = result.metrics
@@ -81,9 +77,9 @@ def usage_of(result: Result) -> dict[str, Any]:
     }
 
 
-def _thought(result: Event) -> dict[str, Any]:
-    """What was thought before the answer, where the model did."""
-    thought = result.get("reasoning")
+def _thought(event: Event) -> dict[str, Any]:
+    """What was thought before the answer, as it stands in a message."""
+    thought = event.get("reasoning")
     if not thought:
         return {}
     grounding = {"reasoning_details": {"grounding": thought["grounding"]}} if thought.get("grounding") else {}

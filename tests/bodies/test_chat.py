@@ -92,17 +92,32 @@ def test_tools_that_nobody_may_call_are_passed_over():
 
 
 def test_reasoning():
-    assert "reasoning" not in body().ask.arguments
+    assert body().ask.arguments["reasoning"] is None
     assert body(reasoning=True).ask.arguments["reasoning"] is True
     assert body(reasoning_effort="none").ask.arguments["reasoning"] is False
-    assert "reasoning" not in body(reasoning_effort="high").ask.arguments
+    assert body(reasoning_effort="high").ask.arguments["reasoning"] is None
+
+
+def test_a_conversation_is_its_texts():
+    turns = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Who? "}, picture(), {"type": "text", "text": "Say."}]},
+        {"role": "assistant", "content": "A cat.", "refusal": None},
+        {"role": "user", "content": "Which?", "name": "me"},
+    ]
+    asked = body(turns)
+    assert asked.ask.skill == "chat" and asked.picture == b"picture"
+    texts = [("system", "Be brief."), ("user", "Who? Say."), ("assistant", "A cat."), ("user", "Which?")]
+    assert [(each["role"], each["content"]) for each in asked.ask.arguments["messages"]] == texts
 
 
 def test_messages_that_cannot_be_answered_are_refused_by_their_place():
-    refused("pictures", "messages[0]", [{"role": "user", "content": [picture(), picture()]}])
-    refused("only the first message", "messages[0]", [{"role": "system", "content": [picture()]}, USER])
-    refused("image_url", "messages[0].content[0]", [{"role": "user", "content": [{"type": "input_audio"}]}])
-    refused("last message", "messages", [USER, {"role": "assistant", "content": "A cat."}])
+    two = {"role": "user", "content": [picture(), picture()]}
+    refused("2 pictures", "messages[0]", [two])
+    refused("first turn", "messages[1]", [USER, {"role": "user", "content": [picture()]}])
+    refused("only the user's", "messages[0]", [{"role": "system", "content": [picture()]}, USER])
+    refused("input_audio", "messages[0].content[0]", [{"role": "user", "content": [{"type": "input_audio"}]}])
+    refused("last message", "messages[1]", [USER, {"role": "assistant", "content": "A cat."}])
     refused("enum", "messages[0].role", [{"role": "tool", "content": "4"}])
-    refused("base64", "messages[0].content[0].image_url", [{"role": "user", "content": [picture("data:;base64,!")]}])
-    refused("last message", "messages", [])
+    refused("base64", "image_url", [{"role": "user", "content": [picture("data:;base64,!")]}])
+    refused("empty", "messages", [])

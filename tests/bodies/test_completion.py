@@ -19,7 +19,8 @@ def completion(**parameters):
 
 
 def result(**more):
-    made = Result({"answer": "A cat.", **more})
+    message = {"role": "assistant", "content": "A cat.", **more}
+    made = Result({"message": message, "finish_reason": "stop"})
     made.finish_reason, made.tokens = "stop", (5, 6, 0)
     return made
 
@@ -34,17 +35,19 @@ def test_an_answer_is_a_message_of_the_assistant():
 
 
 def test_what_was_thought_stands_beside_the_answer():
-    thought = {"text": "Whiskers.", "grounding": []}
-    message = completion().whole(result(reasoning=thought))["choices"][0]["message"]
-    assert message["reasoning"] == "Whiskers." and "reasoning_details" not in message
-    grounded = {"text": "Whiskers.", "grounding": [{"start_idx": 0, "end_idx": 2, "points": [[0.1, 0.2]]}]}
-    message = completion().whole(result(reasoning=grounded))["choices"][0]["message"]
-    assert message["reasoning_details"] == {"grounding": grounded["grounding"]}
+    grounding = [{"start_idx": 0, "end_idx": 2, "points": [[0.1, 0.2]]}]
+    told = {"reasoning": "Whiskers.", "reasoning_details": {"grounding": grounding}}
+    message = completion().whole(result(**told))["choices"][0]["message"]
+    assert {name: message[name] for name in told} == told
+    (chunk,) = completion().chunks({"reasoning": {"text": "Whiskers.", "grounding": grounding}})
+    assert chunk["choices"][0]["delta"] == told
+    (chunk,) = completion().chunks({"reasoning": {"text": "Whiskers.", "grounding": []}})
+    assert chunk["choices"][0]["delta"] == {"reasoning": "Whiskers."}
 
 
 def test_chunks_of_one_answer_have_one_head_and_make_it_up():
     words = completion()
-    done = result(completed=True)
+    done = result()
     events = [{"reasoning": {"text": "Hm.", "grounding": []}}, {"chunk": "A "}, {"chunk": "cat."}, done]
     chunks = [words.opening(), *(chunk for event in events for chunk in words.chunks(event))]
     assert len({(chunk["id"], chunk["created"], chunk["object"]) for chunk in chunks}) == 1
@@ -59,5 +62,5 @@ def test_chunks_of_one_answer_have_one_head_and_make_it_up():
 def test_tokens_are_counted_in_a_last_chunk_without_choices():
     words = completion(stream_options={"include_usage": True})
     assert words.opening()["usage"] is None
-    *_, last = words.chunks(result(completed=True))
+    *_, last = words.chunks(result())
     assert last["choices"] == [] and last["usage"]["total_tokens"] == 3

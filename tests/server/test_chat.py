@@ -68,7 +68,17 @@ def test_streams_the_same_in_chunks(address, about):
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_wrong_with_an_ask_has_a_status(address, stream):
     response = post(address, stream=stream, messages=[{"role": "user", "content": " "}])
-    assert response.status_code == 400 and "empty" in response.json()["error"]["message"]
+    error = response.json()["error"]
+    assert response.status_code == 400 and error["param"] == "messages[0]" and "neither text" in error["message"]
+
+
+@pytest.mark.parametrize("settings", [{"seed": 2**40}, {"response_format": {"type": "json_object"}}])
+def test_a_conversation_goes_on(address, about, settings):
+    first = post(address, **about).json()["choices"][0]["message"]
+    more = [*about["messages"], first, {"role": "user", "content": "And which colours?"}]
+    answer = post(address, **{**about, "messages": more}, **settings, max_tokens=40).json()
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 0  # the picture is not encoded again
 
 
 def test_a_failure_in_a_stream_is_an_event_of_its_own(serve):
@@ -83,7 +93,7 @@ def test_a_failure_in_a_stream_is_an_event_of_its_own(serve):
 @pytest.mark.parametrize("first", [(), ({"chunk": "A "},)])
 @pytest.mark.parametrize("stream", [False, True])
 def test_who_leaves_gives_the_ask_up(serve, stream, first):
-    address, backend = fake(serve, *first, "wait", Result(answer="A cat."))
+    address, backend = fake(serve, *first, "wait", Result(message={"role": "assistant", "content": "A cat."}))
     data = json.dumps({**ASKED, "stream": stream}).encode()
     where = urlsplit(address)
     with socket.create_connection((where.hostname, where.port)) as connection:

@@ -14,7 +14,7 @@ from jaxphoton.bodies.faults import BodyError
 from jaxphoton.bodies.pictures import Address, ReadPicture, picture_of
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
-from jaxphoton.requests.skill import REQUIRED, Argument
+from jaxphoton.requests.skill import REQUIRED, Argument, Shape
 from jaxphoton.requests.skills import SKILLS
 
 # By kind of argument.
@@ -44,11 +44,11 @@ def body_type(skill: str) -> type[msgspec.Struct]:
     fields: list[Any] = [
         ("image_url", str) if SKILLS[skill].needs_image else ("image_url", str | None, None),
         *(_field(each) for each in SKILLS[skill].arguments),
-        ("stream", bool, False),
+        ("stream", bool | None, False),
         ("settings", dict[str, Any] | None, None),
         ("model", str | None, None),
         ("timeout", float | None, None),
-        ("priority", int, 0),
+        ("priority", int | None, 0),
     ]
     fields.sort(key=lambda each: len(each))  # those without a default first
     return msgspec.defstruct(f"{skill.capitalize()}Body", fields, kw_only=True)
@@ -57,6 +57,41 @@ def body_type(skill: str) -> type[msgspec.Struct]:
 def _field(argument: Argument) -> tuple[Any, ...]:
     kind = Literal[argument.choices] if argument.kind == "choice" else _TYPES[argument.kind]
     return (argument.name, kind) if argument.default is REQUIRED else (argument.name, kind, argument.default)
+
+
+class AnswerMetrics(msgspec.Struct):
+    """What an answer took."""
+
+    input_tokens: int
+    output_tokens: int
+    prefill_time_ms: float
+    decode_time_ms: float
+    ttft_ms: float
+
+
+@cache
+def answer_type(skill: str) -> type[msgspec.Struct]:
+    """The JSON form of a skill's answer. What is no number (NaN) is null."""
+    name = skill.capitalize()
+    fields: list[Any] = [
+        ("request_id", str),
+        ("finish_reason", Literal["stop", "length"] | None),
+        ("metrics", AnswerMetrics | None),
+    ]
+    fields += [
+        (each.name, _shaped(each.kind.shape, f"{name}{each.name.capitalize()}") | None, None)
+        for each in SKILLS[skill].fields
+    ]
+    return msgspec.defstruct(f"{name}Answer", fields, kw_only=True)
+
+
+def _shaped(shape: Shape, name: str) -> Any:
+    """The type of values of a shape."""
+    if isinstance(shape, Mapping):
+        return msgspec.defstruct(name, [(each, _shaped(inner, name)) for each, inner in shape.items()])
+    if isinstance(shape, list):
+        return list[_shaped(shape[0], name)]
+    return {"text": str, "integer": int, "number": float | None}[shape]
 
 
 def parsed(skill: str, data: bytes, read: ReadPicture = picture_of) -> Body:
@@ -71,8 +106,8 @@ def parsed(skill: str, data: bytes, read: ReadPicture = picture_of) -> Body:
     arguments = {each.name: getattr(body, each.name) for each in SKILLS[skill].arguments}
     arguments = {name: value for name, value in arguments.items() if value is not None}
     picture = None if body.image_url is None else read(body.image_url, "image_url")
-    ask = Ask(skill, arguments, body.settings, deadline_of(body.timeout), body.priority)
-    return Body(picture, ask, body.stream, body.model)
+    ask = Ask(skill, arguments, body.settings, deadline_of(body.timeout), body.priority or 0)
+    return Body(picture, ask, bool(body.stream), body.model)
 
 
 def decoded(data: bytes, kind: Any) -> Any:

@@ -3,39 +3,221 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
+import sys
+import threading
 from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from jaxphoton.cli.base import OK, CommandError, add_model_options, number, say
+from jaxphoton.cli.base import OK, CommandError, CommandParser, add_model_options, number, plain, say
+from jaxphoton.image.ways import RESIZES
+from jaxphoton.requests.errors import EngineError
+
+if TYPE_CHECKING:
+    from jaxphoton.api import Moondream
+    from jaxphoton.server.listening import Listener
+    from jaxphoton.server.options import ServerOptions
+    from jaxphoton.server.service import Service
 
 PORT = 2020  # that of Moondream's own server
+KEY_VARIABLE = "JAXPHOTON_API_KEY"
+NEEDED = ("starlette", "uvicorn", "msgspec", "prometheus_client", "python_multipart", "aiohttp")
+
+EPILOG = """\
+The clients of Moondream (endpoint ADDRESS/v1) and of OpenAI (base_url ADDRESS/v1), and a page at / for people.
+Ready once its programs are compiled: /health says so, and until then why not. Ctrl-C or SIGTERM finishes what is under
+way, up to --grace seconds; a second one ends at once.
+
+By default it listens for this machine alone, and then answers only to the names localhost, 127.0.0.1, [::1] and that
+of --host, so that no page of the web can pass itself off as local. Beyond this machine give it an --api-key.
+
+examples:
+  jaxphoton serve
+  jaxphoton serve --model vikhyatk/moondream2 --port 8000
+  JAXPHOTON_API_KEY=secret jaxphoton serve --host 0.0.0.0
+"""
 
 
 def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser("serve", help="answer over HTTP", description="Answers over HTTP.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
-    parser.add_argument("--port", type=number(int, 0, 65535), default=PORT, help=f"0 for any (default: {PORT})")
-    parser.add_argument(
+    parser: CommandParser = subparsers.add_parser(
+        "serve", help="answer over HTTP", description="Answers over HTTP.", epilog=EPILOG
+    )
+    _add_access(parser)
+    _add_limits(parser)
+    add_model_options(parser)
+    group = parser.add_argument_group("the engine")
+    group.add_argument("--name", action="append", default=[], type=plain, help="another name of the model, for clients")
+    group.add_argument("--rows", type=number(int, 1), metavar="N", help="requests decoded at once (default: what fits)")
+    group.add_argument(
+        "--max-waiting", type=number(int, 0), metavar="N", help="requests that may wait; more get 429 (default: 1024)"
+    )
+    group.add_argument(
+        "--executables", metavar="DIR", help="programs that `jaxphoton compile` has stored, instead of compiling"
+    )
+    group.add_argument(
+        "--resize", choices=RESIZES, help="exact: by Pillow; fast: at most 2 levels away (default: fast)"
+    )
+    group.add_argument("--workers", type=number(int, 0), metavar="N", help="processes that decode pictures")
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("who may ask")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    group.add_argument("--port", type=number(int, 0, 65535), default=PORT, help=f"0 for any (default: {PORT})")
+    group.add_argument(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="ask for this key; may be repeated. Others see a command line: better put it into "
+        f"{KEY_VARIABLE}, several with commas",
+    )
+    group.add_argument(
+        "--cors", action="append", default=[], metavar="ORIGIN", help="let pages of this site ask, or * for all"
+    )
+    group.add_argument(
         "--allow-remote-images",
         action="store_true",
         help="fetch pictures from http addresses in requests; never from inside the network (default: refused)",
     )
-    add_model_options(parser)
+    group.add_argument("--access-log", action="store_true", help="a line for each request: no bodies, no keys")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits")
+    group.add_argument(
+        "--max-body", type=number(int, 1), default=64, metavar="MIB", help="largest body, in MiB (default: 64)"
+    )
+    group.add_argument(
+        "--body-timeout",
+        type=number(float, 0, above=True),
+        default=60.0,
+        metavar="S",
+        help="seconds that a body may take to come (default: 60)",
+    )
+    group.add_argument(
+        "--grace",
+        type=number(float, 0),
+        default=30.0,
+        metavar="S",
+        help="seconds in which requests may end when it is told to stop (default: 30)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    if missing := [name for name in ("starlette", "uvicorn", "msgspec", "aiohttp") if find_spec(name) is None]:
+    if missing := [name.replace("_", "-") for name in NEEDED if find_spec(name) is None]:
         raise CommandError(f"serving needs {', '.join(missing)}: pip install 'jaxphoton[serve]'")
-    import uvicorn
-
-    from jaxphoton.batch.model import load_model
     from jaxphoton.bodies.fetching import Fetcher
-    from jaxphoton.server.app import application
     from jaxphoton.server.backend import LocalBackend
+    from jaxphoton.server.listening import Listener, bound
     from jaxphoton.server.service import Service
 
-    with load_model(args.model, revision=args.revision, dtype=args.dtype, max_pixels=args.max_pixels) as model:
-        service = Service(LocalBackend(model), [args.model], Fetcher().fetch if args.allow_remote_images else None)
-        service.start()
-        say("serve", f"http://{args.host}:{args.port}/v1")
-        uvicorn.run(application(service), host=args.host, port=args.port)
+    options = _options(args)
+    try:  # now: loading the model takes long
+        socket = bound(args.host, args.port)
+    except OSError as error:
+        raise CommandError(f"cannot listen on {args.host} port {args.port}: {error.strerror or error}") from error
+    with socket:
+        with _model(args) as model:
+            fetch = Fetcher().fetch if args.allow_remote_images else None
+            service = Service(LocalBackend(model), _names(args), fetch)
+            listener = Listener(service, options)
+            _say_where(socket.getsockname()[:2], args, options)
+            _serve(listener, service, socket, args.access_log)
     return OK
+
+
+def _options(args: argparse.Namespace) -> ServerOptions:
+    from jaxphoton.server.access import LOOPBACK
+    from jaxphoton.server.options import MIB, ServerOptions
+
+    keys = [*args.api_key, *os.environ.get(KEY_VARIABLE, "").split(",")]
+    keys = tuple(key for each in keys if (key := each.strip()))
+    if any(not key.isascii() for key in keys):
+        raise CommandError("a key must be ASCII: headers hold nothing else")
+    local = _is_loopback(args.host)
+    return ServerOptions(
+        keys=keys,
+        hosts=LOOPBACK | {_in_header(args.host)} if local else None,
+        origins=tuple(args.cors),
+        max_body=args.max_body * MIB,
+        max_bodies=max(1024, args.max_body) * MIB,
+        body_timeout=args.body_timeout,
+        grace=args.grace,
+        access_log=args.access_log,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _in_header(host: str) -> str:
+    return f"[{host}]" if ":" in host else host.lower()
+
+
+def _model(args: argparse.Namespace) -> Moondream:
+    import dataclasses
+
+    from jaxphoton.batch.model import load_model
+    from jaxphoton.batch.workers.inprocess import EngineOptions
+
+    loading = {name: getattr(args, name) for name in ("revision", "dtype", "max_pixels", "executables", "resize")}
+    model = load_model(args.model, **loading)
+    engine = EngineOptions(args.rows, image_workers=args.workers).applied(model.engine_config, model.family.max_context)
+    if args.max_waiting is not None:
+        engine = dataclasses.replace(engine, max_waiting=args.max_waiting)
+    model.engine_config = engine
+    return model
+
+
+def _names(args: argparse.Namespace) -> list[str]:
+    """For clients: of a folder its own name, and not where it lies."""
+    path = Path(args.model)
+    return [path.resolve().name if path.exists() else args.model, *args.name]
+
+
+def _say_where(place: Any, args: argparse.Namespace, options: ServerOptions) -> None:
+    host = "127.0.0.1" if args.host == "0.0.0.0" else "::1" if args.host == "::" else args.host
+    address = f"http://{_in_header(host)}:{place[1]}"
+    key = ' -H "Authorization: Bearer $KEY"' if options.keys else ""
+    say("serve", f"{address} has a page, {address}/v1 the routes")
+    say("serve", "POST /v1/caption /v1/query /v1/detect /v1/point /v1/segment /v1/chat/completions")
+    say("serve", "GET /v1/models /v1/stats /health /metrics /openapi.json")
+    body = """(printf '{"image_url":"'; base64 < photo.jpg; printf '"}')"""
+    say("serve", f"{body} | curl {address}/v1/caption{key} -d @-")
+    if not options.keys and not _is_loopback(args.host):
+        say("serve", "WARNING: anybody who reaches this machine may ask; give it an --api-key")
+
+
+def _serve(listener: Listener, service: Service, socket: Any, access_log: bool) -> None:
+    """Listens at once, and answers when the programs are compiled.
+
+    Raises:
+      EngineError: the engine cannot start.
+    """
+    if access_log:
+        logging.getLogger("jaxphoton.access").addHandler(handler := logging.StreamHandler())
+        logging.getLogger("jaxphoton.access").setLevel(logging.INFO)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    failed: list[EngineError] = []
+
+    def start() -> None:
+        try:
+            service.start()
+        except EngineError as error:
+            failed.append(error)
+            listener.stop()
+        else:
+            say("serve", "ready")
+
+    starting = threading.Thread(target=start, name="jaxphoton-start", daemon=True)
+    starting.start()
+    listener.run([socket])
+    if failed:
+        raise failed[0]
+    if starting.is_alive():
+        sys.stderr.flush()
+        os._exit(OK)  # Python would wait for the compiler, which nothing stops

@@ -15,33 +15,42 @@ from jaxphoton.bodies.faults import BodyError
 State = Literal["starting", "ready", "stopping", "failed"]
 
 SHORTEST_S, LONGEST_S = 1, 120  # of Retry-After: OpenAI's client does not try again at all after a longer one
+_TOLD = {"starting": "the server is starting", "stopping": "the server is stopping", "failed": "the engine has failed"}
+_CODES = {"failed": "engine_failed"}
 _REMEMBERED = 64  # endings, from which the rate is taken
 
 
 class Admission:
-    """Counts the requests that a model works for. Of one event loop; `state` and `reason` may be set from anywhere.
+    """Counts the requests that a model works for. Of one event loop; `become` may be called from anywhere.
 
     Args:
       most: requests under way at once; more are refused with 429 before their bodies are read.
+      failure: why the model will never answer again.
       clock: seconds.
 
     Attributes:
-      state: whether requests are let in.
-      reason: why not.
       running: requests under way.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic):
-        self.state: State = "starting"
-        self.reason: str | None = "compiling"
+    def __init__(
+        self, most: int, failure: Callable[[], str | None] = lambda: None, clock: Callable[[], float] = time.monotonic
+    ):
         self.running = 0
-        self._most, self._clock = most, clock
+        self._condition: tuple[State, str | None] = "starting", "compiling"
+        self._most, self._failure, self._clock = most, failure, clock
         self._ends: deque[float] = deque(maxlen=_REMEMBERED)
         self._busy_since = 0.0
         self._nobody: asyncio.Event | None = None
 
     def become(self, state: State, reason: str | None = None) -> None:
-        self.state, self.reason = state, reason
+        """Lets requests in from now on, or no more."""
+        self._condition = state, reason
+
+    def condition(self) -> tuple[State, str | None]:
+        """Whether requests are let in, and why not."""
+        if self._condition[0] == "ready" and (failure := self._failure()) is not None:
+            self.become("failed", failure)
+        return self._condition
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -68,14 +77,11 @@ class Admission:
         Raises:
           BodyError: 503, the server is not ready.
         """
-        if self.state == "ready":
-            return
-        messages = {"starting": "the server is starting", "stopping": "the server is stopping"}
-        message = messages.get(self.state, "the engine has failed")
-        reason = "" if self.reason is None else f": {self.reason}"
-        code = {"starting": "starting", "stopping": "stopping"}.get(self.state, "engine_failed")
-        headers = {"Retry-After": "5"} if self.state == "starting" else {"X-Should-Retry": "false"}
-        raise BodyError(message + reason, code=code, status=503, headers=headers)
+        state, reason = self.condition()
+        if state != "ready":
+            told = _TOLD[state] + ("" if reason is None else f": {reason}")
+            headers = {"Retry-After": "5"} if state == "starting" else {"X-Should-Retry": "false"}
+            raise BodyError(told, code=_CODES.get(state, state), status=503, headers=headers)
 
     def full(self) -> BodyError:
         """What those are told that find no room."""

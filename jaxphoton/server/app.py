@@ -1,51 +1,71 @@
-"""The application: all routes, and every error in the one form that clients read."""
+"""The application: all routes, the layers around them, and every error in the one form that clients read."""
 
 from __future__ import annotations
 
-import logging
-
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
+from starlette.types import ASGIApp
 
-from jaxphoton.bodies.faults import BodyError, Fault, fault_of
+from jaxphoton.bodies.faults import BodyError, Fault
 from jaxphoton.image.errors import ImageError
+from jaxphoton.messages import quoted
 from jaxphoton.requests.errors import EngineError
-from jaxphoton.server import chat, models, page, skills
+from jaxphoton.server import chat, health, models, openapi, page, skills
+from jaxphoton.server.access import Browsers, Keys
+from jaxphoton.server.failures import Failures, error_response, surprise
+from jaxphoton.server.limits import Limits
+from jaxphoton.server.meter import LEFT, Meter
+from jaxphoton.server.operation import Operation
+from jaxphoton.server.options import ServerOptions
+from jaxphoton.server.paths import Paths
 from jaxphoton.server.service import Service
 
-_log = logging.getLogger(__name__)
+DEFAULTS = ServerOptions()
 
 
-def application(service: Service) -> Starlette:
-    """All routes to one model."""
-    return Starlette(
-        routes=[*skills.routes(service), *chat.routes(service), *models.routes(service), *page.routes(64 << 20)],
-        exception_handlers={HTTPException: _http, ClientDisconnect: _left, Exception: _surprise}
-        | dict.fromkeys((BodyError, ImageError, EngineError), _known),
+def application(service: Service, options: ServerOptions = DEFAULTS) -> ASGIApp:
+    """All routes to one model. From the outside in: what counts bytes, requests and failures, then who may ask."""
+    operations = all_operations(service, options)
+    app: ASGIApp = Starlette(
+        routes=operations,
+        exception_handlers={HTTPException: _http, ClientDisconnect: _left, Exception: surprise}
+        | dict.fromkeys((BodyError, ImageError, EngineError), surprise),
     )
+    if options.keys:
+        app = Keys(app, options.keys, operations)
+    app = Failures(Paths(Browsers(app, options.hosts, options.origins)))
+    if options.origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=options.origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
+    return Limits(Meter(app, service.metrics, options.access_log), options)
 
 
-def error_response(fault: Fault) -> JSONResponse:
-    return JSONResponse(fault.body, fault.status, dict(fault.headers))
-
-
-async def _known(request: Request, error: Exception) -> Response:
-    return error_response(fault_of(error))
-
-
-async def _surprise(request: Request, error: Exception) -> Response:
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return error_response(fault_of(error))
+def all_operations(service: Service, options: ServerOptions) -> list[Operation]:
+    """Every route there is."""
+    operations = [
+        *skills.routes(service),
+        *chat.routes(service),
+        *models.routes(service),
+        *health.routes(service),
+        *page.routes(options.max_body),
+    ]
+    return operations + openapi.routes(operations, bool(options.keys))
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
-    message = {404: f"there is no {request.url.path}", 405: f"{request.url.path} takes no {request.method}"}
-    return error_response(
-        Fault(error.status_code, message.get(error.status_code, error.detail), headers=error.headers or {})
-    )
+    path = quoted(request.url.path)
+    message = {404: f"there is no {path}", 405: f"{path} takes no {request.method[:20]}"}
+    told = message.get(error.status_code, error.detail)
+    return error_response(Fault(error.status_code, told, headers=error.headers or {}))
 
 
 async def _left(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # nobody reads it
+    return Response(status_code=LEFT)  # nobody reads it

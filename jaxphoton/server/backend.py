@@ -12,6 +12,7 @@ from jaxphoton.requests.tokens import Event
 
 if TYPE_CHECKING:  # which imports jax
     from jaxphoton.api import Moondream
+    from jaxphoton.engine.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ class LocalBackend:
     """A model in this process."""
 
     def __init__(self, model: Moondream):
-        self._model, self._started = model, False
+        self._model = model
+        self._engine: Engine | None = None
         calls = AsyncCalls(model)
         self.call, self.events = calls.call, calls.events
 
@@ -86,18 +88,17 @@ class LocalBackend:
 
     def start(self) -> None:
         self._model.start()
-        self._started = True
+        self._engine = self._model.engine
 
     def close(self) -> None:
         self._model.close()
 
     @property
     def failure(self) -> str | None:
-        return self._model.engine.failure if self._started else None
+        return None if self._engine is None else self._engine.failure
 
     def occupancy(self) -> Occupancy | None:
-        if not self._started:
+        if self._engine is None:
             return None
-        engine = self._model.engine
-        now = engine.metrics()
-        return Occupancy(engine.config.max_rows, now.running, now.waiting, now.pages, now.pages_held)
+        now = self._engine.metrics()
+        return Occupancy(self._engine.config.max_rows, now.running, now.waiting, now.pages, now.pages_held)

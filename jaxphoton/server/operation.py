@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
@@ -42,8 +42,9 @@ class Described:
       body_type: the content type of its body.
       answer: the type of its answer, or a schema; None for what is no JSON.
       answer_type: the content type of its answer.
-      events: the type of one event, where it can stream.
+      events: whose stream of events it can answer with: "moondream", "openai", or "" for no stream.
       status: of success.
+      also: answers with other statuses, by these.
       errors: further statuses that it answers with.
       parameters: in its path and query.
       open: whether it is answered without a key.
@@ -55,8 +56,9 @@ class Described:
     body_type: str = "application/json"
     answer: Any = None
     answer_type: str = "application/json"
-    events: Any = None
+    events: str = ""
     status: int = 200
+    also: Mapping[int, Any] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     open: bool = False
@@ -72,6 +74,7 @@ class Operation(Route):
     Attributes:
       described: for `/openapi.json`.
       method: of HTTP.
+      admitted: whether a model works for it.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Operation(Route):
     ):
         super().__init__(path, handler, methods=[method])
         self.method, self.described, self._admission = method, described, admission
+        self.admitted = admission is not None
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._admission is None or (self.methods and scope["method"] not in self.methods):

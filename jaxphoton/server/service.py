@@ -13,14 +13,18 @@ from jaxphoton.bodies.faults import BodyError
 from jaxphoton.bodies.pictures import Address
 from jaxphoton.bodies.skills import Body
 from jaxphoton.image.errors import ImageError
+from jaxphoton.messages import quoted
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.async_calls import within
 from jaxphoton.requests.errors import QueueFull
 from jaxphoton.requests.tokens import Event
 from jaxphoton.server.admission import Admission
 from jaxphoton.server.backend import Backend
+from jaxphoton.server.metrics import Metrics
 
 T = TypeVar("T")
+
+CHAT_DEFAULT = "moondream3-preview"  # what the `moondream` client asks for where nothing was said
 
 Fetch = Callable[[str, str], Awaitable[bytes]]
 
@@ -38,11 +42,14 @@ class Service:
       names: all of them.
       backend: which answers.
       admission: lets requests in.
+      metrics: counts.
     """
 
     def __init__(self, backend: Backend, names: Sequence[str], fetch: Fetch | None = None):
         self.backend, self.names, self.name = backend, tuple(names), names[0]
-        self.admission = Admission(backend.most_requests)
+        self.admission = Admission(backend.most_requests, lambda: backend.failure)
+        self.metrics = Metrics(backend.occupancy, lambda: self.admission.running)
+        self._accepted = {*names, *(name.rsplit("/", 1)[-1] for name in names), CHAT_DEFAULT}
         self._fetch = fetch
 
     def start(self) -> None:
@@ -52,20 +59,40 @@ class Service:
           EngineError: it cannot start.
         """
         self.backend.start()
-        if self.admission.state == "starting":
+        if self.admission.condition()[0] == "starting":  # it may have been told to stop meanwhile
             self.admission.become("ready")
+
+    def check_model(self, name: str | None) -> None:
+        """
+        Raises:
+          BodyError: it is the name of no model that is here.
+        """
+        if not name or name in self._accepted:
+            return
+        base, _, step = name.rpartition("@")
+        if step.isdecimal() and "/" in base:
+            raise BodyError("adapters are not supported yet: give the model without one", "model", "adapters")
+        raise BodyError(
+            f"there is no model {quoted(name)} here; there is {', '.join(self.names)}", "model", "model_not_found", 404
+        )
 
     async def result(self, body: Body) -> Result:
         """Raises: what asking raises; see `bodies.faults.fault_of`."""
+        self.check_model(body.model)
         with self._faults():
-            return await self.backend.call(await self._picture(body), body.ask)
+            result = await self.backend.call(await self._picture(body), body.ask)
+        self.metrics.answered(result)
+        return result
 
     async def events(self, body: Body) -> AsyncGenerator[Event, None]:
         """The events of an ask, the last of which has "completed"; closing it gives the ask up."""
+        self.check_model(body.model)
         with self._faults():
             events = self.backend.events(await self._picture(body), body.ask)
             try:
                 async for event in events:
+                    if isinstance(event, Result):
+                        self.metrics.answered(event)
                     yield event
             finally:
                 await events.aclose()

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from jaxphoton.server.app import DEFAULTS
 from jaxphoton.server.backend import LocalBackend
 from jaxphoton.server.service import Service
 from tests.server.serving import EXAMPLES, data_address, served
@@ -28,10 +29,10 @@ def address(service) -> Iterator[str]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Service], str]]:
-    """Serves any service until the end of the test; returns its address."""
+def serve() -> Iterator[Callable[..., str]]:
+    """Serves any service until the end of the test, with options if need be; returns its address."""
     with ExitStack() as stack:
-        yield lambda service: stack.enter_context(served(service))
+        yield lambda service, options=DEFAULTS: stack.enter_context(served(service, options))
 
 
 @pytest.fixture(scope="session")

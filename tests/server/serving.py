@@ -4,42 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
-
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
-from jaxphoton.server.app import application
+from jaxphoton.server.app import DEFAULTS
 from jaxphoton.server.backend import Occupancy
+from jaxphoton.server.listening import Listener, bound
+from jaxphoton.server.options import ServerOptions
 from jaxphoton.server.service import Service
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "shapes"
 
 
 @contextmanager
-def served(service: Service) -> Iterator[str]:
+def served(service: Service, options: ServerOptions = DEFAULTS) -> Iterator[str]:
     """Its address, such as http://127.0.0.1:40123."""
-    server = uvicorn.Server(uvicorn.Config(application(service), port=0, log_level="warning"))
-    listening = threading.Event()
-    startup = server.startup
+    with bound("127.0.0.1", 0) as socket, listening(Listener(service, options), socket):
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+
+
+@contextmanager
+def listening(listener: Listener, socket: socket.socket) -> Iterator[None]:
+    """Runs a listener in a thread, and stops it."""
+    ready = threading.Event()
+    startup = listener.startup
 
     async def started(*args, **kwargs) -> None:
         await startup(*args, **kwargs)
-        listening.set()
+        ready.set()
 
-    server.startup = started
-    thread = threading.Thread(target=server.run, name="test-server")
+    listener.startup = started
+    thread = threading.Thread(target=listener.run, args=([socket],), name="test-server")
     thread.start()
     try:
-        assert listening.wait(60)
-        (socket,) = server.servers[0].sockets
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+        assert ready.wait(60)
+        yield
     finally:
-        server.should_exit = True
+        listener.should_exit = True  # not `stop`: the service may be served again
         thread.join(60)
     assert not thread.is_alive()
 

@@ -1,0 +1,123 @@
+"""How large requests may be, and how long they may take to come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from jaxphoton.bodies.faults import BodyError, Fault
+from jaxphoton.server.failures import error_response
+from jaxphoton.server.options import ServerOptions
+
+_DRAINED_S = 5.0  # for the rest of a body that nobody wants
+
+
+class Limits:
+    """Counts bodies while they are read, those that do not say their size too.
+
+    A body that nobody has read when its answer begins is read and dropped, within bounds: clients that send before they
+    look would else see a broken connection instead of the error. So this is the outermost layer, which raises nothing:
+    what is wrong with a body is raised where it is read.
+    """
+
+    def __init__(self, app: ASGIApp, options: ServerOptions):
+        self._app, self._options = app, options
+        self._held = 0  # bytes of all bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        body = _Body(self, receive, Headers(scope=scope), self._options)
+        send = body.before(send)
+        if _header_bytes(scope) > self._options.max_headers:
+            message = f"the headers are larger than {self._options.max_headers:,} bytes"
+            return await error_response(Fault(431, message, code="headers_too_large"))(scope, receive, send)
+        try:
+            await self._app(scope, body.receive, send)
+        finally:
+            self._held -= body.size
+
+    def hold(self, size: int) -> None:
+        """
+        Raises:
+          BodyError: there is no room for so many bytes more.
+        """
+        if self._held + size > self._options.max_bodies:
+            raise BodyError(
+                "too many large bodies are being read", code="queue_full", status=429, headers={"Retry-After": "5"}
+            )
+        self._held += size
+
+
+def _header_bytes(scope: Scope) -> int:
+    line = len(scope["raw_path"]) + len(scope["query_string"])
+    return line + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+
+
+class _Body:
+    """One body on its way.
+
+    Attributes:
+      size: bytes of it that were read and kept.
+    """
+
+    def __init__(self, limits: Limits, receive: Receive, headers: Headers, options: ServerOptions):
+        self._limits, self._receive, self._options = limits, receive, options
+        self._deadline = time.monotonic() + options.body_timeout
+        told = headers.get("content-length", "0")
+        self._too_large = told.isdecimal() and int(told) > options.max_body
+        # Who asks before sending, and is told at once that it is too much, sends nothing.
+        self._asks = headers.get("expect", "").lower() == "100-continue"
+        self._begun = self._ended = False
+        self.size = 0
+
+    async def receive(self) -> Message:
+        if self._ended:
+            return await self._receive()
+        if self._too_large:
+            raise self._larger()
+        message = await self._next(self._deadline)
+        size = len(message.get("body", b""))
+        if self.size + size > self._options.max_body:
+            raise self._larger()
+        self._limits.hold(size)
+        self.size += size
+        return message
+
+    def before(self, send: Send) -> Send:
+        """What sends the answer, once the body has come."""
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start" and not self._ended:
+                if not (self._asks and not self._begun):
+                    await self._drain()
+                if not self._ended:
+                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        return sent
+
+    async def _drain(self) -> None:
+        most, deadline = self._options.max_body, time.monotonic() + _DRAINED_S
+        with suppress(BodyError):  # the answer is given all the same
+            while not self._ended and most > 0:
+                most -= len((await self._next(deadline)).get("body", b""))
+
+    async def _next(self, deadline: float) -> Message:
+        self._begun = True
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                message = await self._receive()
+        except TimeoutError:
+            raise BodyError(
+                f"the body did not come within {self._options.body_timeout:g} s", code="body_timeout", status=408
+            ) from None
+        self._ended = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    def _larger(self) -> BodyError:
+        return BodyError(f"the body is larger than {self._options.max_body:,} bytes", code="body_too_large", status=413)

@@ -1,5 +1,5 @@
 // One answer: what was asked, what came back, how long it took.
-import { duration, make, plural } from "./element.js";
+import { count, duration, make } from "./element.js";
 
 const NAMES = { caption: "Caption", query: "Question", detect: "Detect", point: "Point", segment: "Segment" };
 const STATES = {
@@ -9,6 +9,7 @@ const STATES = {
   failed: "Failed",
 };
 
+export const isText = ({ skill }) => skill === "caption" || skill === "query";
 const places = (result) => result.objects ?? result.points;
 const decimals = (value) => (Number.isFinite(value) ? value.toFixed(3) : "no number");
 const corners = (place) => ("x" in place ? [place.x, place.y] : [place.x_min, place.y_min, place.x_max, place.y_max]);
@@ -32,8 +33,8 @@ export function show(section, answer, point) {
   section.setAttribute("aria-busy", String(!finished));
   section.replaceChildren(
     make("header", {}, make("h2", {}, make("span", {}, NAMES[skill]), ` ${asked}`)),
-    ...thought(result),
-    make("p", { class: skill === "caption" || skill === "query" ? "text" : "text found" }, body(answer)),
+    ...thought(answer),
+    make("p", { class: "text" }, body(answer)),
     ...(places(result)?.length ? [listed(places(result), point)] : []),
     ...(finished ? [facts(answer)] : []),
     ...(finished && hasResult(answer) ? [copies(answer)] : []),
@@ -46,17 +47,20 @@ export function grow(section, answer) {
 }
 
 function body(answer) {
-  if (answer.skill === "caption" || answer.skill === "query")
-    return answer.text || (answer.state === "done" ? summary(answer) : "");
+  if (isText(answer)) return answer.text || (answer.state === "done" ? summary(answer) : "");
   if (answer.state === "running") return answer.result.bbox ? "Outlining" : "Looking";
   return answer.fault ? "" : summary(answer);
 }
 
-const hasResult = ({ result, text }) => Boolean(text || places(result) || result.bbox || result.reasoning);
+export const hasResult = ({ result, text }) => Boolean(text || places(result) || result.bbox || result.reasoning);
 
-function thought({ reasoning }) {
-  if (!reasoning?.text) return [];
-  return [make("details", { class: "thought" }, make("summary", {}, "Reasoning"), make("p", {}, reasoning.text))];
+// Stays open as its reader left it, also where the answer is shown again.
+function thought(answer) {
+  const text = answer.result.reasoning?.text;
+  if (!text) return [];
+  const ontoggle = (event) => (answer.unfolded = event.target.open);
+  const parts = [make("summary", {}, "Reasoning"), make("p", {}, text)];
+  return [make("details", { class: "thought", open: answer.unfolded, ontoggle }, ...parts)];
 }
 
 function listed(found, point) {
@@ -80,17 +84,16 @@ function listed(found, point) {
   return make("ol", { class: "places" }, found.map(entry));
 }
 
-function facts({ state, first, total, result }) {
+function facts(answer) {
+  const { state, first, total, result } = answer;
   const metrics = result.metrics ?? {};
   const rate = metrics.decode_time_ms > 0 ? (1000 * (metrics.output_tokens - 1)) / metrics.decode_time_ms : 0;
-  const tokens = metrics.output_tokens && plural(metrics.output_tokens, "token");
   const shown = [
     state === "stopped" && ["Stopped", "by you"],
-    state === "failed" && ["Failed", "see above"],
-    first !== null && ["First text", duration(first)],
+    isText(answer) && first !== null && ["First text", duration(first)],
     total !== null && ["Total", duration(total)],
-    tokens && ["Length", tokens],
-    rate >= 1 && ["Rate", `${Math.round(rate).toLocaleString("en")} tokens/s`],
+    metrics.output_tokens && ["Tokens", count(metrics.output_tokens)],
+    rate >= 1 && ["Rate", `${count(rate)}/s`],
     result.finish_reason === "length" && ["Cut", "the most tokens were reached"],
   ];
   return make(

@@ -15,7 +15,7 @@ export const make = (name, attributes = {}, ...children) => fill(document.create
 export const draw = (name, attributes = {}, ...children) =>
   fill(document.createElementNS(SVG, name), attributes, children);
 export const find = (id) => document.getElementById(id);
-export const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+export const count = (value) => Math.round(value).toLocaleString("en");
 
 export function duration(milliseconds) {
   if (milliseconds < 1000) return `${Math.round(milliseconds)} ms`;

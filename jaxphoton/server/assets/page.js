@@ -8,6 +8,7 @@ import * as pictures from "./picture.js";
 
 const LIMIT = Number(document.querySelector('meta[name="jaxphoton-max-body"]').content);
 const STREAMED = ["caption", "query", "segment"];
+const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 const OBJECT_LABELS = { detect: "What to find", point: "What to point at", segment: "What to outline" };
 const form = find("ask");
 const history = new History(find("history"), restore);
@@ -75,7 +76,7 @@ function filled() {
   const name = skill();
   if (!picture && name !== "query") return { missing: "Choose a picture first.", focus: find("choose") };
   if (name === "caption") {
-    const length = form.elements.length.value;
+    const length = form.elements.extent.value;
     return { arguments: { length }, asked: length };
   }
   const field = find(name === "query" ? "question" : "object");
@@ -97,6 +98,9 @@ async function ask() {
   forget(history.add(answer)?.picture);
   look(answer);
   busy();
+  // On a small screen one of the two is out of sight.
+  const place = find(answers.isText(answer) ? "answer" : "stage");
+  place.scrollIntoView({ block: "nearest", behavior: STILL.matches ? "auto" : "smooth" });
   try {
     await hear(answer, controller.signal);
     answer.state = "done";
@@ -140,7 +144,7 @@ function take(answer, event) {
   const name = { caption: "caption", query: "answer" }[answer.skill];
   if (name) answer.result[name] = answer.text;
   if (shown !== answer) return;
-  if (chunk && answer.skill !== "segment") answers.grow(find("answer"), answer);
+  if (chunk && answers.isText(answer)) answers.grow(find("answer"), answer);
   else answers.show(find("answer"), answer, pointAt);
   if (answer.skill === "segment" || rest.reasoning) mark(find("marks"), marksOf(answer.result));
 }
@@ -165,7 +169,7 @@ function look(answer) {
   shown = answer;
   if (answer.picture !== picture) display(answer.picture);
   mark(find("marks"), marksOf(answer.result));
-  find("answer").hidden = false;
+  find("answer").hidden = Boolean(answer.fault) && !answers.hasResult(answer);
   answers.show(find("answer"), answer, pointAt);
   fail(answer.fault);
   history.show(answer);
@@ -174,7 +178,7 @@ function look(answer) {
 // Shows an earlier answer, and its ask in the form.
 function restore(answer) {
   form.elements.skill.value = answer.skill;
-  if (answer.given.length) form.elements.length.value = answer.given.length;
+  if (answer.given.length) form.elements.extent.value = answer.given.length;
   if (answer.given.question) find("question").value = answer.given.question;
   if (answer.given.object) find("object").value = answer.given.object;
   fields();

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import re
@@ -16,6 +15,8 @@ from PIL import Image
 
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.requests.answer import Result
+from jaxphoton.server.app import DEFAULTS
+from jaxphoton.server.options import ServerOptions
 from jaxphoton.server.service import Service
 from tests.server.browser import Page, chromium
 from tests.server.serving import EXAMPLES, FakeBackend, data_address
@@ -65,14 +66,14 @@ def page(visit, address) -> Page:
 
 @pytest.fixture
 def fake(serve, visit):
-    """The page of a server that answers as it is told to."""
+    """The page of a server that answers as it is told to, once it shows this name of the model."""
 
-    def fake(*events, refused: bool = False) -> tuple[Page, FakeBackend]:
+    def fake(*events, refused=False, options=DEFAULTS, name="fake") -> tuple[Page, FakeBackend]:
         backend = FakeBackend(*events)
         service = Service(backend, ["fake"])
         service.start()
-        page = visit(serve(service), refused)
-        page.until(lambda: page.element("model").text == "fake")
+        page = visit(serve(service, options), refused)
+        page.until(lambda: page.element("model").text == name)
         return page, backend
 
     return fake
@@ -387,27 +388,51 @@ return faint;
 """
 
 
-def test_a_picture_over_the_limit_is_made_smaller(page, tmp_path):
+def test_a_picture_over_the_limit_is_made_smaller(fake, tmp_path):
     """And no other: that goes as it is."""
     noise = np.random.default_rng(0).integers(0, 256, (600, 900, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    data = data_address(tmp_path / "noise.png")
-    for limit, width in ((len(data) + 20_000, 900), (400_000, 800)):
-        sent, note = page.script(
-            """const [data, limit] = arguments;
-            const bytes = Uint8Array.from(atob(data.split(",")[1]), (c) => c.charCodeAt(0));
-            return import("/page/picture.js").then(async ({ address, open }) => {
-              const picture = await open(new File([bytes], "noise.png", { type: "image/png" }));
-              return [await address(picture, limit), picture.note];
-            });""",
-            data,
-            limit,
-        )
-        assert len(sent) < limit
-        image = Image.open(io.BytesIO(base64.b64decode(sent.partition(",")[2])))
-        assert (sent == data) == (width == 900)
-        assert image.width <= width and image.width / image.height == pytest.approx(1.5, abs=0.01)
-        assert bool(note) == (width < 900) and (not note or f"{image.width} × {image.height}" in note)
+    page, backend = fake(options=ServerOptions(max_body=400_000))
+    for path, as_it_is in ((SCENE, True), (tmp_path / "noise.png", False)):
+        page.choose(path)
+        page.ask()
+        sent = backend.asked[-1][0]
+        image = Image.open(io.BytesIO(sent))
+        assert (sent == path.read_bytes()) == as_it_is
+        assert page.element("scaled").is_displayed() != as_it_is
+    assert 400 < image.width < 900 and image.width / image.height == pytest.approx(1.5, abs=0.01)
+    assert f"{image.width} × {image.height}" in page.element("scaled").text
+
+
+def test_a_key_is_asked_for_and_kept_in_the_tab(fake):
+    page, _ = fake({"chunk": "a fake"}, Result(), refused=True, options=ServerOptions(keys=("secret",)), name="")
+    page.until(lambda: page.element("key").is_displayed())
+    page.type("secret", "wrong")
+    page.all("#key button")[0].click()
+    page.until(lambda: page.element("fault").is_displayed())
+    assert page.element("fault").text == "The server refuses this key."
+    page.type("secret", "secret")
+    page.all("#key button")[0].click()
+    page.until(lambda: page.element("model").text == "fake")
+    assert not page.element("key").is_displayed() and not page.element("fault").is_displayed()
+    page.driver.refresh()
+    page.until(lambda: page.element("model").text == "fake")
+    page.choose(SCENE)
+    page.ask()
+    assert page.text == "a fake"
+
+
+def test_a_key_that_is_no_longer_good_is_asked_for_at_an_ask(fake):
+    """Which then goes on."""
+    page, _ = fake({"chunk": "a fake"}, Result(), refused=True, options=ServerOptions(keys=("secret",)), name="")
+    page.until(lambda: page.element("key").is_displayed())
+    page.choose(SCENE)
+    page.element("go").click()
+    page.until(lambda: page.element("fault").is_displayed())
+    page.type("secret", "secret")
+    page.all("#key button")[0].click()
+    page.until(lambda: page.state == "done")
+    assert page.text == "a fake" and page.element("model").text == "fake"
 
 
 def test_the_page_may_reach_nothing_else(address):

@@ -16,7 +16,6 @@ export class Fault extends Error {
 
 const BEGINNINGS = {
   400: "The server cannot use this: ",
-  401: "The key is not accepted: ",
   403: "The server refuses this: ",
   413: "This is too large for the server: ",
   429: "The server is busy: ",
@@ -41,6 +40,8 @@ async function request(path, options) {
 async function refusal(response) {
   const said = await response.json().catch(() => null);
   const message = said?.error?.message ?? `status ${response.status}, and no more was said`;
+  // What it says then is of headers.
+  if (response.status === 401) return new Fault(key.get() ? "The server refuses this key." : "A key is needed.", 401);
   const again = response.status === 429 && response.headers.get("Retry-After");
   const beginning = BEGINNINGS[response.status] ?? (response.status < 500 ? BEGINNINGS[400] : "The server failed: ");
   return new Fault(beginning + message + (again ? `. Try again in ${again} s.` : ""), response.status);

@@ -123,7 +123,7 @@ function ended(answer, error) {
   if (!(error instanceof Fault)) console.error(error);
   answer.state = "failed";
   answer.fault = error instanceof Fault ? error.message : `This page failed: ${error.message}`;
-  if (error.status === 401) unlock(ask);
+  if (error.status === 401) unlock(ask, error.message);
 }
 
 async function hear(answer, signal) {
@@ -205,22 +205,26 @@ async function greet() {
     for (const input of form.elements.skill) input.disabled = Boolean(skills) && !skills.includes(input.value);
     find("reason").hidden = reasoning === false;
   } catch (error) {
-    if (error.status === 401) unlock(greet);
+    if (error.status === 401) unlock(greet, key.get() ? error.message : "");
     else if (error.status === 503) setTimeout(greet, 2000);
+    else fail(error.message);
     find("model").textContent = error.status === 503 ? error.message : "";
   }
 }
 
 // Asks for a key, then does again what was refused without one.
-function unlock(again) {
+function unlock(again, message = "") {
   retry = again;
+  fail(message);
   find("key").hidden = false;
   find("secret").focus();
 }
 
 find("key").addEventListener("submit", (event) => {
   event.preventDefault();
-  key.set(find("secret").value.trim());
+  if (!/^[!-~]+$/.test(find("secret").value)) return fail("A key has letters, digits and signs, and no blanks.");
+  key.set(find("secret").value);
+  find("secret").value = "";
   find("key").hidden = true;
   fail("");
   if (retry !== greet) greet();

@@ -8,6 +8,10 @@ A whole run (`run`; `options`, `observer`, `work`, `model`, `outputs` are its pa
   `RunObserver` hears of every image. `dryrun.dry_run` tells what a run would need, `exporting.Exporter` makes other
   outputs of a journal later.
 
+Requests of a file (`run_requests`; `jaxphoton.batch.requests`)
+    result = batch.run_requests("asks.jsonl", "answers.jsonl")
+  In OpenAI's batch form, each line asking something of its own; the same journal, resuming and model.
+
 Sources (`jaxphoton.batch.sources`)
     source = open_source("shards/{000..099}.tar", SourceOptions(columns=("question",)))
     for item in Selection(shard=(0, 8), limit=1000).items(source, done=journal.__contains__):
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
     from jaxphoton.batch.errors import BatchError
     from jaxphoton.batch.observer import RunObserver
     from jaxphoton.batch.options import RunOptions
+    from jaxphoton.batch.requests.running import run_requests
     from jaxphoton.batch.running import run
     from jaxphoton.batch.summary import RunResult
 
@@ -74,9 +79,10 @@ _PUBLIC = {
     "RunOptions": "jaxphoton.batch.options",
     "RunResult": "jaxphoton.batch.summary",
     "run": "jaxphoton.batch.running",
+    "run_requests": "jaxphoton.batch.requests.running",
 }
 
-__all__ = ["BatchError", "RunObserver", "RunOptions", "RunResult", "run"]
+__all__ = ["BatchError", "RunObserver", "RunOptions", "RunResult", "run", "run_requests"]
 
 
 def __getattr__(name: str):

@@ -67,14 +67,17 @@ class RunModel(Protocol):
         ...
 
 
-def run_model(model: str | os.PathLike[str] | Moondream, options: RunOptions) -> RunModel:
+def run_model(model: str | os.PathLike[str] | Moondream, options: RunOptions, *, restricted: bool = False) -> RunModel:
     """The model that is meant by a name, or that is open.
+
+    Args:
+      restricted: whether settings may restrict answers (a schema, choices), for which an open one is ready.
 
     Raises:
       OptionError: an option that an open one cannot take any more, or what is no model.
     """
     if isinstance(model, (str, os.PathLike)):
-        return NamedModel(os.fsdecode(model), options)
+        return NamedModel(os.fsdecode(model), options, restricted)
     if not hasattr(model, "answer"):
         raise OptionError("{model} must be a name or an open Moondream, not {value}", value=quoted(model))
     return OpenModel(model, options)
@@ -83,8 +86,8 @@ def run_model(model: str | os.PathLike[str] | Moondream, options: RunOptions) ->
 class NamedModel:
     """A folder, a Hugging Face id, or "shapes"."""
 
-    def __init__(self, name: str, options: RunOptions):
-        self.name, self._options = name, options
+    def __init__(self, name: str, options: RunOptions, restricted: bool = False):
+        self.name, self._options, self._restricted = name, options, restricted
         self._path: Path | None = None
 
     @property
@@ -119,18 +122,27 @@ class NamedModel:
             if account.trace or account.jax_profile:
                 raise OptionError("{trace} and {jax_profile} look into one process: give {replicas} 1")
             loading = {"path_or_id": self.name} | self._loading()
-            with Replicas(gpus, loading, _engine(self._options), log=log) as replicas:
+            with Replicas(gpus, loading, self._engine(), log=log) as replicas:
                 yield replicas, len(gpus)
             return
         opened = load_model(self.name, **self._loading())
         from jaxphoton.platform import calmed_interpreter  # not before: it brings jax
 
-        opened.engine_config = _engine(self._options).applied(opened.engine_config, opened.family.max_context)
+        opened.engine_config = self._engine().applied(opened.engine_config, opened.family.max_context)
         with opened:
             answerer = LocalAnswerer(opened)
             answerer.start()
             with calmed_interpreter():
                 yield answerer, 1
+
+    def _engine(self) -> EngineOptions:
+        """What the options say about the engine."""
+        model = self._options.model
+        # Where nothing restricts answers: two programs less to compile, unless all are there.
+        masks = False if model.executables is None and not self._restricted else None
+        return EngineOptions(
+            model.rows, model.depth, model.workers, model.deterministic, model.image_timeout, host_masks=masks
+        )
 
     def _loading(self) -> dict[str, Any]:
         """The arguments of `Moondream.from_pretrained`; JSON values."""
@@ -223,13 +235,3 @@ def _digest(name: str, path: Path) -> str:
         return model_digest(path)
     except OSError as error:
         raise BatchError(f"model {quoted(name)}: {error}") from error
-
-
-def _engine(options: RunOptions) -> EngineOptions:
-    """What the options say about the engine."""
-    model = options.model
-    # Nothing restricts answers: two programs less to compile, unless all are there.
-    masks = False if model.executables is None else None
-    return EngineOptions(
-        model.rows, model.depth, model.workers, model.deterministic, model.image_timeout, host_masks=masks
-    )

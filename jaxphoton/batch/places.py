@@ -60,7 +60,7 @@ class Places:
       report: the page.
       trace: one more file, a timeline.
       shard: (index, count) of the run.
-      failures: the list of failures, beside the journal.
+      failures: the list of failures; by default beside the journal.
       one_file: `out`, where it is a single file.
 
     Raises:
@@ -73,12 +73,13 @@ class Places:
     report: Path | None = None
     trace: Path | None = None
     shard: tuple[int, int] = ALL
-    failures: Path | None = field(init=False)
+    failures: Path | None = None
     one_file: Path | None = field(init=False)
 
     def __post_init__(self):
         # Once: what a name means must not change with what the run makes.
-        object.__setattr__(self, "failures", None if self.journal is None else failures_of(self.journal))
+        if self.journal is not None and self.failures is None:
+            object.__setattr__(self, "failures", failures_of(self.journal))
         object.__setattr__(self, "one_file", self._one_file())
 
     def _one_file(self) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,24 +13,22 @@ from typing import TYPE_CHECKING, Any
 from jaxphoton.batch.dedupe import Dedupe
 from jaxphoton.batch.errors import BatchError, OptionError, SourceError
 from jaxphoton.batch.exports.options import ExportReport
-from jaxphoton.batch.journal import Header, Journal, JournalReader, Record
-from jaxphoton.batch.journal.reading import latest_header
+from jaxphoton.batch.journal import Header, Journal, Record
 from jaxphoton.batch.model import RunModel, recorded, run_model
 from jaxphoton.batch.observer import Beginning, RunObserver
+from jaxphoton.batch.opening import open_journal, resized
 from jaxphoton.batch.options import WHOLE, RunOptions
 from jaxphoton.batch.outputs import write_outputs
 from jaxphoton.batch.runner import Runner, stoppable
 from jaxphoton.batch.sources import Item
 from jaxphoton.batch.summary import RunResult, Tally
 from jaxphoton.batch.work import Asked, Inputs, Work
-from jaxphoton.image.ways import default_resize, fast_fault
 from jaxphoton.messages import quoted
 
 if TYPE_CHECKING:  # which imports jax
     from jaxphoton.api import Moondream
 
 _DEFAULT = RunOptions()
-_DAMAGE_TOLD = 5
 
 
 def run(
@@ -77,12 +75,12 @@ def run(
         watching.note(line)
     work.check()
     if isinstance(model, (str, os.PathLike)):
-        work = _resizing(work)
+        work = dataclasses.replace(work, options=resized(work.options, work.places.journal))
     # Before the programs are compiled, and before a journal keeps the digest of a model that cannot be loaded, or all
     # files of another folder are read for it.
     chosen = run_model(model, work.options)
     work.questions.check(chosen.find().skills())
-    with open_journal(work, chosen, watching) or nullcontext() as journal:
+    with _journal(work, chosen, watching) as journal:
         return _Run(work, chosen, journal, watching, stop or (lambda: False), signals).result()
 
 
@@ -96,44 +94,11 @@ def _check_kinds(options: Any, observer: Any, stop: Any) -> None:
             raise OptionError(f"{{{name}}} must be {kind}, not {{value}}", value=quoted(value))
 
 
-def _resizing(work: Work) -> Work:
-    """With how pictures are resized: where nobody says it as before, so that a run goes on as it was begun.
-
-    Raises:
-      OptionError: it cannot be had here.
-    """
-    options, path = work.options, work.places.journal
-    how = options.pictures.resize
-    if how is None:
-        before = latest_header(path) if path is not None and not options.output.restart else None
-        how = default_resize() if before is None else before.resize
-    if how == "fast" and (fault := fast_fault()):
-        raise OptionError("{resize} fast {fault}; exact is always there", fault=fault)
-    return dataclasses.replace(work, options=options.changed(resize=how))
-
-
-def open_journal(work: Work, model: RunModel, observer: RunObserver) -> Journal | None:
-    """The journal of a run, None for a run without one.
-
-    Raises:
-      BatchError: it cannot be used; SettingsDiffer if it is that of another run.
-    """
-    path, output = work.places.journal, work.options.output
+def _journal(work: Work, model: RunModel, observer: RunObserver) -> AbstractContextManager[Journal | None]:
+    path = work.places.journal
     if path is None:
-        return None
-    header = Header(work.settings(model), model.digest())
-    if output.restart and path.exists():
-        JournalReader(path).close()  # refuses what is not a journal
-        try:
-            path.unlink()
-        except OSError as error:
-            raise BatchError(f"{path}: cannot be removed: {error.strerror}") from error
-    journal = Journal(path, header, allow_changes=output.allow_changes, retry_failed=output.retry_failed)
-    if journal.torn:
-        observer.note(f"{path}: a torn last line was cut off; its image is done again")
-    for damage in journal.damage[:_DAMAGE_TOLD]:
-        observer.note(f"{path}: {damage}; its image is done again")
-    return journal
+        return nullcontext()
+    return open_journal(path, Header(work.settings(model), model.digest()), work.options.output, observer)
 
 
 class _Run:

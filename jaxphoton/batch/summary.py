@@ -47,6 +47,9 @@ class RunResult:
 class Tally:
     """Counts the records of a run.
 
+    Args:
+      what: they are about, in words.
+
     Attributes:
       images, failed, tokens: of this run.
       compiling: seconds that were over before its time began.
@@ -54,7 +57,8 @@ class Tally:
       reasons: failures by reason.
     """
 
-    def __init__(self):
+    def __init__(self, what: str = "image"):
+        self.what = what
         self.images = self.failed = self.tokens = 0
         self.odd: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
@@ -106,15 +110,15 @@ class Tally:
 
     def lines(self, figures: Mapping[str, Any]) -> list[str]:
         """The summary for people."""
-        lines = [f"{self.images:,} image{'s' * (self.images != 1)} in {duration(figures['seconds'])}"]
+        lines = [f"{self.images:,} {self.what}{'s' * (self.images != 1)} in {duration(figures['seconds'])}"]
         if "images_per_s" in figures:
-            lines[0] += f": {figures['images_per_s']:.2f} images/s, {figures['tokens_per_s']:.0f} tokens/s"
+            lines[0] += f": {figures['images_per_s']:.2f} {self.what}s/s, {figures['tokens_per_s']:.0f} tokens/s"
         if figures["compiling"] >= SHORT_S:
             lines.append(f"making programs ready took {duration(figures['compiling'])} before that")
         if figures["stages"]:
             lines.append("time: " + ", ".join(f"{name} {share:.0%}" for name, share in figures["stages"].items()))
         if "cost_per_million" in figures:
-            lines.append(f"a million images would cost {figures['cost_per_million']:,.2f}")
+            lines.append(f"a million {self.what}s would cost {figures['cost_per_million']:,.2f}")
         for what, counts in (("failed", self.reasons), ("odd", self.odd)):
             if counts:
                 lines.append(f"{what}: " + ", ".join(f"{name} {number:,}" for name, number in counts.most_common()))

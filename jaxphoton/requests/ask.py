@@ -68,7 +68,7 @@ class Job:
 
     Attributes:
       key: comes back with the answer.
-      image: whatever `Moondream` takes.
+      image: whatever `Moondream` takes, or None where no ask needs one.
       asks: at least one.
       name: of the image in errors; by default its path.
 

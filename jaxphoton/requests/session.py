@@ -140,10 +140,15 @@ class Session:
             failed: Future[Any] = Future()
             failed.set_exception(error)
             return [], failed
+        if job.image is None:
+            nothing: Future[Any] = Future()
+            nothing.set_result(None)
+            return prepared, nothing
         return prepared, self.images.later(job.image, job.name)
 
     def start(self, job: Job, prepared: list[PreparedAsk], picture: Any) -> list[Submitted]:
-        image, requests = self.images.taken(picture), list[Submitted]()
+        image = None if picture is None else self.images.taken(picture)
+        requests = list[Submitted]()
         try:
             for ask, ready in zip(job.asks, prepared, strict=True):
                 requests.append(self.submit_prepared(image, ready, ask, wait=True))
@@ -155,4 +160,5 @@ class Session:
 
     def answer(self, job: Job, picture: Any, requests: list[Submitted]) -> Answer:
         results = tuple(request.future.result() for request in requests)
-        return Answer(job.key, results, None, picture.size, picture.notes)
+        seen = {} if picture is None else {"size": picture.size, "notes": picture.notes}
+        return Answer(job.key, results, **seen)

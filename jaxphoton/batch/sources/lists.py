@@ -76,7 +76,7 @@ class TextList(Source):
         """Numbers from 1, and the lines that hold something; None for one that is too long."""
         try:
             with open_seekable(self._path, self._options.retry) as file:
-                for number, line in enumerate(_bounded_lines(file), 1):
+                for number, line in enumerate(bounded_lines(file), 1):
                     # A path may hold any bytes.
                     text = None if line is None else line.decode("utf-8", "surrogateescape")
                     if text is None or (text := text.strip().removeprefix("\ufeff")):
@@ -172,7 +172,7 @@ def _key(row: dict[str, Any], asked: str | None) -> str | None:
     raise ValueError(f"no key column: none of {short(asked)} among {listed(map(short, row)) or 'no columns'}")
 
 
-def _bounded_lines(file: IO[bytes]) -> Iterator[bytes | None]:
+def bounded_lines(file: IO[bytes]) -> Iterator[bytes | None]:
     """The lines of a file; None for one that is too long to be held."""
     parts, held = [], 0
     while chunk := file.read(_CHUNK):  # not all of fsspec's files have a `readline` with a bound

@@ -1,0 +1,149 @@
+"""The loop of a run over requests: from lines through something that answers to records."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any, Protocol
+
+from jaxphoton.batch.errors import BatchError
+from jaxphoton.batch.journal.record import Record
+from jaxphoton.batch.requests import records
+from jaxphoton.batch.requests.lines import RequestLine
+from jaxphoton.batch.requests.pictures import RequestPictures
+from jaxphoton.batch.runner import Answerer
+from jaxphoton.batch.sources.selection import read_ahead
+from jaxphoton.bodies.faults import BodyError, fault_of
+from jaxphoton.bodies.skills import Body
+from jaxphoton.image.errors import ImageError
+from jaxphoton.requests.answer import Answer
+from jaxphoton.requests.ask import Job
+
+# Of this line, and no other.
+_OWN = (BodyError, ImageError, ValueError, TypeError, NotImplementedError, OSError)
+
+
+class RequestSink(Protocol):
+    """Takes records as lines finish, from one thread at a time."""
+
+    def __call__(self, record: Record) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line on its way: read, or with what is wrong."""
+
+    line: RequestLine
+    body: Body | None = None
+    image: str | bytes | None = None
+    error: Exception | None = None
+
+
+class RequestRunner:
+    """Asks what every line asks, and hands a record of each to `sink`. Memory does not grow with their number.
+
+    Args:
+      stopped: looked at before each line: what is under way then is finished, and nothing more begun.
+      left: looked at after each answer: whether to give up what is under way.
+      priority: of all asks; those in the bodies, and their deadlines, are for single requests.
+      most: lines under way at once; None for as many as the answerer takes.
+    """
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        pictures: RequestPictures,
+        sink: RequestSink,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        left: Callable[[], bool] = lambda: False,
+        priority: int = 0,
+        most: int | None = None,
+    ):
+        self._answerer, self._pictures, self._sink = answerer, pictures, sink
+        self._stopped, self._left, self._priority = stopped, left, priority
+        self._room = None if most is None else threading.Semaphore(most)
+        self._lock = threading.Lock()
+        self._under_way: dict[int, _Entry] = {}
+
+    def run(self, lines: Iterable[RequestLine]) -> None:
+        """Until all are done, or stopped, or left.
+
+        Raises:
+          BatchError: a fault that every line would have.
+          EngineError: the engine has failed, or the model was closed.
+        """
+        with closing(self._answerer.answer(self._jobs(lines))) as answers:  # type: ignore[type-var]
+            for answer in answers:
+                self._finish(self._under_way.pop(answer.key), answer)
+                if self._room is not None:
+                    self._room.release()
+                if self._left():
+                    break
+        if self._room is not None:
+            self._room.release()  # the thread that reads the lines may wait for it
+
+    def _jobs(self, lines: Iterable[RequestLine]) -> Iterator[Job]:
+        """Jobs of the lines that can be asked; the records of others are written here."""
+        going_on = takewhile(lambda _: not self._ending(), lines)
+        for _, entry in read_ahead(map(self._parsed, going_on), self._with_image, self._is_slow):
+            if self._ending():
+                return
+            if entry.error is not None:
+                self._write(self._failure(entry, entry.error))
+                continue
+            if self._room is not None:
+                self._room.acquire()
+            assert entry.body is not None
+            self._under_way[entry.line.number] = replace(entry, image=None)
+            ask = replace(entry.body.ask, deadline=None, priority=self._priority)
+            yield Job(entry.line.number, entry.image, (ask,), entry.line.custom_id)
+
+    def _ending(self) -> bool:
+        return self._stopped() or self._left()
+
+    def _parsed(self, line: RequestLine) -> _Entry:
+        if line.fault is not None or line.endpoint is None:
+            return _Entry(line, error=line.fault)
+        try:
+            return _Entry(line, line.endpoint.parsed(line.body, self._pictures.read))
+        except _OWN as error:
+            return _Entry(line, error=error)
+
+    def _is_slow(self, entry: _Entry) -> bool:
+        return entry.body is not None and self._pictures.is_slow(entry.body.picture)
+
+    def _with_image(self, entry: _Entry) -> _Entry:
+        if entry.body is None:
+            return entry
+        try:
+            return replace(
+                entry, image=self._pictures.image(entry.body.picture), body=replace(entry.body, picture=None)
+            )
+        except _OWN as error:
+            return replace(entry, error=error)
+
+    def _finish(self, entry: _Entry, answer: Answer) -> None:
+        if answer.error is not None:
+            self._write(self._failure(entry, answer.error))
+            return
+        assert entry.body is not None and entry.line.endpoint is not None
+        request = records.request_id()
+        body = entry.line.endpoint.answer(entry.body, answer.results[0], request)
+        self._write(records.answered(entry.line, request, body, answer.results))
+
+    def _failure(self, entry: _Entry, error: Exception) -> Record:
+        if isinstance(error, ImportError):  # a package that every line like this one needs
+            raise BatchError(str(error)) from error
+        if isinstance(error, OSError):
+            error = ImageError(entry.line.custom_id or "", "unreadable", error.strerror or str(error))
+        if not isinstance(error, _OWN):
+            raise error
+        return records.failed(entry.line, records.request_id(), fault_of(error))
+
+    def _write(self, record: Record) -> None:
+        with self._lock:  # records of lines that cannot be asked come from the thread that reads
+            self._sink(record)

@@ -1,0 +1,176 @@
+"""A whole run over a file of requests: `run_requests`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxphoton.batch.checks import path
+from jaxphoton.batch.errors import OptionError
+from jaxphoton.batch.journal import Header, Journal, Record
+from jaxphoton.batch.model import RunModel, run_model
+from jaxphoton.batch.observer import Beginning, RunObserver
+from jaxphoton.batch.opening import open_journal, resized
+from jaxphoton.batch.options import RunOptions
+from jaxphoton.batch.places import Places, journal_of
+from jaxphoton.batch.requests.lines import RequestFile, RequestLine
+from jaxphoton.batch.requests.outputs import write_answers
+from jaxphoton.batch.requests.pictures import Fetch, RequestPictures
+from jaxphoton.batch.requests.runner import RequestRunner
+from jaxphoton.batch.runner import stoppable
+from jaxphoton.batch.summary import RunResult, Tally
+
+if TYPE_CHECKING:  # which imports jax
+    from jaxphoton.api import Moondream
+
+_DEFAULT = RunOptions()
+_OUTPUT = ("journal", "allow_changes", "restart", "retry_failed")
+File = str | os.PathLike[str]
+
+
+def run_requests(
+    requests: File,
+    out: File,
+    errors: File | None = None,
+    *,
+    model: File | Moondream = "shapes",
+    options: RunOptions = _DEFAULT,
+    observer: RunObserver | None = None,
+    stop: Callable[[], bool] | None = None,
+    signals: bool = False,
+    fetch: Fetch | None = None,
+    **more: Any,
+) -> RunResult:
+    """Answers the requests of a file, and goes on where an earlier call ended.
+
+        result = batch.run_requests("asks.jsonl", "answers.jsonl", retry_failed=True)
+
+    Answers go to the journal `<out>.journal` as they come, and from there to the outputs at the end, in the order of
+    the lines; see docs/batch.md. A line that cannot be answered has its error in its place. Deadlines, priorities and
+    `stream` of a body are for single requests, and passed over. Blocks until all is done; prints nothing.
+
+    Args:
+      requests: JSON lines in OpenAI's batch form. Pictures are in them, or paths, relative to the folder of the file.
+      out: where the answers go, JSON lines.
+      errors: takes the lines that failed, instead of `out`.
+      model, observer, stop, signals: as in `batch.run`.
+      options: those about the model, its pictures and the journal, by the names of `RunOptions`; also as `more`.
+      fetch: the bytes behind an http address, or raises BodyError; None where none may be fetched.
+
+    Raises:
+      BatchError: what is given cannot be run, or cannot go on; the message names it. What is done is in the journal.
+      TypeError: there is no such option.
+      EngineError: the engine cannot start, or has failed.
+    """
+    options = options.changed(**more)
+    _check(options)
+    file = RequestFile(path(requests))
+    places = _places(path(out), None if errors is None else path(errors), options)
+    assert places.journal is not None
+    places.check([str(file.path)])
+    if isinstance(model, (str, os.PathLike)):
+        options = resized(options, places.journal)
+    chosen = run_model(model, options, restricted=True)
+    chosen.find()
+    watching = observer or RunObserver()
+    header = Header(_settings(file, chosen), chosen.digest())
+    with open_journal(places.journal, header, options.output, watching) as journal:
+        root = os.path.dirname(os.path.abspath(file.path))
+        run = _Run(file, chosen, journal, RequestPictures(root, fetch), watching)
+        with ExitStack() as opened:
+            run.answer(opened, stop or (lambda: False), signals)
+            journal.flush()
+            with journal.reader() as reader:
+                failures = None if errors is None else places.failures
+                write_answers(reader, file.survey.last, places, failures, file.path)
+        return run.result(places, errors is not None)
+
+
+def _check(options: RunOptions) -> None:
+    there = (options.inputs, options.texts, options.account)
+    for name in [name for part in there for name in part.given()] + [
+        name for name in options.output.given() if name not in _OUTPUT
+    ]:
+        raise OptionError(f"{{{name}}} is for runs over images, not for requests")
+
+
+def _places(out: str, errors: str | None, options: RunOptions) -> Places:
+    if "-" in (out, errors):
+        raise OptionError("- is standard output, and answers go to files")
+    journal = options.output.journal
+    return Places(
+        journal_of(out, "jsonl") if journal is None else Path(journal),
+        out,
+        "jsonl",
+        failures=None if errors is None else Path(errors),
+    )
+
+
+def _settings(file: RequestFile, model: RunModel) -> dict[str, Any]:
+    return {"requests": {"lines": file.survey.lines, "sha256": file.survey.sha256}, **model.settings}
+
+
+class _Run:
+    """One call of `run_requests`."""
+
+    def __init__(
+        self, file: RequestFile, model: RunModel, journal: Journal, pictures: RequestPictures, observer: RunObserver
+    ):
+        self._file, self._model, self._journal = file, model, journal
+        self._pictures, self._observer = pictures, observer
+        self._tally, self._figures, self._stopped = Tally("request"), {}, False
+
+    def answer(self, opened: ExitStack, stop: Callable[[], bool], signals: bool) -> None:
+        """Asks what is left; `opened` closes what was opened for it."""
+        file, observer, done = self._file, self._observer, self._journal.counts.total()
+        header = _settings(file, self._model)
+        observer.begin(Beginning(self._tally, lambda: file.survey.lines, done, header, self._journal.path))
+        try:
+            lines = self._left()
+            first = next(lines, None)
+            observer.ask(first is not None)
+            if first is not None:
+                self._ask(chain([first], lines), opened, stop, signals)
+        finally:
+            observer.end()
+
+    def result(self, places: Places, errors: bool) -> RunResult:
+        counts, failures = self._journal.counts, places.failures
+        return RunResult(
+            self._tally.images,
+            counts.total(),
+            counts["failed"],
+            stopped=self._stopped,
+            summary=self._figures,
+            out=places.one_file,
+            journal=places.journal,
+            failures=failures if errors else None,
+        )
+
+    def _left(self) -> Iterator[RequestLine]:
+        return (line for line in self._file.lines() if str(line.number) not in self._journal)
+
+    def _ask(self, lines: Iterator[RequestLine], opened: ExitStack, stop: Callable[[], bool], signals: bool) -> None:
+        observer = self._observer
+        answerer, _ = opened.enter_context(self._model.answering(observer.note))
+        with stoppable(observer.stop, signals) as signal:
+            self._tally.start(answerer.compiling)
+            observer.answer(answerer.compiling)
+            try:
+                RequestRunner(answerer, self._pictures, self._take, stopped=lambda: signal.asked or stop()).run(lines)
+            except BaseException:
+                opened.close()  # ends what is under way
+                raise
+            self._figures = self._tally.summary(answerer.stages)
+            self._stopped = signal.asked or stop()
+        for line in self._tally.lines(self._figures):
+            observer.note(line)
+
+    def _take(self, record: Record) -> None:
+        self._journal.write(record)
+        self._tally.add(record)
+        self._observer.image(int(record.key) - 1, record)

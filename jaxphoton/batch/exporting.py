@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxphoton.batch.errors import SourceError
+from jaxphoton.batch.errors import JournalError, SourceError
 from jaxphoton.batch.exports import ExportOptions, ExportReport, export, form_of
 from jaxphoton.batch.exports.atomic import keeping
 from jaxphoton.batch.journal import JournalReader
@@ -27,7 +27,7 @@ class Exporter:
       keep: more files that no output may replace.
 
     Raises:
-      JournalError: the journal cannot be read.
+      JournalError: the journal cannot be read, or is not one of images.
       SourceError: the shard is none.
     """
 
@@ -41,6 +41,8 @@ class Exporter:
         self._journal, self._selection = journal, Selection(shard)
         with JournalReader(journal) as reader:
             settings = reader.header.settings
+        if "requests" in settings:
+            raise JournalError(f"{journal} is of requests, not of images: the same run-batch makes their outputs")
         self._inputs, self._columns = inputs or settings.get("input", []), settings.get("columns", {})
         self._read = [os.fspath(journal), *keep]
         try:

@@ -67,8 +67,10 @@ class RunModel(Protocol):
         ...
 
 
-def run_model(model: str | os.PathLike[str] | Moondream, options: RunOptions, *, restricted: bool = False) -> RunModel:
-    """The model that is meant by a name, or that is open.
+def run_model(
+    model: str | os.PathLike[str] | Moondream | RunModel, options: RunOptions, *, restricted: bool = False
+) -> RunModel:
+    """The model that is meant by a name, or that is open; a RunModel is what it is.
 
     Args:
       restricted: whether settings may restrict answers (a schema, choices), for which an open one is ready.
@@ -78,9 +80,11 @@ def run_model(model: str | os.PathLike[str] | Moondream, options: RunOptions, *,
     """
     if isinstance(model, (str, os.PathLike)):
         return NamedModel(os.fsdecode(model), options, restricted)
+    if hasattr(model, "answering"):
+        return model  # type: ignore[return-value]
     if not hasattr(model, "answer"):
         raise OptionError("{model} must be a name or an open Moondream, not {value}", value=quoted(model))
-    return OpenModel(model, options)
+    return OpenModel(model, options)  # type: ignore[arg-type]
 
 
 class NamedModel:

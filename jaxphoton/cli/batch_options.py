@@ -50,7 +50,7 @@ def add_batch_options(parser: CommandParser, *, objects: bool = False) -> None:
     parser.add_argument("--out", metavar="OUT", help="where the results go, see below (default: JSON lines to stdout)")
     _add_selection(parser)
     _add_output(parser)
-    _add_pictures(parser)
+    add_picture_options(parser)
     _add_run(parser)
     add_model_options(parser)
     add_sampling_options(parser, objects=objects)
@@ -121,7 +121,8 @@ def add_export_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_pictures(parser: argparse.ArgumentParser) -> None:
+def add_picture_options(parser: argparse.ArgumentParser) -> None:
+    """How pictures are read."""
     group = parser.add_argument_group("pictures")
     group.add_argument(
         "--alpha-background",
@@ -149,12 +150,24 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the run")
+    add_engine_options(group)
+    group.add_argument(
+        "--gpu-hour-price", type=number(float, 0), metavar="PRICE", help="tell what a million images would cost"
+    )
+    group.add_argument("--dry-run", action="store_true", help="count, read headers, plan the memory; ask nothing")
+    group.add_argument(
+        "--rate", type=number(float, 0, above=True), metavar="R", help="images a second, for the time of a --dry-run"
+    )
+
+
+def add_engine_options(group: argparse._ArgumentGroup) -> None:
+    """How the engine runs, and how many of them."""
     group.add_argument(
         "--deterministic",
         action="store_true",
         help="the same result to the last bit in any order, sharding and company; slower",
     )
-    group.add_argument("--rows", type=number(int, 1), metavar="N", help="images decoded at once (default: what fits)")
+    group.add_argument("--rows", type=number(int, 1), metavar="N", help="answers decoded at once (default: what fits)")
     group.add_argument(
         "--replicas",
         type=replicas,
@@ -164,13 +177,6 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--executables", metavar="DIR", help="programs that `jaxphoton compile` has stored, instead of compiling"
-    )
-    group.add_argument(
-        "--gpu-hour-price", type=number(float, 0), metavar="PRICE", help="tell what a million images would cost"
-    )
-    group.add_argument("--dry-run", action="store_true", help="count, read headers, plan the memory; ask nothing")
-    group.add_argument(
-        "--rate", type=number(float, 0, above=True), metavar="R", help="images a second, for the time of a --dry-run"
     )
 
 

@@ -20,6 +20,7 @@ from jaxphoton.requests.skills import SKILLS
 
 # Besides those of the skills.
 COMMANDS = (
+    "run-batch",
     "serve",
     "export",
     "verify",
@@ -46,7 +47,7 @@ exit codes: 0 all done, 1 nothing could be done, 2 some images failed, 130 inter
 def commands() -> dict[str, Any]:
     """What has `add_parser` and `run`, by command."""
     skills = {name: SkillCommand(skill) for name, skill in SKILLS.items()}
-    modules = {name: import_module(f"jaxphoton.cli.{name}") for name in ("caption", *COMMANDS)}
+    modules = {name: import_module(f"jaxphoton.cli.{name.replace('-', '_')}") for name in ("caption", *COMMANDS)}
     return skills | modules
 
 

@@ -48,7 +48,7 @@ class Progress:
         self._bar, self._total = None, None
         self._logged = time.monotonic()
         if self._stream.isatty():
-            self._bar = tqdm(total=None, initial=done, unit="image", file=self._stream, dynamic_ncols=True)
+            self._bar = tqdm(total=None, initial=done, unit=tally.what, file=self._stream, dynamic_ncols=True)
         self._counter = threading.Thread(target=lambda: self._count(count), name="jaxphoton-count", daemon=True)
         self._counter.start()
 
@@ -89,8 +89,8 @@ class Progress:
         done, rate = self._done + tally.images, tally.images / max(seconds, 1e-9)
         share = f" of {self._total:,} ({done / max(1, self._total):.0%})" if self._total else ""
         left = f", {duration((self._total - done) / rate)} left" if self._total and rate and done < self._total else ""
-        speed = f"{rate:.2f} images/s, {tally.tokens / max(seconds, 1e-9):.0f} tokens/s"
-        return f"{done:,}{share} images, {speed}, {tally.failed:,} failed{left}"
+        speed = f"{rate:.2f} {tally.what}s/s, {tally.tokens / max(seconds, 1e-9):.0f} tokens/s"
+        return f"{done:,}{share} {tally.what}s, {speed}, {tally.failed:,} failed{left}"
 
     def close(self) -> None:
         if self._bar is not None:
@@ -141,7 +141,8 @@ class Shown(RunObserver):
     def ask(self, any_left: bool) -> None:
         assert self._progress is not None
         total = self._progress.total(_COUNT_S)
-        many = "images" if total is None else f"{total:,} image{'s' * (total != 1)}"
+        what = self._progress.tally.what
+        many = f"{what}s" if total is None else f"{total:,} {what}{'s' * (total != 1)}"
         before = f", {self._done:,} done before" if self._done else ""
         self.note(f"{many}{before}, {self._about}")
         if not any_left:

@@ -78,7 +78,7 @@ def test_the_command_line_says_it_too(model, photos, tmp_path, capsys):
 def test_where_the_resizer_lacks_a_fast_run_is_refused_before_anything_is_done(model, photos, tmp_path, monkeypatch):
     batch.run(photos, tmp_path / "c.jsonl", limit=1)
     model.loaded = {}
-    monkeypatch.setattr("jaxphoton.batch.running.fast_fault", lambda: "needs the package cykooz-resizer (gone)")
+    monkeypatch.setattr("jaxphoton.batch.opening.fast_fault", lambda: "needs the package cykooz-resizer (gone)")
     each: tuple[dict[str, Any], ...] = ({}, {"resize": "fast"})
     for options in each:  # the journal's, or one's own
         with pytest.raises(

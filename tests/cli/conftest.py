@@ -55,7 +55,7 @@ class FakeModel:
         name = Path(job.image).name if isinstance(job.image, str) else job.name
         if name.startswith("bad"):
             return Answer(job.key, error=ImageError(job.name, "not-an-image", "not an image"))
-        self.calls += [(name, ask.skill, dict(ask.arguments), dict(ask.settings)) for ask in job.asks]
+        self.calls += [(name, ask.skill, dict(ask.arguments), dict(ask.settings or {})) for ask in job.asks]
         if any(len(str(ask.arguments)) > 130 for ask in job.asks):
             return Answer(job.key, error=ValueError("the question is too long"))
         results = tuple(self._result(name, number, ask) for number, ask in enumerate(job.asks))

@@ -131,6 +131,8 @@ def _read(number: int, line: bytes | None, only: str | None) -> RequestLine:
             raise BodyError("there is no body", "body")
         return RequestLine(number, custom_id, endpoint, bytes(parts["body"]))
     except BodyError as error:
+        if custom_id is None:  # nothing else tells which line this is
+            error = BodyError(f"line {number}: {error}", error.param, error.code)
         return RequestLine(number, custom_id, fault=error)
 
 

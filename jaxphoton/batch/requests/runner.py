@@ -142,6 +142,8 @@ class RequestRunner:
             error = ImageError(entry.line.custom_id or "", "unreadable", error.strerror or str(error))
         if not isinstance(error, _OWN):
             raise error
+        if not isinstance(error, (BodyError, ImageError)):  # the model does not take what is asked
+            error = BodyError(str(error))
         return records.failed(entry.line, records.request_id(), fault_of(error))
 
     def _write(self, record: Record) -> None:

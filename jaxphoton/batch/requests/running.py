@@ -37,7 +37,7 @@ def run_requests(
     out: File,
     errors: File | None = None,
     *,
-    model: File | Moondream = "shapes",
+    model: File | Moondream | RunModel = "shapes",
     options: RunOptions = _DEFAULT,
     observer: RunObserver | None = None,
     stop: Callable[[], bool] | None = None,

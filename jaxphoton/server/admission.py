@@ -38,8 +38,9 @@ class Admission:
         self.running = 0
         self._condition: tuple[State, str | None] = "starting", "compiling"
         self._most, self._failure, self._clock = most, failure, clock
-        self._ends: deque[float] = deque(maxlen=_REMEMBERED)
-        self._busy_since = 0.0
+        # Time is counted while somebody is served: an idle hour says nothing of the rate.
+        self._busy, self._since = 0.0, clock()
+        self._ends: deque[float] = deque([0.0], maxlen=_REMEMBERED + 1)
         self._nobody: asyncio.Event | None = None
 
     def become(self, state: State, reason: str | None = None) -> None:
@@ -62,13 +63,14 @@ class Admission:
         if self.running >= self._most:
             raise self.full()
         if not self.running:
-            self._busy_since = self._clock()
+            self._since = self._clock()
         self.running += 1
         try:
             yield
         finally:
+            self._count()
+            self._ends.append(self._busy)
             self.running -= 1
-            self._ends.append(self._clock())
             if not self.running and self._nobody is not None:
                 self._nobody.set()
 
@@ -95,12 +97,16 @@ class Admission:
 
     def retry_after(self) -> int:
         """Whole seconds in which those under way will have ended, at the rate of the last endings."""
-        now = self._clock()
-        began = max(self._busy_since, self._ends[0] if len(self._ends) == _REMEMBERED else self._busy_since)
-        ended = sum(each > began for each in self._ends)
+        if self.running:
+            self._count()
         # Before the first has ended, the time so far is the least that one takes.
-        rate = max(1, ended) / max(now - began, 1e-3)
+        rate = max(1, len(self._ends) - 1) / max(self._busy - self._ends[0], 1e-3)
         return max(SHORTEST_S, min(LONGEST_S, math.ceil(self.running / rate)))
+
+    def _count(self) -> None:
+        now = self._clock()
+        self._busy += now - self._since
+        self._since = now
 
     async def nobody(self) -> None:
         """Returns once no request is under way."""

@@ -29,8 +29,8 @@ def served(service: Service, options: ServerOptions = DEFAULTS) -> Iterator[str]
 
 
 @contextmanager
-def listening(listener: Listener, socket: socket.socket) -> Iterator[None]:
-    """Runs a listener in a thread, and stops it."""
+def listening(listener: Listener, socket: socket.socket) -> Iterator[threading.Thread]:
+    """Runs a listener in a thread, which it yields, and stops it."""
     ready = threading.Event()
     startup = listener.startup
 
@@ -43,7 +43,7 @@ def listening(listener: Listener, socket: socket.socket) -> Iterator[None]:
     thread.start()
     try:
         assert ready.wait(60)
-        yield
+        yield thread
     finally:
         listener.should_exit = True  # not `stop`: the service may be served again
         thread.join(60)
@@ -61,7 +61,9 @@ class FakeBackend:
 
     Attributes:
       asked: (image, ask) of all that came.
-      released: lets those that wait go on; set from any thread by `release`.
+      arrived: released once for each.
+      waiting: set when one waits.
+      released: lets those that wait go on; set it from any thread.
       given_up: set when an ask was given up.
     """
 
@@ -71,6 +73,7 @@ class FakeBackend:
     def __init__(self, *events):
         self._events = events or (Result(caption="a fake"),)
         self.asked: list[tuple[bytes | None, Ask]] = []
+        self.arrived = threading.Semaphore(0)
         self.waiting, self.given_up, self.released = threading.Event(), threading.Event(), threading.Event()
 
     def start(self) -> None: ...
@@ -89,6 +92,7 @@ class FakeBackend:
 
     async def events(self, image, ask: Ask) -> AsyncGenerator:
         self.asked.append((image, ask))
+        self.arrived.release()
         try:
             for event in self._events:
                 if isinstance(event, BaseException):

@@ -1,0 +1,116 @@
+"""Bodies and headers that are too large or too slow, and what is no HTTP."""
+
+from __future__ import annotations
+
+import json
+import socket
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+import pytest
+
+from jaxphoton.requests.answer import Result
+from jaxphoton.server.options import ServerOptions
+from tests.server.serving import FakeBackend
+from tests.server.test_streams import asked, ready, received
+
+SMALL = ServerOptions(max_body=1000, max_headers=2000)
+HEAD = b"POST /v1/caption HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+def spoken(address: str, *parts: bytes) -> tuple[int, dict]:
+    """The status and the error of what is answered to these bytes, until the connection is closed."""
+    where = urlsplit(address)
+    with socket.create_connection((where.hostname, where.port), timeout=60) as connection:
+        for part in parts:
+            connection.sendall(part)
+        head, _, body = received(connection).partition(b"\r\n\r\n")
+    assert b"content-type: application/json" in head.lower()
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(serve, backend):
+    address = serve(ready(backend), SMALL)
+    head = HEAD + b"Expect: 100-continue\r\nContent-Length: 1000000000\r\n\r\n"
+    status, error = spoken(address, head)
+    assert (status, error["code"]) == (413, "body_too_large")
+    assert not backend.asked
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_too_large_is_refused_with_an_answer_that_arrives(serve, backend, chunked):
+    """Also where the client sends all of it before it looks."""
+    address = serve(ready(backend), SMALL)
+    content = iter([b"x" * 900] * 3) if chunked else b"x" * 2700
+    answer = httpx.post(f"{address}/v1/caption", content=content, timeout=60)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert not backend.asked
+
+
+def test_a_body_of_the_largest_size_is_taken(serve, backend):
+    body = json.dumps({"image_url": "AAAA"}).encode().ljust(1000)
+    assert httpx.post(f"{serve(ready(backend), SMALL)}/v1/caption", content=body, timeout=60).status_code == 200
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(serve, backend):
+    address = serve(ready(backend), ServerOptions(body_timeout=0.05))
+    status, error = spoken(address, HEAD + b"Content-Length: 100\r\nConnection: close\r\n\r\n", b'{"image')
+    assert (status, error["code"]) == (408, "body_timeout")
+
+
+def test_headers_that_do_not_come_are_not_waited_for(serve, backend):
+    address = serve(ready(backend), ServerOptions(header_timeout=0.05))
+    where = urlsplit(address)
+    for begun in (b"", HEAD):
+        with socket.create_connection((where.hostname, where.port), timeout=60) as connection:
+            connection.sendall(begun)
+            try:
+                assert connection.recv(100) == b""
+            except ConnectionResetError:
+                pass
+
+
+def test_a_request_takes_longer_than_its_headers_may(serve):
+    """The limit on headers is not one on answers."""
+    backend = FakeBackend({"chunk": "a"}, "wait", Result(caption="a"))
+    address = serve(ready(backend), ServerOptions(header_timeout=0.05))
+    other = serve(ready(FakeBackend()), ServerOptions(header_timeout=0.05))
+    with httpx.stream("POST", f"{address}/v1/caption", json={"image_url": "AAAA", "stream": True}) as answer:
+        pieces = answer.iter_text()
+        next(pieces)
+        where = urlsplit(other)
+        with socket.create_connection((where.hostname, where.port), timeout=60) as idle:
+            idle.recv(1)  # so much time has passed
+        backend.released.set()
+        assert '"completed":true' in "".join(pieces)
+
+
+@pytest.mark.parametrize("size", [3000, 100_000])
+def test_large_headers_are_refused(serve, backend, size):
+    address = serve(ready(backend), SMALL)
+    status, error = spoken(address, HEAD + b"X-Big: " + b"x" * size + b"\r\nConnection: close\r\n\r\n")
+    assert (status, error["type"]) == (431, "invalid_request_error")
+
+
+@pytest.mark.parametrize("garbage", [b"nonsense\r\n\r\n", b"\x16\x03\x01\x00\xa5\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
+def test_what_is_no_http_has_an_error_of_the_same_form(serve, backend, garbage):
+    status, error = spoken(serve(ready(backend)), garbage)
+    assert status == 400 and error["type"] == "invalid_request_error"
+
+
+def test_all_bodies_together_have_a_limit(serve):
+    backend = FakeBackend("wait", Result(caption="done"))
+    address = serve(ready(backend), ServerOptions(max_body=1000, max_bodies=1500))
+    body = {"image_url": "A" * 800}
+    with asked(address, "/v1/caption", body) as first:
+        assert backend.waiting.wait(60)
+        second = httpx.post(f"{address}/v1/caption", json=body, timeout=60)
+        assert second.status_code == 429 and second.headers["retry-after"]
+        backend.released.set()
+        assert first.recv(100).startswith(b"HTTP/1.1 200")
+    assert httpx.post(f"{address}/v1/caption", json=body, timeout=60).status_code == 200

@@ -24,6 +24,7 @@ class Beginning:
       done: of those, how many were done before.
       settings: what the results are made with, as the header of a journal has them.
       journal: where they go first.
+      failed: of those that were done before.
     """
 
     tally: Tally
@@ -31,6 +32,7 @@ class Beginning:
     done: int
     settings: Mapping[str, Any]
     journal: Path | None
+    failed: int = 0
 
 
 class RunObserver:

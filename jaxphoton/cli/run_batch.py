@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     needed = ("msgspec", *(["aiohttp"] if args.allow_remote_images else []))
     if missing := [name for name in needed if find_spec(name) is None]:
         raise CommandError(f"run-batch needs {', '.join(missing)}: pip install 'jaxphoton[serve]'")
+    from jaxphoton.batch.requests.runner import RequestRules
     from jaxphoton.batch.requests.running import run_requests
     from jaxphoton.batch.requests.web import web_pictures
     from jaxphoton.cli.shown import Shown
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
                 options=RunOptions().changed(**given),
                 observer=shown,
                 signals=True,
-                fetch=fetch,
+                rules=RequestRules(fetch=fetch),
             )
     except SettingsDiffer as error:
         raise CommandError(f"{error}. Go on with --allow-changes, or begin again with --restart") from error

@@ -16,7 +16,7 @@ from jaxphoton.messages import short
 FILE = "file:"
 _LONGEST_PATH = 4096
 
-Fetch = Callable[[str], bytes]
+Fetch = Callable[[str, str], bytes]
 
 
 class RequestPictures:
@@ -24,7 +24,8 @@ class RequestPictures:
 
     Args:
       root: the folder that relative paths start from; None where no file may be read.
-      fetch: the bytes behind an address of the web, or raises BodyError; None where none may be fetched.
+      fetch: the bytes at an address of the web, given the part of the body that has it, or raises BodyError; None
+        where none may be fetched.
     """
 
     def __init__(self, root: str | None = None, fetch: Fetch | None = None):
@@ -40,7 +41,7 @@ class RequestPictures:
         web = head.startswith(("http://", "https://"))
         if self._root is None or web or head.startswith("data:") or len(text) > _LONGEST_PATH or is_embedded(text):
             return picture_of(text, param)
-        return Address(FILE + os.path.join(self._root, _path(text, param)))
+        return Address(FILE + os.path.join(self._root, _path(text, param)), param)
 
     def is_slow(self, picture: bytes | Address | None) -> bool:
         """Whether `image` has to wait for another machine."""
@@ -58,10 +59,9 @@ class RequestPictures:
             path = picture.url.removeprefix(FILE)
             return Item(path, path, bytes, local=True, listed=True).image()
         if self._fetch is None:
-            raise BodyError(
-                "addresses of pictures are not fetched here, unless --allow-remote-images", "image_url", "remote_image"
-            )
-        return self._fetch(picture.url)
+            message = "no pictures are fetched from addresses here, unless with --allow-remote-images"
+            raise BodyError(message, picture.param, "remote_images_off")
+        return self._fetch(picture.url, picture.param)
 
 
 def _path(text: str, param: str) -> str:

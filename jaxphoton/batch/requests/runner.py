@@ -13,7 +13,7 @@ from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.requests import records
 from jaxphoton.batch.requests.lines import RequestLine
-from jaxphoton.batch.requests.pictures import RequestPictures
+from jaxphoton.batch.requests.pictures import Fetch, RequestPictures
 from jaxphoton.batch.runner import Answerer
 from jaxphoton.batch.sources.selection import read_ahead
 from jaxphoton.bodies.faults import BodyError, fault_of
@@ -42,14 +42,37 @@ class _Entry:
     error: Exception | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RequestRules:
+    """How requests are treated.
+
+    Attributes:
+      url: what all have to ask; None for anything there is.
+      paths: whether pictures may be files of this machine.
+      fetch: the bytes at an http address, given the part of the body that has it, or raises BodyError; None where none
+        may be fetched.
+      check: raises BodyError for a body that is not to be answered.
+      priority: of all asks; those in the bodies, and their deadlines, are for single requests.
+      most: lines under way at once; None for as many as the model takes.
+    """
+
+    url: str | None = None
+    paths: bool = True
+    fetch: Fetch | None = None
+    check: Callable[[Body], None] = lambda body: None
+    priority: int = 0
+    most: int | None = None
+
+
+DEFAULT_RULES = RequestRules()
+
+
 class RequestRunner:
     """Asks what every line asks, and hands a record of each to `sink`. Memory does not grow with their number.
 
     Args:
       stopped: looked at before each line: what is under way then is finished, and nothing more begun.
       left: looked at after each answer: whether to give up what is under way.
-      priority: of all asks; those in the bodies, and their deadlines, are for single requests.
-      most: lines under way at once; None for as many as the answerer takes.
     """
 
     def __init__(
@@ -57,15 +80,13 @@ class RequestRunner:
         answerer: Answerer,
         pictures: RequestPictures,
         sink: RequestSink,
-        *,
+        rules: RequestRules = DEFAULT_RULES,
         stopped: Callable[[], bool] = lambda: False,
         left: Callable[[], bool] = lambda: False,
-        priority: int = 0,
-        most: int | None = None,
     ):
         self._answerer, self._pictures, self._sink = answerer, pictures, sink
-        self._stopped, self._left, self._priority = stopped, left, priority
-        self._room = None if most is None else threading.Semaphore(most)
+        self._rules, self._stopped, self._left = rules, stopped, left
+        self._room = None if rules.most is None else threading.Semaphore(rules.most)
         self._lock = threading.Lock()
         self._under_way: dict[int, _Entry] = {}
 
@@ -99,7 +120,7 @@ class RequestRunner:
                 self._room.acquire()
             assert entry.body is not None
             self._under_way[entry.line.number] = replace(entry, image=None)
-            ask = replace(entry.body.ask, deadline=None, priority=self._priority)
+            ask = replace(entry.body.ask, deadline=None, priority=self._rules.priority)
             yield Job(entry.line.number, entry.image, (ask,), entry.line.custom_id)
 
     def _ending(self) -> bool:
@@ -109,7 +130,9 @@ class RequestRunner:
         if line.fault is not None or line.endpoint is None:
             return _Entry(line, error=line.fault)
         try:
-            return _Entry(line, line.endpoint.parsed(line.body, self._pictures.read))
+            body = line.endpoint.parsed(line.body, self._pictures.read)
+            self._rules.check(body)
+            return _Entry(line, body)
         except _OWN as error:
             return _Entry(line, error=error)
 

@@ -19,8 +19,8 @@ from jaxphoton.batch.options import RunOptions
 from jaxphoton.batch.places import Places, journal_of
 from jaxphoton.batch.requests.lines import RequestFile, RequestLine
 from jaxphoton.batch.requests.outputs import write_answers
-from jaxphoton.batch.requests.pictures import Fetch, RequestPictures
-from jaxphoton.batch.requests.runner import RequestRunner
+from jaxphoton.batch.requests.pictures import RequestPictures
+from jaxphoton.batch.requests.runner import DEFAULT_RULES, RequestRules, RequestRunner
 from jaxphoton.batch.runner import stoppable
 from jaxphoton.batch.summary import RunResult, Tally
 
@@ -41,8 +41,9 @@ def run_requests(
     options: RunOptions = _DEFAULT,
     observer: RunObserver | None = None,
     stop: Callable[[], bool] | None = None,
+    leave: Callable[[], bool] | None = None,
     signals: bool = False,
-    fetch: Fetch | None = None,
+    rules: RequestRules = DEFAULT_RULES,
     **more: Any,
 ) -> RunResult:
     """Answers the requests of a file, and goes on where an earlier call ended.
@@ -59,7 +60,8 @@ def run_requests(
       errors: takes the lines that failed, instead of `out`.
       model, observer, stop, signals: as in `batch.run`.
       options: those about the model, its pictures and the journal, by the names of `RunOptions`; also as `more`.
-      fetch: the bytes behind an http address, or raises BodyError; None where none may be fetched.
+      leave: looked at after each answer: whether to give up what is under way, too.
+      rules: what requests may ask for, and how much room they take.
 
     Raises:
       BatchError: what is given cannot be run, or cannot go on; the message names it. What is done is in the journal.
@@ -68,7 +70,7 @@ def run_requests(
     """
     options = options.changed(**more)
     _check(options)
-    file = RequestFile(path(requests))
+    file = RequestFile(path(requests), rules.url)
     places = _places(path(out), None if errors is None else path(errors), options)
     assert places.journal is not None
     places.check([str(file.path)])
@@ -79,10 +81,9 @@ def run_requests(
     watching = observer or RunObserver()
     header = Header(_settings(file, chosen), chosen.digest())
     with open_journal(places.journal, header, options.output, watching) as journal:
-        root = os.path.dirname(os.path.abspath(file.path))
-        run = _Run(file, chosen, journal, RequestPictures(root, fetch), watching)
+        run = _Run(file, chosen, journal, rules, watching)
         with ExitStack() as opened:
-            run.answer(opened, stop or (lambda: False), signals)
+            run.answer(opened, stop or (lambda: False), leave or (lambda: False), signals)
             journal.flush()
             with journal.reader() as reader:
                 failures = None if errors is None else places.failures
@@ -118,23 +119,26 @@ class _Run:
     """One call of `run_requests`."""
 
     def __init__(
-        self, file: RequestFile, model: RunModel, journal: Journal, pictures: RequestPictures, observer: RunObserver
+        self, file: RequestFile, model: RunModel, journal: Journal, rules: RequestRules, observer: RunObserver
     ):
-        self._file, self._model, self._journal = file, model, journal
-        self._pictures, self._observer = pictures, observer
+        self._file, self._model, self._journal, self._rules, self._observer = file, model, journal, rules, observer
         self._tally, self._figures, self._stopped = Tally("request"), {}, False
 
-    def answer(self, opened: ExitStack, stop: Callable[[], bool], signals: bool) -> None:
+    def answer(self, opened: ExitStack, stop: Callable[[], bool], leave: Callable[[], bool], signals: bool) -> None:
         """Asks what is left; `opened` closes what was opened for it."""
-        file, observer, done = self._file, self._observer, self._journal.counts.total()
+        file, observer, counts = self._file, self._observer, self._journal.counts
         header = _settings(file, self._model)
-        observer.begin(Beginning(self._tally, lambda: file.survey.lines, done, header, self._journal.path))
+        observer.begin(
+            Beginning(
+                self._tally, lambda: file.survey.lines, counts.total(), header, self._journal.path, counts["failed"]
+            )
+        )
         try:
-            lines = self._left()
+            lines = self._remaining()
             first = next(lines, None)
             observer.ask(first is not None)
             if first is not None:
-                self._ask(chain([first], lines), opened, stop, signals)
+                self._ask(chain([first], lines), opened, stop, leave, signals)
         finally:
             observer.end()
 
@@ -151,22 +155,31 @@ class _Run:
             failures=failures if errors else None,
         )
 
-    def _left(self) -> Iterator[RequestLine]:
+    def _remaining(self) -> Iterator[RequestLine]:
         return (line for line in self._file.lines() if str(line.number) not in self._journal)
 
-    def _ask(self, lines: Iterator[RequestLine], opened: ExitStack, stop: Callable[[], bool], signals: bool) -> None:
-        observer = self._observer
+    def _ask(
+        self,
+        lines: Iterator[RequestLine],
+        opened: ExitStack,
+        stop: Callable[[], bool],
+        leave: Callable[[], bool],
+        signals: bool,
+    ) -> None:
+        observer, rules = self._observer, self._rules
+        root = os.path.dirname(os.path.abspath(self._file.path)) if rules.paths else None
         answerer, _ = opened.enter_context(self._model.answering(observer.note))
         with stoppable(observer.stop, signals) as signal:
             self._tally.start(answerer.compiling)
             observer.answer(answerer.compiling)
+            pictures = RequestPictures(root, rules.fetch)
             try:
-                RequestRunner(answerer, self._pictures, self._take, stopped=lambda: signal.asked or stop()).run(lines)
+                RequestRunner(answerer, pictures, self._take, rules, lambda: signal.asked or stop(), leave).run(lines)
             except BaseException:
                 opened.close()  # ends what is under way
                 raise
             self._figures = self._tally.summary(answerer.stages)
-            self._stopped = signal.asked or stop()
+            self._stopped = signal.asked or stop() or leave()
         for line in self._tally.lines(self._figures):
             observer.note(line)
 

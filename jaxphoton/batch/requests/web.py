@@ -24,7 +24,7 @@ def web_pictures(**limits: Any) -> Iterator[Fetch]:
     thread = threading.Thread(target=loop.run_forever, name="jaxphoton-web", daemon=True)
     thread.start()
     try:
-        yield lambda url: asyncio.run_coroutine_threadsafe(fetcher.fetch(url), loop).result()
+        yield lambda url, param: asyncio.run_coroutine_threadsafe(fetcher.fetch(url, param), loop).result()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

@@ -71,7 +71,11 @@ class FakeRunModel:
         if (error := self._answer(job)) is not None:
             return Answer(job.key, error=error)
         (ask,) = job.asks
-        skill = ask.skill
-        result = Result({"caption": f"{job.name}"} if skill == "caption" else {"answer": ask.arguments["question"]})
+        if ask.skill == "caption":
+            result = Result(caption=f"{job.name}")
+        elif ask.skill == "chat":
+            result = Result(message={"role": "assistant", "content": ask.arguments["messages"][-1]["content"]})
+        else:
+            result = Result(answer=ask.arguments["question"])
         result.tokens, result.finish_reason = (1, 2, 3), "stop"
         return Answer(job.key, (result,))

@@ -16,7 +16,7 @@ from jaxphoton.batch.errors import JournalError, OptionError, SettingsDiffer
 from jaxphoton.batch.exporting import Exporter
 from jaxphoton.batch.requests.lines import RequestFile, RequestLine
 from jaxphoton.batch.requests.pictures import RequestPictures
-from jaxphoton.batch.requests.runner import RequestRunner
+from jaxphoton.batch.requests.runner import RequestRules, RequestRunner
 from jaxphoton.bodies.endpoints import endpoint_of
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.image.errors import ImageError
@@ -161,14 +161,14 @@ def test_a_journal_of_requests_is_not_exported_as_one_of_images(asks, tmp_path):
 def test_pictures_are_files_beside_the_list_or_what_is_fetched(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a b.png").write_bytes(picture())
-    pictures = RequestPictures(str(tmp_path), lambda url: url.encode())
+    pictures = RequestPictures(str(tmp_path), lambda url, param: url.encode())
     path = str(tmp_path / "sub" / "a b.png")
     for text in ("sub/a b.png", path, f"file://{path.replace(' ', '%20')}", f"file://localhost{path}"):
         found = pictures.read(text, "image_url")
         assert not pictures.is_slow(found) and pictures.image(found) == path
     found = pictures.read("https://example.com/a.png", "image_url")
     assert pictures.is_slow(found) and pictures.image(found) == b"https://example.com/a.png"
-    with pytest.raises(BodyError, match="not fetched"):
+    with pytest.raises(BodyError, match="no pictures are fetched"):
         RequestPictures(str(tmp_path)).image(found)
     for text in ("s3://bucket/a.png", "file://elsewhere/a.png", "", "a\0b"):
         with pytest.raises(BodyError):
@@ -207,7 +207,7 @@ def test_no_more_are_under_way_than_may_be(most, count, data):
 
     body, endpoint = json.dumps({"image_url": PICTURE}).encode(), endpoint_of("/v1/caption")
     lines = [RequestLine(number, str(number), endpoint, body) for number in range(1, count + 1)]
-    RequestRunner(Mixing(), RequestPictures(), records.append, most=most).run(lines)
+    RequestRunner(Mixing(), RequestPictures(), records.append, RequestRules(most=most)).run(lines)
     assert highest <= most and sorted(int(record.key) for record in records) == list(range(1, count + 1))
 
 

@@ -13,6 +13,7 @@ from jaxphoton.api import Moondream
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.async_calls import AsyncCalls
+from jaxphoton.requests.carrying import SessionCarrier
 from jaxphoton.requests.chatting import conversation
 from jaxphoton.requests.conversation import Messages
 from jaxphoton.requests.images import EncodedImage
@@ -47,7 +48,7 @@ class AsyncMoondream:
 
     def __init__(self, model: Moondream):
         self.model = model
-        self._calls = AsyncCalls(model)
+        self._calls = AsyncCalls(SessionCarrier(model))
 
     @classmethod
     async def from_pretrained(cls, path_or_id: str = "shapes", **options: Any) -> AsyncMoondream:

@@ -104,6 +104,16 @@ class Assignments(Generic[A]):
         task.finish(outcome)
 
     @property
+    def ready(self) -> int:
+        """Children that take work."""
+        return sum(not load.gone for load in self._loads)
+
+    @property
+    def unfinished(self) -> int:
+        """Assignments that wait, or that a child has."""
+        return self._unfinished
+
+    @property
     def waits(self) -> bool:
         """Whether there is something for a child to do."""
         return bool(self._waiting or self._suspects)

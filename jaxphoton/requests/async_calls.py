@@ -7,26 +7,22 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, nullcontext, suppress
-from typing import Any, Protocol
+from typing import Any
 
-from jaxphoton.config import EngineConfig
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
+from jaxphoton.requests.carrying import Carrier
 from jaxphoton.requests.errors import DeadlineExceeded, QueueFull
-from jaxphoton.requests.images import EncodedImage
-from jaxphoton.requests.preparing import PreparedAsk
-from jaxphoton.requests.session import Session, Submitted
+from jaxphoton.requests.submitting import Pending
 from jaxphoton.requests.tokens import Event
 
-# Only for more pictures at once than this are the image workers started: starting one takes as long as decoding seven
-# photos of 640x480.
-ENOUGH_FOR_WORKERS = 16
-
 LATE = "the deadline passed before the request was ready"
+# Who answers keeps the deadlines of what it has, and knows best what to say. But it may hang, or be started again.
+LEEWAY_S = 1.0
 
 
 @asynccontextmanager
-async def within(deadline: float | None) -> AsyncIterator[None]:
+async def within(deadline: float | None, late: str = LATE) -> AsyncIterator[None]:
     """What is done in the block, up to a moment in seconds of `time.monotonic()`.
 
     Raises:
@@ -39,36 +35,22 @@ async def within(deadline: float | None) -> AsyncIterator[None]:
     except TimeoutError:
         if not limit.expired():
             raise
-        raise DeadlineExceeded(LATE) from None
+        raise DeadlineExceeded(late) from None
     if deadline is not None and time.monotonic() >= deadline:  # it may end before the limit is looked at
-        raise DeadlineExceeded(LATE)
-
-
-_Ready = tuple[Session, PreparedAsk, EncodedImage | None]
-
-
-class Model(Protocol):
-    """Whose session may still have to be started, which compiles."""
-
-    @property
-    def session(self) -> Session: ...
-
-    @property
-    def engine_config(self) -> EngineConfig: ...
+        raise DeadlineExceeded(late)
 
 
 class AsyncCalls:
-    """Asks one model, for coroutines of any loop."""
+    """Asks one model, wherever it is, for coroutines of any loop."""
 
-    def __init__(self, model: Model):
-        self._model = model
-        self._preparing = 0  # images now; counted on the loop
+    def __init__(self, carrier: Carrier):
+        self._carrier = carrier
 
     async def call(self, image: Any, ask: Ask) -> Result | list[Result]:
         """One result, or for a list of images a list of them."""
         if not isinstance(image, (list, tuple)):
             return await self._one(image, ask)
-        room = _Room(len(image), self._model.engine_config.batch_requests)
+        room = _Room(len(image), self._carrier.batch_requests)
         tasks = [asyncio.create_task(self._one(each, ask, room)) for each in image]
         try:
             return await asyncio.gather(*tasks)
@@ -103,15 +85,14 @@ class AsyncCalls:
 
     async def submit(self, run: _Run, image: Any, ask: Ask, room: _Room | None) -> None:
         """Submits the request; a run that was left meanwhile is given up."""
-        session, prepared, encoded = await self._prepared(image, ask, room)
-        picture = None if encoded is None else encoded.image
+        async with within(ask.deadline):
+            handover = await self._carrier.prepared(image, ask, room.images if room else 1)
 
         def submit(wait: bool = False) -> None:
-            run.begin(session.submit_prepared(picture, prepared, ask, run.listener, wait))
+            run.begin(handover.submit(run.listener, wait))
 
-        # On the loop what takes no time, and in a thread what does: making a constraint, and waiting for room in the
-        # engine, as a list does.
-        if prepared.constraint is None:
+        # On the loop what takes no time, and in a thread what does, such as waiting for room, as a list does.
+        if handover.instant:
             try:
                 return submit()
             except QueueFull:
@@ -121,22 +102,6 @@ class AsyncCalls:
             return await asyncio.to_thread(submit)
         async with room.turn:
             await asyncio.to_thread(submit, True)
-
-    async def _prepared(self, image: Any, ask: Ask, room: _Room | None) -> _Ready:
-        self._preparing += image is not None
-        many = max(self._preparing, room.images if room else 0) > ENOUGH_FOR_WORKERS
-        try:
-            async with within(ask.deadline):
-                return await asyncio.to_thread(self._prepare, image, ask, many)
-        finally:
-            self._preparing -= image is not None
-
-    def _prepare(self, image: Any, ask: Ask, many: bool) -> _Ready:
-        """All that takes long; in a thread of its own."""
-        session = self._model.session
-        prepared = session.preparer.prepare(ask)
-        encoded = None if image is None else session.images.encode_beside(image, many)
-        return session, prepared, encoded
 
 
 class _UnderWay:
@@ -151,7 +116,7 @@ class _UnderWay:
         self._run: _Run | None = None
 
     async def __aenter__(self) -> _Run:
-        self._run = run = _Run(self._streamed)
+        self._run = run = _Run(self._streamed, self._what[1].deadline)
         try:
             await self._calls.submit(run, *self._what)
         except BaseException:
@@ -180,13 +145,14 @@ class _Run:
       listener: takes the events of one that is streamed.
     """
 
-    def __init__(self, streamed: bool):
+    def __init__(self, streamed: bool, deadline: float | None):
         self.listener: Callable[[Event], None] | None = self._put if streamed else None
         self._loop, self._items = asyncio.get_running_loop(), asyncio.Queue()
-        self._pending: Submitted | None = None
+        self._pending: Pending | None = None
         self._left = False
+        self._deadline = None if deadline is None else deadline + LEEWAY_S
 
-    def begin(self, pending: Submitted) -> None:
+    def begin(self, pending: Pending) -> None:
         self._pending = pending
         if self._left:  # before it could be told which request to give up
             pending.cancel()
@@ -200,7 +166,11 @@ class _Run:
 
     async def next(self) -> Event | None:
         """The next event; None once there is a `result`. Raises what has ended the request instead."""
-        item = await self._items.get()
+        if self._deadline is None or not self._items.empty():  # what came in time may be read at any time
+            item = await self._items.get()
+        else:
+            async with within(self._deadline, "the deadline passed"):
+                item = await self._items.get()
         if not isinstance(item, Future):
             return item
         self.result: Result = item.result()

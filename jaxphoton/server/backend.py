@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.async_calls import AsyncCalls
+from jaxphoton.requests.carrying import SessionCarrier
 from jaxphoton.requests.tokens import Event
 
 if TYPE_CHECKING:  # which imports jax
@@ -79,7 +80,7 @@ class LocalBackend:
     def __init__(self, model: Moondream):
         self._model = model
         self._engine: Engine | None = None
-        calls = AsyncCalls(model)
+        calls = AsyncCalls(SessionCarrier(model))
         self.call, self.events = calls.call, calls.events
 
     @property

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
@@ -53,8 +53,12 @@ def serve(load: Callable[[Message], tuple[LocalAnswerer, int]]) -> None:
     # Ctrl-C and the signals of batch systems go to all processes; the run decides what they mean for its images.
     parent = Parent(signal.SIGINT, signal.SIGTERM)
     parent.greet(GREETING)
-    stages: Mapping[Any, float] = {}
-    parent.beat(BEAT_S, lambda: {"stages": stages})
+    answerer: LocalAnswerer | None = None
+
+    def account() -> Message:
+        return {"stages": answerer.stages, "held": answerer.held} if answerer else {"stages": {}}
+
+    parent.beat(BEAT_S, account)
     settings = parent.receive()
     orders: SimpleQueue[Message] = SimpleQueue()
     parent.listen(orders.put)
@@ -63,8 +67,7 @@ def serve(load: Callable[[Message], tuple[LocalAnswerer, int]]) -> None:
     except Exception as error:
         parent.send({"refused": error_fields(error)})
         os._exit(1)
-    stages = answerer.stages
-    parent.send({"room": room, "compiling": answerer.compiling})
+    parent.send({"room": room, "compiling": answerer.compiling, "held": answerer.held})
     jobs: SimpleQueue[Job] = SimpleQueue()
     asks = _Asks(answerer, parent)
 
@@ -83,7 +86,7 @@ def serve(load: Callable[[Message], tuple[LocalAnswerer, int]]) -> None:
         for answer in answerer.answer(iter(jobs.get, None)):
             if answer.error is not None and _is_mortal(answer.error):
                 raise answer.error
-            parent.send(answer_message(answer) | {"stages": stages})
+            parent.send(answer_message(answer) | {"stages": answerer.stages})
     except Exception as error:
         _end(error)
 

@@ -70,6 +70,20 @@ class LocalAnswerer:
         self.model.start()
         self.compiling = time.monotonic() - began
 
+    @property
+    def held(self) -> dict[str, int]:
+        """What requests hold now: "rows" that there are, "running" and "waiting" requests, "pages" that there are, and
+        "pages_held"."""
+        engine = self.model.engine
+        now = engine.metrics()
+        return {
+            "rows": engine.config.max_rows,
+            "running": now.running,
+            "waiting": now.waiting,
+            "pages": now.pages,
+            "pages_held": now.pages_held,
+        }
+
     def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
         with self.model.observe(launches=self._count):
             yield from self.model.answer(jobs)

@@ -62,16 +62,21 @@ class Replicas:
         engine: EngineOptions = _DEFAULT,
         *,
         log: Log | None = None,
+        bound: int | None = None,
+        wait: bool = True,
         silence: float = SILENCE_S,
         command: Sequence[str] = ("-m", "jaxphoton.batch.workers.child"),
     ):
-        """Starts the processes and waits for the first.
+        """Starts the processes.
 
         Args:
           gpus: one entry a process, see `replica_gpus`.
           options: of `Moondream.from_pretrained`, without `engine`; JSON values.
           engine: of each process; without `image_workers`, half the cores are shared among them.
           log: takes lines for people: what the processes print, and when one dies; by default to stderr.
+          bound: jobs and asks under way at most, here and in the processes; by default what all take at once, and one
+            more.
+          wait: for the first, see `wait`.
           silence: seconds without a sign of life after which a process hangs; time in which this one is stopped does
             not count. Signs come every two seconds, also while it loads and compiles.
           command: what Python runs in each.
@@ -82,7 +87,7 @@ class Replicas:
         if engine.image_workers is None:
             engine = replace(engine, image_workers=image_workers(EngineConfig(), len(gpus)))
         settings = {"options": dict(options), "engine": asdict(engine)}
-        self._work: Assignments[EngineTask] = Assignments(len(gpus))
+        self._work: Assignments[EngineTask] = Assignments(len(gpus), bound=bound)
         environment = child_environment()
 
         def program(gpu: str | None) -> Program:
@@ -102,6 +107,16 @@ class Replicas:
             EngineSupervisor(number, self._work, program(gpu), log or to_stderr) for number, gpu in enumerate(gpus)
         ]
         self._processes = ProcessPool(self._work, self._supervisors)
+        self.compiling = 0.0
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits for the first process.
+
+        Raises:
+          ReplicaError: none can start; the message says why. Or this was closed meanwhile.
+        """
         try:
             self._work.wait_for(lambda: self._work.room)
             if self._work.fault:
@@ -115,6 +130,29 @@ class Replicas:
     def pids(self) -> list[int]:
         """Process ids, without those that are being replaced."""
         return self._processes.pids
+
+    @property
+    def ready(self) -> int:
+        """Processes that answer."""
+        return self._work.ready
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs and asks under way, here and in the processes."""
+        return self._work.unfinished
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing is answered any more; None while it is."""
+        return None if self._work.fault is None else str(self._work.fault)
+
+    @property
+    def held(self) -> dict[str, int]:
+        """What the requests of all processes hold, see `LocalAnswerer`, as of the last sign of life."""
+        totals: Counter[str] = Counter()
+        for each in self._supervisors:
+            totals.update(each.held)
+        return dict(totals)
 
     @property
     def stages(self) -> dict[str, float]:

@@ -32,6 +32,7 @@ class EngineSupervisor(Supervisor[EngineTask]):
     Attributes:
       stages: seconds of the device so far, by stage, for each process there has been.
       compiling: seconds for which the latest that is ready compiled; 0 before.
+      held: what the requests of the one that is ready hold, see `LocalAnswerer`, as it last said; nothing before.
     """
 
     masked = frozenset((signal.SIGINT, signal.SIGTERM))
@@ -44,6 +45,7 @@ class EngineSupervisor(Supervisor[EngineTask]):
         self._idle = WaitLimit(stall, 2 * BEAT_S, "no work done for {:g} s")
         self.compiling = 0.0
         self.stages: list[Mapping[str, float]] = []
+        self.held: Mapping[str, int] = {}
 
     def run(self) -> None:
         if self._number:
@@ -68,6 +70,7 @@ class EngineSupervisor(Supervisor[EngineTask]):
         if "room" in message:
             self.compiling = message["compiling"]
             self.stages.append({})
+        self.held = message.get("held", self.held)
         stages = message.get("stages", self.stages[-1])
         worked, self.stages[-1] = stages != self.stages[-1], stages
         if worked or "number" in message or not load.tasks:
@@ -95,6 +98,7 @@ class EngineSupervisor(Supervisor[EngineTask]):
         return ImageError(task.name, "process-died", fault)
 
     def goes_on(self, load: WorkerLoad[EngineTask] | None, status: str, failures: int, again: int) -> bool:
+        self.held = {}
         last = failures == MOST_DEATHS
         self.say(
             f"{'hung' if load and load.hung else 'has died'} ({status}); "

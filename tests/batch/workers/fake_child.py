@@ -33,6 +33,7 @@ class Fake:
 
     def __init__(self):
         self.stages, self.compiling = {"decode": 0.0}, 12.5
+        self.held = {"rows": 3, "running": 2}
 
     def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
         queue: SimpleQueue[Job | None] = SimpleQueue()

@@ -7,16 +7,18 @@ import logging
 import os
 import sys
 import threading
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxphoton.cli.base import OK, CommandError, CommandParser, add_model_options, number, plain, say
+from jaxphoton.cli.batch_options import replicas
 from jaxphoton.image.ways import RESIZES
 from jaxphoton.requests.errors import EngineError
 
 if TYPE_CHECKING:
-    from jaxphoton.api import Moondream
+    from jaxphoton.server.backend import Backend
     from jaxphoton.server.listening import Listener
     from jaxphoton.server.options import ServerOptions
     from jaxphoton.server.service import Service
@@ -52,6 +54,13 @@ def add_parser(subparsers) -> None:
     group.add_argument("--rows", type=number(int, 1), metavar="N", help="requests decoded at once (default: what fits)")
     group.add_argument(
         "--max-waiting", type=number(int, 0), metavar="N", help="requests that may wait; more get 429 (default: 1024)"
+    )
+    group.add_argument(
+        "--replicas",
+        type=replicas,
+        default=1,
+        metavar="N",
+        help="engine processes, each with a GPU of its own; auto for one a visible GPU (default: 1)",
     )
     group.add_argument(
         "--executables", metavar="DIR", help="programs that `jaxphoton compile` has stored, instead of compiling"
@@ -110,7 +119,6 @@ def run(args: argparse.Namespace) -> int:
     if missing := [name.replace("_", "-") for name in NEEDED if find_spec(name) is None]:
         raise CommandError(f"serving needs {', '.join(missing)}: pip install 'jaxphoton[serve]'")
     from jaxphoton.bodies.fetching import Fetcher
-    from jaxphoton.server.backend import LocalBackend
     from jaxphoton.server.listening import Listener, bound
     from jaxphoton.server.service import Service
 
@@ -120,9 +128,9 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandError(f"cannot listen on {args.host} port {args.port}: {error.strerror or error}") from error
     with socket:
-        with _model(args) as model:
+        with closing(_backend(args)) as backend:
             fetch = Fetcher().fetch if args.allow_remote_images else None
-            service = Service(LocalBackend(model), _names(args), fetch)
+            service = Service(backend, _names(args), fetch)
             listener = Listener(service, options)
             _say_where(socket.getsockname()[:2], args, options)
             _serve(listener, service, socket, args.access_log)
@@ -158,19 +166,28 @@ def _in_header(host: str) -> str:
     return f"[{host}]" if ":" in host else host.lower()
 
 
-def _model(args: argparse.Namespace) -> Moondream:
+def _backend(args: argparse.Namespace) -> Backend:
+    """A model in this process, or several processes with one each."""
     import dataclasses
 
     from jaxphoton.batch.model import load_model
+    from jaxphoton.batch.workers.gpus import replica_gpus
     from jaxphoton.batch.workers.inprocess import EngineOptions
+    from jaxphoton.server.backend import LocalBackend
+    from jaxphoton.server.replicas import ReplicaBackend
 
     loading = {name: getattr(args, name) for name in ("revision", "dtype", "max_pixels", "executables", "resize")}
+    options = EngineOptions(args.rows, image_workers=args.workers)
+    gpus = (None,) if args.replicas == 1 else replica_gpus(args.replicas)
+    if len(gpus) > 1:
+        given = {name: value for name, value in loading.items() if value is not None}
+        return ReplicaBackend(gpus, {"path_or_id": args.model} | given, options, args.max_waiting)
     model = load_model(args.model, **loading)
-    engine = EngineOptions(args.rows, image_workers=args.workers).applied(model.engine_config, model.family.max_context)
+    engine = options.applied(model.engine_config, model.family.max_context)
     if args.max_waiting is not None:
         engine = dataclasses.replace(engine, max_waiting=args.max_waiting)
     model.engine_config = engine
-    return model
+    return LocalBackend(model)
 
 
 def _names(args: argparse.Namespace) -> list[str]:

@@ -21,6 +21,7 @@ class Health(msgspec.Struct):
     Attributes:
       status: "ok", or why it is not ready in a word.
       reason: the same at length.
+      processes, processes_alive: engine processes, and those of them that answer.
     """
 
     status: Literal["ok", "starting", "stopping", "failed"]
@@ -29,6 +30,8 @@ class Health(msgspec.Struct):
     reason: str | None
     model: str
     version: str
+    processes: int | None = None
+    processes_alive: int | None = None
 
 
 class Stats(msgspec.Struct):
@@ -66,6 +69,8 @@ def routes(service: Service) -> list[Operation]:
         state, reason = service.admission.condition()
         ready = state == "ready"
         found = Health("ok" if ready else state, True, ready, reason, service.name, __version__)
+        if (now := service.backend.occupancy()) is not None:
+            found.processes, found.processes_alive = now.processes, now.alive
         return Response(msgspec.json.encode(found), 200 if ready else 503, media_type="application/json")
 
     async def stats(request: Request) -> Response:

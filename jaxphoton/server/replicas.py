@@ -1,0 +1,112 @@
+"""Several engine processes behind the routes, one a GPU; this process has no model, and opens no GPU."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from jaxphoton.batch.workers.inprocess import EngineOptions
+from jaxphoton.batch.workers.pool import Replicas
+from jaxphoton.batch.workers.protocol import CLOSED, ReplicaError
+from jaxphoton.config import EngineConfig
+from jaxphoton.requests.answer import Result
+from jaxphoton.requests.ask import Ask
+from jaxphoton.requests.async_calls import AsyncCalls
+from jaxphoton.requests.carrying import DirectCarrier
+from jaxphoton.requests.errors import EngineStartError, ModelClosed
+from jaxphoton.requests.tokens import Event
+from jaxphoton.server.backend import Occupancy
+
+
+class ReplicaBackend:
+    """A `Backend`. A process that dies is started again, and what it had is tried again or ended, see `Replicas`.
+
+    Args:
+      gpus, options, engine: see `Replicas`.
+      max_waiting: requests that may wait for each process.
+      more: further arguments of `Replicas`.
+
+    Attributes:
+      most_requests: see `Backend`.
+    """
+
+    def __init__(
+        self,
+        gpus: Sequence[str | None],
+        options: Mapping[str, Any],
+        engine: EngineOptions,
+        max_waiting: int | None = None,
+        **more: Any,
+    ):
+        defaults = EngineConfig()
+        waiting = defaults.max_waiting if max_waiting is None else max_waiting
+        self._rows = engine.rows or defaults.max_rows
+        self.most_requests = len(gpus) * (self._rows + waiting)
+        self._arguments = (gpus, options, engine), more
+        self._processes = len(gpus)
+        self._lock = threading.Lock()
+        self._replicas: Replicas | None = None
+        self._calls: AsyncCalls | None = None
+        self._closed = False
+
+    @property
+    def pids(self) -> list[int]:
+        """Ids of the processes."""
+        return self._replicas.pids if self._replicas else []
+
+    def start(self) -> None:
+        """Starts the processes and waits for the first.
+
+        Raises:
+          EngineStartError: none can start.
+          ModelClosed: this was closed meanwhile.
+        """
+        arguments, more = self._arguments
+        with self._lock:
+            if self._closed:
+                raise ModelClosed
+            replicas = Replicas(*arguments, **more, bound=self.most_requests, wait=False)
+            self._replicas = replicas
+        try:
+            replicas.wait()
+        except ReplicaError as error:
+            raise (ModelClosed() if self._closed else EngineStartError(str(error))) from error
+        self._calls = AsyncCalls(DirectCarrier(replicas, self._processes * 2 * self._rows))
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+        if self._replicas is not None:
+            self._replicas.close()
+
+    async def call(self, image: Any, ask: Ask) -> Result | list[Result]:
+        return await self._started().call(image, ask)
+
+    def events(self, image: Any, ask: Ask) -> AsyncGenerator[Event, None]:
+        return self._started().events(image, ask)
+
+    @property
+    def failure(self) -> str | None:
+        fault = self._replicas.fault if self._replicas else None
+        return None if fault == CLOSED else fault
+
+    def occupancy(self) -> Occupancy | None:
+        if self._calls is None or self._replicas is None:
+            return None
+        held = self._replicas.held
+        running = held.get("running", 0)
+        return Occupancy(
+            held.get("rows", 0),
+            running,
+            max(0, self._replicas.unfinished - running),
+            held.get("pages", 0),
+            held.get("pages_held", 0),
+            self._processes,
+            self._replicas.ready,
+        )
+
+    def _started(self) -> AsyncCalls:
+        if self._calls is None:
+            raise RuntimeError("it has not started")
+        return self._calls

@@ -121,7 +121,7 @@ def test_signs_of_life_come_while_it_loads_and_no_stderr_is_needed(fake, tmp_pat
     (tmp_path / "gate").touch()
     while "room" not in (message := read_frame(fake.stdout)):
         assert message == {"stages": {}}
-    assert read_frame(fake.stdout) == {"stages": {"decode": 0.0}}
+    assert read_frame(fake.stdout) == {"stages": {"decode": 0.0}, "held": {"rows": 3, "running": 2}}
 
 
 @needs_proc

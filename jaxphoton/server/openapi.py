@@ -19,6 +19,12 @@ _STREAMS = {
     "openai": "With `stream`: events of one line each, `data: {JSON}`, then `data: [DONE]`. A failure in the middle is "
     "an event with `error`.",
 }
+# Of one event: tools that check streams take it so, each by itself.
+_EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "contentMediaType": "application/json"}},
+    "required": ["data"],
+}
 # What any route may answer: a wrong path or host, a header or a body that is too large or too slow, a crash.
 _ANYWHERE = (400, 403, 404, 405, 408, 413, 431, 500)
 # What the routes may answer for which a model works.
@@ -99,7 +105,7 @@ def _operation(operation: Operation, schema_of: Mapping[int, Any], keys: bool) -
     }
     answer = content(described.answer, described.answer_type)
     if described.events:
-        answer["text/event-stream"] = {"schema": {"type": "string", "description": _STREAMS[described.events]}}
+        answer["text/event-stream"] = {"schema": _EVENT | {"description": _STREAMS[described.events]}}
     answers[str(described.status)] = {"description": "answer", "content": answer}
     told: dict[str, Any] = {"summary": described.summary, "operationId": _name(operation), "responses": answers}
     if described.parameters:

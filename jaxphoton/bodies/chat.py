@@ -13,9 +13,9 @@ from jaxphoton.bodies.pictures import Address, ReadPicture, picture_of
 from jaxphoton.bodies.skills import Body, deadline_of, decoded
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.conversation import parted
+from jaxphoton.requests.reading import take_reading
 from jaxphoton.requests.settings import MAX_SEED, TEXT_DEFAULTS, Settings
 
-MOST_STOPS = 4
 SAMPLING = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed")
 
 
@@ -97,7 +97,7 @@ def parsed(data: bytes, read: ReadPicture = picture_of) -> ChatBody:
     form = decoded(data, ChatForm)
     _check_abilities(form)
     picture, messages = _conversation(form.messages, read)
-    settings = _sampling(form) | _restriction(form.response_format)
+    settings = _sampling(form) | _reading(form) | _restriction(form.response_format)
     arguments = {"messages": messages, "reasoning": _reasoning(form)}
     ask = Ask("chat", arguments, settings, deadline_of(form.timeout), form.priority or 0)
     usage = form.stream_options is not None and bool(form.stream_options.include_usage)
@@ -144,6 +144,16 @@ def _sampling(form: ChatForm) -> dict[str, Any]:
             except (TypeError, ValueError) as error:
                 raise BodyError(str(error), name) from None
     return given
+
+
+def _reading(form: ChatForm) -> dict[str, Any]:
+    given = {"stop": form.stop, "logprobs": form.logprobs}
+    settings = {name: value for name, value in given.items() if value}
+    try:
+        take_reading(settings)
+    except (TypeError, ValueError) as error:
+        raise BodyError(str(error), "stop") from None
+    return settings
 
 
 def _restriction(response: ResponseFormat | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxphoton.bodies.chat import ChatBody
@@ -26,7 +27,12 @@ class Completion:
     def whole(self, result: Result) -> dict[str, Any]:
         """The body of a response."""
         message = {**result["message"], "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": result.finish_reason}
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": self._logprobs(result.logprobs),
+            "finish_reason": result.finish_reason,
+        }
         return {
             **self._head,
             "object": "chat.completion",
@@ -45,10 +51,18 @@ class Completion:
             last = [self._chunk({}, event.finish_reason)]
             return last + [self._count(event)] if self._body.include_usage else last
         delta = _thought(event) | ({"content": event["chunk"]} if "chunk" in event else {})
-        return [self._chunk(delta)] if delta else []
+        return [self._chunk(delta, None, event.get("logprobs", ()))] if delta else []
 
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-        return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}], None)
+    def _chunk(
+        self, delta: dict[str, Any], finish: str | None = None, tokens: Sequence[Mapping[str, Any]] = ()
+    ) -> dict[str, Any]:
+        told = self._logprobs(tokens) if tokens else None
+        return self._event([{"index": 0, "delta": delta, "logprobs": told, "finish_reason": finish}], None)
+
+    def _logprobs(self, tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+        if not self._body.logprobs:
+            return None
+        return {"content": [{**token, "top_logprobs": []} for token in tokens], "refusal": None}
 
     def _count(self, result: Result) -> dict[str, Any]:
         return self._event([], usage_of(result))

@@ -27,7 +27,7 @@ class Endpoint:
     """
 
     parsed: Callable[[bytes, ReadPicture], Body]
-    answer: Callable[[Body, Result, str], dict[str, Any]]
+    answer: Callable[[Any, Result, str], dict[str, Any]]
 
 
 def _skill(name: str) -> Endpoint:

@@ -102,7 +102,7 @@ class Engine:
         Args:
           request: what to generate.
           on_token: called on the engine's thread for every committed token; must return quickly. What it raises
-            ends this request with that exception.
+            ends this request with that exception, and True with the tokens so far, as if it had stopped.
           wait: until the request can be taken, instead of raising QueueFull.
 
         Raises:

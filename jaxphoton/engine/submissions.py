@@ -14,8 +14,8 @@ from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed
 from jaxphoton.requests.tokens import Generation, Token
 
-# Called with each committed token, and the finish reason with the last.
-OnToken = Callable[[Token, FinishReason | None], None]
+# Called with each committed token, and the finish reason with the last; True ends the request with what there is.
+OnToken = Callable[[Token, FinishReason | None], bool | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -61,11 +61,12 @@ class Submissions:
         if on_token is None:
             return
         try:
-            on_token(sequence.tokens[-1], sequence.finish_reason)
+            enough = on_token(sequence.tokens[-1], sequence.finish_reason)
         except Exception as error:  # its own fault: the others go on
-            sequence.error = error
-            if not sequence.finalized:
-                self._scheduler.finalize(sequence)
+            sequence.error, enough = error, True
+        if enough and not sequence.finalized:
+            sequence.finish_reason = "stop"
+            self._scheduler.finalize(sequence)
 
     def finished(self, sequence: Sequence) -> None:
         """It has ended, by itself or with an error."""

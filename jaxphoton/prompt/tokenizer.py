@@ -18,6 +18,10 @@ RESERVED_IDS = range(10)
 
 
 PANIC = "PanicException"  # of the Rust side; it is no Exception and has no module to import it from
+# How byte-level vocabularies write bytes: those that are no letters of Latin-1 as the letters from U+0100 on.
+_LETTERS = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = sorted(set(range(0x100)).difference(_LETTERS))
+BYTES = {chr(byte): byte for byte in _LETTERS} | {chr(0x100 + place): byte for place, byte in enumerate(_OTHERS)}
 PROBE = "A photo of 2 cats, un café: 猫 🙂.\n"
 
 
@@ -73,6 +77,15 @@ class Tokenizer:
     def to_json(self) -> str:
         """The tokenizer in the form of a `tokenizer.json`."""
         return self._backend.to_str()
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """The bytes of one id, of which several may make up a character; none of a special or unknown id."""
+        if token_id not in self._text_ids:
+            return b""
+        piece = self._backend.id_to_token(token_id)
+        if type(self._backend.decoder).__name__ == "ByteLevel" and all(letter in BYTES for letter in piece):
+            return bytes(BYTES[letter] for letter in piece)
+        return self.decode([token_id]).encode()
 
     def is_text(self, token_id: int) -> bool:
         """Whether an id takes part in decoded text: it is known and not special."""

@@ -18,6 +18,7 @@ from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.protocol import Family
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.requests.ask import Ask
+from jaxphoton.requests.reading import Reading, take_reading
 from jaxphoton.requests.settings import MAX_SEED, Settings
 from jaxphoton.requests.skill import Skill
 from jaxphoton.requests.skills import FamilySkills, skill_of
@@ -38,12 +39,14 @@ class PreparedAsk:
       form: the same in the words of the model.
       settings: checked; the seed may still have to be drawn.
       constraint: makes the restriction of an answer, or None.
+      reading: how the text of the answer is read.
     """
 
     skill: Skill
     form: Form
     settings: Settings
     constraint: MakeConstraint | None
+    reading: Reading = Reading()
 
     def request(self, image: Prepared | None, ask: Ask) -> Request:
         """One request; a seed is drawn where none is given.
@@ -99,11 +102,12 @@ class AskPreparer:
         skill.check(ask.arguments)
         form = self._skills.form(skill.name, ask.arguments)
         given, restriction = take_restriction(ask.settings) if skill.restricted else (ask.settings, {})
+        given, reading = take_reading(given) if skill.writes else (given, Reading())
         constraint = self.grammars.compile(restriction, form.reasoning) if restriction else None
         settings = Settings.parse(given, skill.defaults)
         if skill.tokens_per_object and (given or {}).get("max_tokens") is None:  # objects set the budget of ids
             settings = dataclasses.replace(settings, max_tokens=skill.tokens_per_object * settings.max_objects + 1)
-        return PreparedAsk(skill, form, settings, constraint)
+        return PreparedAsk(skill, form, settings, constraint, reading)
 
     @cached_property
     def grammars(self) -> AnswerGrammars:

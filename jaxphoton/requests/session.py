@@ -91,7 +91,7 @@ class Session:
     ) -> Submitted:
         """The part of `submit` that takes no time, unless there is a constraint to be made, or it has to wait."""
         request = prepared.request(picture, ask)
-        output = Output(prepared.form, request.settings.seed or 0, self._tokenizer, self._outputs, on_event)
+        output = Output(prepared, request.settings.seed or 0, self._tokenizer, self._outputs, on_event)
         submission = self.engine.submit(request, output.heard, wait)
         output.end_with(submission)
         return Submitted(self, submission, output.future)

@@ -51,15 +51,20 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Everything one request generated; a stop id is the last token."""
+    """Everything one request generated; a stop id is the last token.
+
+    Attributes:
+      cut: a text has ended it, and no stop id.
+    """
 
     tokens: tuple[Token, ...]
     finish_reason: FinishReason
+    cut: bool = False
 
     @property
     def content(self) -> tuple[Token, ...]:
         """The tokens without the stop id."""
-        return self.tokens[:-1] if self.finish_reason == "stop" else self.tokens
+        return self.tokens[:-1] if self.finish_reason == "stop" and not self.cut else self.tokens
 
 
 class Reader(Protocol):

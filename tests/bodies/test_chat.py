@@ -54,6 +54,13 @@ def test_settings():
     assert asked.ask.settings == {"temperature": 0.5, "top_p": 0.8, "max_tokens": 5, "seed": 2**32 - 1}
 
 
+@pytest.mark.parametrize("stop", ["end", ["end", "."]])
+def test_how_the_answer_is_read(stop):
+    asked = body(stop=stop, logprobs=True, top_logprobs=0)
+    assert asked.ask.settings == {"stop": stop, "logprobs": True} and asked.logprobs
+    assert body(stop=[], logprobs=False).ask.settings == {}
+
+
 @pytest.mark.parametrize(
     "response, settings",
     [
@@ -81,6 +88,8 @@ def test_a_response_format_restricts_the_answer(response, settings):
         ("tools", [{"type": "function"}], "calls no functions"),
         ("response_format", {"type": "json_schema"}, "with a schema"),
         ("timeout", -1, "at least 0"),
+        ("stop", ["a"] * 5, "up to 4"),
+        ("stop", 3, "str"),
     ],
 )
 def test_what_there_is_not_is_refused_by_name(param, value, match):

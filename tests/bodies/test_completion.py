@@ -64,3 +64,16 @@ def test_tokens_are_counted_in_a_last_chunk_without_choices():
     assert words.opening()["usage"] is None
     *_, last = words.chunks(result())
     assert last["choices"] == [] and last["usage"]["total_tokens"] == 3
+
+
+def test_tokens_are_told_where_that_was_asked_for():
+    tokens = [{"token": "A", "logprob": -0.5, "bytes": [65]}]
+    told = {"content": [{**tokens[0], "top_logprobs": []}], "refusal": None}
+    answer = result()
+    answer.logprobs = tokens
+    assert completion(logprobs=True).whole(answer)["choices"][0]["logprobs"] == told
+    assert completion().whole(answer)["choices"][0]["logprobs"] is None
+    first, last = {"chunk": "A", "logprobs": tokens}, {"chunk": "", "logprobs": tokens}
+    for event in (first, last):
+        (chunk,) = completion(logprobs=True).chunks(event)
+        assert chunk["choices"][0]["logprobs"] == told

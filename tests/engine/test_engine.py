@@ -96,6 +96,21 @@ def test_every_token_is_heard_once_in_order_and_the_last_with_its_reason(engine)
         assert reasons == [None] * (len(reasons) - 1) + [generation.finish_reason]
 
 
+def test_a_listener_may_end_its_request_with_what_there_is(engine):
+    heard = []
+
+    def enough(token, finish) -> bool:
+        heard.append(token)
+        return len(heard) == 3
+
+    submission = engine.submit(request(max_tokens=60, temperature=0.0), enough)
+    others = [engine.submit(request(seed=i)) for i in range(4)]
+    generation = result(submission)
+    assert list(generation.tokens) == heard and len(heard) == 3 and generation.finish_reason == "stop"
+    assert all(result(other).tokens for other in others) and engine.drain(PATIENCE)
+    assert engine.metrics().outcomes.finished == 5
+
+
 def test_a_running_request_can_be_cancelled(engine):
     submission, callback = held(engine)
     other = engine.submit(request(seed=2))

@@ -32,6 +32,15 @@ def test_text_survives_the_round_trip(tokenizer, text):
     assert all(10 <= i < tokenizer.vocab_size for i in ids)
 
 
+@given(text=st.text())
+def test_the_bytes_of_ids_make_up_the_text(tokenizer, text):
+    assert b"".join(map(tokenizer.bytes_of, tokenizer.encode(text))) == text.encode()
+
+
+def test_special_and_unknown_ids_have_no_bytes(tokenizer):
+    assert not any(map(tokenizer.bytes_of, [*range(10), tokenizer.vocab_size + 7, -1]))
+
+
 def test_nothing_is_added_or_cleaned_up(tokenizer):
     assert tokenizer.encode("") == []
     text = " do n't , really ? yes . "

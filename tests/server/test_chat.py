@@ -72,6 +72,15 @@ def test_what_is_wrong_with_an_ask_has_a_status(address, stream):
     assert response.status_code == 400 and error["param"] == "messages[0]" and "neither text" in error["message"]
 
 
+def test_an_answer_ends_in_front_of_a_stop_text_and_tells_its_tokens(address, about):
+    whole = post(address, **about, logprobs=True).json()["choices"][0]
+    text = whole["message"]["content"]
+    assert "".join(token["token"] for token in whole["logprobs"]["content"]) == text
+    answer = post(address, **about, stop=text[-1]).json()
+    (choice,) = answer["choices"]
+    assert choice["message"]["content"] == text[: text.index(text[-1])] and choice["finish_reason"] == "stop"
+
+
 @pytest.mark.parametrize("settings", [{"seed": 2**40}, {"response_format": {"type": "json_object"}}])
 def test_a_conversation_goes_on(address, about, settings):
     first = post(address, **about).json()["choices"][0]["message"]

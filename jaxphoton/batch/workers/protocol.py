@@ -159,7 +159,7 @@ def _ask_fields(ask: Ask) -> list[Any]:
 def _result(message: Message) -> Result:
     result = Result(message["fields"])
     vars(result).update(message["attributes"])
-    result.tokens = tuple(result.tokens)
+    result.tokens, result.logprobs = tuple(result.tokens), tuple(result.logprobs)
     # Of a clock that all processes of a machine share.
     result.metrics = result.metrics and RequestMetrics(**message["attributes"]["metrics"])
     return result

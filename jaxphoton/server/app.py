@@ -13,8 +13,9 @@ from jaxphoton.bodies.faults import BodyError, Fault
 from jaxphoton.image.errors import ImageError
 from jaxphoton.messages import quoted
 from jaxphoton.requests.errors import EngineError
-from jaxphoton.server import chat, health, models, openapi, page, skills
+from jaxphoton.server import batches, chat, files, health, models, openapi, page, skills
 from jaxphoton.server.access import Browsers, Keys
+from jaxphoton.server.batching import Batches
 from jaxphoton.server.failures import Failures, error_response, surprise
 from jaxphoton.server.limits import Limits
 from jaxphoton.server.meter import LEFT, Meter
@@ -26,9 +27,12 @@ from jaxphoton.server.service import Service
 DEFAULTS = ServerOptions()
 
 
-def application(service: Service, options: ServerOptions = DEFAULTS) -> ASGIApp:
-    """All routes to one model. From the outside in: what counts bytes, requests and failures, then who may ask."""
-    operations = all_operations(service, options)
+def application(service: Service, options: ServerOptions = DEFAULTS, stored: Batches | None = None) -> ASGIApp:
+    """All routes to one model, and to files and batches where these are kept.
+
+    From the outside in: what counts bytes, requests and failures, then who may ask.
+    """
+    operations = all_operations(service, options, stored)
     app: ASGIApp = Starlette(
         routes=operations,
         exception_handlers={HTTPException: _http, ClientDisconnect: _left, Exception: surprise}
@@ -48,12 +52,13 @@ def application(service: Service, options: ServerOptions = DEFAULTS) -> ASGIApp:
     return Limits(Meter(app, service.metrics, options.access_log), options)
 
 
-def all_operations(service: Service, options: ServerOptions) -> list[Operation]:
+def all_operations(service: Service, options: ServerOptions, stored: Batches | None = None) -> list[Operation]:
     """Every route there is."""
     operations = [
         *skills.routes(service),
         *chat.routes(service),
         *models.routes(service),
+        *(() if stored is None else (*files.routes(stored), *batches.routes(stored))),
         *health.routes(service),
         *page.routes(options.max_body),
     ]

@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from jaxphoton.batch.model import OpenModel, RunModel
+from jaxphoton.batch.options import RunOptions
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.async_calls import AsyncCalls
 from jaxphoton.requests.carrying import SessionCarrier
@@ -73,6 +75,15 @@ class Backend(Protocol):
         """None before it has started."""
         ...
 
+    def run_model(self) -> RunModel:
+        """The same for a run over requests."""
+        ...
+
+    @property
+    def batch_requests(self) -> int | None:
+        """Requests that such a run may have under way, so that others find room; None where it bounds itself."""
+        ...
+
 
 class LocalBackend:
     """A model in this process."""
@@ -97,6 +108,11 @@ class LocalBackend:
     @property
     def failure(self) -> str | None:
         return None if self._engine is None else self._engine.failure
+
+    batch_requests = None
+
+    def run_model(self) -> RunModel:
+        return OpenModel(self._model, RunOptions())
 
     def occupancy(self) -> Occupancy | None:
         if self._engine is None:

@@ -12,7 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from jaxphoton.bodies.faults import BodyError, Fault
 from jaxphoton.server.failures import error_response
 from jaxphoton.server.options import ServerOptions
+from jaxphoton.server.paths import plain_path
 
+UPLOADS = "/v1/files"
+_FORM = 64 << 10  # of a file's body besides the file
 _DRAINED_S = 5.0  # for the rest of a body that nobody wants
 
 
@@ -31,7 +34,8 @@ class Limits:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        body = _Body(self, receive, Headers(scope=scope), self._options)
+        upload = scope["method"] == "POST" and plain_path(scope["raw_path"].decode("latin-1")) == UPLOADS
+        body = _Body(self, receive, Headers(scope=scope), self._options, upload)
         send = body.before(send)
         if _header_bytes(scope) > self._options.max_headers:
             message = f"the headers are larger than {self._options.max_headers:,} bytes"
@@ -39,7 +43,7 @@ class Limits:
         try:
             await self._app(scope, body.receive, send)
         finally:
-            self._held -= body.size
+            self._held -= body.held
 
     def hold(self, size: int) -> None:
         """
@@ -61,19 +65,24 @@ def _header_bytes(scope: Scope) -> int:
 class _Body:
     """One body on its way.
 
+    Args:
+      upload: it goes to the disk, and may be as large as a file, with as much more time.
+
     Attributes:
-      size: bytes of it that were read and kept.
+      held: bytes of it that are in memory.
     """
 
-    def __init__(self, limits: Limits, receive: Receive, headers: Headers, options: ServerOptions):
-        self._limits, self._receive, self._options = limits, receive, options
-        self._deadline = time.monotonic() + options.body_timeout
+    def __init__(self, limits: Limits, receive: Receive, headers: Headers, options: ServerOptions, upload: bool):
+        self._limits, self._receive, self._upload = limits, receive, upload
+        self._most = options.max_file + _FORM if upload else options.max_body
+        self._seconds = options.body_timeout * max(1.0, self._most / options.max_body)
+        self._deadline = time.monotonic() + self._seconds
         told = headers.get("content-length", "0")
-        self._too_large = told.isdecimal() and int(told) > options.max_body
+        self._too_large = told.isdecimal() and int(told) > self._most
         # Who asks before sending, and is told at once that it is too much, sends nothing.
         self._asks = headers.get("expect", "").lower() == "100-continue"
         self._begun = self._ended = False
-        self.size = 0
+        self._size = self.held = 0
 
     async def receive(self) -> Message:
         if self._ended:
@@ -82,10 +91,12 @@ class _Body:
             raise self._larger()
         message = await self._next(self._deadline)
         size = len(message.get("body", b""))
-        if self.size + size > self._options.max_body:
+        if self._size + size > self._most:
             raise self._larger()
-        self._limits.hold(size)
-        self.size += size
+        self._size += size
+        if not self._upload:
+            self._limits.hold(size)
+            self.held += size
         return message
 
     def before(self, send: Send) -> Send:
@@ -102,7 +113,7 @@ class _Body:
         return sent
 
     async def _drain(self) -> None:
-        most, deadline = self._options.max_body, time.monotonic() + _DRAINED_S
+        most, deadline = self._most, time.monotonic() + _DRAINED_S
         with suppress(BodyError):  # the answer is given all the same
             while not self._ended and most > 0:
                 most -= len((await self._next(deadline)).get("body", b""))
@@ -114,10 +125,10 @@ class _Body:
                 message = await self._receive()
         except TimeoutError:
             raise BodyError(
-                f"the body did not come within {self._options.body_timeout:g} s", code="body_timeout", status=408
+                f"the body did not come within {self._seconds:g} s", code="body_timeout", status=408
             ) from None
         self._ended = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 
     def _larger(self) -> BodyError:
-        return BodyError(f"the body is larger than {self._options.max_body:,} bytes", code="body_too_large", status=413)
+        return BodyError(f"the body is larger than {self._most:,} bytes", code="body_too_large", status=413)

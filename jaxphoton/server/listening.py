@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from jaxphoton.server.app import application
+from jaxphoton.server.batching import Batches
 from jaxphoton.server.connection import Connection
 from jaxphoton.server.options import ServerOptions
 from jaxphoton.server.service import Service
@@ -45,12 +46,12 @@ class Listener(uvicorn.Server):
     the time for this is over and they are ended. A second signal ends it at once.
     """
 
-    def __init__(self, service: Service, options: ServerOptions):
+    def __init__(self, service: Service, options: ServerOptions, stored: Batches | None = None):
         # One class a server: uvicorn hands no options of ours to its connections.
         connection = type("Connection", (Connection,), {"header_timeout": options.header_timeout})
         super().__init__(
             uvicorn.Config(
-                application(service, options),
+                application(service, options, stored),
                 http=connection,
                 ws="none",
                 loop="asyncio",

@@ -15,6 +15,7 @@ class ServerOptions:
     origins: of pages elsewhere that may ask from a browser; "*" for all.
     max_body: bytes of a body.
     max_bodies: bytes of all bodies together.
+    max_file: bytes of a file that is uploaded, which goes to the disk as it comes.
     max_headers: bytes of the request line and the headers.
     header_timeout, body_timeout: seconds that the headers of a request, and its body, may take to come.
     keep_alive: seconds that a connection may stay open without a request.
@@ -27,6 +28,7 @@ class ServerOptions:
     origins: tuple[str, ...] = ()
     max_body: int = 64 * MIB
     max_bodies: int = 1024 * MIB
+    max_file: int = 512 * MIB
     max_headers: int = 32 << 10
     header_timeout: float = 20.0
     body_timeout: float = 60.0

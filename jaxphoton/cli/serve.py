@@ -7,7 +7,8 @@ import logging
 import os
 import sys
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from jaxphoton.requests.errors import EngineError
 
 if TYPE_CHECKING:
     from jaxphoton.server.backend import Backend
+    from jaxphoton.server.batching import Batches
     from jaxphoton.server.listening import Listener
     from jaxphoton.server.options import ServerOptions
     from jaxphoton.server.service import Service
@@ -45,6 +47,12 @@ examples:
 def add_parser(subparsers) -> None:
     parser: CommandParser = subparsers.add_parser(
         "serve", help="answer over HTTP", description="Answers over HTTP.", epilog=EPILOG
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="where uploaded files and batches are kept (default: jaxphoton/serve-PORT in ~/.local/state)",
     )
     _add_access(parser)
     _add_limits(parser)
@@ -107,6 +115,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         help="seconds that a body may take to come (default: 60)",
     )
     group.add_argument(
+        "--max-file",
+        type=number(int, 1),
+        default=512,
+        metavar="MIB",
+        help="largest file that is uploaded, in MiB (default: 512)",
+    )
+    group.add_argument(
         "--grace",
         type=number(float, 0),
         default=30.0,
@@ -131,9 +146,10 @@ def run(args: argparse.Namespace) -> int:
         with closing(_backend(args)) as backend:
             fetch = Fetcher().fetch if args.allow_remote_images else None
             service = Service(backend, _names(args), fetch)
-            listener = Listener(service, options)
-            _say_where(socket.getsockname()[:2], args, options)
-            _serve(listener, service, socket, args.access_log)
+            with _stored(args, service) as stored:
+                listener = Listener(service, options, stored)
+                _say_where(socket.getsockname()[:2], args, options)
+                _serve(listener, service, socket, args.access_log)
     return OK
 
 
@@ -152,6 +168,7 @@ def _options(args: argparse.Namespace) -> ServerOptions:
         origins=tuple(args.cors),
         max_body=args.max_body * MIB,
         max_bodies=max(1024, args.max_body) * MIB,
+        max_file=args.max_file * MIB,
         body_timeout=args.body_timeout,
         grace=args.grace,
         access_log=args.access_log,
@@ -188,6 +205,39 @@ def _backend(args: argparse.Namespace) -> Backend:
         engine = dataclasses.replace(engine, max_waiting=args.max_waiting)
     model.engine_config = engine
     return LocalBackend(model)
+
+
+@contextmanager
+def _stored(args: argparse.Namespace, service: Service) -> Iterator[Batches | None]:
+    """Files and batches; None where nobody has named a folder for them, and the usual one cannot be used."""
+    from jaxphoton.server.batching import Batches
+
+    folder = _usual_folder(args.port) if args.data is None else args.data
+    batches = Batches(
+        folder,
+        service.backend,
+        lambda body: service.check_model(body.model),
+        args.allow_remote_images,
+        lambda: service.admission.condition()[0] == "stopping",
+    )
+    with ExitStack() as opened:
+        try:
+            opened.enter_context(batches)
+        except OSError as error:
+            taken = isinstance(error, BlockingIOError)
+            fault = "another server keeps its files there" if taken else error.strerror or str(error)
+            if args.data is not None:
+                raise CommandError(f"--data {folder}: {fault}") from error
+            say("serve", f"no files and batches: {folder}: {fault}; name another folder with --data")
+            yield None
+        else:
+            say("serve", f"POST /v1/files /v1/batches, kept in {folder}")
+            yield batches
+
+
+def _usual_folder(port: int) -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return Path(state) / "jaxphoton" / f"serve-{port}"
 
 
 def _names(args: argparse.Namespace) -> list[str]:

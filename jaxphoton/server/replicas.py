@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from jaxphoton.batch.model import Answering, NamedModel, RunModel
+from jaxphoton.batch.options import RunOptions
 from jaxphoton.batch.workers.inprocess import EngineOptions
 from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.batch.workers.protocol import CLOSED, ReplicaError
@@ -49,6 +52,7 @@ class ReplicaBackend:
         self._replicas: Replicas | None = None
         self._calls: AsyncCalls | None = None
         self._closed = False
+        self._started_or_closed = threading.Event()
 
     @property
     def pids(self) -> list[int]:
@@ -73,10 +77,12 @@ class ReplicaBackend:
         except ReplicaError as error:
             raise (ModelClosed() if self._closed else EngineStartError(str(error))) from error
         self._calls = AsyncCalls(DirectCarrier(replicas, self._processes * 2 * self._rows))
+        self._started_or_closed.set()
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
+        self._started_or_closed.set()
         if self._replicas is not None:
             self._replicas.close()
 
@@ -106,7 +112,42 @@ class ReplicaBackend:
             self._replicas.ready,
         )
 
+    @property
+    def batch_requests(self) -> int:
+        """All rows, and half as many that are ready; each process has room for twice its rows."""
+        return self._processes * (self._rows + self._rows // 2 + 1)
+
+    def run_model(self) -> RunModel:
+        """See `Backend`."""
+        (_, options, _), _ = self._arguments
+        given = {name: value for name, value in options.items() if name != "path_or_id"}
+        return _RunningModel(options["path_or_id"], RunOptions().changed(**given), self.running)
+
+    def running(self) -> Replicas:
+        """The processes, once they have started; blocks until then.
+
+        Raises:
+          ModelClosed: this was closed.
+        """
+        self._started_or_closed.wait()
+        if self._closed or self._replicas is None:
+            raise ModelClosed
+        return self._replicas
+
     def _started(self) -> AsyncCalls:
         if self._calls is None:
             raise RuntimeError("it has not started")
         return self._calls
+
+
+class _RunningModel(NamedModel):
+    """A model in processes that run already, and go on when a run has ended."""
+
+    def __init__(self, name: str, options: RunOptions, replicas: Callable[[], Replicas]):
+        super().__init__(name, options)
+        self._running = replicas
+
+    @contextmanager
+    def answering(self, log: Callable[[str], None]) -> Iterator[Answering]:
+        replicas = self._running()
+        yield replicas, len(replicas.pids)

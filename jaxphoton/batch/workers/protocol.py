@@ -62,7 +62,9 @@ def job_task(job: Job) -> EngineTask:
     Raises:
       TypeError: the image is neither a path nor bytes, or an argument is nothing for JSON.
     """
-    return _task(job.image, job.name, {"asks": [_ask_fields(ask) for ask in job.asks]})
+    task = _task(job.image, job.name, {"asks": [_ask_fields(ask) for ask in job.asks]})
+    task.priority = max(ask.priority for ask in job.asks)
+    return task
 
 
 def ask_task(image: Any, ask: Ask, on_event: OnEvent | None) -> EngineTask:

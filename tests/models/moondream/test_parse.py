@@ -7,6 +7,7 @@ import pytest
 from jaxphoton.models.moondream.prompts import Prompt
 from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.models.moondream.skills.caption import Caption
+from jaxphoton.models.moondream.skills.chat import Chat
 from jaxphoton.models.moondream.skills.detect import Detect
 from jaxphoton.models.moondream.skills.point import Point
 from jaxphoton.models.moondream.skills.query import Query
@@ -82,3 +83,17 @@ def test_reasoning_that_never_ends_has_an_empty_answer():
 def test_an_answer_id_at_the_very_end_leaves_an_empty_answer():
     result = Query(PROMPT, IDS, reasoning=True).parse(Generation(text(30, 3), "length"), spell)
     assert result == {"reasoning": {"text": "<30>", "grounding": []}, "answer": ""}
+
+
+def test_the_next_message_of_a_conversation():
+    chat = Chat(Query(PROMPT, IDS))
+    said = chat.parse(Generation(text(40, 41, 0), "stop"), spell)
+    assert said == {"message": {"role": "assistant", "content": "<40><41>"}, "finish_reason": "stop"}
+    assert chat.parse(Generation(text(40), "length"), spell)["finish_reason"] == "length"
+    chat = Chat(Query(PROMPT, IDS, reasoning=True))
+    message = chat.parse(Generation(text(30, 3, 40, 0), "stop"), spell)["message"]
+    assert message == {"role": "assistant", "content": "<40>", "reasoning": "<30>"}
+    tokens = (*text(7), coordinate(0.1), coordinate(0.2), *text(9, 3, 40, 0))
+    message = chat.parse(Generation(tokens, "stop"), spell)["message"]
+    spans = [{"start_idx": 0, "end_idx": 9, "points": [(0.1, 0.2)]}]
+    assert message["reasoning"] == "<7><5><5><9>" and message["reasoning_details"] == {"grounding": spans}

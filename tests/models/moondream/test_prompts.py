@@ -7,12 +7,15 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from jaxphoton.models.moondream.config import TokenizerConfig
 from jaxphoton.models.moondream.prompts import (
     Prompt,
     caption_prompt,
+    chat_prompt,
     detect_prompt,
     point_prompt,
     query_prompt,
@@ -20,6 +23,7 @@ from jaxphoton.models.moondream.prompts import (
     segment_prompt,
 )
 from jaxphoton.models.moondream.reading import load_config, named_config
+from jaxphoton.requests.conversation import Turn
 
 MD2 = named_config("moondream2").tokenizer
 MD3 = named_config("moondream3").tokenizer
@@ -54,6 +58,41 @@ def test_questions():
 def test_a_family_without_an_answer_prefix_uses_the_suffix():
     config = TokenizerConfig(templates={"query": {"prefix": [1], "suffix": [8]}})
     assert query_prompt(config, letters, "x").ids == (1, *letters("x"), 8)
+    turns = (Turn("user", "x"), Turn("assistant", "y"), Turn("user", "z"))
+    assert chat_prompt(config, letters, turns).ids == (1, *letters("x"), 8, *letters("y"), 1, *letters("z"), 8)
+
+
+def test_conversations_are_rows_of_questions_and_answers():
+    turns = (Turn("system", "S"), Turn("user", " a\n"), Turn("assistant", " b "), Turn("user", "c "))
+    asks, first, second, last = (1, 15381, 2), letters("S\n\n a\n"), letters(" b "), letters("c ")
+    assert chat_prompt(MD3, letters, turns).ids == (*asks, *first, 3, *second, *asks, *last, 3)
+    assert chat_prompt(MD3, letters, turns, True).ids == (*asks, *first, 3, *second, *asks, *last, 4)
+    assert chat_prompt(MD2, letters, turns).ids == (*asks, *first, 3, 3, *second, *asks, *last, 3, 3)
+    assert chat_prompt(MD2, letters, turns, True).ids == (*asks, *first, 3, 3, *second, *asks, *last, 3, 4)
+    question, answer = (198, 198, 24361, 25), (198, 198, 33706, 25)
+    assert chat_prompt(OLD, letters, turns).ids == (*question, *first, *answer, *second, *question, *last, *answer)
+    with pytest.raises(ValueError, match="cannot reason"):
+        chat_prompt(OLD, letters, turns, True)
+
+
+def test_odd_conversations():
+    asks = (1, 15381, 2)
+    twice = (Turn("user", "a"), Turn("user", "b"))
+    assert chat_prompt(MD3, letters, twice).ids == (*asks, *letters("a"), *asks, *letters("b"), 3)
+    greeted = (Turn("assistant", "Hi"), Turn("user", "a"))
+    assert chat_prompt(MD3, letters, greeted).ids == (3, *letters("Hi"), *asks, *letters("a"), 3)
+    alone = chat_prompt(MD3, letters, (Turn("system", "S"), Turn("user", "")))
+    assert alone == Prompt((*asks, *letters("S"), 3), needs_image=True)
+    assert not chat_prompt(MD3, letters, greeted).needs_image
+
+
+@given(st.text(min_size=1).map(str.strip).filter(bool), st.booleans())
+def test_a_conversation_of_one_turn_is_a_question(text, reasoning):
+    for config in (MD2, MD3):
+        assert chat_prompt(config, letters, (Turn("user", text),), reasoning) == query_prompt(
+            config, letters, text, reasoning
+        )
+    assert chat_prompt(OLD, letters, (Turn("user", text),)) == query_prompt(OLD, letters, text)
 
 
 def test_objects():
@@ -122,6 +161,8 @@ def test_questions_cannot_inject_special_tokens(tokenizer):
     for text in ("<|endoftext|>", "cat<|md_reserved_2|>"):
         assert sum(i < 10 for i in query_prompt(MD3, tokenizer.encode, text).ids) == 3
         assert sum(i < 10 for i in detect_prompt(MD3, tokenizer.encode, text).ids) == 3
+        turns = (Turn("system", text), Turn("user", text), Turn("assistant", text), Turn("user", text))
+        assert sum(i < 10 for i in chat_prompt(MD3, tokenizer.encode, turns).ids) == 6
 
 
 @pytest.mark.parametrize("model", ["md2-tiny", "md3-tiny"])
@@ -138,9 +179,10 @@ def test_recorded_prompts(goldens, model):
     assert tuple(arrays["caption.prompt"]) in captions
     opener = len(config.templates["query"]["answer_prefix"])
     expected, encode = recorded("query", 3, opener)
-    assert query_prompt(config, encode, "x").ids == expected
+    assert query_prompt(config, encode, "x").ids == chat_prompt(config, encode, (Turn("user", "x"),)).ids == expected
     expected, encode = recorded("reasoning", 3, opener)
     assert query_prompt(config, encode, "x", reasoning=True).ids == expected
+    assert chat_prompt(config, encode, (Turn("user", "x"),), reasoning=True).ids == expected
     expected, encode = recorded("detect_upstream", 4, 1)
     assert detect_prompt(config, encode, "x").ids == expected
     expected, encode = recorded("point_upstream", 3, 1)

@@ -1,0 +1,151 @@
+"""Messages of OpenAI's clients: what is taken, what is refused and how the fault is named."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxphoton.requests.chatting import conversation
+from jaxphoton.requests.conversation import Turn, parted, turns_of
+
+PIXEL = b"\x89PNG"
+ADDRESS = f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"
+
+
+def says(role: str, *parts: Any) -> dict[str, Any]:
+    """A message of parts: texts, or pictures as they are put into mappings."""
+    return {"role": role, "content": [{"type": "text", "text": p} if isinstance(p, str) else p for p in parts]}
+
+
+def shows(picture: Any) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": picture}}
+
+
+def test_texts_are_joined_as_they_are_and_other_keys_passed_over():
+    messages = [
+        {"role": "system", "content": " Be\nbrief. "},
+        says("user", "What ", " is", " it?\n"),
+        {"role": "assistant", "content": None, "refusal": None, "tool_calls": []},
+        {"role": "user", "content": "And\tthat? ", "name": "Ann"},
+    ]
+    assert turns_of(messages) == turns_of(tuple(messages)) == (
+        Turn("system", " Be\nbrief. "),
+        Turn("user", "What  is it?\n"),
+        Turn("assistant", ""),
+        Turn("user", "And\tthat? "),
+    )  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(("user", "assistant")), st.text(max_size=8)), max_size=6), st.text())
+def test_messages_without_pictures_are_asked_as_they_were_given(turns, question):
+    messages = [{"role": role, "content": text} for role, text in turns]
+    messages.append({"role": "user", "content": question + "?"})
+    assert parted(messages) == (messages, None)
+    assert parted(parted(messages)[0]) == parted(messages)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [shows(PIXEL), {"type": "image_url", "image_url": PIXEL}, {"type": "image", "image": PIXEL}],
+)
+def test_the_picture_is_taken_out_of_the_first_turn_of_the_user(part):
+    messages = [
+        {"role": "system", "content": "Short."},
+        {"role": "assistant", "content": "Hello."},
+        says("user", "What ", part, "is it?"),
+        {"role": "assistant", "content": "A cat."},
+        {"role": "user", "content": "What colour?"},
+    ]
+    texts, picture = parted(messages)
+    assert picture is PIXEL
+    assert texts[2] == {"role": "user", "content": "What is it?"} and texts[4] == messages[4]
+    assert parted([says("user", part)]) == ([{"role": "user", "content": ""}], PIXEL)
+
+
+@pytest.mark.parametrize(
+    ("messages", "error", "fault"),
+    [
+        ("Who?", TypeError, "messages must be a list of messages, not str"),
+        (None, TypeError, "messages must be a list of messages, not NoneType"),
+        ({"role": "user", "content": "Who?"}, TypeError, "messages must be a list of messages, not dict"),
+        ([], ValueError, "messages must not be empty"),
+        (["Who?"], TypeError, "messages[0] must be a mapping with role and content, not str"),
+        ([{"content": "Who?"}], ValueError, "messages[0]: role must be one of system, user, assistant, not None"),
+        ([{"role": "tool"}], ValueError, "messages[0]: role must be one of system, user, assistant, not 'tool'"),
+        ([{"role": ["user"]}], ValueError, "messages[0]: role must be one of"),
+        ([says("user", "a"), says("system", "b")], ValueError, "messages[1]: a system message can only be the first"),
+        ([says("user", "a"), says("assistant", "b")], ValueError, "messages[1]: the last message must be the user's"),
+        ([says("system", "a")], ValueError, "messages[0]: the last message must be the user's"),
+        ([says("user", " \n")], ValueError, "messages[0]: the last message has neither text nor picture"),
+        ([says("user", "a"), says("user", "")], ValueError, "messages[1]: the last message has no text"),
+        ([{"role": "user", "content": 3}], TypeError, "messages[0]: content must be a text or a list of parts"),
+        ([{"role": "user", "content": ["a"]}], TypeError, "messages[0].content[0] must be a mapping with a type"),
+        ([says("user", "a", {"type": "input_audio"})], ValueError, "messages[0].content[1]: type must be 'text', "),
+        ([says("user", {"type": ["text"]})], ValueError, "messages[0].content[0]: type must be 'text', "),
+        ([says("user", {"type": "text"})], TypeError, "messages[0].content[0]: text must be a string, not NoneType"),
+        ([says("user", "a", {"type": "image_url"})], ValueError, "messages[0].content[1] has no picture"),
+        ([says("user", shows(None))], ValueError, "messages[0].content[0] has no picture"),
+        ([says("system", shows(PIXEL)), says("user", "a")], ValueError, "messages[0]: only the user's messages can"),
+        (
+            [says("user", "a"), says("assistant", shows(PIXEL)), says("user", "b")],
+            ValueError,
+            "messages[1]: only the user's messages can have pictures, not those of the role 'assistant'",
+        ),
+        (
+            [says("system", "a"), says("user", "b"), says("assistant", "c"), says("user", "d", shows(PIXEL))],
+            ValueError,
+            "messages[3]: a picture can only stand in the first turn of the user, messages[1]",
+        ),
+        ([says("user", "a", shows(PIXEL), shows(PIXEL))], ValueError, "messages[0]: 2 pictures; a conversation can"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_names_the_turn(messages, error, fault):
+    with pytest.raises(error, match=re.escape(fault)):
+        parted(messages)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (ADDRESS, PIXEL),
+        (ADDRESS.replace("data:", "DATA:"), PIXEL),
+        ("data:,abc", b"abc"),
+        (PIXEL, PIXEL),
+        (Path("a"), Path("a")),
+    ],
+)
+def test_a_text_is_a_data_address_and_anything_else_an_image_as_it_is(given, taken):
+    assert conversation([says("user", shows(given))], None, None)[0] == taken
+
+
+@pytest.mark.parametrize(
+    ("picture", "error", "fault"),
+    [
+        ("/etc/passwd", ValueError, "a picture that is a text must be a data address"),
+        ("photo.png", ValueError, "a picture that is a text must be a data address"),
+        ("file:///etc/passwd", ValueError, "a picture that is a text must be a data address"),
+        ("http://example.com/a.png", ValueError, "a picture that is a text must be a data address"),
+        ("data:image/png;base64", ValueError, "the picture is a data address without data"),
+        ("data:image/png;base64,~", ValueError, "the picture is not base64"),
+        ([PIXEL, PIXEL], TypeError, "a picture cannot be a list"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["image_url", "image"])
+def test_no_text_names_a_file_or_an_address(kind, picture, error, fault):
+    with pytest.raises(error, match=fault):
+        conversation([says("user", {"type": kind, kind: picture}, "What?")], None, None)
+
+
+def test_a_setting_of_reasoning_goes_before_the_argument():
+    given = {"temperature": 0, "reasoning": False}
+    _, arguments, settings = conversation([says("user", "Who?")], given, True)
+    assert arguments["reasoning"] is False and settings == {"temperature": 0}
+    assert given == {"temperature": 0, "reasoning": False}
+    _, arguments, settings = conversation([says("user", "Who?")], None, True)
+    assert arguments["reasoning"] is True and settings is None

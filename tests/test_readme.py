@@ -35,12 +35,14 @@ def test_the_first_examples_run(in_root, capsys):
     exec(compile(EXAMPLES[1], "README.md", "exec"), scope)
     assert len(capsys.readouterr().out.splitlines()) == 5
     exec(compile(EXAMPLES[2], "README.md", "exec"), scope)
-    scope["model"].close()
     assert capsys.readouterr().out.split()[:2] == ["3", "stop"]
+    exec(compile(EXAMPLES[3], "README.md", "exec"), scope)
+    scope["model"].close()
+    assert scope["reply"]["content"] and capsys.readouterr().out
 
 
 def test_the_asyncio_example_runs(in_root, capsys):
-    exec(compile(EXAMPLES[3], "README.md", "exec"), {})
+    exec(compile(EXAMPLES[4], "README.md", "exec"), {})
     counts, text = capsys.readouterr().out.split("\n", 1)
     assert counts == "2 2" and text.startswith("The image shows three objects")
 

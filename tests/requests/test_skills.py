@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from jaxphoton import Ask, batch
+from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.questions import parse_questions
+from jaxphoton.bodies.skills import parsed
 from jaxphoton.cli.main import build_parser
 from jaxphoton.models.moondream import skills as moondream
 from jaxphoton.models.moondream.prompts import Prompt, detect_prompt
 from jaxphoton.models.moondream.skills.detect import Detect
 from jaxphoton.requests.skill import BOXES, INTEGER, TEXT, Argument, Field, Skill
-from jaxphoton.requests.skills import SKILLS, kinds, readable, register
+from jaxphoton.requests.skills import SINGLE_SKILLS, SKILLS, kinds, readable, register
 from tests.batch.helpers import json_lines
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "shapes"
@@ -110,8 +112,25 @@ def test_a_new_skill_has_a_command_columns_for_ray_and_words_for_people(count, c
     assert (args.command, args.object, args.max_objects) == ("count", "cat", 3) and "count" in commands
     assert [question.text for question in parse_questions("count:cat,detect:a, b", {})] == ["cat", "a, b"]
     assert readable([{"task": "count", "object": "cat", "count": 3}]) == "3"
+    body = parsed("count", b'{"image_url": "data:,x", "object": "cat"}')
+    assert (body.picture, body.ask) == (b"x", Ask("count", {"object": "cat"}))
     ray = pytest.importorskip("jaxphoton.integrations.ray")
     assert [(field.name, str(field.type)) for field in ray.columns_of("count")] == [("count", "int32")]
+
+
+def test_a_skill_for_single_asks_has_neither_command_nor_column_nor_place_in_a_run(monkeypatch, shapes, tmp_path):
+    monkeypatch.setitem(moondream.FORMS, "count", Count)
+    register(dataclasses.replace(COUNT, in_runs=False, fields=(Field("caption", INTEGER),)))
+    try:
+        assert shapes.submit(PICTURES[0], Ask("count", {"object": "object"})).future.result(60)["count"] > 0
+        assert "count" not in build_parser()[1] and kinds()["caption"] is TEXT
+        for ask in (Ask("count", {"object": "object"}), "count:object"):
+            with pytest.raises(BatchError, match="count.* is none of caption, query, detect, point, segment"):
+                batch.run([str(PICTURES[0])], tmp_path / "out.jsonl", ask=ask, model=shapes)
+        with pytest.raises(ValueError, match="there is a skill 'count' already"):
+            register(COUNT)
+    finally:
+        del SINGLE_SKILLS["count"]
 
 
 def test_a_family_that_has_not_a_skill_says_so(shapes):

@@ -6,6 +6,8 @@ export const key = {
   set: (value) => sessionStorage.setItem(KEY, value),
 };
 
+const SILENT = "The server does not answer. Is it still running?";
+
 // What went wrong, for people. `status` is of HTTP; 0 where there was no answer.
 export class Fault extends Error {
   constructor(message, status = 0) {
@@ -19,7 +21,7 @@ const BEGINNINGS = {
   403: "The server refuses this: ",
   413: "This is too large for the server: ",
   429: "The server is busy: ",
-  503: "The server is not ready: ",
+  503: "Not now: ",
   504: "The server took too long: ",
 };
 
@@ -31,7 +33,7 @@ async function request(path, options) {
     response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit", redirect: "error" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Fault("The server does not answer. Is it still running?");
+    throw new Fault(SILENT);
   }
   if (!response.ok) throw await refusal(response);
   return response;
@@ -42,7 +44,7 @@ async function refusal(response) {
   const message = said?.error?.message ?? `status ${response.status}, and no more was said`;
   // What it says then is of headers.
   if (response.status === 401) return new Fault(key.get() ? "The server refuses this key." : "A key is needed.", 401);
-  const again = response.status === 429 && response.headers.get("Retry-After");
+  const again = [429, 503].includes(response.status) && response.headers.get("Retry-After");
   const beginning = BEGINNINGS[response.status] ?? (response.status < 500 ? BEGINNINGS[400] : "The server failed: ");
   return new Fault(beginning + message + (again ? `. Try again in ${again} s.` : ""), response.status);
 }
@@ -53,6 +55,15 @@ async function json(response) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Fault("The server's answer is broken.");
+  }
+}
+
+// How the server is, key or not: {ready, reason, status, model}.
+export async function health() {
+  try {
+    return await (await fetch("health", { cache: "no-store", credentials: "omit" })).json();
+  } catch {
+    throw new Fault(SILENT);
   }
 }
 

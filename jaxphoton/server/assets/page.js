@@ -1,12 +1,13 @@
 // The page: a picture, one ask at a time, its answer, and the asks before it.
 import * as answers from "./answer.js";
-import { events, Fault, key, model } from "./asking.js";
+import { events, Fault, health, key, model } from "./asking.js";
 import { find } from "./element.js";
 import { History } from "./history.js";
 import { highlight, marksOf, show as mark } from "./marks.js";
 import * as pictures from "./picture.js";
 
 const LIMIT = Number(document.querySelector('meta[name="jaxphoton-max-body"]').content);
+const PATIENCE = 2000; // milliseconds between two looks at a server that starts
 const STREAMED = ["caption", "query", "segment"];
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 const OBJECT_LABELS = { detect: "What to find", point: "What to point at", segment: "What to outline" };
@@ -199,16 +200,16 @@ function fields() {
 
 async function greet() {
   try {
-    const { id, skills, reasoning } = await model();
-    find("model").textContent = id ?? "";
-    if (id) document.title = `${id}, jaxphoton`;
+    const { ready, status, reason, model: name } = await health();
+    find("model").textContent = ready ? name : [name, status, reason].filter(Boolean).join(", ");
+    document.title = `${name}, jaxphoton`;
+    if (!ready) setTimeout(greet, PATIENCE);
+    const { skills, reasoning } = await model();
     for (const input of form.elements.skill) input.disabled = Boolean(skills) && !skills.includes(input.value);
     find("reason").hidden = reasoning === false;
   } catch (error) {
     if (error.status === 401) unlock(greet, key.get() ? error.message : "");
-    else if (error.status === 503) setTimeout(greet, 2000);
     else fail(error.message);
-    find("model").textContent = error.status === 503 ? error.message : "";
   }
 }
 

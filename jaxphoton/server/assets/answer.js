@@ -93,7 +93,7 @@ function facts(answer) {
     isText(answer) && first !== null && ["First text", duration(first)],
     total !== null && ["Total", duration(total)],
     metrics.output_tokens && ["Tokens", count(metrics.output_tokens)],
-    rate >= 1 && ["Rate", `${count(rate)}/s`],
+    isText(answer) && rate >= 1 && ["Rate", `${count(rate)}/s`],
     result.finish_reason === "length" && ["Cut", "the most tokens were reached"],
   ];
   return make(

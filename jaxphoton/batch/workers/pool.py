@@ -164,14 +164,16 @@ class Replicas:
         return dict(totals)
 
     def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
-        """Answers any number of jobs, each as it finishes, as `Moondream.answer`; images are paths or bytes.
+        """Answers any number of jobs, each as it finishes, as `Moondream.answer`; images are paths or bytes. Under way
+        are what all processes take at once, and one more.
 
         Leaving early gives the jobs up; what the processes have at that moment, they finish for nobody.
 
         Raises:
           ReplicaError: no process is left, or this was closed. Jobs not answered by then have not failed.
         """
-        dispatcher = Dispatcher(jobs, _WholeJobs(self._work), room=self._work.bound, most=sys.maxsize)
+        room = min(self._work.bound, (len(self._supervisors) + 1) * self._work.room)
+        dispatcher = Dispatcher(jobs, _WholeJobs(self._work), room=room, most=sys.maxsize)
         for answer in dispatcher.answers():
             if isinstance(answer.error, ReplicaError):
                 raise answer.error

@@ -47,6 +47,30 @@ def test_asks_go_beside_jobs_and_need_no_events_and_no_image(start):  # noqa: F8
     assert [each.future.result(S)["answer"] for each in pending] == ["nothing"] * 5
 
 
+def test_jobs_of_low_priority_wait_behind_asks(start):  # noqa: F811
+    replicas, order = start(1), []
+    slow = [replicas.submit(b"slow", QUERY) for _ in range(6)]  # all that it takes
+    low = Ask("query", priority=-1)
+
+    def read() -> None:
+        order.extend(["job"] * len([*replicas.answer(Job(key, b"a job", (low,)) for key in range(3))]))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    until(lambda: replicas.unfinished == 9, "the jobs wait")
+    asks = [replicas.submit(b"slow", QUERY) for _ in range(3)]
+    for each in slow[:3]:
+        each.cancel()
+    until(lambda: replicas.unfinished == 9, "three have ended")
+    for each in asks:
+        each.future.add_done_callback(lambda _: order.append("ask"))
+    assert order == []  # the asks have the places of those three
+    for each in [*slow, *asks]:
+        each.cancel()
+    reader.join(S)
+    assert sorted(order) == ["ask"] * 3 + ["job"] * 3
+
+
 def test_what_the_skill_refuses_is_the_error_of_its_future(start):  # noqa: F811
     replicas = start(1)
     assert isinstance(replicas.submit(b"x", Ask("wrong")).future.exception(S), ValueError)

@@ -66,9 +66,10 @@ def add_parser(subparsers) -> None:
     group.add_argument(
         "--replicas",
         type=replicas,
-        default=1,
+        default=0,
         metavar="N",
-        help="engine processes, each with a GPU of its own; auto for one a visible GPU (default: 1)",
+        help="engine processes, each with a GPU of its own, which are started again when they fail; auto for one a "
+        "visible GPU (default: the engine is in this process)",
     )
     group.add_argument(
         "--executables", metavar="DIR", help="programs that `jaxphoton compile` has stored, instead of compiling"
@@ -195,8 +196,8 @@ def _backend(args: argparse.Namespace) -> Backend:
 
     loading = {name: getattr(args, name) for name in ("revision", "dtype", "max_pixels", "executables", "resize")}
     options = EngineOptions(args.rows, image_workers=args.workers)
-    gpus = (None,) if args.replicas == 1 else replica_gpus(args.replicas)
-    if len(gpus) > 1:
+    if args.replicas != 0:
+        gpus = replica_gpus(args.replicas)
         given = {name: value for name, value in loading.items() if value is not None}
         return ReplicaBackend(gpus, {"path_or_id": args.model} | given, options, args.max_waiting)
     model = load_model(args.model, **loading)

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import threading
+from pathlib import Path
 
 import httpx2 as httpx
 import pytest
@@ -19,8 +20,9 @@ from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.errors import EngineStartError, ModelClosed
 from jaxphoton.server.replicas import ReplicaBackend
 from jaxphoton.server.service import Service
-from tests.image.pools import S, until
+from tests.image.pools import S, needs_proc, running, until
 from tests.server.serving import EXAMPLES, data_address
+from tests.server.test_life import begun, told
 
 FAKES = ("-m", "tests.batch.workers.fake_child")
 GREEDY = {"temperature": 0.0}
@@ -270,9 +272,36 @@ def test_starting_can_be_broken_off(start, tmp_path):
         backend.start()
 
 
+@needs_proc
+def test_the_command_with_a_process_of_its_own(picture):
+    body = {"image_url": picture, "settings": GREEDY}
+    with begun("--port", "0", "--replicas", "1") as process:
+        try:
+            address = told(process, "has a page").split()[2]
+            told(process, "ready")
+            assert httpx.get(f"{address}/health").json()["processes_alive"] == 1
+            before = httpx.post(f"{address}/v1/caption", json=body, timeout=S).json()["caption"]
+            (child,) = children(process.pid)
+            os.kill(child, signal.SIGKILL)
+            assert "started again" in told(process, "has died")
+            assert httpx.post(f"{address}/v1/caption", json=body, timeout=S).json()["caption"] == before
+            (child,) = children(process.pid)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(S) == 0
+            until(lambda: not running(child), "the process has ended too")
+        finally:
+            process.kill()
+
+
+def children(pid: int) -> list[int]:
+    """The engine processes of a server."""
+    texts = (task.joinpath("children").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
+    return [int(number) for text in texts for number in text.split()]
+
+
 def test_two_processes_with_the_small_model(serve, address, picture):
     """As one answers; one that leaves frees its row there; and one process killed in the middle."""
-    backend = ReplicaBackend((None, None), {"path_or_id": "shapes"}, EngineOptions(rows=8), log=lambda line: None)
+    backend = ReplicaBackend((None, None), {"path_or_id": "shapes"}, EngineOptions(), log=lambda line: None)
     service = Service(backend, ["shapes"])
     try:
         service.start()
@@ -282,6 +311,14 @@ def test_two_processes_with_the_small_model(serve, address, picture):
                    (address, several)]  # fmt: skip
         pieces = [[json.loads(line[6:]).get("chunk") for line in text.split("\n\n") if line] for text in streams]
         assert pieces[0] == pieces[1] and len(pieces[0]) > 2
+        messages = [{"role": "user", "content": [{"type": "text", "text": "How many circles?"},
+                                                 {"type": "image_url", "image_url": {"url": picture}}]}]  # fmt: skip
+        chat = {"messages": messages, "logprobs": True, "temperature": 0}
+        one, two = (httpx.post(f"{each}/v1/chat/completions", json=chat, timeout=S).json()["choices"]
+                    for each in (address, several))  # fmt: skip
+        assert [each["message"] for each in one] == [each["message"] for each in two]
+        tokens = [[token["token"] for token in each[0]["logprobs"]["content"]] for each in (one, two)]
+        assert tokens[0] == tokens[1] and tokens[0]
         with httpx.stream("POST", f"{several}/v1/caption", json=caption | {"stream": True}, timeout=S) as response:
             next(response.iter_lines())
 

@@ -90,6 +90,9 @@ class Batches:
             raise
         unfinished = [each for each in self.records.newest_first() if each["status"] not in ENDED]
         self.files.clean({output for each in unfinished for output in each["outputs"]})
+        for each in self.records.newest_first():
+            if each["status"] in ("completed", "cancelled"):  # if it ended before the journal was removed
+                self._journal(each["id"]).unlink(missing_ok=True)
         self._waiting.extend(each["id"] for each in reversed(unfinished))
         self._thread = threading.Thread(target=self._work, name="jaxphoton-batches", daemon=True)
         self._thread.start()
@@ -240,19 +243,29 @@ class Batches:
     def _is_cancelling(self, number: str) -> bool:
         return self.records.get(number)["status"] == "cancelling"
 
-    def advance(self, number: str, status: str, counts: Mapping[str, int]) -> None:
-        """Notes how far the one that runs is."""
+    def begin(self, number: str, counts: Mapping[str, int]) -> None:
+        """Notes that one runs, and how far it was before."""
+        self._advance(number, "in_progress", counts)
+
+    def count(self, number: str, failed: bool) -> None:
+        """Notes that a line is done."""
+        counts = self._counts[number]
+        name = "failed" if failed else "completed"
+        self._counts[number] = counts | {name: counts[name] + 1}
+
+    def end(self, number: str) -> None:
+        """Notes that no line is asked about any more."""
+        counts = self._counts.get(number)
+        if counts is not None and counts["completed"] + counts["failed"] == counts["total"]:
+            self._advance(number, "finalizing", counts)
+
+    def _advance(self, number: str, status: str, counts: Mapping[str, int]) -> None:
         with self._changed:
             self._counts[number] = dict(counts)
             record = self.records.get(number)
             if record["status"] != "cancelling":
                 since = record.get(f"{status}_at") or _now()  # the first time, of one that goes on
                 self.records.change(number, status=status, request_counts=dict(counts), **{f"{status}_at": since})
-
-    def count(self, number: str, failed: bool) -> None:
-        """Notes that a line is done."""
-        counts = self._counts[number]
-        self._counts[number] = counts | {name: counts[name] + 1 for name in ("failed" if failed else "completed",)}
 
 
 class _Watch(RunObserver):
@@ -267,14 +280,13 @@ class _Watch(RunObserver):
             "completed": beginning.done - beginning.failed,
             "failed": beginning.failed,
         }
-        self._batches.advance(self._number, "in_progress", counts)
+        self._batches.begin(self._number, counts)
 
     def image(self, number: int, record: Record) -> None:
         self._batches.count(self._number, record.status == "failed")
 
     def end(self) -> None:
-        if (counts := self._batches._counts.get(self._number)) and not self._batches._is_closing():
-            self._batches.advance(self._number, "finalizing", counts)
+        self._batches.end(self._number)
 
 
 def _now() -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from jaxphoton.server.app import DEFAULTS
 from jaxphoton.server.backend import LocalBackend
+from jaxphoton.server.batching import Batches
 from jaxphoton.server.service import Service
 from tests.server.serving import EXAMPLES, data_address, served
 
@@ -22,9 +23,16 @@ def service(shapes) -> Service:
 
 
 @pytest.fixture(scope="session")
-def address(service) -> Iterator[str]:
+def stored(service, tmp_path_factory) -> Iterator[Batches]:
+    """Files and batches of that server."""
+    with Batches(tmp_path_factory.mktemp("data") / "data", service.backend) as batches:
+        yield batches
+
+
+@pytest.fixture(scope="session")
+def address(service, stored) -> Iterator[str]:
     """Of a server with the shipped model, without a path."""
-    with served(service) as address:
+    with served(service, stored=stored) as address:
         yield address
 
 
@@ -32,7 +40,7 @@ def address(service) -> Iterator[str]:
 def serve() -> Iterator[Callable[..., str]]:
     """Serves any service until the end of the test, with options if need be; returns its address."""
     with ExitStack() as stack:
-        yield lambda service, options=DEFAULTS: stack.enter_context(served(service, options))
+        yield lambda service, options=DEFAULTS, stored=None: stack.enter_context(served(service, options, stored))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
 from jaxphoton.server.app import DEFAULTS
 from jaxphoton.server.backend import Occupancy
+from jaxphoton.server.batching import Batches
 from jaxphoton.server.listening import Listener, bound
 from jaxphoton.server.options import ServerOptions
 from jaxphoton.server.service import Service
@@ -22,9 +23,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "shapes"
 
 
 @contextmanager
-def served(service: Service, options: ServerOptions = DEFAULTS) -> Iterator[str]:
+def served(service: Service, options: ServerOptions = DEFAULTS, stored: Batches | None = None) -> Iterator[str]:
     """Its address, such as http://127.0.0.1:40123."""
-    with bound("127.0.0.1", 0) as socket, listening(Listener(service, options), socket):
+    with bound("127.0.0.1", 0) as socket, listening(Listener(service, options, stored), socket):
         yield f"http://127.0.0.1:{socket.getsockname()[1]}"
 
 

@@ -132,6 +132,8 @@ def test_jobs_and_batches_take_conversations(shapes):
         (lambda m: m.chat([user("a"), user("b", PICTURE)]), ValueError, r"messages\[1\]: a picture can only stand"),
         (lambda m: m.chat([user("a", str(PICTURE))]), ValueError, "must be a data address"),
         (lambda m: m.chat([user("a", b"no picture")]), ImageError, "image"),
+        (lambda m: m.chat([user("a", "data:image/png;base64,~")]), ImageError, "<data address>.* is not base64"),
+        (lambda m: m.chat([user("a", "data:image/png;base64")]), ImageError, "<data address>.* without data"),
         (lambda m: m.chat([user("a", 3.5)]), TypeError, "float"),
         (lambda m: m.chat([user("a")], settings={"beams": 4}), ValueError, "unknown settings beams"),
         (lambda m: m.chat([user("a"), assistant("long " * 600), user("b")]), ValueError, "positions"),
@@ -158,7 +160,7 @@ def test_a_picture_may_be_all_that_is_asked(shapes):
 
 
 def test_for_asyncio_it_is_the_same(shapes):
-    messages = [user(QUESTION, PICTURE), assistant("3"), user("Which colours?")]
+    messages = [user(QUESTION, address()), assistant("3"), user("Which colours?")]
     wanted = shapes.chat(messages, settings=GREEDY)
 
     async def main():

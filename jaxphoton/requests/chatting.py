@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from jaxphoton.image.address import data_of, is_data
 from jaxphoton.requests.conversation import parted
@@ -37,7 +38,16 @@ def _picture(picture: Any) -> Any:
             "messages: a picture that is a text must be a data address (data:image/jpeg;base64,...); "
             "a file is a pathlib.Path"
         )
-    try:
-        return data_of(picture)
-    except ValueError as error:
-        raise ValueError(f"messages: the picture {error}") from None
+    return _DataFile(picture)
+
+
+@dataclass(frozen=True, slots=True)
+class _DataFile:
+    """The file in a data address, for `prepare`; taken out where pictures are read, as that takes time."""
+
+    address: str
+    name: ClassVar[str] = "<data address>"
+
+    def read(self) -> bytes:
+        """Raises ValueError: there is none in it."""
+        return data_of(self.address)

@@ -121,7 +121,8 @@ def test_what_is_refused_names_the_turn(messages, error, fault):
     ],
 )
 def test_a_text_is_a_data_address_and_anything_else_an_image_as_it_is(given, taken):
-    assert conversation([says("user", shows(given))], None, None)[0] == taken
+    picture = conversation([says("user", shows(given))], None, None)[0]
+    assert (picture.read() if isinstance(given, str) else picture) == taken
 
 
 @pytest.mark.parametrize(
@@ -131,8 +132,6 @@ def test_a_text_is_a_data_address_and_anything_else_an_image_as_it_is(given, tak
         ("photo.png", ValueError, "a picture that is a text must be a data address"),
         ("file:///etc/passwd", ValueError, "a picture that is a text must be a data address"),
         ("http://example.com/a.png", ValueError, "a picture that is a text must be a data address"),
-        ("data:image/png;base64", ValueError, "the picture is a data address without data"),
-        ("data:image/png;base64,~", ValueError, "the picture is not base64"),
         ([PIXEL, PIXEL], TypeError, "a picture cannot be a list"),
     ],
 )

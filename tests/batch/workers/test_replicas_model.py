@@ -71,7 +71,9 @@ def test_a_model_that_does_not_exist():
 def test_single_asks_as_of_a_model_in_this_process(tmp_path):
     picture = sorted(EXAMPLES.glob("*.png"))[0]
     query = Ask("query", {"question": "What shapes are there?"}, GREEDY)
-    asks = [*ASKS, query, Ask("point", {"object": "circle"}, GREEDY)]
+    turns = [{"role": "user", "content": "A circle?"}, {"role": "assistant", "content": "Yes."}]
+    chat = Ask("chat", {"messages": [*turns, {"role": "user", "content": "Where?"}]}, GREEDY)
+    asks = [*ASKS, query, Ask("point", {"object": "circle"}, GREEDY), chat]
     with Moondream.from_pretrained("shapes") as model:
         model.engine_config = OPTIONS.applied(model.engine_config, model.family.max_context)
         alone = [followed(model, picture, ask) for ask in asks]

@@ -90,7 +90,7 @@ class AskPreparer:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         made = self._made(ask)
-        if key:
+        if key and len(made.form.prompt.ids) <= self._family.max_context:  # others never run, and may be of megabytes
             with self._lock:
                 self._kept[key] = made
                 if len(self._kept) > KEPT:

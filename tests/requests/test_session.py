@@ -101,6 +101,16 @@ def test_an_ask_is_prepared_once_however_often_it_is_asked(shapes, monkeypatch):
     assert shapes.submit(PICTURES[0], Ask("query", {"question": "Where?", "spatial_refs": {(0.5, 0.5)}}, GREEDY)).future
 
 
+def test_what_is_too_long_to_be_run_is_not_kept(shapes):
+    preparer = shapes.session.preparer
+    before = list(preparer._kept)
+    for number in range(3):
+        ask = Ask("chat", {"messages": [{"role": "user", "content": f"{number} " * shapes.family.max_context}]})
+        with pytest.raises(ValueError, match="positions"):
+            shapes.submit(PICTURES[0], ask)
+    assert list(preparer._kept) == before
+
+
 def test_an_ask_without_a_json_form_is_prepared_once_a_job(shapes, monkeypatch):
     made, make = [], AskPreparer._made
     monkeypatch.setattr(AskPreparer, "_made", lambda self, ask: made.append(ask) or make(self, ask))

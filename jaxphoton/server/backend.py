@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxphoton.batch.model import OpenModel, RunModel
 from jaxphoton.batch.options import RunOptions
+from jaxphoton.models.protocol import Family
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.async_calls import AsyncCalls
 from jaxphoton.requests.carrying import SessionCarrier
@@ -75,6 +76,10 @@ class Backend(Protocol):
         """None before it has started."""
         ...
 
+    def family(self) -> Family | None:
+        """Of the model; None where it is not known. May read files."""
+        ...
+
     def run_model(self) -> RunModel:
         """The same for a run over requests."""
         ...
@@ -110,6 +115,9 @@ class LocalBackend:
         return None if self._engine is None else self._engine.failure
 
     batch_requests = None
+
+    def family(self) -> Family:
+        return self._model.family
 
     def run_model(self) -> RunModel:
         return OpenModel(self._model, RunOptions())

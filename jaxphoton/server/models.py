@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from functools import cache
 from typing import Any
 
 from starlette.requests import Request
@@ -10,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.messages import quoted
+from jaxphoton.server.abilities import abilities
 from jaxphoton.server.operation import Described, Operation, Parameter
 from jaxphoton.server.service import Service
 
@@ -21,6 +24,8 @@ MODEL = {
         "created": {"type": "integer"},
         "owned_by": {"type": "string"},
         "name": {"type": "string"},
+        "skills": {"type": "array", "items": {"type": "string"}},
+        "reasoning": {"type": "boolean"},
     },
     "required": ["id", "object", "created", "owned_by", "name"],
 }
@@ -37,18 +42,23 @@ LIST = {
 
 def routes(service: Service) -> list[Operation]:
     began = int(time.time())
-    models = {name: _model(name, began) for name in service.names}
+
+    @cache
+    def models() -> dict[str, dict[str, Any]]:
+        family = service.backend.family()
+        known = {} if family is None else abilities(family.skills())
+        return {name: _model(name, began) | known for name in service.names}
 
     async def every(request: Request) -> Response:
-        listed = list(models.values())
+        listed = list((await asyncio.to_thread(models)).values())
         return JSONResponse({"object": "list", "data": listed, "models": listed})
 
     async def one(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in models:
-            message = f"there is no model {quoted(name)} here, but {', '.join(models)}"
+        name, here = request.path_params["name"], await asyncio.to_thread(models)
+        if name not in here:
+            message = f"there is no model {quoted(name)} here, but {', '.join(here)}"
             raise BodyError(message, "model", "model_not_found", 404)
-        return JSONResponse(models[name])
+        return JSONResponse(here[name])
 
     # A slash in a name comes encoded, and is decoded before routes are looked at.
     path = Parameter("name", {"type": "string"}, "path", required=True)

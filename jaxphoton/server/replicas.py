@@ -7,12 +7,14 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from contextlib import contextmanager
 from typing import Any
 
+from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.model import Answering, NamedModel, RunModel
 from jaxphoton.batch.options import RunOptions
 from jaxphoton.batch.workers.inprocess import EngineOptions
 from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.batch.workers.protocol import CLOSED, ReplicaError
 from jaxphoton.config import EngineConfig
+from jaxphoton.models.protocol import Family
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.async_calls import AsyncCalls
@@ -116,6 +118,12 @@ class ReplicaBackend:
     def batch_requests(self) -> int:
         """All rows, and half as many that are ready; each process has room for twice its rows."""
         return self._processes * (self._rows + self._rows // 2 + 1)
+
+    def family(self) -> Family | None:
+        try:
+            return self.run_model().find()
+        except BatchError:  # which is told where it starts
+            return None
 
     def run_model(self) -> RunModel:
         """See `Backend`."""

@@ -82,6 +82,8 @@ class FakeBackend:
     def close(self) -> None:
         self.released.set()
 
+    def family(self) -> None: ...
+
     def occupancy(self) -> Occupancy | None:
         return Occupancy(4, len(self.asked), 0, 100, 0)
 

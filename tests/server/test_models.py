@@ -29,6 +29,12 @@ def test_a_name_with_a_slash_is_found(models, path):
     assert httpx.get(f"{models}/{path}").json()["id"] == NAMES[0]
 
 
+def test_what_the_model_can_be_asked(address):
+    """The shipped model draws no outlines."""
+    (model,) = httpx.get(f"{address}/v1/models").json()["data"]
+    assert {"caption", "query", "detect", "point"} == set(model["skills"]) and model["reasoning"] is True
+
+
 def test_another_name_is_not_found(models):
     response = httpx.get(f"{models}/gpt-4")
     assert response.status_code == 404

@@ -260,6 +260,11 @@ def test_a_server_that_starts_is_waited_for(serve, visit):
     assert page.text == "a fake"
 
 
+def test_what_the_model_has_not_is_not_offered(page):
+    page.until(lambda: not page.all("input[value=segment]")[0].is_enabled())
+    assert all(page.all(f"input[value={skill}]")[0].is_enabled() for skill in ("caption", "query", "detect", "point"))
+
+
 def test_a_broken_stream_is_no_answer(fake):
     page, backend = fake({"chunk": "Half of"}, "wait", ZeroDivisionError(), refused=True)
     page.choose(SCENE)
@@ -392,7 +397,7 @@ const behind = (node) => {
 const faint = [];
 for (const node of document.querySelectorAll("body *")) {
   const own = [...node.childNodes].some((each) => each.nodeType === 3 && each.data.trim());
-  if (!own || !node.checkVisibility() || node.closest("svg")) continue;
+  if (!own || !node.checkVisibility() || node.closest("svg, input:disabled + span")) continue;
   const [a, b] = [light(getComputedStyle(node).color), light(behind(node))];
   const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   if (ratio < 4.5) faint.push(`${ratio.toFixed(2)}: ${node.outerHTML}`);

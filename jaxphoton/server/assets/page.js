@@ -205,12 +205,20 @@ async function greet() {
     document.title = `${name}, jaxphoton`;
     if (!ready) setTimeout(greet, PATIENCE);
     const { skills, reasoning } = await model();
-    for (const input of form.elements.skill) input.disabled = Boolean(skills) && !skills.includes(input.value);
-    find("reason").hidden = reasoning === false;
+    offer(skills, reasoning);
   } catch (error) {
     if (error.status === 401) unlock(greet, key.get() ? error.message : "");
     else fail(error.message);
   }
+}
+
+// Leaves out what the model has not; all is offered where the server does not say.
+function offer(skills, reasoning) {
+  for (const input of form.elements.skill) {
+    input.disabled = Boolean(skills) && !skills.includes(input.value);
+    input.title = input.disabled ? "This model cannot do that." : "";
+  }
+  find("reason").hidden = reasoning === false;
 }
 
 // Asks for a key, then does again what was refused without one.

@@ -123,6 +123,8 @@ def decoded(data: bytes, kind: Any) -> Any:
         raise BodyError(str(error), where.rstrip("`") or None) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BodyError(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise BodyError("the body is nested too deeply") from None
 
 
 def deadline_of(timeout: float | None) -> float | None:

@@ -70,11 +70,11 @@ def routes(batches: Batches) -> list[Operation]:
         return JSONResponse(_shown(made))
 
     async def every(request: Request) -> Response:
-        found = [batches.shown(each) for each in batches.records.newest_first()]
+        found = batches.states.newest_first()
         return JSONResponse(page(request, found, _shown, MOST, USUAL))
 
     async def one(request: Request) -> Response:
-        return JSONResponse(_shown(batches.get(request.path_params["id"])))
+        return JSONResponse(_shown(batches.states.get(request.path_params["id"])))
 
     async def cancel(request: Request) -> Response:
         return JSONResponse(_shown(await asyncio.to_thread(batches.cancel, request.path_params["id"])))

@@ -54,7 +54,7 @@ class ReplicaBackend:
         self._replicas: Replicas | None = None
         self._calls: AsyncCalls | None = None
         self._closed = False
-        self._started_or_closed = threading.Event()
+        self._tried = threading.Event()
 
     @property
     def pids(self) -> list[int]:
@@ -76,15 +76,16 @@ class ReplicaBackend:
             self._replicas = replicas
         try:
             replicas.wait()
+            self._calls = AsyncCalls(DirectCarrier(replicas, self._processes * 2 * self._rows))
         except ReplicaError as error:
             raise (ModelClosed() if self._closed else EngineStartError(str(error))) from error
-        self._calls = AsyncCalls(DirectCarrier(replicas, self._processes * 2 * self._rows))
-        self._started_or_closed.set()
+        finally:
+            self._tried.set()
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-        self._started_or_closed.set()
+        self._tried.set()
         if self._replicas is not None:
             self._replicas.close()
 
@@ -135,10 +136,10 @@ class ReplicaBackend:
         """The processes, once they have started; blocks until then.
 
         Raises:
-          ModelClosed: this was closed.
+          ModelClosed: this was closed, or could not start.
         """
-        self._started_or_closed.wait()
-        if self._closed or self._replicas is None:
+        self._tried.wait()
+        if self._closed or self._replicas is None or self._calls is None:
             raise ModelClosed
         return self._replicas
 

@@ -14,6 +14,14 @@ from jaxphoton.server.service import Service
 from tests.server.serving import EXAMPLES, data_address, served
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory) -> Iterator[None]:
+    """Servers that are started keep their files there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def service(shapes) -> Service:
     """Of the shipped model; compiled once."""

@@ -9,7 +9,8 @@ import pytest
 
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.requests.errors import EngineError
-from jaxphoton.server.batching import ENDED, PRIORITY, Batches
+from jaxphoton.server.batch_states import ENDED
+from jaxphoton.server.batching import PRIORITY, Batches
 from tests.batch.requests.fake import FakeRunModel, request, write
 from tests.image.pools import until
 
@@ -38,8 +39,8 @@ def begun(batches: Batches, tmp_path, lines, endpoint: str = "/v1/caption") -> s
 
 
 def ended(batches: Batches, number: str) -> dict:
-    until(lambda: batches.get(number)["status"] in ENDED, "the end of a batch")
-    return batches.get(number)
+    until(lambda: batches.states.get(number)["status"] in ENDED, "the end of a batch")
+    return batches.states.get(number)
 
 
 def lines_of(batches: Batches, file: str) -> list[dict]:
@@ -81,7 +82,10 @@ def test_what_was_under_way_goes_on_with_the_next_start(tmp_path):
         first = begun(batches, tmp_path, lines)
         second = begun(batches, tmp_path, [request("next")])
         batches._thread.join(60)
-        assert (batches.get(first)["status"], batches.get(second)["status"]) == ("in_progress", "validating")
+        assert (batches.states.get(first)["status"], batches.states.get(second)["status"]) == (
+            "in_progress",
+            "validating",
+        )
     (tmp_path / "data" / "files" / ".file-00.tmp").write_bytes(b"half")
     (tmp_path / "data" / "files" / f"file-{'0' * 32}").write_bytes(b"of a process that ended")
     (tmp_path / "data" / "batches" / f"batch_{'0' * 32}.json").write_bytes(b"\0")
@@ -169,7 +173,7 @@ def test_a_file_is_kept_for_as_long_as_a_batch_reads_it(tmp_path):
 
     with Batches(tmp_path / "data", Served(FakeRunModel(answer))) as batches:
         number = begun(batches, tmp_path, [request("a")])
-        file = batches.get(number)["input_file_id"]
+        file = batches.states.get(number)["input_file_id"]
         assert waiting.wait(60)
         with pytest.raises(BodyError, match="still reads"):
             batches.remove_file(file)

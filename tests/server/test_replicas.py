@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ from jaxphoton.batch.workers.inprocess import EngineOptions
 from jaxphoton.requests import async_calls
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.errors import EngineStartError, ModelClosed
+from jaxphoton.server.batch_states import ENDED
+from jaxphoton.server.batching import Batches
 from jaxphoton.server.replicas import ReplicaBackend
 from jaxphoton.server.service import Service
 from tests.image.pools import S, needs_proc, running, until
@@ -344,3 +347,35 @@ def test_two_processes_with_the_small_model(serve, address, picture):
             assert response.json().get("caption") == wanted[scene]["caption"], response.text
     finally:
         backend.close()
+
+
+def test_a_batch_goes_through_the_processes_which_go_on(start, tmp_path, monkeypatch):
+    """Also where one of them dies."""
+    monkeypatch.setattr("jaxphoton.weights.hub.resolve", lambda name, revision=None: Path(name))
+    monkeypatch.setattr("jaxphoton.weights.hub.check", lambda path: None)
+    monkeypatch.setattr("jaxphoton.batch.model.model_digest", lambda path: "digest")
+    images = [f"picture {number}" for number in range(40)]
+    lines = [
+        {"custom_id": image, "url": "/v1/query", "body": body(image, settings={"max_tokens": 5})} for image in images
+    ]
+    address = start()
+    with Batches(tmp_path / "data", start.backend) as batches:
+        content = io.BytesIO("".join(json.dumps(line) + "\n" for line in lines).encode())
+        file = batches.files.add(content, "in.jsonl", "batch")["id"]
+        number = batches.create("/v1/query", file, "24h", None)["id"]
+        os.kill(start.backend.pids[0], signal.SIGKILL)
+        until(lambda: batches.states.get(number)["status"] in ENDED, "the end of the batch")
+        batch = batches.states.get(number)
+        assert (batch["status"], batch["request_counts"]["completed"]) == ("completed", 40)
+        answers = batches.files.path(batch["output_file_id"]).read_text().splitlines()
+        assert [json.loads(line)["custom_id"] for line in answers] == images
+    assert ask(address, "fine").status_code == 200
+
+
+def test_a_batch_waits_no_longer_for_processes_that_cannot_start(tmp_path):
+    backend = ReplicaBackend((None,), {"path_or_id": "refused"}, EngineOptions(4), command=FAKES, log=lambda line: None)
+    with pytest.raises(EngineStartError):
+        backend.start()
+    with pytest.raises(ModelClosed):
+        backend.running()
+    backend.close()

@@ -107,7 +107,7 @@ class Fetcher:
                             return await self._read(reply)
                         target = self._checked(reply.headers.get("Location", ""), target)
         except aiohttp.ClientSSLError as error:
-            raise _Fault("its server has no valid certificate") from error
+            raise _Fault("its server has no valid certificate, or no TLS") from error
         # Of a name that is unknown here, one of this network, and a machine that refuses: which, is nobody's business.
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise _Fault("no public address of its host answers") from error

@@ -283,6 +283,12 @@ def test_broken_answers_are_told_apart_from_none(sites):
         assert sites.fault(sites.outside.url) == "its server does not answer properly"
 
 
+def test_a_server_without_tls_is_not_taken_for_one_with_it(sites):
+    fault = sites.fault(sites.outside.url.replace("http://", "https://"))
+    assert fault == "its server has no valid certificate, or no TLS"
+    assert sites.outside.tries == {}
+
+
 def hang(site, handler, path, number):
     site.over.wait(60)
 

@@ -7,8 +7,10 @@ import base64
 import io
 import json
 import os
+import random
 import signal
 import threading
+from collections import Counter
 from pathlib import Path
 
 import httpx2 as httpx
@@ -215,6 +217,43 @@ def test_a_process_that_is_killed_loses_no_request(start):
     assert killed[0] not in start.backend.pids
     stats = httpx.get(f"{address}/v1/stats").json()
     assert (stats["requests"], stats["processes"], stats["processes_alive"]) == (0, 2, 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_asking_leaving_and_dying_at_random_leaves_nothing_behind(start, seed):
+    address, chance, ends = start(), random.Random(seed), Counter()
+
+    async def one(client: httpx.AsyncClient, number: int) -> None:
+        kind = chance.choice(["plain", "stream", "late", "leave", "leave", "leave stream"])
+        image = f"a picture {number}" if kind in ("plain", "stream") else "slow"
+        sent = body(image, stream="stream" in kind) | ({"timeout": 0.05} if kind == "late" else {})
+        try:
+            async with asyncio.timeout(0.05 if "leave" in kind else S):
+                response = await client.post(f"{address}/v1/query", json=sent)
+        except TimeoutError:
+            assert "leave" in kind
+            ends["left"] += 1
+        except httpx.TransportError:  # a stream whose process died
+            assert kind == "stream"
+            ends["broken off"] += 1
+        else:
+            code = response.json()["error"]["code"] if response.status_code != 200 else None
+            assert code in {"late": ("deadline_exceeded",), "plain": (None,), "stream": (None,)}[kind], response.text
+            ends[kind] += 1
+
+    async def main() -> None:
+        async with httpx.AsyncClient(timeout=S) as client:
+            for number in range(4):
+                tasks = [asyncio.create_task(one(client, 40 * number + each)) for each in range(40)]
+                if number == 1 and start.backend.pids:
+                    os.kill(chance.choice(start.backend.pids), signal.SIGKILL)
+                await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert sum(ends.values()) == 160 and min(ends["left"], ends["plain"], ends["stream"], ends["late"]) > 0
+    until(lambda: httpx.get(f"{address}/v1/stats").json()["requests"] == 0, "no request is under way")
+    until(lambda: start.backend.running().unfinished == 0, "none is in a process")
+    assert ask(address, "fine").json()["answer"] == "fine"
 
 
 def test_what_kills_two_processes_fails_alone(start):

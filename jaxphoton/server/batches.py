@@ -17,6 +17,7 @@ from jaxphoton.server.batching import Batches
 from jaxphoton.server.files import ID, list_of
 from jaxphoton.server.listing import page, parameters
 from jaxphoton.server.operation import Described, Operation
+from jaxphoton.server.storage import no_room
 
 MOST, USUAL = 100, 20
 _SHOWN = (
@@ -64,9 +65,11 @@ def routes(batches: Batches) -> list[Operation]:
             endpoint_of(form.endpoint)
         except BodyError as error:
             raise BodyError(str(error), "endpoint", error.code) from None
-        made = await asyncio.to_thread(
-            batches.create, form.endpoint, form.input_file_id, form.completion_window, form.metadata
-        )
+        asked = form.endpoint, form.input_file_id, form.completion_window, form.metadata
+        try:
+            made = await asyncio.to_thread(batches.create, *asked)
+        except OSError as error:
+            raise no_room(error) from error
         return JSONResponse(_shown(made))
 
     async def every(request: Request) -> Response:
@@ -80,7 +83,7 @@ def routes(batches: Batches) -> list[Operation]:
         return JSONResponse(_shown(await asyncio.to_thread(batches.cancel, request.path_params["id"])))
 
     told = Described
-    new = told("Has the requests of a file answered.", BatchForm, answer=BATCH)
+    new = told("Has the requests of a file answered.", BatchForm, answer=BATCH, errors=(507,))
     listed = told("Lists batches, the newest first.", answer=list_of(BATCH), parameters=parameters(MOST))
     ended = told("Gives a batch up; what is answered is kept.", answer=BATCH, parameters=(ID,))
     return [

@@ -152,19 +152,29 @@ class Batches:
                     return
                 number = self._waiting.popleft()
             try:
-                self._run(number)
-            except (EngineError, ReplicaError) as error:
-                # Nothing is lost: it goes on with the next start.
+                self._try(number)
+            except (EngineError, ReplicaError, OSError) as error:
+                # Nothing is lost: it goes on with the next start, when the engine works again, or the disk has room.
                 if not self._is_closing():
                     _log.warning("batches wait for the next start: %s", error)
                 return
-            except BatchError as error:
-                self._fail(number, str(error).replace(f"{self._folder}/", ""))  # where it is, is no client's business
-            except Exception as error:
-                _log.error("a batch failed", exc_info=error)
-                self._fail(number, "a fault of the server; its log says more")
             finally:
                 self.states.leave(number)
+
+    def _try(self, number: str) -> None:
+        """
+        Raises:
+          EngineError, ReplicaError, OSError: what no batch can go on with.
+        """
+        try:
+            self._run(number)
+        except (EngineError, ReplicaError, OSError):
+            raise
+        except BatchError as error:
+            self._fail(number, str(error).replace(f"{self._folder}/", ""))  # where it is, is no client's business
+        except Exception as error:
+            _log.error("a batch failed", exc_info=error)
+            self._fail(number, "a fault of the server; its log says more")
 
     def _run(self, number: str) -> None:
         batch = self.states.get(number)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import json
 import threading
 
 import pytest
 
 from jaxphoton.bodies.faults import BodyError
+from jaxphoton.cli.base import CommandError
+from jaxphoton.cli.serve import _stored
 from jaxphoton.requests.errors import EngineError
 from jaxphoton.server.batch_states import ENDED
 from jaxphoton.server.batching import PRIORITY, Batches
 from tests.batch.requests.fake import FakeRunModel, request, write
 from tests.image.pools import until
+from tests.server.serving import FakeBackend
+from tests.server.test_streams import ready
 
 pytestmark = pytest.mark.smoke
 
@@ -123,6 +129,37 @@ def test_one_that_runs_and_one_that_waits_are_cancelled(tmp_path):
                 batches.cancel(number)
 
 
+def test_a_server_that_is_told_to_stop_leaves_it_for_the_next_start(tmp_path):
+    stopping = threading.Event()
+    model = FakeRunModel(lambda job: stopping.set() if job.name == "6" else None)
+    with Batches(tmp_path / "data", Served(model), ending=stopping.is_set) as batches:
+        number = begun(batches, tmp_path, [request(str(number)) for number in range(20)])
+        until(lambda: (tmp_path / "data" / "batches" / f"{number}.journal").exists() and stopping.is_set(), "a stop")
+    with Batches(tmp_path / "data", Served(after := FakeRunModel())) as batches:
+        batch = ended(batches, number)
+        answers = lines_of(batches, batch["output_file_id"])
+        assert [line["custom_id"] for line in answers] == [str(number) for number in range(20)]
+    assert 0 < len(after.jobs) < 20
+
+
+def test_a_disk_that_is_full_is_waited_for_until_the_next_start(tmp_path, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Batches(tmp_path / "data", Served()) as batches:
+        with monkeypatch.context() as patch:
+            patch.setattr("jaxphoton.server.batching.run_requests", full)
+            number = begun(batches, tmp_path, [request("a")])
+            batches._thread.join(60)
+        assert "wait for the next start" in caplog.text and batches.states.get(number)["status"] == "validating"
+        monkeypatch.setattr("jaxphoton.server.storage.shutil.copyfileobj", full)
+        with pytest.raises(BodyError, match="the disk of the server is full") as caught:
+            uploaded(batches, tmp_path, [request("a")])
+        assert caught.value.status == 507
+    with Batches(tmp_path / "data", Served()) as batches:
+        assert ended(batches, number)["status"] == "completed"
+
+
 def test_another_model_does_not_go_on_with_it(tmp_path):
     lines = [request(str(number)) for number in range(10)]
     broken = FakeRunModel(lambda job: EngineError("no") if job.name == "6" else None)
@@ -191,3 +228,19 @@ def test_a_folder_is_for_one_process(tmp_path):
             Batches(tmp_path / "data", Served()).__enter__()
     with Batches(tmp_path / "data", Served()):
         pass
+
+
+def test_a_command_without_a_folder_of_its_own_goes_without(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    args = argparse.Namespace(port=2020, data=None, allow_remote_images=False)
+    service = ready(FakeBackend())
+    with _stored(args, service) as first, _stored(args, service) as second:
+        assert first is not None and second is None
+        assert "another server keeps its files there; name another folder with --data" in capsys.readouterr().err
+        args.data = tmp_path / "jaxphoton" / "serve-2020"
+        with pytest.raises(CommandError, match="another server"):
+            _stored(args, service).__enter__()
+    (tmp_path / "file").touch()
+    args.data = tmp_path / "file" / "data"
+    with pytest.raises(CommandError, match="Not a directory"):
+        _stored(args, service).__enter__()

@@ -119,7 +119,8 @@ class RequestRunner:
             if self._room is not None:
                 self._room.acquire()
             assert entry.body is not None
-            self._under_way[entry.line.number] = replace(entry, image=None)
+            # Without what is large: the picture, which the job has, and the text that it was made of.
+            self._under_way[entry.line.number] = replace(entry, image=None, line=replace(entry.line, body=b""))
             ask = replace(entry.body.ask, deadline=None, priority=self._rules.priority)
             yield Job(entry.line.number, entry.image, (ask,), entry.line.custom_id)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import tracemalloc
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from hypothesis import given
@@ -17,6 +19,7 @@ from jaxphoton.batch.exporting import Exporter
 from jaxphoton.batch.requests.lines import RequestFile, RequestLine
 from jaxphoton.batch.requests.pictures import RequestPictures
 from jaxphoton.batch.requests.runner import RequestRules, RequestRunner
+from jaxphoton.batch.requests.web import web_pictures
 from jaxphoton.bodies.endpoints import endpoint_of
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.image.errors import ImageError
@@ -233,3 +236,45 @@ def test_a_model_that_is_closed_is_no_fault_of_a_line(tmp_path):
     path = write(tmp_path / "in.jsonl", [request("a")])
     with pytest.raises(ModelClosed):
         run_requests(path, tmp_path / "out.jsonl", model=FakeRunModel(lambda job: ModelClosed()))
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    class Forgetting(FakeRunModel):
+        def answer(self, jobs):
+            for job in jobs:
+                yield self._one(job)
+
+    picture = "data:image/png;base64," + "A" * 40_000
+    lines = (json.dumps(request(str(number), image_url=picture)) for number in range(1500))
+    with open(tmp_path / "in.jsonl", "w") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    tracemalloc.start()
+    try:
+        result = run_requests(tmp_path / "in.jsonl", tmp_path / "out.jsonl", model=Forgetting())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result.done == 1500 and (tmp_path / "in.jsonl").stat().st_size > 60_000_000 and peak < 12_000_000
+
+
+def test_pictures_come_from_the_web_where_that_is_allowed(tmp_path):
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/a" else 404)
+            self.end_headers()
+            self.wfile.write(b"the picture")
+
+        def log_message(self, *_): ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        lines = [request(name, image_url=f"{address}/{name}") for name in "ab"]
+        path = write(tmp_path / "in.jsonl", lines)
+        model = FakeRunModel()
+        with web_pictures(allowed=lambda address: address.is_loopback, ports={server.server_port}) as fetch:
+            run_requests(path, tmp_path / "out.jsonl", model=model, rules=RequestRules(fetch=fetch))
+        server.shutdown()
+    assert [job.image for job in model.jobs] == [b"the picture"]
+    good, bad = json_lines(tmp_path / "out.jsonl")
+    assert good["error"] is None and "status 404" in bad["error"]["message"]

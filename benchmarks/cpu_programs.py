@@ -42,7 +42,7 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     engine = default_engine(jax.devices()[0], 13)
     buckets: dict[str, Any] = {"prefill_rows": engine.prefill_rows, "prefill_lengths": engine.prefill_lengths}
-    load = Load(args.model, engine.step_rows, vision=((1, 2), (1, 10)), **buckets)
+    load = Load(args.model, engine.step_rows, vision=((1, 1), (1, 10)), **buckets)
     print(f"{'':<44} {'GFLOP':>9} {'CPU ms':>9} {'GFLOP/s':>9}")
     for name, flops, launch in chain(_steps(load), _programs(load)):  # one by one: what is behind lets go of its device
         _line(name, flops, _seconds(launch))

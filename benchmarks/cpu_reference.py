@@ -7,7 +7,8 @@ without arguments, which captions the images greedily with at most so many token
 image. Loading is not measured, the returned function is. MODULE is found from the current folder and PYTHONPATH.
 --reference-python names another interpreter to run it with. Each side runs in a process of its own. What is printed is
 processor seconds an image (user and system, all threads), which other work on the machine hardly changes, the ratio,
-and how many images got the same ids. --against FOLDER measures another checkout of jaxphoton too.
+and how many images got the same ids. --against FOLDER measures another checkout of jaxphoton too. --model may be the
+name of settings that jaxphoton has (moondream-0.5b): both sides get the same random weights.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ Ids = list[list[int]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, no two alike")
-    parser.add_argument("--model", required=True, metavar="FOLDER", help="a checkpoint")
+    parser.add_argument("--model", required=True, metavar="FOLDER", help="a checkpoint, or a name: of random weights")
     parser.add_argument("--reference", metavar="MODULE:FUNCTION", help="the other implementation")
     parser.add_argument("--reference-python", default=sys.executable, metavar="PATH", help="its Python")
     parser.add_argument("--against", metavar="FOLDER", help="another checkout of jaxphoton")
@@ -49,7 +52,25 @@ def main() -> None:
         sides += [(f"{args.against}, {rows} at once", sys.executable, args.against, str(rows)) for rows in args.rows]
     if args.reference:
         sides.append((args.reference, args.reference_python, os.getcwd(), args.reference))
-    _report([(name, _child(python, path, side)) for name, python, path, side in sides], len(args.images))
+    with _checkpoint(args.model) as folder:
+        found = [(name, _child(python, path, side, folder)) for name, python, path, side in sides]
+    _report(found, len(args.images))
+
+
+@contextmanager
+def _checkpoint(model: str) -> Iterator[str]:
+    """The folder of a checkpoint that is there, or of one of random weights until the end of the block."""
+    if os.path.lexists(model):
+        yield model
+        return
+    from cold_start import make_checkpoint  # beside this file; sides that only measure need none of its imports
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            make_checkpoint(Path(scratch, "model"), model)
+        except ValueError as error:
+            sys.exit(f"--model {model}: no such folder, and {error}")
+        yield os.path.join(scratch, "model")
 
 
 def _numbers(text: str) -> list[int]:
@@ -65,11 +86,11 @@ def _report(found: list[tuple[str, dict[str, Any]]], images: int) -> None:
         print(f"{name:<40} {one['seconds'] / images:15.2f} {ratio:7.2f} {same:>4} of {images}")
 
 
-def _child(python: str, path: str | Path, side: str) -> dict[str, Any]:
+def _child(python: str, path: str | Path, side: str, folder: str) -> dict[str, Any]:
     """What a side has spent, measured in a process that imports from `path` first."""
     places = [str(path), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "JAX_PLATFORMS": "cpu"}
-    command = [python, __file__, *sys.argv[1:], "--side", side]
+    command = [python, __file__, *sys.argv[1:], "--side", side, "--model", folder]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"{side} failed; see above")

@@ -15,6 +15,7 @@ from jaxphoton.models.moondream import inputs, region, vision
 from jaxphoton.models.moondream import network as text
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.moondream.pictures import crop_owners
 from jaxphoton.models.moondream.prompts import Prompt
 
 
@@ -24,10 +25,11 @@ def encode_image(
     """One picture's crops -> image embeddings [grid * grid, D].
 
     Args:
-      pixels: uint8 [C, S, S, 3], the global crop first (`jaxphoton.models.moondream.pictures.cut_crops`).
+      pixels: uint8 [C, S, S, 3], the global crop first (`jaxphoton.models.moondream.pictures.cut_crops`); alone it is
+        the only tile, too.
       rows, columns: float32 [C, grid, grid] (`jaxphoton.models.moondream.pooling.pooling_matrices` of the tiling).
     """
-    owner = jnp.minimum(jnp.arange(pixels.shape[0], dtype=jnp.int32), 1)
+    owner = jnp.asarray(crop_owners(pixels.shape[0]))
     return vision.embed_images(params.vision, config.vision, pixels, rows, columns, owner, images=1)[0]
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from benchmarks import cpu_reference
+from jaxphoton.models.moondream.family import MoondreamFamily
+from jaxphoton.weights.load import load_model
+from scripts.gpu.load import model_config
 
 STAND_IN = """
 def load(folder, images, tokens):
@@ -41,5 +47,27 @@ def test_a_report_has_seconds_an_image_ratios_to_the_last_side_and_equal_ids(cap
 def test_a_side_runs_in_a_process_that_imports_from_its_place(tmp_path, monkeypatch):
     (tmp_path / "stand_in_side.py").write_text(STAND_IN)
     monkeypatch.setattr(sys, "argv", ["cpu_reference.py", "a", "abc", "--model", "m", "--tokens", "1"])
-    found = cpu_reference._child(sys.executable, tmp_path, "stand_in_side:load")
+    found = cpu_reference._child(sys.executable, tmp_path, "stand_in_side:load", "folder")
     assert found["ids"] == [[1], [1]] and found["seconds"] >= 0
+
+
+def test_a_model_by_name_is_a_checkpoint_of_random_weights_that_loads(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(Path(cpu_reference.__file__).parent))
+    import cold_start
+
+    config = model_config("small")
+    config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=51200))
+    monkeypatch.setattr(cold_start, "named_family", {"small": MoondreamFamily(config)}.__getitem__)
+    with cpu_reference._checkpoint("small") as folder:
+        family, params = load_model(folder)
+    assert family.config == config and not Path(folder).exists()
+    assert 0.015 < np.std(np.asarray(params.text.wte, np.float32)) < 0.025
+    with cpu_reference._checkpoint(str(tmp_path)) as folder:
+        assert folder == str(tmp_path)
+
+
+def test_a_model_that_is_neither_there_nor_known_is_one_clear_error(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(cpu_reference.__file__).parent))
+    with pytest.raises(SystemExit, match="--model nothing: no such folder, and .*moondream-0.5b"):
+        with cpu_reference._checkpoint("nothing"):
+            pass

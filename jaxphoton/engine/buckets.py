@@ -2,8 +2,8 @@
 
 Memory is estimated from shapes, or read from XLA once a program is compiled. The estimates are those of the plain
 programs, in which attention gathers a sequence's keys and values and holds all scores. Against XLA's analysis on a CPU
-(Moondream 2 in float32) they are within 6%, but 14% too low for an image of two crops and a quarter too high for short
-prompts. Kernels and the loops of a CPU, which neither gather nor hold all scores, need less.
+(Moondream 2 in float32) they are within 6%, but a quarter too low for an image of one crop and a quarter too high for
+short prompts. Kernels and the loops of a CPU, which neither gather nor hold all scores, need less.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ class Crops:
     """The crops of one picture.
 
     Attributes:
-      pixels: uint8 [C, crop, crop, 3], in the order of the family (Moondream: the global crop, then the tiles).
+      pixels: uint8 [C, crop, crop, 3], in the order of the family (Moondream: the global crop, then the tiles; of a
+        single tile the global crop alone, which is that tile).
       tiling: (rows, columns) of local tiles, in row-major order.
     """
 

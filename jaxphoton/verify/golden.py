@@ -53,7 +53,9 @@ class GoldenModel:
     def crops(self, image: str, pictures: Pictures, resize: Resize = "exact") -> Crops:
         """The recorded crops of a picture; with a fast resize, as far from them as its are from the exact one's."""
         picture = Image.fromarray(self.images.read(f"{image}.pixels"))
-        own, pixels = pictures.prepare(picture), self.images.read(f"{image}.crops")
+        own = pictures.prepare(picture)
+        # The originals cut a single tile, too, which is the global crop again.
+        pixels = self.images.read(f"{image}.crops")[: len(own.pixels)]
         if resize == "fast":
             # Not the crops themselves: those recorded may have been made by two passes in the other order.
             moved = pictures.prepare(picture, resize=resize).pixels.astype(np.int16) - own.pixels

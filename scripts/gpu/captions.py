@@ -28,7 +28,7 @@ IMAGES_AT_ONCE = 4
 def captions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Captions a second with all rows in use, for pictures of few and of many crops, and what the time goes into."""
     small = args.model == "small"
-    crops = (2,) if small else (2, 5, 10)
+    crops = (1,) if small else (1, 5, 10)
     rows = row_counts(args.model)[-1]
     vision = tuple((IMAGES_AT_ONCE, IMAGES_AT_ONCE * n) for n in crops)
     load = Load(args.model, (rows,), prefill_lengths=(32,), vision=vision)

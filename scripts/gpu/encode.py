@@ -25,10 +25,10 @@ from jaxphoton.models.protocol import Kernels, Prompt
 from jaxphoton.requests.settings import Settings
 from scripts.gpu.load import Load, Stepper, row_counts
 
-TILINGS = {2: (1, 1), 5: (2, 2), 10: (3, 3), 13: (3, 4)}
+TILINGS = {1: (1, 1), 5: (2, 2), 10: (3, 3), 13: (3, 4)}
 PLAIN_KERNELS = Kernels("reference")
 PLAIN = (5, 10)  # crops for which the plain attention is measured too
-VISION = ((1, 2), (1, 5), (1, 10), (1, 13), (4, 40))  # (images, crops)
+VISION = ((1, 1), (1, 5), (1, 10), (1, 13), (4, 40))  # (images, crops)
 
 
 def encode(args: argparse.Namespace) -> Iterator[dict[str, Any]]:

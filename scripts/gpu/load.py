@@ -89,7 +89,7 @@ class Load:
         params = random_params(self.config, self.dtype)
         self.parameters = count(params)
         steps = tuple(sorted(set(rows)))
-        buckets = {"prefill_rows": (4,), "prefill_lengths": (128,), "vision": ((1, 2),)} | buckets
+        buckets = {"prefill_rows": (4,), "prefill_lengths": (128,), "vision": ((1, 1),)} | buckets
         engine = EngineConfig(
             max_rows=steps[-1], step_rows=steps, kv_pages=_pages(steps[-1]), host_masks=False, **buckets
         )

@@ -105,8 +105,8 @@ class WrongMask:
 def bad_crops(kind: str) -> Prepared:
     good = pictures()[0].crops
     pixels = {
-        "size": np.zeros((2, 5, 5, 3), np.uint8),
-        "stretched": np.zeros((2, 1, 1, 3), np.uint8),
+        "size": np.zeros((1, 5, 5, 3), np.uint8),
+        "stretched": np.zeros((1, 1, 1, 3), np.uint8),
         "dtype": good.pixels.astype(np.float32),
         "tiling": good.pixels,
     }[kind]

@@ -81,7 +81,7 @@ def drawn(config: ModelConfig) -> Params:
 
 @cache
 def pictures() -> tuple[Prepared, ...]:
-    """Three pictures of 2, 3 and 4 crops."""
+    """Three pictures of 1, 3 and 4 crops."""
     random = np.random.default_rng(1)
     sizes = ((9, 11), (14, 26), (60, 14))
     drawn = [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from jaxphoton.models.moondream.config import VisionConfig
+from jaxphoton.models.moondream.pictures import crop_count
 from jaxphoton.models.moondream.pooling import pooling_matrices, stitch_matrices
 from jaxphoton.models.moondream.reading import load_config
 
@@ -51,6 +52,11 @@ def apply(rows: np.ndarray, columns: np.ndarray, features: np.ndarray) -> np.nda
     return np.einsum("chg,cgke,cwk->hwe", rows, features, columns, optimize=True)
 
 
+def of_tiles(rows: np.ndarray, columns: np.ndarray, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Those of `pooling_matrices` without the one of the global crop, if that is not the tile."""
+    return rows[-len(tiles) :], columns[-len(tiles) :]
+
+
 def random_tiles(tiling: tuple[int, int], grid: int) -> np.ndarray:
     return np.random.default_rng(7).standard_normal((math.prod(tiling), grid, grid, 3))
 
@@ -61,8 +67,9 @@ def test_every_tiling_of_the_released_models(tiling):
     expected = stitch(tiles, tiling, REAL.overlap_margin)
     np.testing.assert_array_equal(apply(*stitch_matrices(tiling, REAL), tiles), expected)
     rows, columns = pooling_matrices(tiling, REAL)
-    assert rows.shape == columns.shape == (1 + len(tiles), 27, 27)
-    np.testing.assert_allclose(apply(rows[1:], columns[1:], tiles), adaptive_pool(expected, REAL.grid), atol=1e-6)
+    assert rows.shape == columns.shape == (crop_count(tiling), 27, 27)
+    pooled = apply(*of_tiles(rows, columns, tiles), tiles)
+    np.testing.assert_allclose(pooled, adaptive_pool(expected, REAL.grid), atol=1e-6)
 
 
 @given(tiling=st.tuples(st.integers(1, 6), st.integers(1, 6)), grid=st.integers(1, 12), data=st.data())
@@ -73,7 +80,7 @@ def test_any_grid_and_margin(tiling, grid, data):
     tiles = random_tiles(tiling, grid)
     rows, columns = pooling_matrices(tiling, config)
     expected = adaptive_pool(stitch(tiles, tiling, margin), grid)
-    np.testing.assert_allclose(apply(rows[1:], columns[1:], tiles), expected, atol=1e-6)
+    np.testing.assert_allclose(apply(*of_tiles(rows, columns, tiles), tiles), expected, atol=1e-6)
 
 
 def test_the_global_crop_passes_unchanged():
@@ -81,9 +88,9 @@ def test_the_global_crop_passes_unchanged():
         np.testing.assert_array_equal(matrices[0], np.eye(27))
 
 
-def test_one_tile_is_the_identity():
+def test_one_tile_is_the_global_crop_and_the_identity():
     for matrices in pooling_matrices((1, 1), REAL):
-        np.testing.assert_array_equal(matrices, np.stack([np.eye(27)] * 2))
+        np.testing.assert_array_equal(matrices, np.eye(27)[None])
 
 
 def test_every_output_cell_is_an_average():
@@ -120,5 +127,5 @@ def test_recorded_arrays(goldens, model, image):
     stitched = apply(*stitch_matrices(tiling, config), tiles)
     np.testing.assert_array_equal(stitched, arrays[f"{image}.reconstructed"])
     rows, columns = pooling_matrices(tiling, config)
-    pooled = apply(rows[1:], columns[1:], tiles)
+    pooled = apply(*of_tiles(rows, columns, tiles), tiles)
     np.testing.assert_allclose(pooled.reshape(config.image_tokens, -1), arrays[f"{image}.pooled"], rtol=0, atol=1e-6)

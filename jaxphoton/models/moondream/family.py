@@ -99,7 +99,7 @@ class MoondreamFamily:
     def vision_buckets(self, images: int) -> tuple[tuple[int, int], ...]:
         """Single images of few, of many and of the most crops; several images of few and of many."""
         most = self.max_crops
-        singles = {(1, crops) for crops in (2, 5, 10, most) if crops <= most}
+        singles = {(1, crops) for crops in (1, 5, 10, most) if crops <= most}
         several = {(images, images * crops) for crops in (5, 10) if crops <= most} if images > 1 else set()
         return tuple(singles | several)
 

@@ -36,8 +36,7 @@ class MoondreamPictures:
         return needed_size(height, width, self.vision)
 
     def count(self, height: int, width: int) -> int:
-        rows, columns = select_tiling(height, width, self.vision)
-        return 1 + rows * columns
+        return crop_count(select_tiling(height, width, self.vision))
 
     def prepare(self, picture: Image.Image, size: tuple[int, int] | None = None, resize: Resize = "exact") -> Crops:
         return cut_crops(picture, self.vision, size, resize)
@@ -70,6 +69,13 @@ def select_tiling(height: int, width: int, config: VisionConfig) -> tuple[int, i
     return max(1, rows), max(1, columns)
 
 
+def crop_count(tiling: tuple[int, int]) -> int:
+    """Crops of a picture: the global one and the tiles. A single tile is the global crop again and no crop of its own:
+    both are the whole picture, resized to the size of a crop."""
+    rows, columns = tiling
+    return 1 if rows * columns == 1 else 1 + rows * columns
+
+
 def needed_size(height: int, width: int, config: VisionConfig) -> tuple[int, int]:
     """(height, width) that a picture of `height` x `width` pixels is resized to before it is cut."""
     window, margin = _window(config)
@@ -88,7 +94,7 @@ def cut_crops(
     `size` is (height, width) of the picture, where `image` is a smaller copy of it; `how` it is resized.
 
     The picture is resized (aspect ratio not kept, LANCZOS, width first) to cover the tile grid exactly; the global crop
-    is a resize of the original picture of its own.
+    is a resize of the original picture of its own, and a single tile that same crop (see `crop_count`).
 
     Raises:
       ValueError: no pixels, or others.
@@ -101,14 +107,15 @@ def cut_crops(
     window, _ = _window(config)
     crop = config.crop_size
     height, width = size or (picture.height, picture.width)
-    rows, columns = select_tiling(height, width, config)
-    pixels = np.empty((1 + rows * columns, crop, crop, 3), np.uint8)
+    tiling = rows, columns = select_tiling(height, width, config)
+    pixels = np.empty((crop_count(tiling), crop, crop, 3), np.uint8)
     pixels[0] = resize(picture, crop, crop, how)
-    resized = resize(picture, *needed_size(height, width, config), how)
-    for tile in range(rows * columns):
-        top, left = tile // columns * window, tile % columns * window
-        pixels[1 + tile] = resized[top : top + crop, left : left + crop]
-    return Crops(pixels, (rows, columns))
+    if len(pixels) > 1:
+        resized = resize(picture, *needed_size(height, width, config), how)
+        for tile in range(rows * columns):
+            top, left = tile // columns * window, tile % columns * window
+            pixels[1 + tile] = resized[top : top + crop, left : left + crop]
+    return Crops(pixels, tiling)
 
 
 def _picture(pixels: np.ndarray) -> Image.Image:
@@ -123,21 +130,29 @@ def _window(config: VisionConfig) -> tuple[int, int]:
     return config.crop_size - 2 * margin, margin
 
 
+def crop_owners(crops: int, picture: int = 0) -> np.ndarray:
+    """int32 [crops, 2] of the crops of a picture: its number in the first column of its global crop, and in the second
+    one of its tiles; else -1."""
+    owner = np.full((crops, 2), -1, np.int32)
+    owner[0, 0] = owner[min(1, crops - 1) :, 1] = picture
+    return owner
+
+
 def pack_crops(pictures: Sequence[Crops], crops: int, config: VisionConfig, guard: Guard) -> tuple[np.ndarray, ...]:
     """Pixels, pooling rows and columns, and owner of the crops of several pictures, padded to `crops`.
 
-    The owner is int32, 2 i for the global crop of picture i, 2 i + 1 for its tiles, -1 for padding.
+    The owner is int32 [crops, 2], see `crop_owners`; -1 in padding.
 
     Raises (inside `guard`):
-      ValueError: a picture's crops are not uint8 crops of this model, one and those of the tiling.
+      ValueError: a picture's crops are not uint8 crops of this model, as many as its tiling has.
     """
     size, grid = config.crop_size, config.grid
     pixels = np.zeros((crops, size, size, 3), np.uint8)
     rows, columns = (np.zeros((crops, grid, grid), np.float32) for _ in range(2))
-    owner, start = np.full(crops, -1, np.int32), 0
+    owner, start = np.full((crops, 2), -1, np.int32), 0
     for index, picture in enumerate(pictures):
         with guard(index):
-            shape = (1 + picture.tiling[0] * picture.tiling[1], size, size, 3)
+            shape = (crop_count(picture.tiling), size, size, 3)
             # Checked because NumPy would stretch or cast what nearly fits.
             if picture.pixels.shape != shape or picture.pixels.dtype != np.uint8:
                 found = f"{picture.pixels.dtype} {list(picture.pixels.shape)}"
@@ -145,7 +160,6 @@ def pack_crops(pictures: Sequence[Crops], crops: int, config: VisionConfig, guar
             stop = start + len(picture.pixels)
             pixels[start:stop] = picture.pixels
             rows[start:stop], columns[start:stop] = pooling_matrices(picture.tiling, config)
-            owner[start:stop] = 2 * index + 1
-            owner[start] = 2 * index
+            owner[start:stop] = crop_owners(len(picture.pixels), index)
             start = stop
     return pixels, rows, columns, owner

@@ -23,7 +23,8 @@ def pooling_matrices(tiling: tuple[int, int], config: VisionConfig) -> tuple[np.
       config: its `grid` and `overlap_margin` count.
 
     Returns:
-      rows R and columns C, each float32 [1 + rows * columns, grid, grid] (read-only), in the order of `Crops`.
+      rows R and columns C, each float32 [1 + rows * columns, grid, grid] (read-only), in the order of `Crops`; of a
+      single tile, which is the global crop, one identity.
       For features F[c] [grid, grid, E] of the tiles, the sum of R[c] @ F[c] @ C[c].T over c = 1.. is the stitched
       map, average-pooled to [grid, grid, E] as `torch.nn.AdaptiveAvgPool2d` does. R[0] and C[0], of the global
       crop, are identities.
@@ -59,7 +60,7 @@ def _for_tiles(tiling: tuple[int, int], config: VisionConfig, pooled: bool) -> t
         tile_columns = _average(tile_columns.shape[1], config.grid) @ tile_columns
     # Tiles are in row-major order.
     tile_rows, tile_columns = np.repeat(tile_rows, columns, axis=0), np.tile(tile_columns, (rows, 1, 1))
-    if pooled:
+    if pooled and rows * columns > 1:
         whole = np.eye(config.grid)[None]
         tile_rows, tile_columns = np.concatenate([whole, tile_rows]), np.concatenate([whole, tile_columns])
     return _frozen(tile_rows), _frozen(tile_columns)

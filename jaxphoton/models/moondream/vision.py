@@ -63,7 +63,7 @@ def _block(config: VisionConfig, p: dict[str, Any], x: jax.Array, attention: Att
 
 
 def combine(
-    config: VisionConfig, features: jax.Array, rows: jax.Array, columns: jax.Array, image: jax.Array, images: int
+    config: VisionConfig, features: jax.Array, rows: jax.Array, columns: jax.Array, owner: jax.Array, images: int
 ) -> tuple[jax.Array, jax.Array]:
     """Sums the crops of each image into its global and its pooled local map.
 
@@ -73,7 +73,8 @@ def combine(
     Args:
       features: [C, grid * grid, E].
       rows, columns: float32 [C, grid, grid], the matrices of `pooling` (identity for a global crop).
-      image: int32 [C], 2 * i for the global crop of image i, 2 * i + 1 for its tiles, -1 for padding.
+      owner: int32 [C, 2], the image whose global crop it is, and the one of whose tiles it is one; -1 for none. A
+        single tile is the global crop, too; padding is neither.
       images: how many images, static.
 
     Returns:
@@ -82,12 +83,17 @@ def combine(
     grid = config.grid
     cells = features.astype(jnp.float32).reshape(-1, grid, grid, features.shape[-1])
     # A padding crop may hold anything: select it out rather than multiply it by zero.
-    cells = jnp.where((image >= 0)[:, None, None, None], cells, 0.0)
+    cells = jnp.where(_owned(owner)[:, None, None, None], cells, 0.0)
     pooled = einsum("cay,cyxe->caxe", rows, cells)
     pooled = einsum("cbx,caxe->cabe", columns, pooled)
-    owner = (image[None, :] == jnp.arange(2 * images, dtype=jnp.int32)[:, None]).astype(jnp.float32)
-    maps = einsum("ic,cabe->iabe", owner, pooled).reshape(images, 2, grid * grid, -1)
-    return maps[:, 0], maps[:, 1]
+    parts = (owner.T[:, None] == jnp.arange(images, dtype=jnp.int32)[None, :, None]).astype(jnp.float32)
+    maps = einsum("kic,cabe->kiabe", parts, pooled).reshape(2, images, grid * grid, -1)
+    return maps[0], maps[1]
+
+
+def _owned(owner: jax.Array) -> jax.Array:
+    """bool [C]: which crops are somebody's."""
+    return jnp.max(owner, axis=1) >= 0
 
 
 def project(params: VisionParams, global_map: jax.Array, pooled_map: jax.Array) -> jax.Array:
@@ -103,13 +109,13 @@ def embed_images(
     pixels: jax.Array,
     rows: jax.Array,
     columns: jax.Array,
-    image: jax.Array,
+    owner: jax.Array,
     images: int,
     attention: Attention = attend,
 ) -> jax.Array:
     """Crops of `images` pictures -> their embeddings [I, grid * grid, D]; arguments as in `encode` and `combine`."""
     features = encode(params, config, pixels, attention)
-    return project(params, *combine(config, features, rows, columns, image, images))
+    return project(params, *combine(config, features, rows, columns, owner, images))
 
 
 def embed_in_turn(
@@ -118,7 +124,7 @@ def embed_in_turn(
     pixels: jax.Array,
     rows: jax.Array,
     columns: jax.Array,
-    image: jax.Array,
+    owner: jax.Array,
     images: int,
     attention: Attention = attend_by_head,
 ) -> jax.Array:
@@ -127,7 +133,8 @@ def embed_in_turn(
     There a product of one crop runs at the processor's rate and one of many crops, whose results leave the caches, at
     two thirds of it; and a padding crop would cost what any other does.
     """
-    grid, count = config.grid, jnp.max(jnp.where(image >= 0, jnp.arange(1, len(image) + 1), 0))
+    grid, count = config.grid, jnp.max(jnp.where(_owned(owner), jnp.arange(1, len(owner) + 1), 0))
+    places = jnp.where(owner >= 0, owner, images)  # of what is nobody's: the last
 
     def each(change: Any, start: jax.Array) -> jax.Array:
         return lax.fori_loop(0, count, change, start)
@@ -142,18 +149,16 @@ def embed_in_turn(
         # Layers outside, crops inside: a layer's weights are copied out of their stack once.
         return each(lambda crop, x: replaced(x, crop, _block(config, p, at(x, crop), attention)), x), None
 
-    def pool(crop: jax.Array, maps: jax.Array) -> jax.Array:
+    def pool(crop: jax.Array, maps: list[jax.Array]) -> list[jax.Array]:
         features = layer_norm(at(x, crop), params.post_ln).astype(jnp.float32)
         pooled = einsum("ay,yxe->axe", rows[crop], features.reshape(grid, grid, -1))
         pooled = einsum("bx,axe->abe", columns[crop], pooled).reshape(1, grid * grid, -1)
-        owner = jnp.where(image[crop] >= 0, image[crop], 2 * images)
-        return replaced(maps, owner, at(maps, owner) + pooled)
+        return [replaced(x, place, at(x, place) + pooled) for x, place in zip(maps, places[crop], strict=True)]
 
     with jax.named_scope("vision"):
-        x = jnp.zeros((len(image), grid * grid, config.enc_dim), params.pos_emb.dtype)
+        x = jnp.zeros((len(owner), grid * grid, config.enc_dim), params.pos_emb.dtype)
         x = each(lambda crop, x: replaced(x, crop, _patches(params, config, at(pixels, crop))), x)
         x, _ = lax.scan(layer, x, _layers(params))
-        maps = each(pool, jnp.zeros((2 * images + 1, grid * grid, config.enc_dim), jnp.float32))
-    # The last is nobody's: of padding between the crops.
-    maps = maps[:-1].reshape(images, 2, grid * grid, -1)
-    return project(params, maps[:, 0], maps[:, 1])
+        empty = jnp.zeros((images + 1, grid * grid, config.enc_dim), jnp.float32)
+        whole, tiles = each(pool, [empty, empty])
+    return project(params, whole[:-1], tiles[:-1])

@@ -17,6 +17,7 @@ from jaxphoton.layers.weight import Dense, RowScaled, Weight
 from jaxphoton.models.moondream import network, region, vision
 from jaxphoton.models.moondream.config import MoeConfig, TextConfig, VisionConfig
 from jaxphoton.models.moondream.params import Form, abstract, specs
+from jaxphoton.models.moondream.pictures import crop_owners
 from jaxphoton.models.moondream.reading import named_config
 from tests.layers.forms import Adapted, HStack, in_float8, in_int4, in_int8
 from tests.models.moondream.conftest import REGION
@@ -67,7 +68,7 @@ def _everything(params, pixels: jax.Array, mix: moe.Mix) -> tuple[jax.Array, ...
     x = params.text.wte[ids] + region.encode_coordinate(params.region, jnp.full((2, 4, 1), 0.3, jnp.float32))
     hidden, _ = network.forward(params.text, TEXT, x, positions, attend, cache, moe.Experts(moe.route, mix))
     eye = jnp.broadcast_to(jnp.eye(VISION.grid, dtype=jnp.float32), (2, VISION.grid, VISION.grid))
-    image = vision.embed_images(params.vision, VISION, pixels, eye, eye, jnp.arange(2, dtype=jnp.int32), images=1)
+    image = vision.embed_images(params.vision, VISION, pixels, eye, eye, jnp.asarray(crop_owners(2)), images=1)
     return network.logits(params.text, hidden), image, *region.decode(params.region, REGION, hidden[:, -1])
 
 

@@ -12,7 +12,7 @@ import pytest
 from jaxphoton.layers.attention import attend_by_head
 from jaxphoton.models.moondream import vision
 from jaxphoton.models.moondream.config import TextConfig, VisionConfig
-from jaxphoton.models.moondream.pictures import cut_crops
+from jaxphoton.models.moondream.pictures import crop_owners, cut_crops
 from jaxphoton.models.moondream.pooling import pooling_matrices
 
 CONFIG = VisionConfig(
@@ -44,7 +44,7 @@ def batch(pictures, crops: int):
     """The pictures' crops side by side, padded to `crops` with garbage that would show."""
     parts = [cut_crops(p, CONFIG) for p in pictures]
     matrices = [pooling_matrices(part.tiling, CONFIG) for part in parts]
-    owner = [np.minimum(np.arange(len(part.pixels)), 1) + 2 * i for i, part in enumerate(parts)]
+    owner = [crop_owners(len(part.pixels), i) for i, part in enumerate(parts)]
     pixels = np.concatenate([part.pixels for part in parts])
     pad = crops - len(pixels)
     fill = [(0, pad)]
@@ -52,7 +52,7 @@ def batch(pictures, crops: int):
         "pixels": np.pad(pixels, fill + [(0, 0)] * 3, constant_values=255),
         "rows": np.pad(np.concatenate([m[0] for m in matrices]), fill + [(0, 0)] * 2),
         "columns": np.pad(np.concatenate([m[1] for m in matrices]), fill + [(0, 0)] * 2),
-        "image": np.pad(np.concatenate(owner), fill, constant_values=-1).astype(np.int32),
+        "owner": np.pad(np.concatenate(owner), fill + [(0, 0)], constant_values=-1),
     }
 
 
@@ -86,6 +86,17 @@ def test_crops_in_turn_are_embedded_as_all_at_once(params):
     np.testing.assert_allclose(in_turn(params, **shifted)[:2], together[:2], atol=2e-5)
 
 
+@pytest.mark.parametrize("embed", [vision.embed_images, vision.embed_in_turn])
+def test_a_single_tile_is_encoded_once_and_stands_for_the_global_crop_too(params, embed):
+    """As the originals have it, it is a crop of its own, of the same pixels."""
+    crops = batch([picture(1, 20, 20), picture(2, 33, 47), picture(3, 17, 200)], crops=12)
+    assert crops["owner"].T.tolist() == [[0, 1, -1, -1, -1, -1, 2, *[-1] * 5], [0, -1, 1, 1, 1, 1, 2, *[-1] * 5]]
+    twice = {name: np.concatenate([part[:1], part]) for name, part in crops.items()}
+    twice["owner"][:2] = [(0, -1), (-1, 0)]
+    run = jax.jit(partial(embed, config=CONFIG, images=3))
+    np.testing.assert_allclose(run(params, **crops), run(params, **twice), atol=2e-5)
+
+
 def test_crops_in_turn_end_with_the_last_that_is_somebodys(params):
     """A padding crop costs nothing: its program runs on, whatever the bucket."""
     visits = []
@@ -97,17 +108,17 @@ def test_crops_in_turn_end_with_the_last_that_is_somebodys(params):
     run = jax.jit(partial(vision.embed_in_turn, config=CONFIG, images=1, attention=counted))
     run(params, **batch([picture(1, 20, 20)], crops=7)).block_until_ready()
     jax.effects_barrier()
-    assert len(visits) == 2 * CONFIG.enc_n_layers
+    assert len(visits) == CONFIG.enc_n_layers
 
 
 def test_a_padding_crop_is_selected_out_not_multiplied_by_zero(params):
     crops = batch([picture(1, 20, 20)], crops=4)
     features = vision.encode(params, CONFIG, jnp.asarray(crops["pixels"]))
-    poisoned = features.at[2:].set(jnp.nan)
-    for matrix in ("rows", "columns", "image"):
+    poisoned = features.at[1:].set(jnp.nan)
+    for matrix in ("rows", "columns", "owner"):
         crops[matrix] = jnp.asarray(crops[matrix])
     combined = [
-        vision.combine(CONFIG, f, crops["rows"], crops["columns"], crops["image"], 1) for f in (features, poisoned)
+        vision.combine(CONFIG, f, crops["rows"], crops["columns"], crops["owner"], 1) for f in (features, poisoned)
     ]
     for clean, dirty in zip(*combined, strict=True):
         np.testing.assert_array_equal(clean, dirty)
@@ -116,5 +127,5 @@ def test_a_padding_crop_is_selected_out_not_multiplied_by_zero(params):
 def test_global_features_pass_through_unchanged(params):
     crops = batch([picture(2, 33, 47)], crops=7)
     features = vision.encode(params, CONFIG, jnp.asarray(crops["pixels"]))
-    global_map, _ = vision.combine(CONFIG, features, crops["rows"], crops["columns"], crops["image"], 1)
+    global_map, _ = vision.combine(CONFIG, features, crops["rows"], crops["columns"], crops["owner"], 1)
     np.testing.assert_array_equal(global_map[0], features[0])

@@ -63,13 +63,16 @@ def default_dtype(device: Device) -> DTypeLike:
 
 
 def default_engine(device: Device, most: int) -> EngineConfig:
-    """The engine's settings where the user gives none: on a CPU few small programs, which compile in seconds.
+    """The engine's settings where the user gives none; `most` crops has a picture."""
+    return cpu_engine(most) if device.platform == "cpu" else EngineConfig()
+
+
+def cpu_engine(most: int) -> EngineConfig:
+    """The settings for a CPU: few small programs, which compile in seconds and load in less.
 
     There nothing is gained by encoding several pictures together, and padding costs what any row does. A picture's
     padding crops cost nothing: one program takes `most`, the most crops of a picture.
     """
-    if device.platform != "cpu":
-        return EngineConfig()
     return EngineConfig(max_rows=8, step_rows=(1, 8), prefill_rows=(1, 4), prefill_lengths=(32,), vision=((1, most),))
 
 

@@ -26,7 +26,6 @@ The programs are for one kind of chip, one version of jax and of jaxphoton, one 
 are refused with the reason. What is compiled without its GPU was not tuned by running it there: compiled on the GPU
 itself (without --gpu), products may be faster. Executables are code: use no folder that you do not trust.
 """
-ROWS = 8  # on a CPU
 
 
 def add_parser(subparsers) -> None:
@@ -121,20 +120,20 @@ def _compile(args: argparse.Namespace) -> tuple[Any, int]:
     path = hub.resolve(args.model, args.revision, args.float8_experts)
     family, tree = abstract_model(path, dtype, args.float8_experts)
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree)
-    programs = Programs(params, family, _engine(args, on_cpu, family.max_context), place=place)
+    programs = Programs(params, family, _engine(args, on_cpu, family), place=place)
     return programs, programs.store(args.out)
 
 
-def _engine(args: argparse.Namespace, on_cpu: bool, max_context: int) -> Any:
-    """The engine's settings. What is compiled beforehand may be many small programs, on a CPU too; and there half the
-    pages that `ROWS` whole contexts need are enough for captions."""
+def _engine(args: argparse.Namespace, on_cpu: bool, family: Any) -> Any:
+    """The engine's settings. On a CPU half the pages that the rows' whole contexts need are enough for captions."""
+    from jaxphoton import platform
     from jaxphoton.batch.workers.inprocess import EngineOptions
     from jaxphoton.config import EngineConfig
     from jaxphoton.engine.memory import whole_pages
 
-    engine = EngineConfig(kv_dtype=args.kv_dtype)
-    if on_cpu:
-        engine = dataclasses.replace(engine, max_rows=ROWS, step_rows=(1, ROWS), prefill_lengths=(32,))
+    max_context = family.max_context
+    engine = platform.cpu_engine(family.max_crops) if on_cpu else EngineConfig()
+    engine = dataclasses.replace(engine, kv_dtype=args.kv_dtype)
     engine = EngineOptions(rows=args.rows, deterministic=args.deterministic).applied(engine, max_context)
     if args.kv_pages is not None:
         return dataclasses.replace(engine, kv_pages=args.kv_pages)

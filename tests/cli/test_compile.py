@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from jaxphoton import platform
 from jaxphoton.cli.main import main
 from jaxphoton.engine import compiled, gpus
 from jaxphoton.engine.buckets import make_buckets
@@ -41,13 +43,14 @@ def fake(monkeypatch):
     monkeypatch.setattr(compiled, "Programs", FakePrograms)
 
 
-def test_this_processor_gets_many_small_programs_and_half_the_pages(fake, tmp_path, capsys):
+def test_this_processor_gets_the_programs_of_its_engine_and_half_the_pages(fake, tmp_path, capsys):
     assert main(["compile", "--out", str(tmp_path / "out"), "--gpu", "cpu"]) == 0
     made = FakePrograms.made
     assert made.place.target.platform == "cpu" and str(made.family.network.dtype(made.params)) == "float32"
-    assert made.engine.step_rows == (1, 8) and made.engine.prefill_rows == (1, 4) and made.engine.host_masks
-    assert made.engine.kv_pages == whole_pages(made.family.max_context, made.engine) // 2
-    assert "11 programs, 1.00 MiB" in capsys.readouterr().err
+    kv_pages = made.engine.kv_pages
+    assert dataclasses.replace(made.engine, kv_pages=None) == platform.cpu_engine(made.family.max_crops)
+    assert kv_pages == whole_pages(made.family.max_context, made.engine) // 2
+    assert "8 programs, 1.00 MiB" in capsys.readouterr().err
 
 
 def test_a_gpu_that_is_not_here_is_compiled_for_in_bfloat16(fake, monkeypatch, tmp_path, capsys):

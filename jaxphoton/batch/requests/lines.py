@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -155,7 +154,11 @@ def _custom_id(parts: dict[str, msgspec.Raw]) -> str:
 
 
 def _text(parts: dict[str, msgspec.Raw], name: str) -> str:
-    value: Any = msgspec.json.decode(parts[name]) if name in parts else None
-    if not isinstance(value, str):
-        raise BodyError(f"{name} must be a text" if name in parts else f"there is no {name}", name)
-    return value
+    if name not in parts:
+        raise BodyError(f"there is no {name}", name)
+    try:
+        return msgspec.json.decode(parts[name], type=str)
+    except msgspec.ValidationError:
+        raise BodyError(f"{name} must be a text", name) from None
+    except msgspec.DecodeError as error:  # which looking for its end did not show
+        raise BodyError(f"{name} is no text of JSON: {error}", name) from None

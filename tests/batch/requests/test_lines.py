@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,8 @@ pytest.importorskip("msgspec", reason="needs the extra `serve`")
 
 from jaxphoton.batch.errors import SourceError
 from jaxphoton.batch.requests.lines import RequestFile
+from jaxphoton.batch.requests.pictures import RequestPictures
+from jaxphoton.bodies.faults import BodyError
 from tests.batch.requests.fake import request, write
 
 pytestmark = pytest.mark.smoke
@@ -43,11 +46,21 @@ def test_a_line_has_its_number_its_id_and_its_body_as_it_was_sent(tmp_path):
         ({"custom_id": "a", "body": {}}, "there is no url"),
         ({"custom_id": "a", "url": ["/v1/caption"], "body": {}}, "url must be a text"),
         ({"custom_id": "a", "url": "/v1/caption"}, "there is no body"),
+        (r'{"custom_id": "\ud800", "url": "/v1/caption", "body": {}}', "line 1: the line is not JSON"),
+        ('{"custom_id": 1e999, "url": "/v1/caption", "body": {}}', "line 1: custom_id must be a text"),
+        ('{"custom_id": "a", "url": ' + "[" * 5000 + "]" * 5000 + "}", ("line 1: the line", "url must be a text")),
     ],
 )
 def test_what_is_wrong_with_a_line_is_said(tmp_path, line, fault):
     (told,) = faults(write(tmp_path / "in.jsonl", [line])).values()
     assert told.startswith(fault)
+
+
+def test_a_text_that_is_no_utf8_is_the_fault_of_its_line(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"custom_id": "\xff"}\n{"custom_id": "a", "url": "\xff", "body": {}}\n')
+    told = faults(path)
+    assert told[1].startswith("line 1: custom_id is no text of JSON") and told[2].startswith("url is no text of JSON")
 
 
 def test_an_id_that_comes_again_is_the_fault_of_the_later_line(tmp_path):
@@ -88,6 +101,29 @@ def test_a_file_without_requests_is_refused(tmp_path, content):
 def test_another_file_of_requests_is_told_from_this_one(tmp_path):
     one, two = (write(tmp_path / f"{name}.jsonl", [request(name)]) for name in "ab")
     assert RequestFile(one).survey != RequestFile(two).survey
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda part: st.lists(part, max_size=3))
+PARTS = st.dictionaries(st.sampled_from(["custom_id", "method", "url", "body", "more"]), JSON | st.just("/v1/caption"))
+
+
+@given(st.lists(PARTS.map(json.dumps).map(str.encode) | st.binary(), max_size=5), st.data())
+def test_damaged_lines_are_requests_or_faults(tmp_path_factory, lines, data):
+    path = tmp_path_factory.mktemp("any") / "in.jsonl"
+    content = bytearray(b"\n".join([*lines, json.dumps(request("last")).encode()]))
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=3)):
+        content[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        found = list(RequestFile(path).lines())
+    except SourceError as error:
+        assert "no request in it" in str(error)
+        return
+    for line in found:
+        assert (line.fault is None) == (line.endpoint is not None)
+        if line.endpoint is not None:
+            with suppress(BodyError):
+                line.endpoint.parsed(line.body, RequestPictures(str(path.parent)).read)
 
 
 @given(st.lists(st.text() | st.binary().map(lambda data: data.decode("latin-1")), max_size=8))

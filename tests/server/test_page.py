@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from jaxphoton.bodies.faults import BodyError
+from jaxphoton.image.decode import decode
 from jaxphoton.requests.answer import Result
 from jaxphoton.server.app import DEFAULTS
 from jaxphoton.server.options import ServerOptions
@@ -322,8 +323,38 @@ def test_drop_and_paste(page):
         assert page.element("picture").get_attribute("naturalWidth") == "240"
 
 
-def test_a_photo_is_shown_upright(fake, tmp_path):
-    """As the model sees it: boxes lie on the upright picture."""
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "avif"])
+def test_a_photo_is_shown_upright(page, tmp_path, kind):
+    """As the model sees it, in all eight ways of storing it."""
+    stored = Image.new("RGB", (240, 120), "white")
+    stored.paste("red", (0, 0, 120, 60))
+    stored.paste("blue", (120, 0, 240, 60))
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.{kind}"
+        stored.save(path, exif=exif)
+        page.choose(path)
+        seen, shown = np.asarray(decode(path).picture, int), pixels(page)
+        assert shown.shape == seen.shape and np.abs(shown - seen).mean() < 4, orientation
+
+
+def pixels(page: Page) -> np.ndarray:
+    """Of the picture as the browser shows it: int [H, W, 3]."""
+    width, height, data = page.script(
+        """const image = document.getElementById("picture");
+        return image.decode().then(() => {
+          const canvas = document.createElement("canvas");
+          [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+          const context = canvas.getContext("2d");
+          context.drawImage(image, 0, 0);
+          return [canvas.width, canvas.height, [...context.getImageData(0, 0, canvas.width, canvas.height).data]];
+        });"""
+    )
+    return np.array(data).reshape(height, width, 4)[..., :3]
+
+
+def test_boxes_lie_on_the_upright_photo(fake, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (400, 200), (200, 40, 40)).save(tmp_path / "turned.jpg", exif=exif)

@@ -1,12 +1,14 @@
 // A picture as it was chosen: shown by the browser, sent to the server as it is unless it is too large for a request.
 import { Fault } from "./asking.js";
+import { upright } from "./orientation.js";
 
 const LARGEST = 8192; // pixels of a side that a canvas of every browser takes
 const SPARE = 16384; // bytes of a body beside the picture
 
 // Opens a file. `shown` is false where this browser cannot decode it, which says nothing about the server.
 export async function open(file) {
-  const picture = { file, name: file.name || "pasted picture", url: URL.createObjectURL(file), note: "" };
+  const view = await upright(file).catch(() => file);
+  const picture = { file, view, name: file.name || "pasted picture", url: URL.createObjectURL(view), note: "" };
   const image = new Image();
   image.src = picture.url;
   try {
@@ -29,7 +31,7 @@ export async function address(picture, limit) {
 async function within(picture, limit) {
   const room = Math.floor(((limit - SPARE) * 3) / 4);
   if (picture.file.size <= room || !picture.shown) return encoded(picture.file);
-  const bitmap = await createImageBitmap(picture.file, { imageOrientation: "from-image" });
+  const bitmap = await createImageBitmap(picture.view, { imageOrientation: "from-image" });
   try {
     let side = Math.min(LARGEST, Math.max(bitmap.width, bitmap.height));
     for (; side >= 64; side = Math.floor(side * 0.8)) {

@@ -295,7 +295,7 @@ def test_by_keyboard_alone(page):
     page.until(lambda: page.state == "done")
     assert page.text == "2 found"
     assert page.element("status").text == "Detect: flower. 2 found"  # for who listens to the page
-    page.keys(Keys.TAB, Keys.TAB, Keys.TAB)  # past "Ask" and the first place
+    page.keys(Keys.TAB, Keys.TAB, Keys.ARROW_DOWN)  # past "Ask" and the first place
     assert page.all("#marks .chosen")[0].get_attribute("data-number") == "2"
     page.keys(Keys.TAB)
     assert page.focus == "Copy text" and not page.all("#marks .chosen")
@@ -376,6 +376,17 @@ def test_places_that_are_no_numbers_are_left_out(fake):
     page.type("object", "fish")
     page.ask()
     assert page.text == "3 found" and len(page.all("#marks .box")) == 2
+
+
+def test_numbers_of_many_places_do_not_cover_the_picture(fake):
+    page, _ = fake(Result(objects=[BOX] * 30))
+    page.choose(SCENE)
+    page.skill("detect")
+    page.type("object", "fish")
+    page.ask()
+    assert not any(each.is_displayed() for each in page.all("#marks .badge"))
+    page.script("document.querySelectorAll('#answer .places button')[9].focus()")
+    assert [each.text for each in page.all("#marks .badge text") if each.is_displayed()] == ["10"]
 
 
 def test_earlier_asks_come_back(page):

@@ -63,6 +63,7 @@ function thought(answer) {
   return [make("details", { class: "thought", open: answer.unfolded, ontoggle }, ...parts)];
 }
 
+// One stop of the Tab key, however many there are; the arrow keys go through them.
 function listed(found, point) {
   const entry = (place, index) =>
     make(
@@ -72,6 +73,7 @@ function listed(found, point) {
         "button",
         {
           type: "button",
+          tabindex: index ? "-1" : "0",
           onmouseenter: () => point(index + 1),
           onmouseleave: () => point(0),
           onfocus: () => point(index + 1),
@@ -81,7 +83,14 @@ function listed(found, point) {
         make("span", {}, written(place)),
       ),
     );
-  return make("ol", { class: "places" }, found.map(entry));
+  return make("ol", { class: "places", onkeydown: step }, found.map(entry));
+}
+
+function step(event) {
+  const way = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
+  if (!way) return;
+  event.preventDefault();
+  event.target.closest("li")[way]?.firstChild.focus();
 }
 
 function facts(answer) {

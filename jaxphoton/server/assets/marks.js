@@ -1,6 +1,8 @@
 // Boxes, points and outlines over the picture, all in percent of it: right at any size and density.
 import { draw } from "./element.js";
 
+const FEW = 20; // marks whose numbers still have room
+
 const percent = (fraction) => `${100 * fraction}%`;
 const finite = (...values) => values.every(Number.isFinite);
 
@@ -17,6 +19,7 @@ function outline({ bbox, path }) {
 }
 
 export function show(svg, { boxes, points, outline }) {
+  svg.classList.toggle("many", boxes.length + points.length > FEW);
   svg.replaceChildren(
     ...(outline ? [outlined(outline)] : []),
     ...boxes.map((box, index) => boxed(box, index + 1)),

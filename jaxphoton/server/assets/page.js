@@ -2,6 +2,7 @@
 import * as answers from "./answer.js";
 import { events, Fault, health, key, model } from "./asking.js";
 import { find } from "./element.js";
+import * as form from "./form.js";
 import { History } from "./history.js";
 import { highlight, marksOf, show as mark } from "./marks.js";
 import * as pictures from "./picture.js";
@@ -10,16 +11,13 @@ const LIMIT = Number(document.querySelector('meta[name="jaxphoton-max-body"]').c
 const PATIENCE = 2000; // milliseconds between two looks at a server that starts
 const STREAMED = ["caption", "query", "segment"];
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
-const OBJECT_LABELS = { detect: "What to find", point: "What to point at", segment: "What to outline" };
-const form = find("ask");
+const NARROW = matchMedia("(max-width: 900px)");
 const history = new History(find("history"), restore);
 let picture = null;
 let shown = null; // the answer on the page
 let running = null; // {answer, controller}
 let retry = null; // what a key was missing for
 let choices = 0; // pictures chosen so far
-
-const skill = () => form.elements.skill.value;
 
 // ---- the picture
 
@@ -44,6 +42,7 @@ function display(next) {
   if (before && before !== next) before.address = undefined; // which may be long
   forget(before);
   mark(find("marks"), marksOf({}));
+  find("stage").classList.toggle("filled", Boolean(next));
   find("choose").hidden = Boolean(next);
   find("about").hidden = !next;
   find("frame").hidden = !next?.shown;
@@ -72,36 +71,19 @@ function note() {
 
 // ---- asking
 
-// What the form asks, or what is missing: {arguments, asked} or {missing, focus}.
-function filled() {
-  const name = skill();
-  if (!picture && name !== "query") return { missing: "Choose a picture first.", focus: find("choose") };
-  if (name === "caption") {
-    const length = form.elements.extent.value;
-    return { arguments: { length }, asked: length };
-  }
-  const field = find(name === "query" ? "question" : "object");
-  const asked = field.value.trim();
-  if (!asked) return { missing: name === "query" ? "Type a question first." : "Say what first.", focus: field };
-  if (name !== "query") return { arguments: { object: asked }, asked };
-  return { arguments: { question: asked, reasoning: find("reasoning").checked && !find("reason").hidden }, asked };
-}
-
 async function ask() {
-  const { missing, focus, arguments: given, asked } = filled();
-  stop();
+  const { missing, focus, arguments: given, asked } = form.filled(picture);
   fail(missing ?? "");
   if (missing) return focus.focus();
-  const answer = { skill: skill(), asked, picture, given, text: "", result: {}, state: "running" };
+  stop();
+  const answer = { skill: form.skill(), asked, picture, given, text: "", result: {}, state: "running" };
   Object.assign(answer, { began: performance.now(), first: null, total: null, fault: "" });
   const controller = new AbortController();
   running = { answer, controller };
   forget(history.add(answer)?.picture);
   look(answer);
   busy();
-  // On a small screen one of the two is out of sight.
-  const place = find(answers.isText(answer) ? "answer" : "stage");
-  place.scrollIntoView({ block: "nearest", behavior: STILL.matches ? "auto" : "smooth" });
+  reveal(answer);
   try {
     await hear(answer, controller.signal);
     answer.state = "done";
@@ -114,6 +96,14 @@ async function ask() {
   if (shown === answer) look(answer);
   else history.show(shown);
   if (!running) find("status").textContent = `${answers.titleOf(answer)}. ${answers.summary(answer)}`;
+}
+
+// On a narrow screen the picture or the answer is out of sight.
+function reveal(answer) {
+  const behavior = STILL.matches ? "auto" : "smooth";
+  if (!NARROW.matches) return;
+  if (answers.isText(answer)) find("answer").scrollIntoView({ block: "center", behavior });
+  else find("stage").scrollIntoView({ block: "nearest", behavior });
 }
 
 function ended(answer, error) {
@@ -157,6 +147,7 @@ function stop() {
 }
 
 function busy() {
+  if (!running && document.activeElement === find("stop")) find("go").focus();
   find("stop").hidden = !running;
   if (running) find("status").textContent = "Answering";
 }
@@ -178,22 +169,13 @@ function look(answer) {
 
 // Shows an earlier answer, and its ask in the form.
 function restore(answer) {
-  form.elements.skill.value = answer.skill;
-  if (answer.given.length) form.elements.extent.value = answer.given.length;
-  if (answer.given.question) find("question").value = answer.given.question;
-  if (answer.given.object) find("object").value = answer.given.object;
-  fields();
+  form.refill(answer);
   look(answer);
 }
 
 function fail(message) {
   find("fault").textContent = message;
   find("fault").hidden = !message;
-}
-
-function fields() {
-  for (const part of form.querySelectorAll("[data-for]")) part.hidden = !part.dataset.for.split(" ").includes(skill());
-  find("object-label").textContent = OBJECT_LABELS[skill()] ?? "";
 }
 
 // ---- the model
@@ -205,20 +187,11 @@ async function greet() {
     document.title = `${name}, jaxphoton`;
     if (!ready) setTimeout(greet, PATIENCE);
     const { skills, reasoning } = await model();
-    offer(skills, reasoning);
+    form.offer(skills, reasoning);
   } catch (error) {
     if (error.status === 401) unlock(greet, key.get() ? error.message : "");
     else fail(error.message);
   }
-}
-
-// Leaves out what the model has not; all is offered where the server does not say.
-function offer(skills, reasoning) {
-  for (const input of form.elements.skill) {
-    input.disabled = Boolean(skills) && !skills.includes(input.value);
-    input.title = input.disabled ? "This model cannot do that." : "";
-  }
-  find("reason").hidden = reasoning === false;
 }
 
 // Asks for a key, then does again what was refused without one.
@@ -242,15 +215,11 @@ find("key").addEventListener("submit", (event) => {
 
 // ---- hands
 
-form.addEventListener("submit", (event) => {
+find("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   ask();
 });
-form.addEventListener("change", fields);
-find("stop").addEventListener("click", () => {
-  stop();
-  find("go").focus();
-});
+find("stop").addEventListener("click", stop);
 find("choose").addEventListener("click", () => find("file").click());
 find("change").addEventListener("click", () => find("file").click());
 find("file").addEventListener("change", () => {
@@ -274,5 +243,4 @@ document.addEventListener("drop", (event) => {
   choose(event.dataTransfer.files[0]);
 });
 
-fields();
 greet();

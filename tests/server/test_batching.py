@@ -175,8 +175,11 @@ def test_another_model_does_not_go_on_with_it(tmp_path):
 
 
 def test_a_surprise_fails_one_batch(tmp_path, caplog):
-    model = FakeRunModel(lambda job: KeyError("secret") if job.name == "a" else None)
-    with Batches(tmp_path / "data", Served(model)) as batches:
+    def answer(job):
+        if job.name == "a":
+            raise KeyError("secret")
+
+    with Batches(tmp_path / "data", Served(FakeRunModel(answer))) as batches:
         failed = ended(batches, begun(batches, tmp_path, [request("a")]))
         assert failed["status"] == "failed" and "secret" not in str(failed["errors"])
         assert ended(batches, begun(batches, tmp_path, [request("b")]))["status"] == "completed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -19,10 +20,14 @@ from jaxphoton.batch.sources.selection import read_ahead
 from jaxphoton.bodies.faults import BodyError, fault_of
 from jaxphoton.bodies.skills import Body
 from jaxphoton.image.errors import ImageError
+from jaxphoton.messages import first_line
 from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Job
+from jaxphoton.requests.errors import EngineError
 
-# Of this line, and no other.
+_log = logging.getLogger(__name__)
+
+# What is wrong with a line when it is read, or told by the model.
 _OWN = (BodyError, ImageError, ValueError, TypeError, NotImplementedError, OSError)
 
 
@@ -160,15 +165,19 @@ class RequestRunner:
         self._write(records.answered(entry.line, request, body, answer.results))
 
     def _failure(self, entry: _Entry, error: Exception) -> Record:
-        if isinstance(error, ImportError):  # a package that every line like this one needs
-            raise BatchError(str(error)) from error
+        """The record of a line; what no other line would come through is raised."""
+        if isinstance(error, (BatchError, EngineError)):
+            raise error
         if isinstance(error, OSError):
             error = ImageError(entry.line.custom_id or "", "unreadable", error.strerror or str(error))
-        if not isinstance(error, _OWN):
-            raise error
-        if not isinstance(error, (BodyError, ImageError)):  # the model does not take what is asked
-            error = BodyError(str(error))
-        return records.failed(entry.line, records.request_id(), fault_of(error))
+        elif isinstance(error, ImportError):  # a package that answers of this kind need
+            error = BodyError(str(error), code="not_installed", status=501)
+        elif isinstance(error, _OWN) and not isinstance(error, (BodyError, ImageError)):
+            error = BodyError(str(error))  # the model does not take what is asked
+        fault = fault_of(error)
+        if fault.status == 500:
+            _log.error("line %d: %s", entry.line.number, first_line(error), exc_info=_log.isEnabledFor(logging.DEBUG))
+        return records.failed(entry.line, records.request_id(), fault)
 
     def _write(self, record: Record) -> None:
         with self._lock:  # records of lines that cannot be asked come from the thread that reads

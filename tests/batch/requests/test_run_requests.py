@@ -75,23 +75,28 @@ def test_lines_ask_different_things_each_with_its_settings(tmp_path):
     assert answers[2]["choices"][0]["message"]["content"] == "Hello" and answers[2]["object"] == "chat.completion"
 
 
-def test_what_the_model_refuses_fails_one_line(tmp_path):
+def test_what_the_model_refuses_fails_one_line(tmp_path, caplog):
     faults = {
         "a": ImageError("a", "corrupt", "broken data"),
         "b": ValueError("the question is too long"),
         "c": NotImplementedError("no segments here"),
         "d": PermissionError(13, "Permission denied"),
+        "e": ImportError("a schema needs llguidance"),
+        "f": KeyError("of ours"),
     }
-    path = write(tmp_path / "in.jsonl", [request(name) for name in "abcde"])
+    path = write(tmp_path / "in.jsonl", [request(name) for name in "abcdefg"])
     run_requests(path, tmp_path / "out.jsonl", model=FakeRunModel(lambda job: faults.get(job.name)))
     lines = json_lines(tmp_path / "out.jsonl")
-    assert [line["response"]["status_code"] for line in lines] == [400, 400, 400, 400, 200]
-    assert [line["error"]["message"] for line in lines[:4]] == [
+    assert [line["response"]["status_code"] for line in lines] == [400, 400, 400, 400, 501, 500, 200]
+    assert [line["error"]["message"] for line in lines[:6]] == [
         "the image: broken data",
         "the question is too long",
         "no segments here",
         "the image: Permission denied",
+        "a schema needs llguidance",
+        "a fault of the server; its log says more",
     ]
+    assert "line 6: 'of ours'" in caplog.text
 
 
 def test_an_engine_that_fails_ends_the_run_which_goes_on_later(tmp_path):

@@ -33,7 +33,9 @@ def service(shapes) -> Service:
 @pytest.fixture(scope="session")
 def stored(service, tmp_path_factory) -> Iterator[Batches]:
     """Files and batches of that server."""
-    with Batches(tmp_path_factory.mktemp("data") / "data", service.backend) as batches:
+    with Batches(
+        tmp_path_factory.mktemp("data") / "data", service.backend, lambda body: service.check_model(body.model)
+    ) as batches:
         yield batches
 
 

@@ -14,6 +14,8 @@ install = c=constraints/$$($(1)/bin/python -c '$(TAG)').txt; \
 	if [ -f $$c ]; then c="--constraint $$c"; else c=; fi; \
 	echo "Installing into $(1): $(2) $$c"; \
 	$(1)/bin/python -m pip install --quiet $$c --editable '$(2)'
+# Without what it depends on: its part that speaks HTTP needs none of that.
+client = $(1)/bin/python -m pip install --quiet --no-deps moondream==2.6.1
 PINS := pyproject.toml $(wildcard constraints/*.txt)
 
 .PHONY: demo test lint unit smoke cuda-check format clean
@@ -69,9 +71,11 @@ clean:
 # The test tools come on top of the base package, so the base stamp holds as well.
 .venv/dev.stamp: $(PINS) | .venv/bin/python
 	@$(call install,.venv,.[dev])
+	@$(call client,.venv)
 	@touch .venv/base.stamp $@
 
 .venv-$(VERSION)/dev.stamp: $(PINS)
 	$(OTHER) -m venv .venv-$(VERSION)
 	@$(call install,.venv-$(VERSION),.[dev])
+	@$(call client,.venv-$(VERSION))
 	@touch $@

@@ -5,11 +5,63 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from jaxphoton.bodies.chat import ChatBody
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.tokens import Event
+
+
+class AnswerMessage(msgspec.Struct):
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+    reasoning: str | msgspec.UnsetType = msgspec.UNSET
+    reasoning_details: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class TokenLogprob(msgspec.Struct):
+    token: str
+    logprob: float | None
+    bytes: list[int]
+    top_logprobs: list[Any]
+
+
+class ChoiceLogprobs(msgspec.Struct):
+    content: list[TokenLogprob]
+    refusal: None
+
+
+class Choice(msgspec.Struct):
+    index: Literal[0]
+    message: AnswerMessage
+    logprobs: ChoiceLogprobs | None
+    finish_reason: Literal["stop", "length"]
+
+
+class PromptTokensDetails(msgspec.Struct):
+    cached_tokens: int
+
+
+class Usage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class ChatCompletion(msgspec.Struct):
+    """The JSON form of an answer, for those who want to know it."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: None
+    choices: list[Choice]
+    usage: Usage
 
 
 class Completion:

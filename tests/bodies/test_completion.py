@@ -8,8 +8,10 @@ import pytest
 
 pytest.importorskip("msgspec", reason="needs the extra `serve`")
 
+import msgspec
+
 from jaxphoton.bodies.chat import parsed
-from jaxphoton.bodies.completion import Completion
+from jaxphoton.bodies.completion import ChatCompletion, Completion
 from jaxphoton.requests.answer import Result
 
 
@@ -32,6 +34,14 @@ def test_an_answer_is_a_message_of_the_assistant():
     assert choice["message"] == {"role": "assistant", "content": "A cat.", "refusal": None}
     assert choice["index"] == 0 and choice["finish_reason"] == "stop" and choice["logprobs"] is None
     assert whole["usage"]["completion_tokens"] == 3
+
+
+@pytest.mark.parametrize("more", [{}, {"reasoning": "Hm.", "reasoning_details": {"grounding": []}}])
+def test_the_form_that_is_told_is_that_of_answers(more):
+    answer = result(**more)
+    answer.logprobs = [{"token": "A", "logprob": -0.5, "bytes": [65]}]
+    whole = completion(logprobs=True).whole(answer)
+    assert msgspec.to_builtins(msgspec.convert(whole, ChatCompletion)) == whole
 
 
 def test_what_was_thought_stands_beside_the_answer():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
 from jaxphoton.server.app import DEFAULTS
 from jaxphoton.server.backend import LocalBackend
 from jaxphoton.server.batching import Batches
+from jaxphoton.server.options import ServerOptions
 from jaxphoton.server.service import Service
-from tests.server.serving import EXAMPLES, data_address, served
+from tests.server.serving import EXAMPLES, QUESTION, FakeBackend, data_address, served
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,3 +59,23 @@ def serve() -> Iterator[Callable[..., str]]:
 def picture() -> str:
     """A data address of a picture of shapes."""
     return data_address(EXAMPLES / "scene_01.png")
+
+
+@pytest.fixture
+def about(picture) -> Any:
+    """Messages that ask a question about the picture, for OpenAI's clients."""
+    content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": QUESTION}]
+    return [{"role": "user", "content": content}]
+
+
+@pytest.fixture
+def answering(serve) -> Callable[..., tuple[str, FakeBackend]]:
+    """Serves a model that answers with the given events; returns the address of the routes, and what is asked."""
+
+    def answering(*events, options: ServerOptions = DEFAULTS) -> tuple[str, FakeBackend]:
+        backend = FakeBackend(*events)
+        service = Service(backend, ["fake"])
+        service.start()
+        return serve(service, options) + "/v1", backend
+
+    return answering

@@ -20,6 +20,7 @@ from jaxphoton.server.options import ServerOptions
 from jaxphoton.server.service import Service
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "shapes"
+QUESTION = "What is in the picture?"
 
 
 @contextmanager

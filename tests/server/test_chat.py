@@ -12,16 +12,19 @@ import pytest
 
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.errors import EngineError
-from jaxphoton.server.service import Service
-from tests.server.serving import EXAMPLES, FakeBackend
+from tests.server.serving import EXAMPLES, QUESTION
 
 GREEDY = {"temperature": 0.0}
-QUESTION = "How many objects are there?"
 ASKED = {"messages": [{"role": "user", "content": QUESTION}]}
 
 
 def post(address: str, **body):
     return httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60)
+
+
+@pytest.fixture
+def asked(about) -> dict:
+    return {"messages": about, **GREEDY}
 
 
 def events(text: str) -> list[dict]:
@@ -30,21 +33,8 @@ def events(text: str) -> list[dict]:
     return [json.loads(event.removeprefix("data: ")) for event in events]
 
 
-def fake(serve, *answers) -> tuple[str, FakeBackend]:
-    backend = FakeBackend(*answers)
-    service = Service(backend, ["fake"])
-    service.start()
-    return serve(service), backend
-
-
-@pytest.fixture
-def about(picture):
-    content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": QUESTION}]
-    return {"messages": [{"role": "user", "content": content}], **GREEDY}
-
-
-def test_answers_what_the_model_answers(address, shapes, about):
-    answer = post(address, **about).json()
+def test_answers_what_the_model_answers(address, shapes, asked):
+    answer = post(address, **asked).json()
     wanted = shapes.query(EXAMPLES / "scene_01.png", QUESTION, settings=GREEDY)
     (choice,) = answer["choices"]
     assert choice["message"]["content"] == wanted["answer"] and choice["finish_reason"] == wanted.finish_reason
@@ -53,12 +43,12 @@ def test_answers_what_the_model_answers(address, shapes, about):
     assert answer["usage"]["prompt_tokens"] == wanted.metrics.input_tokens
 
 
-def test_streams_the_same_in_chunks(address, about):
+def test_streams_the_same_in_chunks(address, asked):
     options = {"stream_options": {"include_usage": True}}
-    response = post(address, stream=True, **options, **about)
+    response = post(address, stream=True, **options, **asked)
     assert response.headers["content-type"].startswith("text/event-stream")
     *chunks, count = events(response.text)
-    answer = post(address, **about).json()
+    answer = post(address, **asked).json()
     text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
     assert text == answer["choices"][0]["message"]["content"]
     assert chunks[-1]["choices"][0]["finish_reason"] == answer["choices"][0]["finish_reason"]
@@ -72,27 +62,27 @@ def test_what_is_wrong_with_an_ask_has_a_status(address, stream):
     assert response.status_code == 400 and error["param"] == "messages[0]" and "neither text" in error["message"]
 
 
-def test_an_answer_ends_in_front_of_a_stop_text_and_tells_its_tokens(address, about):
-    whole = post(address, **about, logprobs=True).json()["choices"][0]
+def test_an_answer_ends_in_front_of_a_stop_text_and_tells_its_tokens(address, asked):
+    whole = post(address, **asked, logprobs=True).json()["choices"][0]
     text = whole["message"]["content"]
     assert "".join(token["token"] for token in whole["logprobs"]["content"]) == text
-    answer = post(address, **about, stop=text[-1]).json()
+    answer = post(address, **asked, stop=text[-1]).json()
     (choice,) = answer["choices"]
     assert choice["message"]["content"] == text[: text.index(text[-1])] and choice["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize("settings", [{"seed": 2**40}, {"response_format": {"type": "json_object"}}])
-def test_a_conversation_goes_on(address, about, settings):
-    first = post(address, **about).json()["choices"][0]["message"]
-    more = [*about["messages"], first, {"role": "user", "content": "And which colours?"}]
-    answer = post(address, **{**about, "messages": more}, **settings, max_tokens=40).json()
+def test_a_conversation_goes_on(address, asked, settings):
+    first = post(address, **asked).json()["choices"][0]["message"]
+    more = [*asked["messages"], first, {"role": "user", "content": "And which colours?"}]
+    answer = post(address, **{**asked, "messages": more}, **settings, max_tokens=40).json()
     assert answer["choices"][0]["message"]["role"] == "assistant"
     assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 0  # the picture is not encoded again
 
 
-def test_a_failure_in_a_stream_is_an_event_of_its_own(serve):
-    address, _ = fake(serve, {"chunk": "A "}, EngineError("the device is gone"))
-    with httpx.stream("POST", f"{address}/v1/chat/completions", json={**ASKED, "stream": True}) as response:
+def test_a_failure_in_a_stream_is_an_event_of_its_own(answering):
+    address, _ = answering({"chunk": "A "}, EngineError("the device is gone"))
+    with httpx.stream("POST", f"{address}/chat/completions", json={**ASKED, "stream": True}) as response:
         lines = response.iter_lines()
         told = [json.loads(line.removeprefix("data: ")) for line in islice(lines, 5) if line]
     assert told[1]["choices"][0]["delta"] == {"content": "A "}
@@ -101,8 +91,8 @@ def test_a_failure_in_a_stream_is_an_event_of_its_own(serve):
 
 @pytest.mark.parametrize("first", [(), ({"chunk": "A "},)])
 @pytest.mark.parametrize("stream", [False, True])
-def test_who_leaves_gives_the_ask_up(serve, stream, first):
-    address, backend = fake(serve, *first, "wait", Result(message={"role": "assistant", "content": "A cat."}))
+def test_who_leaves_gives_the_ask_up(answering, stream, first):
+    address, backend = answering(*first, "wait", Result(message={"role": "assistant", "content": "A cat."}))
     data = json.dumps({**ASKED, "stream": stream}).encode()
     where = urlsplit(address)
     with socket.create_connection((where.hostname, where.port)) as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import re
 import secrets
@@ -14,13 +15,15 @@ import time
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.messages import quoted
 
 _LONGEST_NAME = 255
+
+_log = logging.getLogger(__name__)
 
 
 class Records:
@@ -91,6 +94,7 @@ class Records:
         with self._lock:
             with replacing(self._folder / f"{record['id']}.json") as file:
                 file.write(json.dumps(record).encode())
+                _sync(file)
             self._records[record["id"]] = record
         return dict(record)
 
@@ -121,6 +125,7 @@ class FileStore:
         try:
             with replacing(path) as file:
                 shutil.copyfileobj(content, file, 1 << 20)
+                _sync(file)
             return self.told(number, name, purpose)
         except OSError as error:
             path.unlink(missing_ok=True)
@@ -190,10 +195,19 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def _sync(file: IO[bytes]) -> None:
+    """Has it on the disk before it takes its name: a power cut would else leave an empty file of that name."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
 def _read(path: Path) -> dict[str, Any] | None:
-    """None for what is damaged: a disk may have lost it."""
+    """None for what is damaged."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        found = None
+    if isinstance(found, dict):
+        return found
+    _log.warning("%s is damaged, and passed over", path)
+    return None

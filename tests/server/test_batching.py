@@ -81,7 +81,7 @@ def test_there_is_no_file_where_nothing_is_in_it(tmp_path):
     assert bad["error_file_id"] and "output_file_id" not in bad
 
 
-def test_what_was_under_way_goes_on_with_the_next_start(tmp_path):
+def test_what_was_under_way_goes_on_with_the_next_start(tmp_path, caplog):
     lines = [request(str(number)) for number in range(10)]
     broken = FakeRunModel(lambda job: EngineError("no memory") if job.name == "6" else None)
     with Batches(tmp_path / "data", Served(broken)) as batches:
@@ -102,7 +102,7 @@ def test_what_was_under_way_goes_on_with_the_next_start(tmp_path):
         assert [line["custom_id"] for line in lines_of(batches, ended(batches, first)["output_file_id"])] == wanted
     # Answers come in reverse order within each four: the first four were done, of the next only the last.
     assert [job.name for job in model.jobs] == ["4", "5", "6", "8", "9", "next"]
-    assert not names(tmp_path / "data") & {".file-00.tmp", f"file-{'0' * 32}"}
+    assert not names(tmp_path / "data") & {".file-00.tmp", f"file-{'0' * 32}"} and "is damaged" in caplog.text
 
 
 def test_one_that_runs_and_one_that_waits_are_cancelled(tmp_path):

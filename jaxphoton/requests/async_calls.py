@@ -166,11 +166,12 @@ class _Run:
 
     async def next(self) -> Event | None:
         """The next event; None once there is a `result`. Raises what has ended the request instead."""
-        if self._deadline is None or not self._items.empty():  # what came in time may be read at any time
+        waits = self._items.empty()
+        if not waits:  # where many came at once, others have their turn between, such as the end of who reads them
+            await asyncio.sleep(0)
+        # What came in time may be read at any time.
+        async with within(self._deadline, "the deadline passed") if waits and self._deadline else nullcontext():
             item = await self._items.get()
-        else:
-            async with within(self._deadline, "the deadline passed"):
-                item = await self._items.get()
         if not isinstance(item, Future):
             return item
         self.result: Result = item.result()

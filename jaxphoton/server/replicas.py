@@ -76,6 +76,7 @@ class ReplicaBackend:
             self._replicas = replicas
         try:
             replicas.wait()
+            self._rows = max(1, replicas.held.get("rows", self._rows) // max(1, replicas.ready))
             self._calls = AsyncCalls(DirectCarrier(replicas, self._processes * 2 * self._rows))
         except ReplicaError as error:
             raise (ModelClosed() if self._closed else EngineStartError(str(error))) from error

@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 
 from jaxphoton.bodies.faults import Fault
 from jaxphoton.requests.tokens import Event
-from jaxphoton.server.failures import logged
+from jaxphoton.server.failures import logged, reset
 from jaxphoton.server.service import unless_left
 
 DONE = b"data: [DONE]\n\n"  # for OpenAI's clients; that of moondream takes it for a broken event
@@ -64,9 +64,11 @@ async def stream(
                 async for value in all_values:
                     yield line(value)
             except Exception as error:
+                fault = logged(request.scope, error)
                 if failed is None:
-                    raise
-                for value in failed(logged(request.scope, error)):
+                    reset(request.scope)
+                    return  # what is still sent goes nowhere
+                for value in failed(fault):
                     yield line(value)
             else:
                 yield end

@@ -265,7 +265,7 @@ def test_what_kills_two_processes_fails_alone(start):
     assert {image: response.json().get("answer") for image, response in found.items()} == {i: i for i in images}
 
 
-def test_a_stream_in_the_middle_of_which_a_process_dies_is_broken_off(start):
+def test_a_stream_in_the_middle_of_which_a_process_dies_is_broken_off(start, caplog):
     address, read = start(), []
     with pytest.raises(httpx.TransportError):
         with httpx.stream("POST", f"{address}/v1/query", json=body("a b dies", stream=True), timeout=S) as response:
@@ -273,6 +273,8 @@ def test_a_stream_in_the_middle_of_which_a_process_dies_is_broken_off(start):
                 read.append(line)
     assert ['{"chunk":"a"' in read[0], response.status_code] == [True, 200]
     assert not any('"completed":true' in line for line in read)
+    (told,) = caplog.records
+    assert "in the middle of an answer" in told.getMessage() and told.exc_info is None
 
 
 def test_where_no_process_is_left_the_server_says_so(start, monkeypatch):

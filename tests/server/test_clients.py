@@ -268,6 +268,12 @@ def test_openai_in_asyncio(address, client, about):
         ({"max_tokens": "ten"}, openai.BadRequestError, "max_tokens", None),
         ({"temperature": -1}, openai.BadRequestError, "temperature", None),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "tools", None),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
+            openai.BadRequestError,
+            "response_format",
+            None,
+        ),
         ({"model": "gpt-9"}, openai.NotFoundError, "model", "model_not_found"),
     ],
 )
@@ -276,6 +282,13 @@ def test_openai_is_told_what_is_wrong(client, stream, arguments, error, param, c
         client.chat.completions.create(**{"model": "shapes", "messages": HELLO, "stream": stream, **arguments})
     assert (caught.value.param, caught.value.code) == (param, code) and caught.value.message
     assert caught.value.type == ("not_found_error" if code else "invalid_request_error")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_openai_is_told_of_a_schema_that_cannot_be_kept(client, stream):
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"not": {"type": "integer"}}}}
+    with pytest.raises(openai.BadRequestError, match="schema cannot be used.*not"):
+        client.chat.completions.create(model="shapes", messages=HELLO, stream=stream, response_format=form)
 
 
 def test_openai_is_told_what_there_is_not(client):

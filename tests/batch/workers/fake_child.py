@@ -102,6 +102,7 @@ def answered(job: Job) -> Answer:
         return Answer(job.key, error=ERRORS[image])
     result = Result({"caption": image.decode(), "pid": os.getpid(), "asked": [ask.arguments for ask in job.asks]})
     result.finish_reason, result.seed, result.tokens, result.logprob, result.metrics = "stop", 5, (3, 4), -0.1, METRICS
+    result.logprobs = ({"token": "a", "logprob": -0.1, "bytes": [97]},)
     return Answer(job.key, (result,), None, (3, 4), ("rotated",))
 
 

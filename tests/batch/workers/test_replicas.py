@@ -81,6 +81,7 @@ def test_answers_are_whole(start, tmp_path):
         assert result["asked"] == [{"length": "short"}]
         assert (answer.error, answer.size, answer.notes) == (None, (3, 4), ("rotated",))
         assert (result.finish_reason, result.seed, result.tokens, result.logprob) == ("stop", 5, (3, 4), -0.1)
+        assert result.logprobs == ({"token": "a", "logprob": -0.1, "bytes": [97]},)
         assert result.metrics == fake_child.METRICS
 
 

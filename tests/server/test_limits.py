@@ -52,6 +52,15 @@ def test_a_body_that_is_too_large_is_refused_with_an_answer_that_arrives(serve, 
     assert not backend.asked
 
 
+def test_who_sends_all_before_looking_sees_the_error(serve, backend):
+    """As urllib does, and closes: a connection that is ended while data comes would be a reset."""
+    address = serve(ready(backend), ServerOptions(max_body=8 << 20))
+    for path, status in (("/nowhere", 404), ("/v1/caption", 413)):
+        size = (8 << 20) + (1 if status == 413 else -1)
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
+        assert spoken(address, head.encode(), b"x" * size)[0] == status
+
+
 def test_a_body_of_the_largest_size_is_taken(serve, backend):
     body = json.dumps({"image_url": "AAAA"}).encode().ljust(1000)
     assert httpx.post(f"{serve(ready(backend), SMALL)}/v1/caption", content=body, timeout=60).status_code == 200

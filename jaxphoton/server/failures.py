@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -59,10 +60,12 @@ def reset(scope: Scope) -> None:
 
 
 def logged(scope: Scope, error: BaseException) -> Fault:
-    """What a client is told of an error; a surprise goes to the log, with where it was and not with what was sent."""
+    """What a client is told of an error; a surprise goes to the log, with its kind and where it was. Not its message:
+    that may have in it what was sent."""
     fault = fault_of(error)
     if fault.status == 500:
-        _log.error("%s failed", _where(scope), exc_info=error)
+        frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+        _log.error("%s failed: %s\n%s", _where(scope), type(error).__name__, frames)
     elif fault.status == 503:
         _log.warning("%s: %s", _where(scope), fault.message)
     return fault

@@ -103,7 +103,7 @@ def test_pages_may_ask_that_were_named(serve):
 def test_no_body_key_or_picture_is_logged(serve, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     options = ServerOptions(keys=("the-key",), access_log=True)
-    address = serve(ready(FakeBackend(KeyError("what-was-said"))), options)
+    address = serve(ready(FakeBackend(KeyError("AAAASECRET"))), options)
     for body in ({"image_url": "AAAASECRET"}, {"image_url": ["AAAASECRET"]}):
         httpx.post(f"{address}/v1/caption?AAAASECRET", json=body, headers={"X-Moondream-Auth": "the-key"})
         httpx.post(f"{address}/v1/AAAASECRET", json=body, headers={"Authorization": "Bearer AAAASECRET"})
@@ -112,6 +112,6 @@ def test_no_body_key_or_picture_is_logged(serve, caplog, capfd):
         record.getMessage() for record in caplog.records if not record.name.startswith(("httpx", "httpcore"))
     )
     out, err = capfd.readouterr()
-    assert "POST /v1/caption 500" in said
+    assert "POST /v1/caption 500" in said and "POST /v1/caption failed: KeyError" in said and "serving.py" in said
     for text in (said, out, err):
         assert "SECRET" not in text and "the-key" not in text

@@ -41,8 +41,9 @@ class Submitter:
             self.full -= 1
             raise QueueFull("full")
         self.handed.append(handed := Handed())
-        for event in self.events if on_event else ():
-            on_event(event)
+        if on_event is not None:
+            for event in self.events:
+                on_event(event)
         if self.ends:
             handed.future.set_result(Result(caption=image))
         return handed
@@ -88,7 +89,7 @@ def test_a_deadline_holds_where_nobody_answers(monkeypatch, streamed):
     monkeypatch.setattr(async_calls, "LEEWAY_S", 0.0)
     submitter = Submitter({"chunk": "a"}, ends=False)
 
-    async def main() -> list:
+    async def main():
         ask = Ask("caption", deadline=time.monotonic() + 0.05)
         if not streamed:
             return await calls(submitter).call("a", ask)

@@ -268,9 +268,9 @@ def show_rate(address: str, model: Any, turns: int) -> None:
     ratios, costs = [], []
     for turn in range(turns):
         began = time.process_time()
-        direct = asyncio.run(called(AsyncMoondream(model), 96, 16))
+        direct = asyncio.run(called(AsyncMoondream(model), 160, 16))
         between = time.process_time()
-        over = client("streams", address, 96, 16)
+        over = client("streams", address, 160, 16)
         ended = time.process_time()
         ratios.append(over / direct)
         costs.append((ended - between) / (between - began))

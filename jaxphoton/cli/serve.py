@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaxphoton.server.service import Service
 
 PORT = 2020  # that of Moondream's own server
+BACKLOG = 2048  # connections that wait to be accepted
 KEY_VARIABLE = "JAXPHOTON_API_KEY"
 NEEDED = ("starlette", "uvicorn", "msgspec", "prometheus_client", "python_multipart", "aiohttp")
 
@@ -149,6 +150,7 @@ def run(args: argparse.Namespace) -> int:
             service = Service(backend, _names(args), fetch)
             with _stored(args, service) as stored:
                 listener = Listener(service, options, stored)
+                socket.listen(BACKLOG)  # before anybody reads the address; the loop accepts in a moment
                 _say_where(socket.getsockname()[:2], args, options)
                 _serve(listener, service, socket, args.access_log)
     return OK

@@ -120,9 +120,16 @@ def joined_attend(
     lengths = jnp.where(valid, _places(positions, prefixes, page_size) + 1, 0)[:, 0]
 
     def attend(
-        layer: int, u: jax.Array, cos: jax.Array, sin: jax.Array, factors: jax.Array | None, cache: PagedCache
+        layer: int,
+        u: jax.Array,
+        cos: jax.Array,
+        sin: jax.Array,
+        factors: tuple[jax.Array, jax.Array] | None,
+        cache: PagedCache,
     ) -> tuple[jax.Array, PagedCache]:
-        options = {"layer": layer, "heads": heads, "factors": factors, **_scales(cache, kv_scale), **kernels.options}
+        options = {"layer": layer, "heads": heads, **_scales(cache, kv_scale), **kernels.options}
+        if factors is not None:
+            options["factor_parts"], options["factor_terms"] = factors
         out, k, v = step_attention(u, cache.k, cache.v, tables, lengths, prefixes, cos, sin, **options)
         return out, PagedCache(k, v)
 

@@ -1,7 +1,8 @@
 """The parts of a dense layer in a decode step, of one position a row: each by a kernel, or by XLA.
 
 With all of them by kernels a layer is few launches: norm (with the sum of what the layer before gave in parts), input
-product, attention, output product. Shapes: x and h [B, D], u [B, Q + F], a [B, A], parts float32 [S, B, D].
+product, attention (behind the product that its factors are made of, where it has some), output product. Shapes: x and
+h [B, D], u [B, Q + F], a [B, A], parts float32 [S, B, D].
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxphoton.layers.mlp import gelu_tanh
+from jaxphoton.layers.mlp import gelu_exact, gelu_tanh
 from jaxphoton.layers.norms import layer_norm
 from jaxphoton.layers.weight import Dense, Weight, linear, matmul
 from kernels_pallas import dispatch
 from kernels_pallas.input_product import input_product
 from kernels_pallas.output_product import output_product
 from kernels_pallas.residual_norm import residual_norm
+from kernels_pallas.tau_product import tau_product
 
-AttendJoined = Callable[[int, jax.Array, jax.Array, jax.Array, jax.Array | None, Any], tuple[jax.Array, Any]]
+# (parts float32 [S, B, 2 N], terms float32 [L, B, N]): q and v of a head are multiplied by tanh of the sum of its
+# parts, those of q first, plus the term of its layer.
+Factors = tuple[jax.Array, jax.Array]
+AttendJoined = Callable[[int, jax.Array, jax.Array, jax.Array, Factors | None, Any], tuple[jax.Array, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +35,10 @@ class StepParts:
     """How the parts are computed.
 
     Attributes:
-      kernels: parts that kernels compute: "norm", "input", "output"; XLA computes the others.
+      kernels: parts that kernels compute: "norm", "input", "attention", "output"; XLA computes the others.
       backend, target: as of `kernels_pallas.dispatch.choose`, which decides what a kernel is.
       attend: attention by a kernel, of the whole u: attend(layer, u, cos, sin, factors, cache) -> (a, cache) with cos
-        and sin float32 [B, R / 2], factors of q and v float32 [B, 2, heads] or None. None: XLA splits u and rotates.
+        and sin float32 [B, R / 2]. None: XLA splits u and rotates.
     """
 
     kernels: tuple[str, ...]
@@ -63,16 +68,22 @@ class StepParts:
 
     def input(self, h: jax.Array, weight: Weight, bias: jax.Array, layer: int, gelu_from: int) -> jax.Array:
         """h times a weight [Q + F, D] plus the bias [L, Q + F] of `layer`; from column `gelu_from` on through gelu."""
-        if (matrix := self._matrix("input", weight)) is not None:
+        if (matrix := self._matrix("input", weight, "input_product")) is not None:
             return input_product(h, matrix, bias, layer=layer, gelu_from=gelu_from, **self._options)
         u = linear(h, weight, bias[layer])
         # Selected, not cut and joined, so that it happens where the bias is added.
         through = lax.iota(jnp.int32, u.shape[1])[None] >= gelu_from
         return jnp.where(through, gelu_tanh(u), u)
 
+    def factor_parts(self, u: jax.Array, weight: Weight) -> jax.Array:
+        """gelu of the first columns of u times a weight [2 N, Q], float32 [S, B, 2 N], in parts for `attend`."""
+        if (matrix := self._matrix("attention", weight, "tau_product")) is not None:
+            return tau_product(u, matrix, **self._options)
+        return matmul(gelu_exact(u[:, : weight.columns]), weight, out=jnp.float32)[None]
+
     def output(self, a: jax.Array, u: jax.Array, weight: Weight) -> jax.Array:
         """[a | the last F columns of u] times a weight [D, A + F], in parts for `norm`."""
-        if (matrix := self._matrix("output", weight)) is not None:
+        if (matrix := self._matrix("output", weight, "output_product")) is not None:
             return output_product(a, u, matrix, **self._options)
         hidden = weight.columns - a.shape[1]
         return matmul(jnp.concatenate([a, u[:, u.shape[1] - hidden :]], axis=1), weight, out=jnp.float32)[None]
@@ -86,12 +97,12 @@ class StepParts:
     def _options(self) -> dict[str, Any]:
         return {"backend": self.backend, "target": self.target}
 
-    def _matrix(self, part: str, weight: Weight) -> Any:
-        """The array that the kernel of a part reads; None where XLA computes it."""
+    def _matrix(self, part: str, weight: Weight, op: str) -> Any:
+        """The array that the kernel `op` of a part reads; None where XLA computes it."""
         if part not in self.kernels:
             return None
         if isinstance(weight, Dense):
             return weight.matrix
         # Says so, or raises where kernels were asked for.
-        dispatch.choose(f"{part}_product", self.backend, self.target, [f"it takes no {type(weight).__name__} matrices"])
+        dispatch.choose(op, self.backend, self.target, [f"it takes no {type(weight).__name__} matrices"])
         return None

@@ -24,7 +24,8 @@ def step_attention(
     *,
     layer: int,
     heads: int,
-    factors: jax.Array | None = None,
+    factor_parts: jax.Array | None = None,
+    factor_terms: jax.Array | None = None,
     k_scale: jax.Array | None = None,
     v_scale: jax.Array | None = None,
     splits: int | None = None,
@@ -49,7 +50,9 @@ def step_attention(
         is turned with dim i + R; those from 2 R on stay.
       layer: which of L.
       heads: N.
-      factors: float32 [B, 2, N], what q and v are multiplied by before all else, where N = K; None for nothing.
+      factor_parts: float32 [S, B, 2 * N], parts of sums (`kernels_pallas.tau_product`), those of q first; N = K then.
+      factor_terms: float32 [L, B, N]; q and v are multiplied by tanh of the sum plus the term of layer, row and head
+        before all else. None, both of them, for nothing.
       k_scale, v_scale: float32 [L], for float8 pools alone: value = stored * scale[layer].
       splits: programs that share a row's keys; None chooses by B, K and the device. `reference` ignores it.
       backend: one of `kernels_pallas.dispatch.BACKENDS`; None chooses.
@@ -63,12 +66,14 @@ def step_attention(
       KernelUnavailable: the backend asked for cannot compute this here.
     """
     _check(u, k_pool, v_pool, (tables, lengths, prefixes), layer)
-    _check_heads(u, k_pool, heads, cos, sin, factors)
+    _check_heads(u, k_pool, heads, cos, sin)
+    _check_factors(u, k_pool, heads, factor_parts, factor_terms)
     _check_choices(k_pool, k_scale, v_scale, splits)
     target = target or Target.of(jax.devices()[0])
     chosen = choose("step_attention", backend, target, triton.refusals(k_pool), (k_pool, v_pool))
     operands = (u, k_pool, v_pool, tables, lengths, prefixes, cos, sin)
-    options = {"layer": layer, "heads": heads, "factors": factors, "k_scale": k_scale, "v_scale": v_scale}
+    options = {"layer": layer, "heads": heads, "factor_parts": factor_parts, "factor_terms": factor_terms}
+    options |= {"k_scale": k_scale, "v_scale": v_scale}
     if chosen == "reference":
         return reference.step_attention(*operands, **options)
     splits = splits or triton.choose_splits(u, k_pool, tables, heads, target.cores)
@@ -91,7 +96,7 @@ def _check(u, k_pool, v_pool, integers, layer) -> None:
         raise ValueError("tables, lengths and prefixes must be int32")
 
 
-def _check_heads(u, k_pool, heads, cos, sin, factors) -> None:
+def _check_heads(u, k_pool, heads, cos, sin) -> None:
     kv_heads, head_dim = k_pool.shape[3:]
     if heads < 1 or heads % kv_heads:
         raise ValueError(f"{heads} query heads do not fit {kv_heads} kv heads")
@@ -102,11 +107,23 @@ def _check_heads(u, k_pool, heads, cos, sin, factors) -> None:
         raise ValueError(
             f"cos and sin must be float32 [{u.shape[0]}, up to {head_dim // 2}], not {cos.shape}, {sin.shape}"
         )
-    if factors is not None:
-        if heads != kv_heads:
-            raise ValueError(f"factors go with as many kv heads as query heads, not {kv_heads} and {heads}")
-        if factors.shape != (u.shape[0], 2, heads) or factors.dtype != jnp.float32:
-            raise ValueError(f"factors must be float32 [{u.shape[0]}, 2, {heads}], not {factors.shape}")
+
+
+def _check_factors(u, k_pool, heads, parts, terms) -> None:
+    if parts is None and terms is None:
+        return
+    if parts is None or terms is None:
+        raise ValueError("factor_parts and factor_terms go together")
+    layers, kv_heads = k_pool.shape[0], k_pool.shape[3]
+    if heads != kv_heads:
+        raise ValueError(f"factors go with as many kv heads as query heads, not {kv_heads} and {heads}")
+    rows = u.shape[0]
+    if parts.ndim != 3 or not parts.shape[0] or parts.shape[1:] != (rows, 2 * heads) or parts.dtype != jnp.float32:
+        raise ValueError(f"factor_parts must be float32 [S, {rows}, {2 * heads}], not {parts.dtype}{list(parts.shape)}")
+    if terms.shape != (layers, rows, heads) or terms.dtype != jnp.float32:
+        raise ValueError(
+            f"factor_terms must be float32 [{layers}, {rows}, {heads}], not {terms.dtype}{list(terms.shape)}"
+        )
 
 
 def _check_choices(k_pool, k_scale, v_scale, splits) -> None:

@@ -20,12 +20,12 @@ class Case(paged.Case):
     Attributes:
       turned: R, half the rotary dims; None for a quarter of the head dim.
       rest: columns of the product behind q, k and v.
-      factored: whether q and v have factors.
+      factors: parts of the factors of q and v; 0 for no factors.
     """
 
     turned: int | None = None
     rest: int = 0
-    factored: bool = False
+    factors: int = 0
 
     def bytes(self) -> int:
         """What one call must read and write at least: visible keys and values, products and outputs, page numbers."""
@@ -49,8 +49,11 @@ class Case(paged.Case):
             "cos": jnp.cos(angles),
             "sin": jnp.sin(angles),
         }
-        if self.factored:
-            arguments["factors"] = jax.random.uniform(factor_key, (rows, 2, self.heads), jnp.float32, 0.5, 1.5)
+        if self.factors:
+            parts_key, terms_key = jax.random.split(factor_key)
+            parts, terms = (self.factors, rows, 2 * self.heads), (self.layers, rows, self.heads)
+            arguments["factor_parts"] = jax.random.normal(parts_key, parts, jnp.float32) * self.factors**-0.5
+            arguments["factor_terms"] = jax.random.uniform(terms_key, terms, jnp.float32, 0.5, 1.5)
         return arguments
 
 
@@ -63,7 +66,8 @@ SMALL = (
     Case("grouped_by_12", 12, 1, 16, (40, 33), prefix=5, dtype="float32"),
     Case("three_heads", 6, 3, 16, (21, 34), page_size=8, dtype="float32", turned=3),
     Case("page_of_one", 2, 2, 128, (11, 5), page_size=1, dtype="float32", turned=64),
-    Case("factors", 4, 4, 32, (18, 0, 33), factored=True),
+    Case("factors", 4, 4, 32, (18, 0, 33), factors=3),
+    Case("factors_of_one_part", 2, 2, 16, (18, 5), dtype="float32", factors=1),
     Case("bfloat16", 8, 4, 64, (70, 33), prefix=30, rest=64),
     Case("float8", 4, 4, 64, (70, 33), prefix=30, kv_dtype=FLOAT8),
 )
@@ -79,6 +83,6 @@ REAL = (
     *(_moondream(f"moondream_{rows}", rows) for rows in (1, 8, 32)),
     *(_moondream(f"moondream_{rows}_float8", rows, kv_dtype=FLOAT8) for rows in (1, 32)),
     _moondream("moondream_8_float32", 8, dtype="float32"),
-    _moondream("moondream3_long_8", 8, 3600, width=256, rest=0, factored=True),
+    _moondream("moondream3_long_8", 8, 3600, width=256, rest=0, factors=48),
     Case("grouped_32", 32, 8, 128, (856,) * 32, prefix=730, width=130, rest=8192),
 )

@@ -20,7 +20,8 @@ def step_attention(
     *,
     layer: int,
     heads: int,
-    factors: jax.Array | None = None,
+    factor_parts: jax.Array | None = None,
+    factor_terms: jax.Array | None = None,
     k_scale: jax.Array | None = None,
     v_scale: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -28,7 +29,9 @@ def step_attention(
     page_size, kv_heads, head_dim = k_pool.shape[2:]
     joined = u[:, : (heads + 2 * kv_heads) * head_dim].reshape(u.shape[0], -1, head_dim)
     q, k, v = jnp.split(joined, (heads, heads + kv_heads), axis=1)
-    if factors is not None:
+    if factor_parts is not None and factor_terms is not None:
+        learned = jnp.tanh(jnp.sum(factor_parts, axis=0)).reshape(u.shape[0], 2, heads)
+        factors = learned + factor_terms[layer][:, None]
         q, v = _scaled(q, factors[:, 0]), _scaled(v, factors[:, 1])
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     if k_scale is not None and v_scale is not None:

@@ -23,7 +23,7 @@ from jax.experimental import pallas as pl
 
 from kernels_pallas import softmax
 from kernels_pallas.softmax import LOG2_E, LOWEST
-from kernels_pallas.triton_shim import pallas_call
+from kernels_pallas.triton_shim import load, pallas_call
 
 HEAD_DIMS = (16, 32, 64, 128)
 
@@ -118,7 +118,8 @@ def step_attention(
     *,
     layer: int,
     heads: int,
-    factors: jax.Array | None = None,
+    factor_parts: jax.Array | None = None,
+    factor_terms: jax.Array | None = None,
     k_scale: jax.Array | None = None,
     v_scale: jax.Array | None = None,
     splits: int,
@@ -128,10 +129,10 @@ def step_attention(
     """Shapes and meaning as in `kernels_pallas.step_attention.api`."""
     batch, head_dim = u.shape[0], k_pool.shape[4]
     plan = _plan(u, k_pool, tables, heads, cos.shape[1], splits, tuning)
-    scaled, factored = k_scale is not None and v_scale is not None, factors is not None
+    scaled, factored = k_scale is not None and v_scale is not None, factor_parts is not None
     # The layer is an operand, not a constant of the kernel: all layers share one.
     operands = [jnp.full(1, layer, jnp.int32), tables, lengths, prefixes, cos, sin, u]
-    operands += [factors] * factored + [k_scale, v_scale] * scaled
+    operands += [factor_parts, factor_terms] * factored + [k_scale, v_scale] * scaled
     if splits == 1:
         shapes = [jax.ShapeDtypeStruct((batch, heads, head_dim), u.dtype)]
     else:
@@ -180,7 +181,7 @@ def _plan(u, k_pool, tables, heads: int, turned: int, splits: int, tuning: Tunin
 def _kernel(plan: _Plan, factored: bool, scaled: bool, *refs):
     """One program: the keys of one share, for `plan.heads` kv heads and `plan.queries` queries of each."""
     layer_ref, tables, lengths, prefixes, cos, sin, u, *refs = refs
-    factors, refs = (refs[0], refs[1:]) if factored else (None, refs)
+    factors, refs = (refs[:2], refs[2:]) if factored else ((), refs)
     scales, refs = (refs[:2], refs[2:]) if scaled else ((), refs)
     k_pool, v_pool, *parts, k_out, v_out = refs
     split, row = pl.program_id(1), pl.program_id(2)
@@ -190,8 +191,8 @@ def _kernel(plan: _Plan, factored: bool, scaled: bool, *refs):
     length = jnp.minimum(lengths[row], plan.width * plan.page_size)
     takes_new = (split == 0) & (length > 0)
 
-    new = _New(plan, row, k_pool.shape[4], cos, sin, u, factors)
     kv_heads = first + lax.iota(jnp.int32, plan.heads)
+    new = _New(plan, row, k_pool.shape[4], cos, sin, u, *_factors(layer, row, kv_heads, *factors))
     query_heads = [kv_heads * plan.group + (chunk * plan.queries + i) for i in range(plan.queries)]
     # A row that has ended computes from anything, NaN too, and gives zeros.
     queries = [jnp.where(length > 0, new.query(heads), jnp.float32(0)) for heads in query_heads]
@@ -222,6 +223,20 @@ def _kernel(plan: _Plan, factored: bool, scaled: bool, *refs):
             parts[2][row, split, heads] = total
 
 
+def _factors(layer: Any, row: Any, heads: Any, parts: Any = None, terms: Any = None) -> tuple[Any, Any]:
+    """What q and v of some heads [n] are multiplied by, float32 [n] each; None where there are no parts of it."""
+    if parts is None:
+        return None, None
+    share = lax.iota(jnp.int32, pl.next_power_of_2(parts.shape[0]))[:, None]
+    term = terms[layer, row, heads]
+
+    def factor(columns: Any) -> Any:
+        of_share = load(parts.at[share, row, columns[None]], mask=share < parts.shape[0], other=0)
+        return jnp.tanh(jnp.sum(of_share, axis=0)) + term
+
+    return factor(heads), factor(heads + terms.shape[2])
+
+
 class _New(NamedTuple):
     """The new position of a row: its part of the product, of heads int32 [n], in float32 [n, H], rounded to the
     product's dtype after each operation, as the plain network does it."""
@@ -232,19 +247,20 @@ class _New(NamedTuple):
     cos: Any
     sin: Any
     u: Any
-    factors: Any
+    q_factor: Any
+    v_factor: Any
 
     def query(self, heads: Any) -> Any:
-        return self._turned(heads, heads, 0)
+        return self._turned(heads, self.q_factor)
 
     def key(self, heads: Any) -> Any:
-        return self._turned(heads + self.plan.kv_heads * self.plan.group, None, 0)
+        return self._turned(heads + self.plan.kv_heads * self.plan.group, None)
 
     def value(self, heads: Any) -> Any:
         dims = lax.iota(jnp.int32, self.head_dim)
-        return self._read(heads + self.plan.kv_heads * (self.plan.group + 1), dims, heads, 1)
+        return self._read(heads + self.plan.kv_heads * (self.plan.group + 1), dims, self.v_factor)
 
-    def _turned(self, columns: Any, factored: Any, which: int) -> Any:
+    def _turned(self, columns: Any, factor: Any) -> Any:
         """Heads number `columns` of the product, turned."""
         dims, half = lax.iota(jnp.int32, self.head_dim), self.plan.turned
         low, stays = dims < half, dims >= 2 * half
@@ -252,16 +268,14 @@ class _New(NamedTuple):
         partners = jnp.where(low, dims + half, jnp.where(stays, dims, dims - half))
         angles = jnp.where(stays, 0, jnp.where(low, dims, dims - half))
         cos, sin = self.cos[self.row, angles], self.sin[self.row, angles]
-        x = self._read(columns, dims, factored, which)
-        partner = self._read(columns, partners, factored, which)
+        x = self._read(columns, dims, factor)
+        partner = self._read(columns, partners, factor)
         turned = x * cos[None] + partner * jnp.where(low, -sin, sin)[None]
         return jnp.where(stays[None], x, self._rounded(turned))
 
-    def _read(self, columns: Any, dims: Any, factored: Any, which: int) -> Any:
+    def _read(self, columns: Any, dims: Any, factor: Any) -> Any:
         x = self.u[self.row, columns[:, None] * self.head_dim + dims[None]].astype(jnp.float32)
-        if self.factors is None or factored is None:
-            return x
-        return self._rounded(x * self.factors[self.row, which, factored][:, None])
+        return x if factor is None else self._rounded(x * factor[:, None])
 
     def _rounded(self, x: Any) -> Any:
         return x.astype(self.u.dtype).astype(jnp.float32)

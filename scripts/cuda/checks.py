@@ -59,6 +59,7 @@ LIMITS = {
     "residual_norm": Limits(per_layer=0, around=1, temporary=0),
     "input_product": Limits(per_layer=0, around=1, temporary=0),
     "output_product": Limits(per_layer=0, around=1, temporary=0),
+    "tau_product": Limits(per_layer=0, around=1, temporary=0),
 }
 
 

@@ -23,6 +23,8 @@ CHIPS = ("h200", "a100", "l40s")
 FULL, CUT = 24, 2  # text layers of both models, and of what is quick to compile
 FORMS = ({}, {"form": "fused"})  # of a step's layers
 EXPERTS_CUT = 6  # of Moondream 3: two of them have experts
+FUSED_EXPERTS = {"model": "moondream3", "form": "fused"}
+FUSED_TAU = {**FUSED_EXPERTS, "experts": False}  # its dense layers, in all places
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ def program(chip: str, name: str, **arguments: Any) -> Job:
 def _all() -> tuple[Job, ...]:
     """What `make cuda-check` compiles, the longest first."""
     steps = [program("h200", "step", rows=rows, layers=FULL, model="moondream3") for rows in (1, 8)]
+    steps += [program("h200", "step", rows=rows, layers=FULL, **FUSED_EXPERTS) for rows in (1, 8, 32)]
+    steps += [program("h200", "step", rows=rows, layers=FULL, **FUSED_TAU) for rows in (1, 8, 32)]
     steps += [program("h200", "prefix", images=images, layers=FULL, model="moondream3") for images in (1, 4)]
     steps += [program("h200", "prefill", rows=4, length=128, layers=FULL, model="moondream3")]
     steps += [program(c, "step", rows=r, layers=FULL, **form) for form in FORMS for r in (1, 8, 32) for c in CHIPS]
@@ -60,6 +64,7 @@ def _all() -> tuple[Job, ...]:
             program(chip, "encode", images=1, crops=5),
             *(program(chip, "step", rows=rows, layers=CUT, **form) for form in FORMS for rows in (1, 8, 32)),
             program(chip, "step", rows=8, layers=EXPERTS_CUT, model="moondream3"),
+            program(chip, "step", rows=8, layers=CUT, **FUSED_TAU),
             program(chip, "halves", rows=8, layers=CUT),
         )
     ]

@@ -48,9 +48,11 @@ class Program:
     needed: int = 0
 
 
-def step(chip: Gpu, rows: int, layers: int, model: str = "moondream2", form: str = "xla") -> list[Program]:
+def step(
+    chip: Gpu, rows: int, layers: int, model: str = "moondream2", form: str = "xla", experts: bool = True
+) -> list[Program]:
     """The decode step; the name of one whose layers are in another form than XLA's begins with the form."""
-    shapes = _Shapes(chip, layers, model, rows, form=form)
+    shapes = _Shapes(chip, layers, model, rows, form=form, experts=experts)
     name = f"{'' if form == 'xla' else f'{form}-'}{shapes.kind}step {rows} rows"
     return [shapes.program(name, ("step", rows))]
 
@@ -96,15 +98,18 @@ class _Shapes(Programs):
         rows: int = ROWS,
         backend: str = "triton",
         form: str = "xla",
+        experts: bool = True,
         **buckets: Any,
     ):
-        """`rows` of a step and the form of its layers; `buckets` of the other programs as in EngineConfig."""
+        """`rows` of a step and the form of its layers; without `experts` all layers of a model are its dense ones;
+        `buckets` of the other programs as in EngineConfig."""
         full = named_config(model)
-        family = MoondreamFamily(dataclasses.replace(full, text=dataclasses.replace(full.text, n_layers=layers)))
+        text = dataclasses.replace(full.text, n_layers=layers, moe=full.text.moe if experts else None)
+        family = MoondreamFamily(dataclasses.replace(full, text=text))
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         tree = family.network.abstract(jnp.bfloat16)
         params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree)
-        self.kind = "" if full.text.moe is None else "experts-"  # what names of programs begin with
+        self.kind = "experts-" if text.moe else "tau-" if text.tau_attn else ""  # what names of programs begin with
         self._layers, self._step, self._kernels = layers, (rows,), Kernels(backend, chip.target)
         super().__init__(
             params, family, EngineConfig(max_rows=ROWS, step_rows=(ROWS,), step_form=form, host_masks=True, **buckets)

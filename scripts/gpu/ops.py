@@ -15,6 +15,7 @@ import numpy as np
 NAMES = (
     "paged_attention",
     "step_attention",
+    "tau_product",
     "prefix_attention",
     "masked_sample",
     "moe_decode",
@@ -107,7 +108,7 @@ def chain(run: Callable[[Arrays, int], Any], links: int = LINKS) -> Callable[[Ar
 def following(arrays: Arrays, out: Any) -> Arrays:
     """What the next call of a chain takes from this one: an attention's output is its query, or the head of its
     product; a token moves its counter; mixed experts are its input, for other experts, lest the cache holds their
-    matrices; of a product as many columns as it takes; a routed token is weighed."""
+    matrices; of a product as many columns as it takes; of factors those in front; a routed token is weighed."""
     if "q" in arrays:
         return {"q": out}
     if "u" in arrays and "k_pool" in arrays:
@@ -117,6 +118,8 @@ def following(arrays: Arrays, out: Any) -> Arrays:
         return {"x": out[0]}
     if "a" in arrays:
         return {"a": out[0][:, : arrays["a"].shape[1]].astype(arrays["a"].dtype)}
+    if "u" in arrays:
+        return {"u": jnp.concatenate([out[0].astype(arrays["u"].dtype), arrays["u"][:, out.shape[2] :]], axis=1)}
     if "matrix" in arrays:
         return {"x": out[:, : arrays["x"].shape[1]]}
     if "router" in arrays:
@@ -148,7 +151,7 @@ def whole(name: str, out: Any) -> Any:
     if name == "step_attention":
         a, *pools = out
         return (a, *(jnp.nan_to_num(pool[:, 1:].astype(jnp.float32)) for pool in pools))
-    return jnp.sum(out, axis=0) if name == "output_product" else out
+    return jnp.sum(out, axis=0) if name in ("output_product", "tau_product") else out
 
 
 def error(out: Any, truth: Any, needed: Any = None) -> float:

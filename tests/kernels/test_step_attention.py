@@ -131,11 +131,12 @@ def test_reference_is_what_the_engine_does_one_by_one(name):
 def test_factors_are_applied_before_the_rotation():
     case = dataclasses.replace(next(case for case in SMALL if case.name == "factors"), dtype="float32")
     arguments = case.make(4)
-    factors = np.asarray(arguments["factors"])
+    learned = np.tanh(np.sum(arguments["factor_parts"], axis=0)).reshape(len(case.lengths), 2, case.heads)
+    factors = learned + np.asarray(arguments["factor_terms"])[case.layer][:, None]
     heads = np.array(arguments["u"]).reshape(len(case.lengths), 3, case.heads, case.head_dim)
     heads[:, 0] *= factors[:, 0, :, None]
     heads[:, 2] *= factors[:, 1, :, None]
-    plain = {name: value for name, value in arguments.items() if name != "factors"}
+    plain = {name: value for name, value in arguments.items() if not name.startswith("factor")}
     plain["u"] = jnp.asarray(heads.reshape(arguments["u"].shape))
     for ours, theirs in zip(results(case, arguments, "reference"), results(case, plain, "reference"), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -198,8 +199,16 @@ FLOAT8, FACTORS = (next(case for case in SMALL if case.name == name) for name in
         (SMALL[0], {"sin": ((1, 16), jnp.bfloat16)}, "cos and sin"),
         (SMALL[0], {"k_scale": ((2,), jnp.float32), "v_scale": ((2,), jnp.float32)}, "scales go with"),
         (FLOAT8, {"k_scale": ((3,), jnp.float32)}, "need k_scale and v_scale"),
-        (FACTORS, {"factors": ((3, 4), jnp.float32)}, "factors must be"),
-        (next(case for case in SMALL if case.name == "grouped"), {"factors": ((2, 2, 8), jnp.float32)}, "as many kv"),
+        (FACTORS, {"factor_parts": ((3, 4), jnp.float32)}, r"factor_parts must be float32 \[S, 3, 8\]"),
+        (FACTORS, {"factor_parts": ((0, 3, 8), jnp.float32)}, "factor_parts must be"),
+        (FACTORS, {"factor_parts": ((1, 3, 8), jnp.bfloat16)}, "factor_parts must be"),
+        (FACTORS, {"factor_terms": ((1, 3, 4), jnp.float32)}, r"factor_terms must be float32 \[2, 3, 4\]"),
+        (SMALL[0], {"factor_parts": ((3, 1, 8), jnp.float32)}, "go together"),
+        (
+            next(case for case in SMALL if case.name == "grouped"),
+            {"factor_parts": ((1, 2, 16), jnp.float32), "factor_terms": ((2, 2, 8), jnp.float32)},
+            "as many kv",
+        ),
     ],
 )
 def test_bad_input_is_named(case, changes, message):

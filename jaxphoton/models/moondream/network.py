@@ -218,12 +218,14 @@ def _step_attended(
     step: StepParts,
 ) -> tuple[jax.Array, Any]:
     """The same of one position a row, from u [B, Q + F] with anything behind q, k and v: ([B, N H], cache)."""
-    qkv = u[:, None, : config.qkv_dim]
     if step.attend is None:
+        qkv = u[:, None, : config.qkv_dim]
         out, cache = _attended(layer, config, index, qkv, tables, attend, cache, trace)
         return out[:, 0], cache
-    tau = _layer_tau(layer, index, qkv, tables, trace)
-    factors = None if tau is None else tau[:, 0]
+    factors = None
+    if tables.tau is not None and layer.tau_w is not None:
+        factors = step.factor_parts(u, layer.tau_w), tables.tau[:, :, 0]
+        trace.tau.append(_factors(jnp.sum(factors[0], axis=0)[:, None], tables.tau[index]))
     return step.attend(index, u, tables.cos[:, 0, 0], tables.sin[:, 0, 0], factors, cache)
 
 
@@ -249,8 +251,12 @@ def _tau(weight: Weight, qkv: jax.Array, positional: jax.Array) -> jax.Array:
 
     weight [2 N, Q] with the rows of q first, qkv [B, T, Q] before the rotation, positional float32 [B, T, N].
     """
-    learned = jnp.tanh(matmul(gelu_exact(qkv), weight, out=jnp.float32))
-    return learned.reshape(*qkv.shape[:2], 2, -1) + positional[:, :, None, :]
+    return _factors(matmul(gelu_exact(qkv), weight, out=jnp.float32), positional)
+
+
+def _factors(product: jax.Array, positional: jax.Array) -> jax.Array:
+    """The same from the product, float32 [B, T, 2 N]."""
+    return jnp.tanh(product).reshape(*product.shape[:2], 2, -1) + positional[:, :, None, :]
 
 
 def _scaled(heads: jax.Array, factor: jax.Array) -> jax.Array:

@@ -131,7 +131,9 @@ def joined(config, attending):
     def attend(layer, u, cos, sin, factors, cache):
         q, k, v = text._split_heads(config, u[:, None, : config.qkv_dim])
         if factors is not None:
-            q, v = text._scaled(q, factors[:, None, 0]), text._scaled(v, factors[:, None, 1])
+            parts, terms = factors
+            tau = text._factors(jnp.sum(parts, axis=0)[:, None], terms[layer][:, None])
+            q, v = text._scaled(q, tau[:, :, 0]), text._scaled(v, tau[:, :, 1])
         q, k = (rotate(heads, cos[:, None, None], sin[:, None, None]) for heads in (q, k))
         out, cache = attending(layer, q, k, v, cache)
         return out.reshape(len(u), -1), cache

@@ -70,6 +70,7 @@ class FakeBackend:
     """
 
     most_requests = 4
+    batch_requests = 1
     failure: str | None = None
 
     def __init__(self, *events):
@@ -79,6 +80,9 @@ class FakeBackend:
         self.waiting, self.given_up, self.released = threading.Event(), threading.Event(), threading.Event()
 
     def start(self) -> None: ...
+
+    def run_model(self):
+        raise AssertionError("no batches are run here")
 
     def close(self) -> None:
         self.released.set()

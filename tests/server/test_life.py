@@ -59,12 +59,13 @@ class Ending(FakeBackend):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_what_does_not_end_in_time_is_ended(stream):
-    with stoppable(ready(Ending()), grace=0.05) as (address, listener, thread):
+    backend = Ending()
+    with stoppable(ready(backend), grace=0.05) as (address, listener, thread):
         with asked(address, "/v1/caption", {"image_url": "AAAA", "stream": stream}) as under_way:
             if stream:
                 received(under_way, b"chunk")
             else:
-                assert listener._service.backend.waiting.wait(60)
+                assert backend.waiting.wait(60)
             listener.stop()
             if stream:
                 with pytest.raises(ConnectionResetError):

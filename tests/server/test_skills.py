@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import httpx2 as httpx
 import pytest
@@ -60,3 +61,28 @@ def test_streams_an_outline(serve, picture):
     assert [event["type"] for event in events] == ["bbox", "path_delta", "final"]
     assert events[0]["bbox"] == events[2]["bbox"] == box
     assert events[1]["chunk"] == events[2]["path"] == "M 0"
+
+
+def test_urgency_is_in_the_body_or_in_the_headers(serve):
+    backend = FakeBackend()
+    service = Service(backend, ["fake"])
+    service.start()
+    address, body = serve(service), {"image_url": "AAAA"}
+    headers = {"X-Request-Timeout": "50", "X-Priority": "-3"}
+    for more in ({}, {"timeout": 1000, "priority": 7}):
+        assert httpx.post(f"{address}/v1/caption", json=body | more, headers=headers).status_code == 200
+    now = time.monotonic()
+    (_, by_header), (_, by_body) = backend.asked
+    assert (by_header.priority, by_body.priority) == (-3, 7)
+    assert by_header.deadline is not None and by_header.deadline < now + 51
+    assert by_body.deadline is not None and by_body.deadline > now + 900
+    for name, value in (("X-Request-Timeout", "soon"), ("X-Request-Timeout", "nan"), ("X-Priority", "1.5")):
+        answer = httpx.post(f"{address}/v1/caption", json=body, headers={name: value})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deadline_that_has_passed_is_504_and_not_to_be_tried_again(address, picture, stream):
+    answer = post(address, "caption", image_url=picture, timeout=0, stream=stream)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert answer.headers["x-should-retry"] == "false"

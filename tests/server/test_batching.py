@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import threading
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ class Served:
     def __init__(self, model: FakeRunModel | None = None):
         self.model = model or FakeRunModel()
 
-    def run_model(self) -> FakeRunModel:
+    def run_model(self) -> Any:
         return self.model
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.routing import Match
@@ -39,7 +38,7 @@ class Browsers:
             raise BodyError("this server is not called so; see --host", "Host", "host_not_allowed", 403)
         if origin is None or "*" in self._origins or origin in self._origins:
             return
-        if host is None or urlsplit(origin).netloc.lower() != host.lower():
+        if host is None or origin.partition("://")[2].lower() != host.lower():
             raise BodyError(
                 "pages of other sites may not ask this server; see --cors", "Origin", "origin_not_allowed", 403
             )

@@ -33,11 +33,13 @@ def application(service: Service, options: ServerOptions = DEFAULTS, stored: Bat
     From the outside in: what counts bytes, requests and failures, then who may ask.
     """
     operations = all_operations(service, options, stored)
-    app: ASGIApp = Starlette(
+    routed = Starlette(
         routes=operations,
         exception_handlers={HTTPException: _http, ClientDisconnect: _left, Exception: surprise}
         | dict.fromkeys((BodyError, ImageError, EngineError), surprise),
     )
+    routed.router.redirect_slashes = False  # clients follow no redirect, or lose the body
+    app: ASGIApp = routed
     if options.keys:
         app = Keys(app, options.keys, operations)
     app = Failures(Paths(Browsers(app, options.hosts, options.origins)))
@@ -66,7 +68,7 @@ def all_operations(service: Service, options: ServerOptions, stored: Batches | N
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
-    path = quoted(request.url.path)
+    path = quoted(request.scope["path"])  # not `url`, which has what the client says is our name
     message = {404: f"there is no {path}", 405: f"{path} takes no {request.method[:20]}"}
     told = message.get(error.status_code, error.detail)
     return error_response(Fault(error.status_code, told, headers=error.headers or {}))

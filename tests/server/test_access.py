@@ -79,7 +79,15 @@ def test_names_of_this_machine_are_taken(serve, host):
 def test_pages_of_other_sites_may_not_ask(serve):
     backend = FakeBackend()
     address = serve(ready(backend))
-    for origin in ("http://evil.example", "null", address.replace("127", "128"), f"{address}0"):
+    for origin in (
+        "http://evil.example",
+        "null",
+        "http://[",
+        "http://[::1",
+        "",
+        address.replace("127", "128"),
+        f"{address}0",
+    ):
         answer = httpx.post(f"{address}/v1/caption", json=BODY, headers={"Origin": origin})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_not_allowed")
         assert "access-control-allow-origin" not in answer.headers

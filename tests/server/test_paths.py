@@ -33,6 +33,10 @@ def test_only_what_is_behind_models_gains_a_slash(raw):
         ("/v1%2Fcaption", "/v1%2Fcaption"),
         ("/v1/files/a%2F..%2Fb", "/v1/files/a%2F..%2Fb"),
         ("/v1/c%61ption", "/v1/caption"),
+        ("/v1/caption/", "/v1/caption"),
+        ("/v1/models//", "/v1/models"),
+        ("/v1/models/a%2F/", "/v1/models/a/"),
+        ("//", "/"),
     ],
 )
 def test_paths(raw, path):
@@ -49,6 +53,18 @@ def address(serve) -> str:
 def test_an_address_that_ends_with_a_slash_works(address):
     """The `moondream` client then asks for /v1//caption."""
     assert httpx.post(f"{address}/v1//caption", json={"image_url": "AAAA"}).status_code == 200
+
+
+def test_nobody_is_sent_elsewhere(address):
+    """Clients take a redirect for an error, or ask again without the body."""
+    assert httpx.post(f"{address}/v1/caption/", json={"image_url": "AAAA"}).status_code == 200
+    assert httpx.get(f"{address}/v1/models/").json()["object"] == "list"
+    assert httpx.get(f"{address}/health%2F").status_code == 404
+
+
+def test_what_is_not_there_is_told_whatever_the_server_is_called(address):
+    for host in ("[", "a b", ""):
+        assert httpx.get(f"{address}/nowhere", headers={"Host": host}).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["owner/model", "owner%2Fmodel", "short%20name"])

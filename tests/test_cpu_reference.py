@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,8 +54,7 @@ def test_a_side_runs_in_a_process_that_imports_from_its_place(tmp_path, monkeypa
 
 def test_a_model_by_name_is_a_checkpoint_of_random_weights_that_loads(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(Path(cpu_reference.__file__).parent))
-    import cold_start
-
+    cold_start = importlib.import_module("cold_start")
     config = model_config("small")
     config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=51200))
     monkeypatch.setattr(cold_start, "named_family", {"small": MoondreamFamily(config)}.__getitem__)

@@ -136,7 +136,7 @@ def embed_in_turn(
     grid, count = config.grid, jnp.max(jnp.where(_owned(owner), jnp.arange(1, len(owner) + 1), 0))
     places = jnp.where(owner >= 0, owner, images)  # of what is nobody's: the last
 
-    def each(change: Any, start: jax.Array) -> jax.Array:
+    def each(change: Any, start: Any) -> Any:
         return lax.fori_loop(0, count, change, start)
 
     def at(x: jax.Array, crop: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def picture(seed: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def batch(pictures, crops: int):
+def batch(pictures, crops: int) -> dict[str, Any]:
     """The pictures' crops side by side, padded to `crops` with garbage that would show."""
     parts = [cut_crops(p, CONFIG) for p in pictures]
     matrices = [pooling_matrices(part.tiling, CONFIG) for part in parts]

@@ -151,8 +151,9 @@ def run(args: argparse.Namespace) -> int:
             with _stored(args, service) as stored:
                 listener = Listener(service, options, stored)
                 socket.listen(BACKLOG)  # before anybody reads the address; the loop accepts in a moment
-                _say_where(socket.getsockname()[:2], args, options)
-                _serve(listener, service, socket, args.access_log)
+                address = _address(socket.getsockname()[1], args.host)
+                _say_where(address, args, options, stored)
+                _serve(listener, service, socket, args.access_log, f"ready: {address}")
     return OK
 
 
@@ -234,7 +235,6 @@ def _stored(args: argparse.Namespace, service: Service) -> Iterator[Batches | No
             say("serve", f"no files and batches: {folder}: {fault}; name another folder with --data")
             yield None
         else:
-            say("serve", f"POST /v1/files /v1/batches, kept in {folder}")
             yield batches
 
 
@@ -249,21 +249,27 @@ def _names(args: argparse.Namespace) -> list[str]:
     return [path.resolve().name if path.exists() else args.model, *args.name]
 
 
-def _say_where(place: Any, args: argparse.Namespace, options: ServerOptions) -> None:
-    host = "127.0.0.1" if args.host == "0.0.0.0" else "::1" if args.host == "::" else args.host
-    address = f"http://{_in_header(host)}:{place[1]}"
+def _address(port: int, host: str) -> str:
+    """Where a browser on this machine finds it."""
+    host = "127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host
+    return f"http://{_in_header(host)}:{port}"
+
+
+def _say_where(address: str, args: argparse.Namespace, options: ServerOptions, stored: Batches | None = None) -> None:
     key = ' -H "Authorization: Bearer $KEY"' if options.keys else ""
     say("serve", f"{address} has a page, {address}/v1 the routes")
     say("serve", "POST /v1/caption /v1/query /v1/detect /v1/point /v1/segment /v1/chat/completions")
+    if stored is not None:
+        say("serve", f"POST /v1/files /v1/batches, kept in {stored.folder}")
     say("serve", "GET /v1/models /v1/stats /health /metrics /openapi.json")
     body = """(printf '{"image_url":"'; base64 < photo.jpg; printf '"}')"""
-    say("serve", f"{body} | curl {address}/v1/caption{key} -d @-")
+    say("serve", f"{body} | curl -sS {address}/v1/caption{key} -d @-")
     if not options.keys and not _is_loopback(args.host):
         say("serve", "WARNING: anybody who reaches this machine may ask; give it an --api-key")
 
 
-def _serve(listener: Listener, service: Service, socket: Any, access_log: bool) -> None:
-    """Listens at once, and answers when the programs are compiled.
+def _serve(listener: Listener, service: Service, socket: Any, access_log: bool, ready: str) -> None:
+    """Listens at once, answers when the programs are compiled, and then says `ready`.
 
     Raises:
       EngineError: the engine cannot start.
@@ -281,7 +287,7 @@ def _serve(listener: Listener, service: Service, socket: Any, access_log: bool) 
             failed.append(error)
             listener.stop()
         else:
-            say("serve", "ready")
+            say("serve", ready)
 
     starting = threading.Thread(target=start, name="jaxphoton-start", daemon=True)
     starting.start()

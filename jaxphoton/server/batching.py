@@ -57,6 +57,7 @@ class Batches:
       ending: whether the server is told to stop.
 
     Attributes:
+      folder: where all is kept.
       files: of clients, the outputs of batches among them.
       states: of batches.
 
@@ -72,7 +73,7 @@ class Batches:
         remote: bool = False,
         ending: Callable[[], bool] = lambda: False,
     ):
-        self._folder, self._served, self._check, self._remote = folder, served, check, remote
+        self.folder, self._served, self._check, self._remote = folder, served, check, remote
         self._ending = ending
         self._changed = threading.Condition()
         self._waiting: deque[str] = deque()
@@ -80,10 +81,10 @@ class Batches:
         self._opened = ExitStack()
 
     def __enter__(self) -> Batches:
-        self._opened.enter_context(locked(self._folder))
+        self._opened.enter_context(locked(self.folder))
         try:
-            self.files = FileStore(self._folder / "files")
-            self.states = BatchStates(self._folder / "batches")
+            self.files = FileStore(self.folder / "files")
+            self.states = BatchStates(self.folder / "batches")
         except BaseException:
             self._opened.close()
             raise
@@ -171,7 +172,7 @@ class Batches:
         except (EngineError, ReplicaError, OSError):
             raise
         except BatchError as error:
-            self._fail(number, str(error).replace(f"{self._folder}/", ""))  # where it is, is no client's business
+            self._fail(number, str(error).replace(f"{self.folder}/", ""))  # where it is, is no client's business
         except Exception as error:
             _log.error("a batch failed", exc_info=error)
             self._fail(number, "a fault of the server; its log says more")
@@ -213,7 +214,7 @@ class Batches:
         self.states.fail(number, fault)
 
     def _journal(self, number: str) -> Path:
-        return self._folder / "batches" / f"{number}.journal"
+        return self.folder / "batches" / f"{number}.journal"
 
     def _is_closing(self) -> bool:
         return self._closing or self._ending()

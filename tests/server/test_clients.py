@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import urllib.error
 from collections.abc import Callable
 from functools import partial
@@ -69,6 +70,20 @@ def refused(status: int, ask: Callable[[], Any]) -> dict[str, Any]:
     with caught.value as error:
         assert error.code == status
         return json.load(error)["error"] | {"retry": error.headers["Retry-After"]}
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_examples_of_the_document_run(address, tmp_path, monkeypatch, capsys, number):
+    text = (EXAMPLES.parents[1] / "docs" / "serve.md").read_text(encoding="utf-8")
+    example = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[number]
+    (tmp_path / "examples").symlink_to(EXAMPLES.parent)
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(example.replace("http://127.0.0.1:2020", address).replace("sleep(1)", "sleep(0.05)"), scope)
+    told = capsys.readouterr().out
+    if "client" in scope:
+        scope["client"].close()
+    assert ("x_min" in told and "The image shows" in told, told == "3\n", told.count('"status_code":200') > 5)[number]
 
 
 # moondream

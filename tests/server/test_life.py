@@ -109,7 +109,7 @@ def test_the_command_serves_until_it_is_told_to_stop(picture):
             address = told(process, "has a page").split()[2]
             assert httpx.get(f"{address}/health").json()["live"]
             assert "curl" in told(process, "curl")
-            told(process, "ready")
+            assert told(process, "ready").split()[-1] == address
             assert httpx.get(f"{address}/health").json()["ready"]
             assert httpx.get(f"{address}/v1/stats").status_code == 401
             body = {"image_url": picture, "model": "other"}
@@ -145,8 +145,8 @@ def test_a_port_that_is_taken_is_said_to_be(capsys):
 @pytest.mark.parametrize("host, warned", [("0.0.0.0", True), ("127.0.0.1", False)])
 def test_beyond_this_machine_without_a_key_it_warns(capsys, host, warned):
     from jaxphoton.cli.main import build_parser
-    from jaxphoton.cli.serve import _options, _say_where
+    from jaxphoton.cli.serve import _address, _options, _say_where
 
     args = build_parser()[0].parse_args(["serve", "--host", host])
-    _say_where((host, 2020), args, _options(args))
+    _say_where(_address(2020, host), args, _options(args))
     assert ("WARNING" in capsys.readouterr().err) == warned

@@ -23,20 +23,23 @@ class Endpoint:
 
     Attributes:
       parsed: a body, of which pictures are read by the function given; raises BodyError.
-      answer: a result as the body of the response, given the body that asked, and the id of the request.
+      answer: a result as the body of the response, given the body that asked, the id of the request, and what the
+        model is called.
     """
 
     parsed: Callable[[bytes, ReadPicture], Body]
-    answer: Callable[[Any, Result, str], dict[str, Any]]
+    answer: Callable[[Any, Result, str, str], dict[str, Any]]
 
 
 def _skill(name: str) -> Endpoint:
-    return Endpoint(partial(skills.parsed, name), lambda body, result, request_id: skills.answer_of(result, request_id))
+    return Endpoint(
+        partial(skills.parsed, name), lambda _, result, request_id, model: skills.answer_of(result, request_id)
+    )
 
 
 ENDPOINTS: Mapping[str, Endpoint] = {f"/v1/{name}": _skill(name) for name in SKILLS} | {
     "/v1/chat/completions": Endpoint(
-        chat.parsed, lambda body, result, request_id: Completion(body, body.model or "", request_id).whole(result)
+        chat.parsed, lambda body, result, request_id, model: Completion(body, model, request_id).whole(result)
     ),
 }
 

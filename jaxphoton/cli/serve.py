@@ -223,6 +223,7 @@ def _stored(args: argparse.Namespace, service: Service) -> Iterator[Batches | No
         lambda body: service.check_model(body.model),
         args.allow_remote_images,
         lambda: service.admission.condition()[0] == "stopping",
+        service.name,
     )
     with ExitStack() as opened:
         try:

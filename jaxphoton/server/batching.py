@@ -55,6 +55,7 @@ class Batches:
       check: raises BodyError for a body that is not to be answered.
       remote: whether pictures may be http addresses.
       ending: whether the server is told to stop.
+      name: what answers call the model; None for the name that it was loaded by.
 
     Attributes:
       folder: where all is kept.
@@ -72,9 +73,10 @@ class Batches:
         check: Callable[[Body], None] = lambda body: None,
         remote: bool = False,
         ending: Callable[[], bool] = lambda: False,
+        name: str | None = None,
     ):
         self.folder, self._served, self._check, self._remote = folder, served, check, remote
-        self._ending = ending
+        self._ending, self._name = ending, name
         self._changed = threading.Condition()
         self._waiting: deque[str] = deque()
         self._closing = False
@@ -188,7 +190,9 @@ class Batches:
                 errors,
                 model=served.run_model(),
                 journal=str(self._journal(number)),
-                rules=RequestRules(batch["endpoint"], False, fetch, self._check, PRIORITY, served.batch_requests),
+                rules=RequestRules(
+                    batch["endpoint"], False, fetch, self._check, PRIORITY, served.batch_requests, self._name
+                ),
                 observer=_Watch(self.states, number),
                 leave=lambda: self._is_closing() or self.states.is_cancelling(number),
             )

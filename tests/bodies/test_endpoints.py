@@ -16,7 +16,7 @@ def test_a_skill_is_asked_and_answers_in_its_own_form():
     body = endpoint_of("/v1/detect").parsed(b'{"image_url": "data:image/png;base64,AAAA", "object": "cat"}', picture_of)
     assert (body.picture, body.ask.skill, body.ask.arguments) == (b"\0\0\0", "detect", {"object": "cat"})
     result = Result({"objects": []})
-    answer = endpoint_of("/v1/detect").answer(body, result, "r1")
+    answer = endpoint_of("/v1/detect").answer(body, result, "r1", "m")
     assert answer["objects"] == [] and answer["request_id"] == "r1"
 
 

@@ -36,7 +36,10 @@ def service(shapes) -> Service:
 def stored(service, tmp_path_factory) -> Iterator[Batches]:
     """Files and batches of that server."""
     with Batches(
-        tmp_path_factory.mktemp("data") / "data", service.backend, lambda body: service.check_model(body.model)
+        tmp_path_factory.mktemp("data") / "data",
+        service.backend,
+        lambda body: service.check_model(body.model),
+        name=service.name,
     ) as batches:
         yield batches
 

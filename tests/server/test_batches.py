@@ -43,8 +43,8 @@ def test_requests_come_first_and_a_cancelled_batch_frees_its_rows(address, pictu
 def test_a_batch_of_conversations_answers_as_the_route_does(address, picture):
     content = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": picture}}]
     bodies = [
-        {"model": "shapes", "temperature": 0, "max_tokens": 5, "messages": [{"role": "user", "content": each}]}
-        for each in (content, "Hello")
+        {"model": model, "temperature": 0, "max_tokens": 5, "messages": [{"role": "user", "content": each}]}
+        for model, each in (("shapes", content), (None, "Hello"))
     ] + [{"model": "shapes", "messages": []}, {"model": "other", "messages": [{"role": "user", "content": "Hello"}]}]
     lines = [request(str(number), "/v1/chat/completions", **body) for number, body in enumerate(bodies)]
     batch = begun(address, lines, "/v1/chat/completions")
@@ -58,6 +58,7 @@ def test_a_batch_of_conversations_answers_as_the_route_does(address, picture):
         assert response["status_code"] == answer.status_code
         if answer.status_code == 200:
             assert response["body"]["choices"] == answer.json()["choices"]
+            assert response["body"]["model"] == answer.json()["model"] == "shapes"
             assert response["body"]["usage"]["total_tokens"] == answer.json()["usage"]["total_tokens"]
         else:
             assert response["body"] == answer.json()

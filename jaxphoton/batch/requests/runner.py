@@ -59,6 +59,7 @@ class RequestRules:
       check: raises BodyError for a body that is not to be answered.
       priority: of all asks; those in the bodies, and their deadlines, are for single requests.
       most: lines under way at once; None for as many as the model takes.
+      name: what answers call the model; None for the name that it was loaded by, of a folder its own.
     """
 
     url: str | None = None
@@ -67,6 +68,7 @@ class RequestRules:
     check: Callable[[Body], None] = lambda body: None
     priority: int = 0
     most: int | None = None
+    name: str | None = None
 
 
 DEFAULT_RULES = RequestRules()
@@ -161,7 +163,7 @@ class RequestRunner:
             return
         assert entry.body is not None and entry.line.endpoint is not None
         request = records.request_id()
-        body = entry.line.endpoint.answer(entry.body, answer.results[0], request)
+        body = entry.line.endpoint.answer(entry.body, answer.results[0], request, self._rules.name or "")
         self._write(records.answered(entry.line, request, body, answer.results))
 
     def _failure(self, entry: _Entry, error: Exception) -> Record:

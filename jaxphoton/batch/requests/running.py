@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,10 @@ def _settings(file: RequestFile, model: RunModel) -> dict[str, Any]:
     return {"requests": {"lines": file.survey.lines, "sha256": file.survey.sha256}, **model.settings}
 
 
+def _called(name: str) -> str:
+    return os.path.basename(os.path.realpath(name)) if os.path.exists(name) else name
+
+
 class _Run:
     """One call of `run_requests`."""
 
@@ -167,6 +172,8 @@ class _Run:
         signals: bool,
     ) -> None:
         observer, rules = self._observer, self._rules
+        if rules.name is None:
+            rules = replace(rules, name=_called(self._model.name))
         root = os.path.dirname(os.path.abspath(self._file.path)) if rules.paths else None
         answerer, _ = opened.enter_context(self._model.answering(observer.note))
         with stoppable(observer.stop, signals) as signal:

@@ -73,6 +73,7 @@ def test_lines_ask_different_things_each_with_its_settings(tmp_path):
     answers = [line["response"]["body"] for line in json_lines(tmp_path / "out.jsonl")]
     assert answers[0]["answer"] == "Is it day?" and answers[1]["caption"] == "b"
     assert answers[2]["choices"][0]["message"]["content"] == "Hello" and answers[2]["object"] == "chat.completion"
+    assert answers[2]["model"] == model.name
 
 
 def test_what_the_model_refuses_fails_one_line(tmp_path, caplog):

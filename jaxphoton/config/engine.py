@@ -55,7 +55,7 @@ class EngineConfig:
       step_form: how the dense layers of a decode step are computed: "xla" (products and norms by XLA), "fused" (by few
         kernels), the parts that kernels compute in order as "norm+attention+output", or "auto", the form measured as
         the fastest on this kind of GPU, and "xla" where none was measured. `kernels` says which kernels. Of layers with
-        experts it is the attention alone.
+        experts it is input product and attention alone.
       kv_dtype: of stored keys and values: "model" (that of the weights), or "float8" (e4m3: half the bytes of bfloat16,
         scaled by the checkpoint's factors where it has them).
     """

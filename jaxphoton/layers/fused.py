@@ -1,8 +1,8 @@
-"""The parts of a dense layer in a decode step, of one position a row: each by a kernel, or by XLA.
+"""The parts of a layer in a decode step, of one position a row: each by a kernel, or by XLA.
 
-With all of them by kernels a layer is few launches: norm (with the sum of what the layer before gave in parts), input
-product, attention (behind the product that its factors are made of, where it has some), output product. Shapes: x and
-h [B, D], u [B, Q + F], a [B, A], parts float32 [S, B, D].
+With all of them by kernels a dense layer is few launches: norm (with the sum of what the layer before gave in parts),
+input product, attention (behind the product that its factors are made of, where it has some), output product. Shapes: x
+and h [B, D], u [B, Q + F], a [B, A], parts float32 [S, B, D].
 """
 
 from __future__ import annotations
@@ -66,11 +66,15 @@ class StepParts:
             return residual_norm(x, parts, bias, layer=layer, **self._options)[0]
         return self._summed(x, parts, bias, layer)
 
-    def input(self, h: jax.Array, weight: Weight, bias: jax.Array, layer: int, gelu_from: int) -> jax.Array:
+    def input(
+        self, h: jax.Array, weight: Weight, bias: jax.Array, layer: int, gelu_from: int | None = None
+    ) -> jax.Array:
         """h times a weight [Q + F, D] plus the bias [L, Q + F] of `layer`; from column `gelu_from` on through gelu."""
         if (matrix := self._matrix("input", weight, "input_product")) is not None:
             return input_product(h, matrix, bias, layer=layer, gelu_from=gelu_from, **self._options)
         u = linear(h, weight, bias[layer])
+        if gelu_from is None:
+            return u
         # Selected, not cut and joined, so that it happens where the bias is added.
         through = lax.iota(jnp.int32, u.shape[1])[None] >= gelu_from
         return jnp.where(through, gelu_tanh(u), u)

@@ -64,7 +64,7 @@ def _all() -> tuple[Job, ...]:
             program(chip, "encode", images=1, crops=5),
             *(program(chip, "step", rows=rows, layers=CUT, **form) for form in FORMS for rows in (1, 8, 32)),
             program(chip, "step", rows=8, layers=EXPERTS_CUT, model="moondream3"),
-            program(chip, "step", rows=8, layers=CUT, **FUSED_TAU),
+            program(chip, "step", rows=8, layers=EXPERTS_CUT, **FUSED_TAU),
             program(chip, "halves", rows=8, layers=CUT),
         )
     ]
@@ -80,6 +80,7 @@ def _ci() -> tuple[Job, ...]:
         program("h200", "step", rows=8, layers=FULL, form="fused"),
         *(program(chip, "step", rows=8, layers=CUT, **form) for form in FORMS for chip in CHIPS),
         program("h200", "step", rows=8, layers=EXPERTS_CUT, model="moondream3"),
+        program("h200", "step", rows=8, layers=EXPERTS_CUT, **FUSED_TAU),
         program("h200", "prefix", images=1, layers=EXPERTS_CUT, model="moondream3"),
         *_kernels(),
     )

@@ -54,8 +54,8 @@ def forward(
       cache: passed through `attend`.
       experts: how they are chosen and computed, where there are any.
       trace: filled with what the layers computed.
-      step: how the parts of dense layers, and attention in all, are computed where T is 1; None for the plain form of
-        any T.
+      step: how the parts of dense layers, and input product and attention in all, are computed where T is 1; None for
+        the plain form of any T.
 
     Returns:
       (hidden [B, T, D] after the last block, before the final LayerNorm; cache).
@@ -174,11 +174,12 @@ def _experts(
     layer, row = params.layers[index], index - config.moe.start_layer
     assert layer.experts is not None
     with jax.named_scope("attention"):
-        qkv = linear(h, layer.in_w, params.qkv_b[row])
         if step is None:
+            qkv = linear(h, layer.in_w, params.qkv_b[row])
             out, cache = _attended(layer, config, index, qkv, tables, attend, cache, trace)
         else:
-            out, cache = _step_attended(layer, config, index, qkv[:, 0], tables, attend, cache, trace, step)
+            qkv = step.input(h[:, 0], layer.in_w, params.qkv_b, row)
+            out, cache = _step_attended(layer, config, index, qkv, tables, attend, cache, trace, step)
             out = out[:, None]
         attended = linear(out, layer.out_w, params.proj_b[row])
     with jax.named_scope("mlp"):

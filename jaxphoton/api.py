@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -279,7 +280,8 @@ class Moondream(SkillMethods):
         self.close()
 
     def _session_on(self, engine: Engine) -> Session:
-        skills = self.family.skills(self.tokenizer.encode, self._clamp_boxes)
+        encode = partial(self.tokenizer.encode, most=self.family.max_context)
+        skills = self.family.skills(encode, self._clamp_boxes)
         return Session(engine, self.family, self.tokenizer, skills, self._image_rules)
 
     def _start_engine(self) -> Engine:

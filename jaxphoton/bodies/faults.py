@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxphoton.constraints.protocol import ConstraintError
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull
 
@@ -68,6 +69,8 @@ def fault_of(error: BaseException) -> Fault:
             return Fault(429, str(error), code="queue_full", headers={"Retry-After": "1"})
         case DeadlineExceeded():
             return Fault(504, str(error), code="deadline_exceeded", headers={"X-Should-Retry": "false"})
+        case ConstraintError():  # no client shall try again what has no answer
+            return Fault(400, str(error), code="restriction_not_met")
         case ModelClosed():
             return Fault(503, "the server is stopping", code="stopping")
         case EngineError():

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxphoton.constraints.automaton import pack_bits
 from jaxphoton.constraints.document import MAX_NUMBER, Document
-from jaxphoton.constraints.protocol import Constraint
+from jaxphoton.constraints.protocol import Constraint, ConstraintError
 from jaxphoton.constraints.validator import Validator
 
 _DIGITS = b"0123456789"
@@ -69,9 +69,9 @@ class SchemaConstraint:
         if _has(allowed, self._eos_id) and (fault := self._validator.fault(bytes(self._text))):
             allowed = _without(allowed, [self._eos_id])
             if not allowed.any():
-                raise RuntimeError(f"the answer cannot be made valid against its schema: {fault}")
+                raise ConstraintError(f"the answer cannot be made valid against its schema: {fault}")
         if not allowed.any():
-            raise RuntimeError("the answer cannot be made valid against its schema: only used keys are left")
+            raise ConstraintError("the answer cannot be made valid against its schema: only used keys are left")
         return allowed
 
     def accept(self, token: int) -> None:

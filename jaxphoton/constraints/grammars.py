@@ -14,7 +14,7 @@ from jaxphoton.constraints.choices import choices_grammar, read_choices
 from jaxphoton.constraints.constraint import SchemaConstraint, TokenBytes
 from jaxphoton.constraints.finite import without_endless
 from jaxphoton.constraints.normal import Normal
-from jaxphoton.constraints.protocol import Constraint, MakeConstraint
+from jaxphoton.constraints.protocol import Constraint, ConstraintError, MakeConstraint
 from jaxphoton.constraints.schema import SchemaError, schema_text
 from jaxphoton.constraints.validator import Validator
 from jaxphoton.prompt.tokenizer import Tokenizer
@@ -172,7 +172,7 @@ class _Matched:
         self._check()
         allowed = words[0].view(np.uint32) & self._text
         if not allowed.any():
-            raise RuntimeError("the answer's grammar allows nothing here: it cannot be met with this tokenizer")
+            raise ConstraintError("the answer's grammar allows nothing here: it cannot be met with this tokenizer")
         return allowed
 
     def accept(self, token: int) -> None:
@@ -181,7 +181,9 @@ class _Matched:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise RuntimeError(f"the answer's grammar failed: {self._matcher.get_error()[:FAULT_LENGTH]}")
+            # As a rule a limit of its parser: there is too much that may come next.
+            fault = self._matcher.get_error().partition("<non-verbose/>")[0].strip()
+            raise ConstraintError(f"what the answer may be cannot be followed: {fault[:FAULT_LENGTH]}")
 
 
 class _AfterReasoning:

@@ -8,6 +8,10 @@ from typing import Protocol
 import numpy as np
 
 
+class ConstraintError(RuntimeError):
+    """An answer cannot go on as its restriction wants it, though that could be used."""
+
+
 class Constraint(Protocol):
     """Restricts one sequence, beside its grammar. What it raises ends its own request."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 
 def is_data(text: str) -> bool:
@@ -20,7 +20,9 @@ def data_of(address: str) -> bytes:
     kind, comma, data = address[5:].partition(",")
     if not comma:
         raise ValueError("is a data address without data")
-    return base64_of(data) if kind.lower().rstrip().endswith(";base64") else unquote_to_bytes(data)
+    if not kind.lower().rstrip().endswith(";base64"):
+        return unquote_to_bytes(data)
+    return base64_of(unquote(data) if "%" in data else data)
 
 
 def base64_of(text: str) -> bytes:

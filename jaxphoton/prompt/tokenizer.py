@@ -55,11 +55,22 @@ class Tokenizer:
         names = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
         self._special_text = re.compile(names) if names else None
         self.has_text = bool(self._text_ids)
+        self._longest = max(map(len, vocabulary), default=0)  # characters of an id, or its bytes, which are no fewer
         self.last_id: int = max(vocabulary.values(), default=-1)
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of `text` without BOS or EOS. Text that looks like a special token ("<|endoftext|>") stays text."""
+    def encode(self, text: str, most: int | None = None) -> list[int]:
+        """Ids of `text` without BOS or EOS. Text that looks like a special token ("<|endoftext|>") stays text.
+
+        Args:
+          most: ids that there is room for. More may come back, but what is certain to have more is refused.
+
+        Raises:
+          ValueError: the text is too long for so few ids.
+        """
+        # Encoding takes microseconds a character, in which no other thread of the process runs.
+        if most is not None and len(text) > most * self._longest:
+            raise ValueError(f"a text of {len(text):,} characters leaves no room for an answer")
         # A surrogate without its pair (from a file name, say) has no UTF-8 form, which the Rust side needs.
         text = text.encode("utf-8", "replace").decode("utf-8")
         ids = self._backend.encode(text, add_special_tokens=False).ids

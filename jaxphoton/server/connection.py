@@ -61,6 +61,8 @@ class Connection(H11Protocol):
         if (plain := transport.get_extra_info("socket")) is not None:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         transport.abort()
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # nothing more is to be sent
 
     def send_400_response(self, msg: str) -> None:
         """What no parser can read, which is not always the client's fault: its headers may be too large."""
@@ -98,6 +100,10 @@ class Connection(H11Protocol):
 def _resettable(app: Any, connection: Connection) -> ASGIApp:
     async def called(scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("extensions", {})[RESET] = connection.reset
-        await app(scope, receive, send)
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:  # the server ends and waits no longer, for the rest of a body perhaps
+            if not connection.cycle.response_complete:
+                connection.reset()
 
     return called

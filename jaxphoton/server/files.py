@@ -11,6 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.messages import quoted
@@ -85,8 +86,8 @@ def routes(batches: Batches) -> list[Operation]:
     async def content(request: Request) -> Response:
         found = files.records.get(request.path_params["id"])
         # What somebody has uploaded is never shown as a page of this address.
-        headers = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
-        return FileResponse(files.path(found["id"]), headers=headers, media_type="application/octet-stream")
+        headers = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff", "Accept-Ranges": "none"}
+        return _Whole(files.path(found["id"]), headers=headers, media_type="application/octet-stream")
 
     async def delete(request: Request) -> Response:
         number = request.path_params["id"]
@@ -110,6 +111,14 @@ def routes(batches: Batches) -> list[Operation]:
         Operation("GET", "/v1/files/{id}/content", content, raw),
         Operation("DELETE", "/v1/files/{id}", delete, told("Deletes a file.", answer=DELETED, parameters=(ID,))),
     ]
+
+
+class _Whole(FileResponse):
+    """A file, never a part of it: what is wrong with a range would be told as a plain text."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [each for each in scope["headers"] if each[0] != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
 
 
 def _shown(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import pytest
 
 pytest.importorskip("msgspec", reason="needs the extra `serve`")
 
+from jaxphoton.batch.workers.protocol import error_fields, error_of
 from jaxphoton.bodies.endpoints import ENDPOINTS, endpoint_of
-from jaxphoton.bodies.faults import BodyError
+from jaxphoton.bodies.faults import BodyError, fault_of
 from jaxphoton.bodies.pictures import Address, picture_of
+from jaxphoton.constraints.protocol import ConstraintError
 from jaxphoton.requests.answer import Result
 
 
@@ -29,6 +31,17 @@ def test_who_reads_bodies_says_what_a_picture_is():
 
     body = endpoint_of("/v1/caption").parsed(b'{"image_url": "a.jpg"}', read)
     assert body.picture == Address("somewhere") and seen == [("a.jpg", "image_url")]
+
+
+@pytest.mark.parametrize("text", ["-_8=", "-_8", "+/8=", "%2B%2F8%3D", "+/\r\n8= "])
+def test_base64_may_be_written_in_many_ways(text):
+    assert picture_of(f"data:image/png;base64,{text}") == b"\xfb\xff"
+
+
+def test_an_answer_that_its_schema_lets_not_go_on_is_not_asked_for_again():
+    error = error_of(error_fields(ConstraintError("only used keys are left")))  # from an engine process
+    fault = fault_of(error)
+    assert (fault.status, fault.code, fault.message) == (400, "restriction_not_met", "only used keys are left")
 
 
 def test_another_path_is_refused_and_told_what_there_is():

@@ -12,6 +12,7 @@ import pytest
 
 from jaxphoton.constraints.automaton import pack_bits, unpack_bits
 from jaxphoton.constraints.constraint import SchemaConstraint
+from jaxphoton.constraints.protocol import ConstraintError
 from jaxphoton.constraints.validator import Validator
 from tests.constraints.conftest import VOCABULARY
 from tests.constraints.schemas import SCHEMAS
@@ -95,6 +96,15 @@ def test_keys_come_in_the_order_of_the_schema(grammars, json_tokenizer, closing)
     schema = {"type": "object", **schema, "properties": {"a": {"type": "null"}}, "required": ["a", "b", "y"]}
     for text in answers(grammars, json_tokenizer, schema, closing, 20):
         assert [key for key in read(text) if key != "z"] == ["y", "b", "a"]
+
+
+def test_too_much_that_may_come_next_is_told(grammars, json_tokenizer):
+    keys = {f"p{number}": {"type": "integer"} for number in range(1000)}
+    constraint = grammars.compile({"schema": {"type": "object", "properties": keys}}, False)()
+    with pytest.raises(ConstraintError, match="cannot be followed: .*limit|cannot be followed: .*max"):
+        for letter in '{"p0":0,"p1':
+            constraint.mask()
+            constraint.accept(json_tokenizer.encode(letter)[0])
 
 
 def test_a_number_ends(grammars, json_tokenizer):

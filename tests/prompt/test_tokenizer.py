@@ -47,6 +47,18 @@ def test_nothing_is_added_or_cleaned_up(tokenizer):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+@given(text=st.text())
+def test_only_what_cannot_fit_is_refused_unread(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.encode(text, most=max(1, len(ids))) == ids
+
+
+def test_a_text_that_is_certain_to_be_too_long_is_not_encoded(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "_backend", None)
+    with pytest.raises(ValueError, match="1,000,000 characters leaves no room for an answer"):
+        tokenizer.encode("cat " * 250_000, most=2048)
+
+
 def test_special_and_unknown_ids_vanish(tokenizer):
     cat = tokenizer.encode(" cat")
     assert tokenizer.decode([0, *range(10), *cat, 5, 6, 0]) == " cat"

@@ -50,6 +50,13 @@ def test_a_file_is_kept_told_of_given_back_and_deleted(address, tmp_path):
     assert httpx.get(place).status_code == 404 and not list((tmp_path / "data" / "files").iterdir())
 
 
+@pytest.mark.parametrize("part", ["bytes=0-1", "bytes=99-", "bytes=z", "lines=1-2"])
+def test_a_file_is_given_back_whole(address, part):
+    place = f"{address}/v1/files/{upload(address, b'0123').json()['id']}/content"
+    answer = httpx.get(place, headers={"Range": part})
+    assert (answer.status_code, answer.content, answer.headers["accept-ranges"]) == (200, b"0123", "none")
+
+
 def test_lists_have_pages_the_newest_first(address):
     ids = [upload(address).json()["id"] for _ in range(5)][::-1]
     found, after = [], None

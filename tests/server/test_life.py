@@ -15,6 +15,7 @@ import pytest
 
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.errors import ModelClosed
+from jaxphoton.server import listening as listening_module
 from jaxphoton.server.listening import Listener, bound
 from jaxphoton.server.options import ServerOptions
 from tests.server.serving import FakeBackend, listening
@@ -86,6 +87,20 @@ def test_told_twice_it_ends_at_once():
             listener.stop()
             thread.join(60)
             assert not thread.is_alive()
+
+
+def test_a_body_that_does_not_come_does_not_hold_the_end_up(monkeypatch, caplog):
+    monkeypatch.setattr(listening_module, "_LAST_S", 0.0)
+    with stoppable(ready(FakeBackend()), grace=0.05) as (address, listener, thread):
+        with socket.create_connection(("127.0.0.1", urlsplit(address).port), timeout=60) as half:
+            half.sendall(b"POST /v1/caption HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+            while httpx.get(f"{address}/v1/stats").json()["requests"] == 0:
+                pass
+            listener.stop()
+            with pytest.raises(ConnectionResetError):
+                half.recv(1)
+            thread.join(60)
+    assert "Exception" not in caplog.text and "returned without" not in caplog.text
 
 
 def begun(*options: str, **environment: str) -> subprocess.Popen:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxphoton.batch.errors import BatchError
+from jaxphoton.constraints.protocol import ConstraintError
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
 from jaxphoton.processes.assignment import Assignment
@@ -25,7 +26,7 @@ _KINDS: dict[str, Callable[..., Exception]] = {
     kind.__name__: kind
     for kind in (
         *(ImageError, ValueError, TypeError, OSError, ImportError, RuntimeError, NotImplementedError),
-        *(EngineError, QueueFull, DeadlineExceeded),
+        *(EngineError, QueueFull, DeadlineExceeded, ConstraintError),
     )
 }
 

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from jaxphoton.bodies.decoding import decoded
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.bodies.pictures import Address, ReadPicture, picture_of
-from jaxphoton.bodies.skills import Body, deadline_of, decoded
+from jaxphoton.bodies.skills import Body, deadline_of
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.conversation import parted
 from jaxphoton.requests.reading import take_reading

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from jaxphoton.bodies.decoding import decoded
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.bodies.pictures import Address, ReadPicture, picture_of
 from jaxphoton.requests.answer import Result
@@ -108,23 +109,6 @@ def parsed(skill: str, data: bytes, read: ReadPicture = picture_of) -> Body:
     picture = None if body.image_url is None else read(body.image_url, "image_url")
     ask = Ask(skill, arguments, body.settings, deadline_of(body.timeout), body.priority or 0)
     return Body(picture, ask, bool(body.stream), body.model)
-
-
-def decoded(data: bytes, kind: Any) -> Any:
-    """A body of JSON.
-
-    Raises:
-      BodyError: it is none, or of another form; it names the part.
-    """
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `$.")
-        raise BodyError(str(error), where.rstrip("`") or None) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BodyError(f"the body is not JSON: {error}") from None
-    except RecursionError:
-        raise BodyError("the body is nested too deeply") from None
 
 
 def deadline_of(timeout: float | None) -> float | None:

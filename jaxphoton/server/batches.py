@@ -10,9 +10,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from jaxphoton.bodies.decoding import decoded
 from jaxphoton.bodies.endpoints import endpoint_of
 from jaxphoton.bodies.faults import BodyError
-from jaxphoton.bodies.skills import decoded
 from jaxphoton.server.batching import Batches
 from jaxphoton.server.files import ID, list_of
 from jaxphoton.server.listing import page, parameters

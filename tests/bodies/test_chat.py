@@ -127,6 +127,6 @@ def test_messages_that_cannot_be_answered_are_refused_by_their_place():
     refused("only the user's", "messages[0]", [{"role": "system", "content": [picture()]}, USER])
     refused("input_audio", "messages[0].content[0]", [{"role": "user", "content": [{"type": "input_audio"}]}])
     refused("last message", "messages[1]", [USER, {"role": "assistant", "content": "A cat."}])
-    refused("enum", "messages[0].role", [{"role": "tool", "content": "4"}])
+    refused("not .tool", "messages[0].role", [{"role": "tool", "content": "4"}])
     refused("base64", "image_url", [{"role": "user", "content": [picture("data:;base64,!")]}])
     refused("empty", "messages", [])

@@ -24,7 +24,7 @@ NESTED = b"[" * 100_000 + b"]" * 100_000
         (b'{"image_url": "\xff"}', None),
         (b'{"image_url": "AAAA", "settings": {"a": ' + NESTED + b"}}", None),
         (b'{"image_url": "AAAA", "unknown": ' + NESTED + b"}", None),
-        (b'{"length": "short"}', None),
+        (b'{"length": "short"}', "image_url"),
         (b'{"image_url": 1}', "image_url"),
         (b'{"image_url": "AAAA", "length": "tall"}', "length"),
         (b'{"image_url": "AAAA", "timeout": -1}', "timeout"),

@@ -79,6 +79,7 @@ PARTS = {
     **FLAGS,
     "sweep": Part(75),
     "products": Part(90),
+    "attention": Part(75),
     "host": Part(45),
 }
 GROUPS = {"flags": tuple(FLAGS), "correct": ("kernels", "equality", "verify"), "model": ("step", "encode", "captions")}

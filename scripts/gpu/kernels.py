@@ -94,7 +94,7 @@ def _compile(name: str, case: Any) -> dict[str, Any]:
             shapes = jax.eval_shape(lambda arrays, static=static: ops.spread(arrays, static), arrays)
             chained = ops.chain(ops.on_layer(name, static, backend or backend_here()), links)
             run = jax.jit(lambda kept, changed, chained=chained: chained(kept | changed), donate_argnums=1)
-            runs[column] = run.lower(*_apart(name, shapes)).compile()
+            runs[column] = run.lower(*apart(name, shapes)).compile()
         except Exception as error:
             runs[column] = short(error)
     return runs
@@ -109,7 +109,7 @@ def _time(name: str, case: Any, runs: dict[str, Any], bandwidth: float) -> dict[
                 raise RuntimeError(run)
             arrays, static = ops.arguments_of(name, case)
             arrays = ops.spread(jax.device_put(arrays), static)
-            launch = _launch(name, run, arrays)
+            launch = launcher(name, run, arrays)
             line[column] = 1e6 * device_seconds(launch, KERNEL_SECONDS) / COLUMNS[column][1]
         except Exception as error:
             line["error"] += f"{column}: {short(error)} "
@@ -121,15 +121,15 @@ def _time(name: str, case: Any, runs: dict[str, Any], bandwidth: float) -> dict[
     return line
 
 
-def _apart(name: str, arrays: ops.Arrays) -> tuple[ops.Arrays, ops.Arrays]:
+def apart(name: str, arrays: ops.Arrays) -> tuple[ops.Arrays, ops.Arrays]:
     """(what an operation reads, what it changes)."""
     changed = ops.CHANGED.get(name, ())
     return {key: x for key, x in arrays.items() if key not in changed}, {key: arrays[key] for key in changed}
 
 
-def _launch(name: str, run: Callable[..., Any], arrays: ops.Arrays) -> Callable[[], Any]:
+def launcher(name: str, run: Callable[..., Any], arrays: ops.Arrays) -> Callable[[], Any]:
     """One launch after the other, each changing what the last one gave back."""
-    kept, changed = _apart(name, arrays)
+    kept, changed = apart(name, arrays)
 
     def launch() -> Any:
         out = run(kept, changed)

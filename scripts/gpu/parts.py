@@ -21,6 +21,7 @@ MODULES = {
     "kernels": "kernels",
     "sweep": "sweep",
     "products": "sweep_products",
+    "attention": "sweep_step",
     "equality": "equality",
     "verify": "equality",
     "step": "steps",

@@ -96,6 +96,9 @@ class Listener(uvicorn.Server):
     async def _ended(self) -> None:
         admission = self._service.admission
         admission.become("stopping")
+        if admission.running:
+            told = "stopping: requests under way (%d) have %g s to end; a second signal ends them at once"
+            _log.warning(told, admission.running, self._options.grace)
         try:
             async with asyncio.timeout(self._options.grace):
                 await admission.nobody()

@@ -31,7 +31,7 @@ def stoppable(service, **options):
             yield f"http://127.0.0.1:{place.getsockname()[1]}", listener, thread
 
 
-def test_what_is_under_way_is_finished_and_the_rest_refused():
+def test_what_is_under_way_is_finished_and_the_rest_refused(caplog):
     backend = FakeBackend({"chunk": "a"}, "wait", Result(caption="a"))
     with stoppable(ready(backend)) as (address, listener, thread):
         with asked(address, "/v1/caption", {"image_url": "AAAA", "stream": True}) as under_way:
@@ -39,7 +39,7 @@ def test_what_is_under_way_is_finished_and_the_rest_refused():
             listener.stop()
             while (health := httpx.get(f"{address}/health")).status_code == 200:
                 pass
-            assert health.json()["status"] == "stopping"
+            assert health.json()["status"] == "stopping" and "under way (1) have 30 s" in caplog.text
             refused = httpx.post(f"{address}/v1/caption", json={"image_url": "AAAA"})
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stopping")
             backend.released.set()

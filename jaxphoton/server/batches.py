@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -66,11 +66,7 @@ def routes(batches: Batches) -> list[Operation]:
         except BodyError as error:
             raise BodyError(str(error), "endpoint", error.code) from None
         asked = form.endpoint, form.input_file_id, form.completion_window, form.metadata
-        try:
-            made = await asyncio.to_thread(batches.create, *asked)
-        except OSError as error:
-            raise no_room(error) from error
-        return JSONResponse(_shown(made))
+        return JSONResponse(_shown(await _written(batches.create, *asked)))
 
     async def every(request: Request) -> Response:
         found = batches.states.newest_first()
@@ -80,18 +76,30 @@ def routes(batches: Batches) -> list[Operation]:
         return JSONResponse(_shown(batches.states.get(request.path_params["id"])))
 
     async def cancel(request: Request) -> Response:
-        return JSONResponse(_shown(await asyncio.to_thread(batches.cancel, request.path_params["id"])))
+        return JSONResponse(_shown(await _written(batches.cancel, request.path_params["id"])))
 
     told = Described
     new = told("Has the requests of a file answered.", BatchForm, answer=BATCH, errors=(507,))
     listed = told("Lists batches, the newest first.", answer=list_of(BATCH), parameters=parameters(MOST))
-    ended = told("Gives a batch up; what is answered is kept.", answer=BATCH, parameters=(ID,))
+    ended = told("Gives a batch up; what is answered is kept.", answer=BATCH, errors=(507,), parameters=(ID,))
     return [
         Operation("POST", "/v1/batches", create, new),
         Operation("GET", "/v1/batches", every, listed),
         Operation("GET", "/v1/batches/{id}", one, told("Tells of a batch.", answer=BATCH, parameters=(ID,))),
         Operation("POST", "/v1/batches/{id}/cancel", cancel, ended),
     ]
+
+
+async def _written(change: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What a change that is kept on the disk returns.
+
+    Raises:
+      BodyError: there is no room on the disk.
+    """
+    try:
+        return await asyncio.to_thread(change, *arguments)
+    except OSError as error:
+        raise no_room(error) from error
 
 
 def _shown(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Limits:
         try:
             await self._app(scope, body.receive, send)
         finally:
-            self._held -= body.held
+            self.drop(body)
 
     def hold(self, size: int) -> None:
         """
@@ -55,6 +55,11 @@ class Limits:
                 "too many large bodies are being read", code="queue_full", status=429, headers={"Retry-After": "5"}
             )
         self._held += size
+
+    def drop(self, body: _Body) -> None:
+        """What has come of it is in memory no more."""
+        self._held -= body.held
+        body.held = 0
 
 
 def _header_bytes(scope: Scope) -> int:
@@ -104,6 +109,7 @@ class _Body:
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start" and not self._ended:
+                self._limits.drop(self)  # it was refused: others need not wait for its end
                 if not (self._asks and not self._begun):
                     await self._drain()
                 if not self._ended:

@@ -8,6 +8,7 @@ import json
 import threading
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 
 from jaxphoton.bodies.faults import BodyError
@@ -143,7 +144,7 @@ def test_a_server_that_is_told_to_stop_leaves_it_for_the_next_start(tmp_path):
     assert 0 < len(after.jobs) < 20
 
 
-def test_a_disk_that_is_full_is_waited_for_until_the_next_start(tmp_path, monkeypatch, caplog):
+def test_a_disk_that_is_full_is_waited_for_until_the_next_start(tmp_path, monkeypatch, caplog, serve):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -157,6 +158,10 @@ def test_a_disk_that_is_full_is_waited_for_until_the_next_start(tmp_path, monkey
         with pytest.raises(BodyError, match="the disk of the server is full") as caught:
             uploaded(batches, tmp_path, [request("a")])
         assert caught.value.status == 507
+        with monkeypatch.context() as patch:
+            patch.setattr("jaxphoton.server.storage.os.fsync", full)
+            address = serve(ready(FakeBackend()), stored=batches)
+            assert httpx.post(f"{address}/v1/batches/{number}/cancel").status_code == 507
     with Batches(tmp_path / "data", Served()) as batches:
         assert ended(batches, number)["status"] == "completed"
 

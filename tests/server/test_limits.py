@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from urllib.parse import urlsplit
 
 import httpx2 as httpx
 import pytest
+from starlette.responses import Response
 
+from jaxphoton.bodies.faults import BodyError
 from jaxphoton.requests.answer import Result
+from jaxphoton.server.limits import Limits
 from jaxphoton.server.options import ServerOptions
 from tests.server.serving import FakeBackend
 from tests.server.test_streams import asked, ready, received
@@ -110,6 +114,48 @@ def test_large_headers_are_refused(serve, backend, size):
 def test_what_is_no_http_has_an_error_of_the_same_form(serve, backend, garbage):
     status, error = spoken(serve(ready(backend)), garbage)
     assert status == 400 and error["type"] == "invalid_request_error"
+
+
+def test_a_body_that_finds_no_room_makes_some_while_its_rest_comes():
+    begun, rest = asyncio.Event(), asyncio.Event()
+
+    async def reads(scope, receive, send):
+        answer = Response(status_code=200)
+        try:
+            while (await receive())["more_body"]:
+                pass
+        except BodyError as error:
+            answer = Response(status_code=error.status)
+        await answer(scope, receive, send)
+
+    async def status(limits, sizes) -> int:
+        sizes, told = list(sizes), []
+
+        async def receive():
+            if len(sizes) == 1:
+                begun.set()
+                await rest.wait()
+            return {"type": "http.request", "body": b"x" * sizes.pop(0), "more_body": bool(sizes)}
+
+        async def send(message):
+            told.append(message)
+
+        scope = {"type": "http", "method": "POST", "raw_path": b"/", "query_string": b"", "headers": []}
+        await limits(scope, receive, send)
+        return told[0]["status"]
+
+    async def all_of_them() -> list[int]:
+        limits = Limits(reads, ServerOptions(max_body=1000, max_bodies=1000))
+        first = asyncio.create_task(status(limits, [500, 0]))
+        await begun.wait()
+        begun.clear()
+        second = asyncio.create_task(status(limits, [400, 400, 0]))  # refused at its second part
+        await begun.wait()
+        third = asyncio.create_task(status(limits, [450, 0]))
+        rest.set()
+        return await asyncio.gather(first, second, third)
+
+    assert asyncio.run(all_of_them()) == [200, 429, 200]
 
 
 def test_all_bodies_together_have_a_limit(serve):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jaxphoton.cli.base import OK, CommandError, CommandParser, add_model_options, number, plain, say
 from jaxphoton.cli.batch_options import replicas
 from jaxphoton.image.ways import RESIZES
+from jaxphoton.messages import quoted
 from jaxphoton.requests.errors import EngineError
 
 if TYPE_CHECKING:
@@ -94,7 +96,12 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         f"{KEY_VARIABLE}, several with commas",
     )
     group.add_argument(
-        "--cors", action="append", default=[], metavar="ORIGIN", help="let pages of this site ask, or * for all"
+        "--cors",
+        action="append",
+        default=[],
+        type=_origin,
+        metavar="ORIGIN",
+        help="let pages of this site ask, such as https://example.org; or * for all",
     )
     group.add_argument(
         "--allow-remote-images",
@@ -102,6 +109,13 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         help="fetch pictures from http addresses in requests; never from inside the network (default: refused)",
     )
     group.add_argument("--access-log", action="store_true", help="a line for each request: no bodies, no keys")
+
+
+def _origin(text: str) -> str:
+    """As browsers write it; another form would fit none."""
+    if text == "*" or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+", text):
+        return text
+    raise argparse.ArgumentTypeError(f"{quoted(text)} is no origin such as https://example.org, and not *")
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

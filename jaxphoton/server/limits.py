@@ -17,6 +17,7 @@ from jaxphoton.server.paths import plain_path
 UPLOADS = "/v1/files"
 _FORM = 64 << 10  # of a file's body besides the file
 _DRAINED_S = 5.0  # for the rest of a body that nobody wants
+_DRAINED = 2  # times as many bytes as a body may have: most that are too large are not much too large
 
 
 class Limits:
@@ -119,7 +120,7 @@ class _Body:
         return sent
 
     async def _drain(self) -> None:
-        most, deadline = self._most, time.monotonic() + _DRAINED_S
+        most, deadline = _DRAINED * self._most, time.monotonic() + _DRAINED_S
         with suppress(BodyError):  # the answer is given all the same
             while not self._ended and most > 0:
                 most -= len((await self._next(deadline)).get("body", b""))

@@ -157,6 +157,18 @@ def test_a_port_that_is_taken_is_said_to_be(capsys):
     assert "cannot listen on 127.0.0.1 port" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("origin", ["example.org", "https://example.org/", "https://Example.org"])
+def test_what_is_no_origin_is_said_to_be(capsys, origin):
+    from jaxphoton.cli.main import build_parser
+
+    parser = build_parser()[0]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["serve", "--cors", origin])
+    assert "is no origin" in capsys.readouterr().err
+    taken = ["*", "http://localhost:3000", "https://[::1]:8080"]
+    assert parser.parse_args(["serve", *(f"--cors={each}" for each in taken)]).cors == taken
+
+
 @pytest.mark.parametrize("host, warned", [("0.0.0.0", True), ("127.0.0.1", False)])
 def test_beyond_this_machine_without_a_key_it_warns(capsys, host, warned):
     from jaxphoton.cli.main import build_parser

@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 import pytest
 from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.requests.answer import Result
+from jaxphoton.server.failures import Failures
 from jaxphoton.server.limits import Limits
 from jaxphoton.server.options import ServerOptions
 from tests.server.serving import FakeBackend
@@ -63,6 +65,26 @@ def test_who_sends_all_before_looking_sees_the_error(serve, backend):
         size = (8 << 20) + (1 if status == 413 else -1)
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
         assert spoken(address, head.encode(), b"x" * size)[0] == status
+
+
+def test_of_a_body_a_little_too_large_nothing_is_left_unread():
+    """The system would reset the connection, and the answer may be lost."""
+    parts, sent = [b"x" * 1000, b"x"], []
+
+    async def receive() -> Message:
+        part = parts.pop(0)
+        return {"type": "http.request", "body": part, "more_body": bool(parts)}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def reads(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+
+    scope = {"type": "http", "method": "POST", "raw_path": b"/v1/caption", "query_string": b""}
+    headers = [(b"content-length", b"1001")]
+    asyncio.run(Limits(Failures(reads), SMALL)(scope | {"headers": headers}, receive, send))
+    assert sent[0]["status"] == 413 and not parts
 
 
 def test_a_body_of_the_largest_size_is_taken(serve, backend):
@@ -153,7 +175,7 @@ def test_a_body_that_finds_no_room_makes_some_while_its_rest_comes():
         await begun.wait()
         third = asyncio.create_task(status(limits, [450, 0]))
         rest.set()
-        return await asyncio.gather(first, second, third)
+        return list(await asyncio.gather(first, second, third))
 
     assert asyncio.run(all_of_them()) == [200, 429, 200]
 

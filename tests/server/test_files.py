@@ -147,7 +147,7 @@ def test_ids_become_no_paths(address, number):
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"endpoint": "/v1/caption"}, None),
+        ({"endpoint": "/v1/caption"}, "input_file_id"),
         ({"input_file_id": "x", "endpoint": "/v1/embeddings"}, "endpoint"),
         ({"input_file_id": 7, "endpoint": "/v1/caption"}, "input_file_id"),
         ({"input_file_id": "x", "endpoint": "/v1/caption", "metadata": {"a": 1}}, "metadata[...]"),

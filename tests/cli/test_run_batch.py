@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_what_cannot_be_run_is_said(model, asks, capsys, monkeypatch, arguments,
 def test_a_killed_run_goes_on_and_has_every_line_once(tmp_path):
     scene = ROOT / "examples" / "shapes" / "scene_01.png"
     settings = {"temperature": 0, "max_tokens": 30}
-    lines = [
+    lines: list[Any] = [
         request(f"{n}", image_url=str(scene), length="short" if n % 2 else "long", settings=settings)
         if n % 3
         else request(f"{n}", "/v1/query", question=f"What is {n}?", settings=settings)
@@ -108,7 +109,7 @@ def test_a_killed_run_goes_on_and_has_every_line_once(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2, done.stderr
     answers = json_lines(out)
-    wanted = [f"{n}" for n in range(60)]
+    wanted: list[str | None] = [f"{n}" for n in range(60)]
     wanted[7], wanted[20] = None, "3"
     assert [line["custom_id"] for line in answers] == wanted
     assert [place for place, line in enumerate(answers) if line["error"]] == [7, 20]

@@ -34,7 +34,7 @@ _OWN = (BodyError, ImageError, ValueError, TypeError, NotImplementedError, OSErr
 class RequestSink(Protocol):
     """Takes records as lines finish, from one thread at a time."""
 
-    def __call__(self, record: Record) -> Any: ...
+    def __call__(self, record: Record, /) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,14 +46,14 @@ class FakeRunModel:
         self.stages: dict[str, float] = {}
         self.compiling = 0.0
 
-    def find(self):
+    def find(self) -> Any:
         return None
 
     def digest(self) -> str:
         return "digest"
 
     @contextmanager
-    def answering(self, log):
+    def answering(self, log) -> Any:
         self.opened += 1
         yield self, 1
 

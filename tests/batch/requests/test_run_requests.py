@@ -6,6 +6,7 @@ import json
 import threading
 import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.smoke
 @pytest.fixture
 def asks(tmp_path):
     """Nine lines, of which three cannot be asked."""
-    lines = [request(str(number)) for number in range(6)]
+    lines: list[Any] = [request(str(number)) for number in range(6)]
     lines[2:2] = ["{", request("0"), request("x", "/v1/nothing")]
     return write(tmp_path / "in.jsonl", lines)
 

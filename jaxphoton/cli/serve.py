@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import re
+import resource
 import sys
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 PORT = 2020  # that of Moondream's own server
 BACKLOG = 2048  # connections that wait to be accepted
+FILES = 65_536  # that may be open at once
 KEY_VARIABLE = "JAXPHOTON_API_KEY"
 NEEDED = ("starlette", "uvicorn", "msgspec", "prometheus_client", "python_multipart", "aiohttp")
 
@@ -154,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
     from jaxphoton.server.service import Service
 
     options = _options(args)
+    _allow_files()
     try:  # now: loading the model takes long
         socket = bound(args.host, args.port)
     except OSError as error:
@@ -169,6 +172,14 @@ def run(args: argparse.Namespace) -> int:
                 _say_where(address, args, options, stored)
                 _serve(listener, service, socket, args.access_log, f"ready: {address}")
     return OK
+
+
+def _allow_files() -> None:
+    """A connection is an open file, and many systems allow 1024 unless a process asks for more, which any may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _options(args: argparse.Namespace) -> ServerOptions:

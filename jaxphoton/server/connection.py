@@ -26,10 +26,12 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 class Connection(H11Protocol):
     """
     Attributes:
-      header_timeout: seconds that the headers of a request may take to come; set on a subclass.
+      header_timeout: seconds that the headers of a request may take to come; set on a subclass, as the next.
+      most: connections at once; more are told so and closed.
     """
 
     header_timeout = 20.0
+    most = 1000
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -38,7 +40,10 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_headers()
+        if len(self.connections) > self.most:
+            self._end_with(Fault(429, "there are too many connections", code="too_many_connections"))
+        else:
+            self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
@@ -71,13 +76,17 @@ class Connection(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):  # an answer is on its way already
             return self.transport.close()
         message = "the headers are too large" if status == 431 else "this is not HTTP"
-        body = msgspec.json.encode(Fault(status, message, code="bad_request_line").body)
+        self._end_with(Fault(status, message, code="bad_request_line"))
+
+    def _end_with(self, fault: Fault) -> None:
+        """Says what is wrong, whatever is asked, and closes."""
+        body = msgspec.json.encode(fault.body)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
         ]
-        response = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES.get(status, b""))
+        response = h11.Response(status_code=fault.status, headers=headers, reason=STATUS_PHRASES.get(fault.status, b""))
         for event in (response, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 from types import FrameType
 from typing import Any
@@ -17,6 +18,7 @@ from jaxphoton.server.options import ServerOptions
 from jaxphoton.server.service import Service
 
 _log = logging.getLogger(__name__)
+_MOST, _OTHER_FILES = 10_000, 200  # connections; pipes, journals, libraries
 _LAST_S = 5.0  # for requests that were ended to say so
 
 
@@ -39,6 +41,15 @@ def bound(host: str, port: int) -> socket.socket:
     return found
 
 
+def most_connections() -> int:
+    """How many the files that this process may open leave room for.
+
+    Without one of them free asyncio would try to accept, and log that it cannot, thousands of times a second.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST if files == resource.RLIM_INFINITY else min(_MOST, max(files - _OTHER_FILES, files // 2))
+
+
 class Listener(uvicorn.Server):
     """Serves until it is stopped: by `stop`, SIGTERM or SIGINT.
 
@@ -48,7 +59,9 @@ class Listener(uvicorn.Server):
 
     def __init__(self, service: Service, options: ServerOptions, stored: Batches | None = None):
         # One class a server: uvicorn hands no options of ours to its connections.
-        connection = type("Connection", (Connection,), {"header_timeout": options.header_timeout})
+        connection = type(
+            "Connection", (Connection,), {"header_timeout": options.header_timeout, "most": most_connections()}
+        )
         super().__init__(
             uvicorn.Config(
                 application(service, options, stored),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
 from urllib.parse import urlsplit
 
@@ -13,7 +14,9 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from jaxphoton.bodies.faults import BodyError
+from jaxphoton.cli.serve import _allow_files
 from jaxphoton.requests.answer import Result
+from jaxphoton.server import listening
 from jaxphoton.server.failures import Failures
 from jaxphoton.server.limits import Limits
 from jaxphoton.server.options import ServerOptions
@@ -21,6 +24,7 @@ from tests.server.serving import FakeBackend
 from tests.server.test_streams import asked, ready, received
 
 SMALL = ServerOptions(max_body=1000, max_headers=2000)
+ANY_ERROR = {"message": "there are too many connections", "type": "rate_limit_error", "param": None}
 HEAD = b"POST /v1/caption HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 
@@ -136,6 +140,40 @@ def test_large_headers_are_refused(serve, backend, size):
 def test_what_is_no_http_has_an_error_of_the_same_form(serve, backend, garbage):
     status, error = spoken(serve(ready(backend)), garbage)
     assert status == 400 and error["type"] == "invalid_request_error"
+
+
+def test_more_connections_than_files_are_told_so(serve, backend, monkeypatch):
+    monkeypatch.setattr(listening, "most_connections", lambda: 2)
+    address = serve(ready(backend))
+    where = urlsplit(address)
+    with socket.create_connection((where.hostname, where.port)), httpx.Client(timeout=60) as second:
+        assert second.get(f"{address}/health").status_code == 200
+        assert spoken(address) == (429, {**ANY_ERROR, "code": "too_many_connections"})
+        assert second.get(f"{address}/health").status_code == 200
+
+
+@pytest.mark.parametrize("files, most", [(1024, 824), (20, 10), (10**6, 10_000), (resource.RLIM_INFINITY, 10_000)])
+def test_files_are_left_for_other_things(monkeypatch, files, most):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert listening.most_connections() == most
+
+
+@pytest.mark.parametrize(
+    "limits, wanted",
+    [
+        ((1024, 4096), [(4096, 4096)]),
+        ((1024, 10**6), [(65_536, 10**6)]),
+        ((1024, resource.RLIM_INFINITY), [(65_536, resource.RLIM_INFINITY)]),
+        ((10**6, 10**6), []),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), []),
+    ],
+)
+def test_the_command_asks_for_as_many_files_as_it_may_have(monkeypatch, limits, wanted):
+    asked_for = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, given: asked_for.append(given))
+    _allow_files()
+    assert asked_for == wanted
 
 
 def test_a_body_that_finds_no_room_makes_some_while_its_rest_comes():

@@ -148,6 +148,7 @@ class _Run:
     def __init__(self, streamed: bool, deadline: float | None):
         self.listener: Callable[[Event], None] | None = self._put if streamed else None
         self._loop, self._items = asyncio.get_running_loop(), asyncio.Queue()
+        self._ahead: Event | Future[Result] | None = None  # taken from the items, and not given out
         self._pending: Pending | None = None
         self._left = False
         self._deadline = None if deadline is None else deadline + LEEWAY_S
@@ -166,17 +167,33 @@ class _Run:
 
     async def next(self) -> Event | None:
         """The next event; None once there is a `result`. Raises what has ended the request instead."""
-        waits = self._items.empty()
+        waits = self._ahead is None and self._items.empty()
         if not waits:  # where many came at once, others have their turn between, such as the end of who reads them
             await asyncio.sleep(0)
         # What came in time may be read at any time.
         async with within(self._deadline, "the deadline passed") if waits and self._deadline else nullcontext():
-            item = await self._items.get()
+            item = await self._items.get() if self._ahead is None else self._ahead
+        self._ahead = None
         if not isinstance(item, Future):
-            return item
+            return self._joined(item)
         self.result: Result = item.result()
         return None
+
+    def _joined(self, event: Event) -> Event:
+        """Pieces of a text that wait one behind the other are one: whoever reads slower than they come catches up."""
+        texts = [event["chunk"]] if _is_text(event) else []
+        while texts and not self._items.empty():
+            if not _is_text(item := self._items.get_nowait()):
+                self._ahead = item
+                break
+            texts.append(item["chunk"])
+        return {"chunk": "".join(texts)} if len(texts) > 1 else event
 
     def _put(self, item: Event | Future[Result]) -> None:
         with suppress(RuntimeError):  # the loop was closed: nobody reads any more
             self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+
+
+def _is_text(item: Any) -> bool:
+    """Whether it is a piece of a text and nothing else."""
+    return not isinstance(item, Future) and item.keys() == {"chunk"}

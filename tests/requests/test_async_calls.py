@@ -7,6 +7,8 @@ import time
 from concurrent.futures import Future
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxphoton.requests import async_calls
 from jaxphoton.requests.answer import Result
@@ -63,14 +65,37 @@ def test_others_have_their_turn_between_events_that_came_at_once():
 
     async def main() -> None:
         task = asyncio.create_task(other())
-        async for event in calls(Submitter(*({"chunk": str(number)} for number in range(100)))).events("a", ASK):
-            order.append("event" if "chunk" in event else "end")
+        async for event in calls(Submitter(*({"bbox": number} for number in range(100)))).events("a", ASK):
+            order.append("event" if "bbox" in event else "end")
         task.cancel()
 
     asyncio.run(main())
     told = [place for place, what in enumerate(order) if what == "event"]
     assert len(told) == 100 and order[-1] == "end"
     assert all(later - sooner > 1 for sooner, later in zip(told, told[1:], strict=False))
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(lambda text: {"chunk": text}, st.text(max_size=2)),
+            st.builds(lambda text: {"chunk": text, "logprobs": [text]}, st.text(max_size=2)),
+            st.just({"bbox": 1}),
+        )
+    )
+)
+def test_pieces_of_text_that_wait_come_as_one_and_all_else_as_it_is(events):
+    async def main() -> list:
+        return [event async for event in calls(Submitter(*events)).events("a", ASK)]
+
+    *told, end = asyncio.run(main())
+    assert end["completed"] is True
+    joined = []
+    for event in events:
+        if joined and joined[-1].keys() == event.keys() == {"chunk"}:
+            event = {"chunk": joined.pop()["chunk"] + event["chunk"]}
+        joined.append(event)
+    assert told == joined
 
 
 def test_a_list_waits_for_room_in_a_thread_and_a_single_ask_does_not():

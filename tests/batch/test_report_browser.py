@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 from PIL import Image
 
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.report import write_report
 from tests.batch.helpers import make_journal
+from tests.chromium import chromium
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="NO SELENIUM: the report is NOT tested in a browser")
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="NO BROWSER: the report is NOT tested in one (Debian: apt-get install chromium chromium-driver)",
-)
 
-SWITCHES = (
-    "headless",
-    "no-sandbox",
-    "disable-gpu",
-    "disable-quic",
-    "no-first-run",
-    "disable-background-networking",
-    "disable-component-update",
-    "disable-sync",
-    "window-size=1200,900",
-)
 ALERT = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
 RIGHT = {"x_min": 0.5, "y_min": 0.0, "x_max": 1.0, "y_max": 1.0}
 ODD = {
@@ -43,14 +26,8 @@ ODD = {
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for switch in (*SWITCHES, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(f"--{switch}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 def records(folder):

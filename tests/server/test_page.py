@@ -19,7 +19,8 @@ from jaxphoton.requests.answer import Result
 from jaxphoton.server.app import DEFAULTS
 from jaxphoton.server.options import ServerOptions
 from jaxphoton.server.service import Service
-from tests.server.browser import Page, chromium
+from tests.chromium import chromium
+from tests.server.browser import Page
 from tests.server.serving import EXAMPLES, FakeBackend, data_address
 
 SCENE = EXAMPLES / "scene_11.png"

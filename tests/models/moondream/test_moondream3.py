@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
+import io
 from typing import cast
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxphoton import AsyncMoondream, Moondream
 from jaxphoton.prompt.tokenizer import Tokenizer
@@ -22,7 +25,7 @@ SAMPLED = {"temperature": 1.5, "max_tokens": 40}
 class Letters:
     """A tokenizer whose texts are pieces of paths."""
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, most: int | None = None) -> list[int]:
         return [21 + ord(letter) % 50 for letter in text]
 
     def decode(self, ids) -> str:
@@ -89,3 +92,30 @@ def test_the_family_reasons_unless_it_is_told_not_to(model, shapes):
     assert set(model.query(PICTURE, "why?", settings=settings)) == {"answer", "reasoning"}
     assert set(model.query(PICTURE, "why?", reasoning=False, settings=settings)) == {"answer"}
     assert set(shapes.query(PICTURE, "why?", settings=settings)) == {"answer"}
+
+
+def test_an_outline_and_thoughts_over_http(model):
+    moondream = pytest.importorskip("moondream", reason="NO MOONDREAM CLIENT: outlines over HTTP are NOT tested")
+    served = pytest.importorskip("tests.server.serving").served
+    from jaxphoton.server.backend import LocalBackend
+    from jaxphoton.server.service import Service
+
+    service = Service(LocalBackend(model), ["small"])
+    service.start()
+    photo = io.BytesIO()
+    Image.fromarray(PICTURE).save(photo, "PNG")
+    # The client makes a JPEG of a picture, but passes on what is encoded.
+    picture = moondream.types.Base64EncodedImage(
+        image_url=f"data:image/png;base64,{base64.b64encode(photo.getvalue()).decode()}"
+    )
+    drawn = ({**SAMPLED, "seed": seed} for seed in range(50))
+    settings = next(each for each in drawn if model.segment(PICTURE, "cat", settings=each)["path"])
+    whole, answer = model.segment(PICTURE, "cat", settings=settings), model.query(PICTURE, "why?", settings=settings)
+    with served(service) as address:
+        client = moondream.vl(endpoint=f"{address}/v1")
+        told = client.segment(picture, "cat", settings=settings)
+        events = list(client.segment(picture, "cat", stream=True, settings=settings))
+        thought = client.query(picture, "why?", reasoning=True, settings=settings)
+    assert told["path"] == whole["path"] and told.get("bbox") == (whole["bbox"] or None)
+    assert "".join(event["chunk"] for event in events if "chunk" in event) == whole["path"] == events[-1]["path"]
+    assert thought["answer"] == answer["answer"] and thought["reasoning"]["text"] == answer["reasoning"]["text"]

@@ -137,7 +137,12 @@ def test_a_request_in_time_is_not_disturbed(bench):
 
 def test_a_cancelled_request_has_no_deadline_any_more(bench):
     reached, ready = threading.Event(), threading.Event()
-    submission = bench.submit(long(), 5.0, lambda token, finish: reached.set() or ready.wait(PATIENCE))
+
+    def on_token(token, finish) -> None:
+        reached.set()
+        ready.wait(PATIENCE)
+
+    submission = bench.submit(long(), 5.0, on_token)
     assert reached.wait(PATIENCE)
     bench.engine.cancel(submission)
     ready.set()

@@ -77,7 +77,7 @@ def test_a_table_comes_back_with_the_captions(make, shapes):
         assert row["input_tokens"] == result.metrics.input_tokens and row["output_tokens"] == len(result.tokens)
     assert [row["key"] for row in (first, second, broken, none)] == list("abcd")
     assert broken["finish_reason"] == none["finish_reason"] == "error" and broken["caption"] is None
-    assert "not an image" in broken["error"] and "NoneType" in none["error"]
+    assert "not an image" in broken["error"] and "needs an image" in none["error"]
 
 
 @pytest.mark.parametrize("task, column", [("detect", "objects"), ("point", "points"), ("query", "answer")])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import resource
 import sys
 import threading
@@ -15,10 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxphoton.cli.base import OK, CommandError, CommandParser, add_model_options, number, plain, say
-from jaxphoton.cli.batch_options import replicas
-from jaxphoton.image.ways import RESIZES
-from jaxphoton.messages import quoted
+from jaxphoton.cli.base import OK, CommandError, CommandParser, say
+from jaxphoton.cli.serve_options import add_server_options, in_header, is_loopback, server_options
 from jaxphoton.requests.errors import EngineError
 
 if TYPE_CHECKING:
@@ -28,10 +25,8 @@ if TYPE_CHECKING:
     from jaxphoton.server.options import ServerOptions
     from jaxphoton.server.service import Service
 
-PORT = 2020  # that of Moondream's own server
 BACKLOG = 2048  # connections that wait to be accepted
 FILES = 65_536  # that may be open at once
-KEY_VARIABLE = "JAXPHOTON_API_KEY"
 NEEDED = ("starlette", "uvicorn", "msgspec", "prometheus_client", "python_multipart", "aiohttp")
 
 EPILOG = """\
@@ -53,99 +48,7 @@ def add_parser(subparsers) -> None:
     parser: CommandParser = subparsers.add_parser(
         "serve", help="answer over HTTP", description="Answers over HTTP.", epilog=EPILOG
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="where uploaded files and batches are kept (default: jaxphoton/serve-PORT in ~/.local/state)",
-    )
-    _add_access(parser)
-    _add_limits(parser)
-    add_model_options(parser)
-    group = parser.add_argument_group("the engine")
-    group.add_argument("--name", action="append", default=[], type=plain, help="another name of the model, for clients")
-    group.add_argument("--rows", type=number(int, 1), metavar="N", help="requests decoded at once (default: what fits)")
-    group.add_argument(
-        "--max-waiting", type=number(int, 0), metavar="N", help="requests that may wait; more get 429 (default: 1024)"
-    )
-    group.add_argument(
-        "--replicas",
-        type=replicas,
-        default=0,
-        metavar="N",
-        help="engine processes, each with a GPU of its own, which are started again when they fail; auto for one a "
-        "visible GPU (default: the engine is in this process)",
-    )
-    group.add_argument(
-        "--executables", metavar="DIR", help="programs that `jaxphoton compile` has stored, instead of compiling"
-    )
-    group.add_argument(
-        "--resize", choices=RESIZES, help="exact: by Pillow; fast: at most 2 levels away (default: fast)"
-    )
-    group.add_argument("--workers", type=number(int, 0), metavar="N", help="processes that decode pictures")
-
-
-def _add_access(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("who may ask")
-    group.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
-    group.add_argument("--port", type=number(int, 0, 65535), default=PORT, help=f"0 for any (default: {PORT})")
-    group.add_argument(
-        "--api-key",
-        action="append",
-        default=[],
-        metavar="KEY",
-        help="ask for this key; may be repeated. Others see a command line: better put it into "
-        f"{KEY_VARIABLE}, several with commas",
-    )
-    group.add_argument(
-        "--cors",
-        action="append",
-        default=[],
-        type=_origin,
-        metavar="ORIGIN",
-        help="let pages of this site ask, such as https://example.org; or * for all",
-    )
-    group.add_argument(
-        "--allow-remote-images",
-        action="store_true",
-        help="fetch pictures from http addresses in requests; never from inside the network (default: refused)",
-    )
-    group.add_argument("--access-log", action="store_true", help="a line for each request: no bodies, no keys")
-
-
-def _origin(text: str) -> str:
-    """As browsers write it; another form would fit none."""
-    if text == "*" or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+", text):
-        return text
-    raise argparse.ArgumentTypeError(f"{quoted(text)} is no origin such as https://example.org, and not *")
-
-
-def _add_limits(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("limits")
-    group.add_argument(
-        "--max-body", type=number(int, 1), default=64, metavar="MIB", help="largest body, in MiB (default: 64)"
-    )
-    group.add_argument(
-        "--body-timeout",
-        type=number(float, 0, above=True),
-        default=60.0,
-        metavar="S",
-        help="seconds that a body may take to come (default: 60)",
-    )
-    group.add_argument(
-        "--max-file",
-        type=number(int, 1),
-        default=512,
-        metavar="MIB",
-        help="largest file that is uploaded, in MiB (default: 512)",
-    )
-    group.add_argument(
-        "--grace",
-        type=number(float, 0),
-        default=30.0,
-        metavar="S",
-        help="seconds in which requests may end when it is told to stop (default: 30)",
-    )
+    add_server_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -155,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from jaxphoton.server.listening import Listener, bound
     from jaxphoton.server.service import Service
 
-    options = _options(args)
+    options = server_options(args)
     _allow_files()
     try:  # now: loading the model takes long
         socket = bound(args.host, args.port)
@@ -180,36 +83,6 @@ def _allow_files() -> None:
     most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def _options(args: argparse.Namespace) -> ServerOptions:
-    from jaxphoton.server.access import LOOPBACK
-    from jaxphoton.server.options import MIB, ServerOptions
-
-    keys = [*args.api_key, *os.environ.get(KEY_VARIABLE, "").split(",")]
-    keys = tuple(key for each in keys if (key := each.strip()))
-    if any(not key.isascii() for key in keys):
-        raise CommandError("a key must be ASCII: headers hold nothing else")
-    local = _is_loopback(args.host)
-    return ServerOptions(
-        keys=keys,
-        hosts=LOOPBACK | {_in_header(args.host)} if local else None,
-        origins=tuple(args.cors),
-        max_body=args.max_body * MIB,
-        max_bodies=max(1024, args.max_body) * MIB,
-        max_file=args.max_file * MIB,
-        body_timeout=args.body_timeout,
-        grace=args.grace,
-        access_log=args.access_log,
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def _in_header(host: str) -> str:
-    return f"[{host}]" if ":" in host else host.lower()
 
 
 def _backend(args: argparse.Namespace) -> Backend:
@@ -278,7 +151,7 @@ def _names(args: argparse.Namespace) -> list[str]:
 def _address(port: int, host: str) -> str:
     """Where a browser on this machine finds it."""
     host = "127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host
-    return f"http://{_in_header(host)}:{port}"
+    return f"http://{in_header(host)}:{port}"
 
 
 def _say_where(address: str, args: argparse.Namespace, options: ServerOptions, stored: Batches | None = None) -> None:
@@ -290,7 +163,7 @@ def _say_where(address: str, args: argparse.Namespace, options: ServerOptions, s
     say("serve", "GET /v1/models /v1/stats /health /metrics /openapi.json")
     body = """(printf '{"image_url":"'; base64 < photo.jpg; printf '"}')"""
     say("serve", f"{body} | curl -sS {address}/v1/caption{key} -d @-")
-    if not options.keys and not _is_loopback(args.host):
+    if not options.keys and not is_loopback(args.host):
         say("serve", "WARNING: anybody who reaches this machine may ask; give it an --api-key")
 
 

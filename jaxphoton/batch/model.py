@@ -87,6 +87,11 @@ def run_model(
     return OpenModel(model, options)  # type: ignore[arg-type]
 
 
+def name_for_clients(name: str) -> str:
+    """What a model is called in answers: of a folder its own name, and not where it lies."""
+    return os.path.basename(os.path.realpath(name)) if os.path.exists(name) else name
+
+
 class NamedModel:
     """A folder, a Hugging Face id, or "shapes"."""
 

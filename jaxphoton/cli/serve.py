@@ -54,6 +54,7 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     if missing := [name.replace("_", "-") for name in NEEDED if find_spec(name) is None]:
         raise CommandError(f"serving needs {', '.join(missing)}: pip install 'jaxphoton[serve]'")
+    from jaxphoton.batch.model import name_for_clients
     from jaxphoton.bodies.fetching import Fetcher
     from jaxphoton.server.listening import Listener, bound
     from jaxphoton.server.service import Service
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     with socket:
         with closing(_backend(args)) as backend:
             fetch = Fetcher().fetch if args.allow_remote_images else None
-            service = Service(backend, _names(args), fetch)
+            service = Service(backend, [name_for_clients(args.model), *args.name], fetch)
             with _stored(args, service) as stored:
                 listener = Listener(service, options, stored)
                 socket.listen(BACKLOG)  # before anybody reads the address; the loop accepts in a moment
@@ -140,12 +141,6 @@ def _stored(args: argparse.Namespace, service: Service) -> Iterator[Batches | No
 def _usual_folder(port: int) -> Path:
     state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     return Path(state) / "jaxphoton" / f"serve-{port}"
-
-
-def _names(args: argparse.Namespace) -> list[str]:
-    """For clients: of a folder its own name, and not where it lies."""
-    path = Path(args.model)
-    return [path.resolve().name if path.exists() else args.model, *args.name]
 
 
 def _address(port: int, host: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxphoton.batch.model import OpenModel, RunModel
 from jaxphoton.batch.options import RunOptions
+from jaxphoton.batch.workers.inprocess import LocalAnswerer
 from jaxphoton.models.protocol import Family
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.async_calls import AsyncCalls
@@ -95,6 +96,7 @@ class LocalBackend:
 
     def __init__(self, model: Moondream):
         self._model = model
+        self._answerer = LocalAnswerer(model)
         self._engine: Engine | None = None
         calls = AsyncCalls(SessionCarrier(model))
         self.call, self.events = calls.call, calls.events
@@ -123,7 +125,4 @@ class LocalBackend:
         return OpenModel(self._model, RunOptions())
 
     def occupancy(self) -> Occupancy | None:
-        if self._engine is None:
-            return None
-        now = self._engine.metrics()
-        return Occupancy(self._engine.config.max_rows, now.running, now.waiting, now.pages, now.pages_held)
+        return None if self._engine is None else Occupancy(**self._answerer.held)

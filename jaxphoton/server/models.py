@@ -10,8 +10,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from jaxphoton.bodies.faults import BodyError
-from jaxphoton.messages import quoted
 from jaxphoton.server.abilities import abilities
 from jaxphoton.server.operation import Described, Operation, Parameter
 from jaxphoton.server.service import Service
@@ -56,8 +54,7 @@ def routes(service: Service) -> list[Operation]:
     async def one(request: Request) -> Response:
         name, here = request.path_params["name"], await asyncio.to_thread(models)
         if name not in here:
-            message = f"there is no model {quoted(name)} here, but {', '.join(here)}"
-            raise BodyError(message, "model", "model_not_found", 404)
+            raise service.no_model(name)
         return JSONResponse(here[name])
 
     # A slash in a name comes encoded, and is decoded before routes are looked at.

@@ -72,9 +72,12 @@ class Service:
         base, _, step = name.rpartition("@")
         if step.isdecimal() and "/" in base:
             raise BodyError("adapters are not supported yet: give the model without one", "model", "adapters")
-        raise BodyError(
-            f"there is no model {quoted(name)} here; there is {', '.join(self.names)}", "model", "model_not_found", 404
-        )
+        raise self.no_model(name)
+
+    def no_model(self, name: str) -> BodyError:
+        """What those are told that ask for a model which is not here."""
+        message = f"there is no model {quoted(name)} here; there is {', '.join(self.names)}"
+        return BodyError(message, "model", "model_not_found", 404)
 
     async def result(self, body: Body) -> Result:
         """Raises: what asking raises; see `bodies.faults.fault_of`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jaxphoton.batch.checks import path
 from jaxphoton.batch.errors import OptionError
 from jaxphoton.batch.journal import Header, Journal, Record
-from jaxphoton.batch.model import RunModel, run_model
+from jaxphoton.batch.model import RunModel, name_for_clients, run_model
 from jaxphoton.batch.observer import Beginning, RunObserver
 from jaxphoton.batch.opening import open_journal, resized
 from jaxphoton.batch.options import RunOptions
@@ -116,10 +116,6 @@ def _settings(file: RequestFile, model: RunModel) -> dict[str, Any]:
     return {"requests": {"lines": file.survey.lines, "sha256": file.survey.sha256}, **model.settings}
 
 
-def _called(name: str) -> str:
-    return os.path.basename(os.path.realpath(name)) if os.path.exists(name) else name
-
-
 class _Run:
     """One call of `run_requests`."""
 
@@ -173,7 +169,7 @@ class _Run:
     ) -> None:
         observer, rules = self._observer, self._rules
         if rules.name is None:
-            rules = replace(rules, name=_called(self._model.name))
+            rules = replace(rules, name=name_for_clients(self._model.name))
         root = os.path.dirname(os.path.abspath(self._file.path)) if rules.paths else None
         answerer, _ = opened.enter_context(self._model.answering(observer.note))
         with stoppable(observer.stop, signals) as signal:

@@ -1,0 +1,94 @@
+"""Adapters of low rank in slots on the device, one chosen for each row of the batch.
+
+A row's delta is computed with the pairs of all slots, of which all but its own are selected out in between: two plain
+products, whatever the rows have chosen, and no copy of a pair for each row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+from jaxphoton.layers.weight import Dense, Leaf, Weight, einsum
+
+NO_SLOT = -1  # of a row without an adapter
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The pairs of one matrix in S slots, padded with zeros to rank R.
+
+    Slots are the next to last axis but one of `a` and the last but one of `b`: what a product contracts lies together.
+    """
+
+    a: Leaf  # [..., S, R, columns]
+    b: Leaf  # [..., rows, S, R]
+
+    def delta(self, x: jax.Array, slots: jax.Array) -> jax.Array:
+        """b @ (a @ x) of each row's slot, float32 [B, ..., rows], for x [B, ..., columns] and slots int32 [B]."""
+        down = einsum("...d,srd->...sr", x, self.a, out=jnp.float32)
+        own = slots[:, None] == lax.iota(jnp.int32, self.a.shape[-3])[None]
+        own = own.reshape(own.shape[0], *(1,) * (x.ndim - 2), own.shape[1], 1)
+        # Selected, not multiplied: what another's pair makes of this row may overflow.
+        return einsum("...sr,fsr->...f", jnp.where(own, down, 0).astype(x.dtype), self.b, out=jnp.float32)
+
+
+def put(pool: Any, one: Any, slot: jax.Array) -> Any:
+    """A tree of `Pairs` with those of a tree of one slot in place of what slot number `slot` held."""
+
+    def placed(pairs: Pairs, new: Pairs) -> Pairs:
+        return Pairs(
+            lax.dynamic_update_slice_in_dim(pairs.a, new.a, slot, pairs.a.ndim - 3),
+            lax.dynamic_update_slice_in_dim(pairs.b, new.b, slot, pairs.b.ndim - 2),
+        )
+
+    return jax.tree.map(placed, pool, one, is_leaf=lambda node: isinstance(node, Pairs))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class AdaptedRows(Weight):
+    """A matrix with pairs for blocks of its rows, in their order: one for all, or one for each block."""
+
+    base: Weight
+    pairs: tuple[Pairs, ...]
+    slots: Leaf  # int32 [B], NO_SLOT for none
+
+    def einsum(
+        self, equation: str, x: jax.Array, out: DTypeLike | None = None, product: DTypeLike | None = None
+    ) -> jax.Array:
+        delta = jnp.concatenate([pair.delta(x, self.slots) for pair in self.pairs], axis=-1)
+        return (self.base.einsum(equation, x, jnp.float32, product) + delta).astype(out or x.dtype)
+
+    def dense(self, dtype: DTypeLike) -> Dense:
+        raise TypeError("a matrix with adapters chosen by row is no one matrix")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class AdaptedColumns(Weight):
+    """A matrix with pairs for blocks of its columns, in their order."""
+
+    base: Weight
+    pairs: tuple[Pairs, ...]
+    slots: Leaf  # int32 [B], NO_SLOT for none
+
+    def einsum(
+        self, equation: str, x: jax.Array, out: DTypeLike | None = None, product: DTypeLike | None = None
+    ) -> jax.Array:
+        widths = [pair.a.shape[-1] for pair in self.pairs]
+        fed = jnp.split(x, list(accumulate(widths))[:-1], axis=-1)
+        result = self.base.einsum(equation, x, jnp.float32, product)
+        for pair, part in zip(self.pairs, fed, strict=True):
+            result += pair.delta(part, self.slots)
+        return result.astype(out or x.dtype)
+
+    def dense(self, dtype: DTypeLike) -> Dense:
+        raise TypeError("a matrix with adapters chosen by row is no one matrix")

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
+from jaxphoton.layers.grouped import Grouped
 from jaxphoton.layers.weight import Dense, RowScaled, Weight
 
 
@@ -75,7 +76,31 @@ class RowScaledForm:
         return RowScaled(dataclasses.replace(matrix, dtype=jnp.dtype(self.dtype)), scale)
 
 
+@dataclass(frozen=True, slots=True)
+class GroupedForm:
+    """Numbers of `dtype` (int4, int8, float8) with a factor for every `group` columns of a row, which fill the row.
+
+    Attributes:
+      scale: dtype of the factors, and of the zero points.
+      zero: whether there are zero points.
+    """
+
+    dtype: str
+    group: int
+    scale: str = "bfloat16"
+    zero: bool = False
+
+    def __call__(self, matrix: Spec) -> Grouped:
+        groups, rest = divmod(matrix.shape[-1], self.group)
+        assert not rest, f"{matrix.shape}: no groups of {self.group} columns"
+        # Groups count no axis: one of a joined axis may lie across its parts' borders on a mesh.
+        factors = Spec((*matrix.shape[:-1], groups), jnp.dtype(self.scale), (*matrix.axes[:-1], None))
+        stored = dataclasses.replace(matrix, dtype=jnp.dtype(self.dtype))
+        return Grouped(stored, factors, factors if self.zero else None)
+
+
 DENSE = DenseForm()
+INT8 = RowScaledForm("int8")
 FLOAT8 = RowScaledForm("float8_e4m3fn")
 
 
@@ -124,8 +149,8 @@ def partition(specs: Any, rules: Mapping[str, str | tuple[str, ...] | None]) -> 
 def by_path(tree: Any) -> dict[str, Any]:
     """Dotted path -> leaf, in the order of the tree's leaves.
 
-    A matrix has the path of its weight, and the factors of `fc1_w` are `fc1_scale` beside it: the names under which
-    converted checkpoints keep them, whatever classes the tree is made of.
+    A matrix has the path of its weight, and the factors and zero points of `fc1_w` are `fc1_scale` and `fc1_zero`
+    beside it: the names under which converted checkpoints keep them, whatever classes the tree is made of.
     """
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {_plain(jax.tree_util.keystr(path, simple=True, separator=".")): leaf for path, leaf in paths}
@@ -135,4 +160,4 @@ def _plain(path: str) -> str:
     front, _, last = path.rpartition(".")
     if last == "matrix":
         return front
-    return f"{front.removesuffix('_w')}_scale" if last == "scale" and front.endswith("_w") else path
+    return f"{front.removesuffix('_w')}_{last}" if last in ("scale", "zero") and front.endswith("_w") else path

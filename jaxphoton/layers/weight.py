@@ -1,9 +1,9 @@
 """Matrices that apply themselves, whatever form they are stored in, at the precision that the input's dtype promises.
 
 A network multiplies by a `Weight` and does not ask what it is: a dense array, an array of few bits with the factors of
-its rows, or a form to come (groups of four bits; a matrix with adapters beside it, chosen per row of the input). A
-form is a registered dataclass of arrays and nothing else: anything static would be compared at every launch of a
-program, and a decode step has a hundred of them.
+its rows (`RowScaled`) or of groups of its columns (`jaxphoton.layers.grouped`). A form is a registered dataclass of
+arrays and nothing else: anything static would be compared at every launch of a program, and a decode step has a hundred
+of them.
 """
 
 from __future__ import annotations

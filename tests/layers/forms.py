@@ -1,4 +1,4 @@
-"""Matrices in the forms of `jaxphoton.layers.weight`, and in three to come, as a stranger would write them."""
+"""Matrices in the forms of `jaxphoton.layers.weight`, and in two to come, as a stranger would write them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import accumulate
 import jax
 import jax.numpy as jnp
 
+from jaxphoton.layers.grouped import Grouped
 from jaxphoton.layers.weight import Dense, RowScaled, Weight
 
 
@@ -35,28 +36,20 @@ def in_float8(matrix: jax.Array) -> RowScaled:
     return RowScaled((matrix.astype(jnp.float32) / scale[..., None]).astype(jnp.float8_e4m3fn), scale)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, slots=True)
-class Grouped(Weight):
-    """4-bit numbers, two a byte, with a scale and a zero point a group."""
-
-    packed: jax.Array  # uint8 [..., rows, columns / 2], high nibble first
-    scale: jax.Array  # float32 [..., rows, columns / group]
-    zero: jax.Array  # float32 [..., rows, columns / group]
-
-    def dense(self, dtype) -> Dense:
-        levels = jnp.stack([self.packed >> 4, self.packed & 15], axis=-1).astype(jnp.float32)
-        grouped = levels.reshape(*self.scale.shape, -1)
-        values = (grouped - self.zero[..., None]) * self.scale[..., None]
-        return Dense(values.reshape(*self.packed.shape[:-1], -1).astype(dtype))
-
-
 def in_int4(matrix: jax.Array, group: int = 4) -> Grouped:
+    """Two a byte, the nearest of 16 levels between the least and the largest number of a group."""
     grouped = matrix.astype(jnp.float32).reshape(*matrix.shape[:-1], -1, group)
     low, high = grouped.min(-1), grouped.max(-1)
     scale = (high - low) / 15
-    levels = jnp.round((grouped - low[..., None]) / scale[..., None]).astype(jnp.uint8).reshape(matrix.shape)
-    return Grouped(levels[..., ::2] << 4 | levels[..., 1::2], scale, -low / scale)
+    levels = jnp.round((grouped - low[..., None]) / scale[..., None]) - 8
+    return Grouped(levels.astype(jnp.int4).reshape(matrix.shape), scale, -low / scale - 8)
+
+
+def in_int4_symmetric(matrix: jax.Array, group: int = 4) -> Grouped:
+    grouped = matrix.astype(jnp.float32).reshape(*matrix.shape[:-1], -1, group)
+    scale = (jnp.abs(grouped).max(-1) / 7).astype(jnp.bfloat16)
+    levels = jnp.clip(jnp.round(grouped / scale.astype(jnp.float32)[..., None]), -8, 7)
+    return Grouped(levels.astype(jnp.int4).reshape(matrix.shape), scale)
 
 
 @jax.tree_util.register_dataclass

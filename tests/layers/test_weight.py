@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxphoton.layers.weight import Dense, RowScaled, Weight, linear, matmul
-from tests.layers.forms import HStack, in_float8, in_int4, in_int8
+from tests.layers.forms import HStack, in_float8, in_int4, in_int4_symmetric, in_int8
 
 ROWS, COLUMNS = 6, 8
 
@@ -21,7 +21,7 @@ def exact(weight: Weight) -> np.ndarray:
     return np.asarray(weight.dense(jnp.float32).matrix, np.float64)
 
 
-@pytest.mark.parametrize("form", [Dense, in_int8, in_float8, in_int4])
+@pytest.mark.parametrize("form", [Dense, in_int8, in_float8, in_int4, in_int4_symmetric])
 def test_a_weight_is_the_matrix_that_it_stands_for(form):
     weight, x, bias = form(drawn(ROWS, COLUMNS)), drawn(2, 3, COLUMNS, seed=1), drawn(ROWS, seed=2)
     wanted = np.asarray(x, np.float64) @ exact(weight).T
@@ -29,7 +29,7 @@ def test_a_weight_is_the_matrix_that_it_stands_for(form):
     np.testing.assert_allclose(linear(x, weight, bias), wanted + np.asarray(bias), atol=1e-5)
 
 
-@pytest.mark.parametrize("form", [Dense, in_int8, in_float8, in_int4])
+@pytest.mark.parametrize("form", [Dense, in_int8, in_float8, in_int4, in_int4_symmetric])
 def test_a_stack_of_matrices_is_applied_to_all_or_each_to_its_own(form):
     weight, x, each = form(drawn(5, ROWS, COLUMNS)), drawn(3, COLUMNS, seed=1), drawn(5, 3, COLUMNS, seed=2)
     stack = exact(weight)
@@ -39,7 +39,7 @@ def test_a_stack_of_matrices_is_applied_to_all_or_each_to_its_own(form):
     np.testing.assert_allclose(weight.einsum("etd,eid->eti", each), wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", [Dense, in_int8, in_float8, in_int4])
+@pytest.mark.parametrize("form", [Dense, in_int8, in_float8, in_int4, in_int4_symmetric])
 def test_matrices_beside_each_other_are_one(form):
     sides = (form(drawn(ROWS, COLUMNS)), Dense(drawn(ROWS, 3, seed=1)), form(drawn(ROWS, 4, seed=2)))
     weight, x = HStack(sides), drawn(2, 3, COLUMNS + 7, seed=3)
@@ -56,7 +56,7 @@ def test_sums_of_matrices_beside_each_other_are_rounded_once():
     assert product.dtype == jnp.bfloat16 and float(product[0, 0]) == 2
 
 
-@pytest.mark.parametrize("form", [Dense, in_int8, in_float8, in_int4])
+@pytest.mark.parametrize("form", [Dense, in_int8, in_float8, in_int4, in_int4_symmetric])
 def test_the_result_has_the_dtype_that_was_asked_for(form):
     weight, x = form(drawn(ROWS, COLUMNS, dtype=jnp.bfloat16)), drawn(2, COLUMNS, seed=1, dtype=jnp.bfloat16)
     assert matmul(x, weight).dtype == jnp.bfloat16

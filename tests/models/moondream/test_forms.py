@@ -19,7 +19,7 @@ from jaxphoton.models.moondream.config import MoeConfig, TextConfig, VisionConfi
 from jaxphoton.models.moondream.params import Form, abstract, specs
 from jaxphoton.models.moondream.pictures import crop_owners
 from jaxphoton.models.moondream.reading import named_config
-from tests.layers.forms import Adapted, HStack, in_float8, in_int4, in_int8
+from tests.layers.forms import Adapted, HStack, in_float8, in_int4, in_int4_symmetric, in_int8
 from tests.models.moondream.conftest import REGION
 
 VISION = VisionConfig(
@@ -72,9 +72,9 @@ def _everything(params, pixels: jax.Array, mix: moe.Mix) -> tuple[jax.Array, ...
     return network.logits(params.text, hidden), image, *region.decode(params.region, REGION, hidden[:, -1])
 
 
-@pytest.mark.parametrize("form", [in_int8, in_float8, in_int4])
+@pytest.mark.parametrize("form", [in_int8, in_float8, in_int4, in_int4_symmetric])
 def test_the_whole_network_takes_matrices_in_any_form(params, form):
-    """int8 and groups of four bits are forms to come: neither the network nor a signature knows of them."""
+    """Neither the network nor a signature knows of forms."""
     stored = every_matrix(params, form)
     assert {type(node) for node in jax.tree.leaves(stored, is_leaf=is_weight) if is_weight(node)} == {
         type(form(jnp.ones((4, 4), jnp.float32)))

@@ -133,7 +133,14 @@ class TokenizerPlace:
 
 
 class Tensors(Protocol):
-    """What the checkpoints of a model hold, in the words of `jaxphoton.models.naming`."""
+    """What the checkpoints of a model hold, in the words of `jaxphoton.models.naming`.
+
+    Attributes:
+      adapters: what files of adapters hold.
+    """
+
+    @property
+    def adapters(self) -> AdapterNames: ...
 
     def sources(self, names: Iterable[str]) -> tuple[dict[str, Source], list[str]]:
         """Canonical name -> its source, and the names that are not known; what may be ignored is in neither.
@@ -162,6 +169,25 @@ class Tensors(Protocol):
     def moved(self, leaves: Set[str]) -> tuple[Moved, ...]:
         """What has other names today of a converted checkpoint with leaves of these paths; what is moved to a leaf
         fills it."""
+        ...
+
+
+class AdapterNames(Protocol):
+    """What files of adapters call the modules of a model.
+
+    Attributes:
+      shapes: canonical name of each module that can have a pair -> [..., rows, columns] of what the pair stands for;
+        leading axes are experts.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def module(self, path: str) -> str:
+        """The canonical name of the module at a path that a checkpoint of the model would have."""
+        ...
+
+    def pair(self, tensor: str) -> tuple[str, str] | None:
+        """The canonical module and "a" or "b", of a tensor in a form of adapters that is the family's own."""
         ...
 
 

@@ -38,15 +38,21 @@ MAX_HEADER_BYTES = 16 << 20
 class TensorFile(MappedFile):
     """One `.safetensors` file, memory-mapped.
 
+    Attributes:
+      metadata: what its header says of the whole file.
+
     Raises:
       WeightsError: the file cannot be read, or its header does not describe its data exactly.
     """
 
+    metadata: dict[str, Any]
+
     def _find(self, file: BinaryIO) -> dict[str, TensorEntry]:
-        return _read_header(file, os.fstat(file.fileno()).st_size)
+        entries, self.metadata = _read_header(file, os.fstat(file.fileno()).st_size)
+        return entries
 
 
-def _read_header(file: BinaryIO, file_size: int) -> dict[str, TensorEntry]:
+def _read_header(file: BinaryIO, file_size: int) -> tuple[dict[str, TensorEntry], dict[str, Any]]:
     prefix = file.read(8)
     if len(prefix) < 8:
         raise WeightsError(f"too short for a safetensors file ({file_size} bytes)")
@@ -61,12 +67,13 @@ def _read_header(file: BinaryIO, file_size: int) -> dict[str, TensorEntry]:
         raise WeightsError(f"header: {error}") from None
     if not isinstance(header, dict):
         raise WeightsError("header is not a JSON object")
-    if not isinstance(header.pop("__metadata__", {}), dict):
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict):
         raise WeightsError("header's __metadata__ is not an object")
     data_start = 8 + length
     entries = {name: _entry(name, value, data_start, file_size) for name, value in header.items()}
     _check_layout(entries, data_start, file_size)
-    return entries
+    return entries, metadata
 
 
 def _entry(name: str, value: Any, data_start: int, file_size: int) -> TensorEntry:

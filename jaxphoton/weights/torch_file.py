@@ -14,12 +14,13 @@ import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
 
-from jaxphoton.messages import first_line, quoted, short
+from jaxphoton.messages import first_line, listed, quoted, short
 from jaxphoton.weights.mapped import MAX_EXTENT, MAX_RANK, MappedFile, TensorEntry, WeightsError
 
 STORAGES: dict[str, np.dtype] = {
@@ -53,15 +54,22 @@ MAX_READ = 16 << 20  # bytes of a record but storages, and of the list of record
 class TorchFile(MappedFile):
     """One file of `torch.save` that holds a dictionary of tensors, memory-mapped.
 
+    Args:
+      part: the entry of the dictionary that holds the tensors, if there is one of this name; others then hold none.
+
     Raises:
       WeightsError: the file cannot be read, holds something else than tensors, or its pickle names anything that
         does not rebuild a tensor.
     """
 
+    def __init__(self, path: str | Path, part: str | None = None):
+        self._part = part
+        super().__init__(path)
+
     def _find(self, file: BinaryIO) -> dict[str, TensorEntry]:
         try:
             with zipfile.ZipFile(_Bounded(file)) as archive:  # type: ignore[arg-type]
-                return _Archive(archive, file).tensors()
+                return _Archive(archive, file).tensors(self._part)
         except WeightsError:
             raise
         except zipfile.BadZipFile as error:
@@ -99,12 +107,17 @@ class _Archive:
         if len(self._records) < len(archive.infolist()):
             raise WeightsError("two records of the archive have one name")
 
-    def tensors(self) -> dict[str, TensorEntry]:
+    def tensors(self, part: str | None) -> dict[str, TensorEntry]:
         if "byteorder" in self._records and self._bytes("byteorder") != b"little":
             raise WeightsError("stored in big-endian byte order")
         data = self._bytes("data.pkl")
         _check_opcodes(data)
         held = _Unpickler(io.BytesIO(data), self._storage).load()
+        if part is not None and isinstance(held, dict) and part in held:
+            others = [name for name, value in held.items() if name != part and _holds_tensors(value)]
+            if others:
+                raise WeightsError(f"tensors beside {part}: in {listed(others)}")
+            held = held[part]
         if not isinstance(held, dict):
             raise WeightsError("holds no dictionary of tensors")
         for name, value in held.items():
@@ -232,6 +245,19 @@ def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
             return False
         expected *= n
     return True
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether there are any in nested dictionaries and lists, which may hold each other."""
+    left, seen = [value], set()
+    while left:
+        node = left.pop()
+        if isinstance(node, _Sealed):
+            return True
+        if isinstance(node, dict | list | tuple) and id(node) not in seen:
+            seen.add(id(node))
+            left += [*node, *node.values()] if isinstance(node, dict) else node
+    return False
 
 
 def _check_opcodes(data: bytes) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 import numpy as np
 
 from jaxphoton.layers.spec import FLOAT8, RowScaledForm
+from jaxphoton.models.moondream.adapter_names import MoondreamAdapterNames
 from jaxphoton.models.moondream.config import ModelConfig, MoeConfig, RegionConfig, TextConfig, VisionConfig
 from jaxphoton.models.moondream.earlier import STORED_APART, apart
 from jaxphoton.models.moondream.family import MoondreamFamily
@@ -77,7 +78,7 @@ def canonical_names(names: Iterable[str]) -> tuple[dict[str, Source], list[str]]
     Raises:
       WeightsError: the names follow neither scheme, or two of them mean the same tensor.
     """
-    plain = {name: name.replace("._orig_mod", "").removeprefix("model.") for name in names}
+    plain = {name: _plain(name) for name in names}
     kept = {name: short for name, short in plain.items() if not _matches(IGNORED, short)}
     training = any(short.startswith("text_model.transformer.") for short in kept.values())
     if not training and not any(short.startswith("text.blocks.") for short in kept.values()):
@@ -98,6 +99,17 @@ def _rename(name: str) -> str | None:
         if match:
             return match.expand(canonical_name)
     return None
+
+
+def module_name(path: str) -> str:
+    """The canonical name of a module of either scheme."""
+    path = _plain(path)
+    renamed = _rename(f"{path}.weight") or ""
+    return renamed.removesuffix(".weight") if renamed.endswith(".weight") else path
+
+
+def _plain(name: str) -> str:
+    return name.replace("._orig_mod", "").removeprefix("model.")
 
 
 def _matches(patterns: Iterable[str], name: str) -> bool:
@@ -201,6 +213,10 @@ class MoondreamTensors:
 
     def __init__(self, config: ModelConfig):
         self._config = config
+
+    @property
+    def adapters(self) -> MoondreamAdapterNames:
+        return MoondreamAdapterNames(self._config.text, module_name)
 
     def sources(self, names: Iterable[str]) -> tuple[dict[str, Source], list[str]]:
         return canonical_names(names)

@@ -40,6 +40,18 @@ class Pairs:
         return einsum("...sr,fsr->...f", jnp.where(own, down, 0).astype(x.dtype), self.b, out=jnp.float32)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
+class ChosenPairs:
+    """Pairs, and which slot each row of the batch has chosen."""
+
+    pairs: Pairs
+    slots: Leaf  # int32 [B], NO_SLOT for none
+
+    def delta(self, x: jax.Array) -> jax.Array:
+        return self.pairs.delta(x, self.slots)
+
+
 def put(pool: Any, one: Any, slot: jax.Array) -> Any:
     """A tree of `Pairs` with those of a tree of one slot in place of what slot number `slot` held."""
 
@@ -70,6 +82,10 @@ class AdaptedRows(Weight):
     def dense(self, dtype: DTypeLike) -> Dense:
         raise TypeError("a matrix with adapters chosen by row is no one matrix")
 
+    @property
+    def columns(self) -> int:
+        return self.base.columns
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
@@ -92,3 +108,7 @@ class AdaptedColumns(Weight):
 
     def dense(self, dtype: DTypeLike) -> Dense:
         raise TypeError("a matrix with adapters chosen by row is no one matrix")
+
+    @property
+    def columns(self) -> int:
+        return self.base.columns

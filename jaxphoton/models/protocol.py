@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import jax
     from jax.typing import DTypeLike
 
+    from jaxphoton.models.adapters import Adapter
     from jaxphoton.requests.skills import FamilySkills
     from kernels_pallas.dispatch import Target
 
@@ -215,6 +216,24 @@ class Network(Protocol):
 
     def kv_scale(self, params: Any) -> Any:
         """float32 [L, 2], factors of float8 keys and values; None where the checkpoint has none."""
+        ...
+
+    def adapters(self, dtype: DTypeLike, slots: int, rank: int) -> Any:
+        """Room for so many adapters of up to that rank: a tree of `jaxphoton.layers.adapters.Pairs` with
+        jax.ShapeDtypeStruct leaves."""
+        ...
+
+    def adapter_slot(self, adapter: Adapter, dtype: DTypeLike, rank: int) -> Any:
+        """`adapters` of one slot, with an adapter in it, as NumPy arrays.
+
+        Raises:
+          WeightsError: pairs of the adapter that do not fit the model or the rank, by name.
+        """
+        ...
+
+    def with_adapters(self, params: Any, pool: Any, slots: jax.Array) -> Any:
+        """The tree for `forward`, where each row of the batch has the adapter of its slot, int32 [B]; NO_SLOT of
+        `jaxphoton.layers.adapters` for none."""
         ...
 
     def encode(self, encoder: Any, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:

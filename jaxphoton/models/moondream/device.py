@@ -14,8 +14,10 @@ from jaxphoton.layers import moe
 from jaxphoton.layers.attention import attend as plain
 from jaxphoton.layers.attention import cudnn_attend
 from jaxphoton.layers.fused import StepParts
-from jaxphoton.models.moondream import inputs, vision
+from jaxphoton.models.adapters import Adapter
+from jaxphoton.models.moondream import adapters, inputs, vision
 from jaxphoton.models.moondream import network as text
+from jaxphoton.models.moondream.adapters import TextPairs
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import PUBLISHED, Form, Params, VisionParams, abstract
 from jaxphoton.models.protocol import Attend, AttendJoined, Kernels
@@ -42,6 +44,15 @@ class MoondreamNetwork:
 
     def kv_scale(self, params: Params) -> Any:
         return params.text.kv_scale
+
+    def adapters(self, dtype: DTypeLike, slots: int, rank: int) -> TextPairs:
+        return adapters.abstract(self._config.text, dtype, slots, rank)
+
+    def adapter_slot(self, adapter: Adapter, dtype: DTypeLike, rank: int) -> TextPairs:
+        return adapters.slot(self._config.text, adapter, dtype, rank)
+
+    def with_adapters(self, params: Params, pool: TextPairs, slots: jax.Array) -> Params:
+        return adapters.with_adapters(params, self._config.text, pool, slots)
 
     def encode(self, encoder: VisionParams, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:
         fused = kernels.backend in ("auto", "triton") and kernels.target is not None

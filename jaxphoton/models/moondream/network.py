@@ -125,6 +125,8 @@ def _dense(
         fed = jnp.concatenate([attended, gelu_tanh(both[..., config.qkv_dim :])], axis=-1)
         # Summed in float32 and rounded once, as by the kernels of a step.
         out = matmul(fed, layer.out_w, out=jnp.float32)
+        if layer.direct is not None:
+            out += layer.direct.delta(h)
         bias = jnp.sum(params.out_b[index].astype(jnp.float32), axis=0)
         return (x.astype(jnp.float32) + add_bias(out, bias)).astype(x.dtype), cache
 
@@ -148,6 +150,8 @@ def _dense_step(
             u = step.input(h, layer.in_w, params.in_b, index, config.qkv_dim)
             attended, cache = _step_attended(layer, config, index, u, tables, attend, cache, trace, step)
             parts = step.output(attended, u, layer.out_w)
+            if layer.direct is not None:
+                parts = jnp.concatenate([parts, layer.direct.delta(h)[None]])
             if index == last:
                 x = step.end(x, parts, params.out_b, index)
             else:

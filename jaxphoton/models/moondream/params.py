@@ -21,6 +21,7 @@ from flax import struct
 from jax.typing import DTypeLike
 
 from jaxphoton.layers import spec
+from jaxphoton.layers.adapters import ChosenPairs
 from jaxphoton.layers.moe import ExpertParams
 from jaxphoton.layers.spec import DENSE, Joined, MatrixForm, Specs
 from jaxphoton.layers.weight import Leaf, Weight
@@ -58,6 +59,7 @@ class TextLayer:
     out_w: Weight  # [D, N * H + F]: columns of the attention's proj, then of fc2; with experts [D, N * H]
     tau_w: Weight | None  # [2 * N, Q]: the factors of q, then of v; None without tau attention
     experts: ExpertParams | None  # None where the layer is dense
+    direct: ChosenPairs | None = None  # of adapters: what its input adds to its output, [D, D]
 
 
 @struct.dataclass

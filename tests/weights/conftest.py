@@ -24,7 +24,7 @@ from jaxphoton.weights.safetensors import DTYPES
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 Tensors = Mapping[str, np.ndarray]
-Writer = Callable[[Path, Tensors], Path]
+Writer = Callable[..., Path]
 
 # Canonical -> training-style names, written apart from the table under test.
 TO_TRAINING = (
@@ -95,13 +95,17 @@ def write_file() -> Writer:
 
 @pytest.fixture(scope="session")
 def write_torch() -> Writer:
-    """Writes tensors as `torch.save` writes a dictionary of them."""
+    """Writes tensors as `torch.save` writes a dictionary of them; `part`: inside another one, under this name, with
+    `beside`, opcodes of more entries."""
 
-    def write(path: Path, tensors: Tensors) -> Path:
+    def write(path: Path, tensors: Tensors, part: str | None = None, beside: bytes = b"") -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(path, "w") as archive:
             entries = [_text(name) + _tensor(str(i), tensor) for i, (name, tensor) in enumerate(tensors.items())]
-            archive.writestr(f"{path.stem}/data.pkl", b"\x80\x02}(" + b"".join(entries) + b"u.")
+            held = b"}(" + b"".join(entries) + b"u"
+            if part is not None:
+                held = b"}(" + _text(part) + held + beside + b"u"
+            archive.writestr(f"{path.stem}/data.pkl", b"\x80\x02" + held + b".")
             archive.writestr(f"{path.stem}/byteorder", "little")
             for i, tensor in enumerate(tensors.values()):
                 archive.writestr(f"{path.stem}/data/{i}", np.ascontiguousarray(tensor).tobytes())

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxphoton.files import FileError, read_json
+from jaxphoton.files import FileError, read_json, reason
 from jaxphoton.messages import escaped, listed
 from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.naming import WeightsError
@@ -45,6 +45,8 @@ def load_adapter(path: str | Path, family: Family, name: str | None = None) -> A
     except WeightsError as error:
         where = escaped(path)
         raise WeightsError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
+    except OSError as error:  # of a folder
+        raise WeightsError(f"{escaped(path)}: {reason(error)}") from error
 
 
 def _stored(file: MappedFile, config: Any, names: AdapterNames) -> dict[str, Stored]:

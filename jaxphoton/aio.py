@@ -23,18 +23,21 @@ Given = Mapping[str, Any] | None
 Refs = SpatialRefs | None
 
 
-class Urgency(TypedDict, total=False):
+class RequestOptions(TypedDict, total=False):
     """What every request of an AsyncMoondream may be given:
     timeout: seconds from the call after which it is given up with DeadlineExceeded; None for never.
     priority: a higher one is admitted first, within one the first come; 0 if not given.
+    adapter: the name of weights to answer with beside the model's own.
     """
 
     timeout: float | None
     priority: int
+    adapter: str | None
 
 
 class AsyncMoondream:
-    """The asyncio face of a `Moondream`: the same arguments and `Urgency`, the same results; the loop never blocks.
+    """The asyncio face of a `Moondream`: the same arguments and `RequestOptions`, the same results; the loop never
+    blocks.
 
     Images are decoded in threads, or in the image workers once so many come at once that starting these pays.
     Cancelling the task that waits ends the request in the engine too. Any event loop will do, also several one after
@@ -60,17 +63,17 @@ class AsyncMoondream:
         return await asyncio.to_thread(self.model.encode_image, image)
 
     async def caption(
-        self, image: Any, length: str = "normal", settings: Given = None, **urgency: Unpack[Urgency]
+        self, image: Any, length: str = "normal", settings: Given = None, **options: Unpack[RequestOptions]
     ) -> Any:
         """Describes an image: {"caption": text}; see `Moondream.caption`."""
-        return await self._calls.call(image, _ask(self.caption, "caption", {"length": length}, settings, urgency))
+        return await self._calls.call(image, _ask(self.caption, "caption", {"length": length}, settings, options))
 
     def stream_caption(
-        self, image: Any, length: str = "normal", settings: Given = None, **urgency: Unpack[Urgency]
+        self, image: Any, length: str = "normal", settings: Given = None, **options: Unpack[RequestOptions]
     ) -> TextStream:
         """A caption in pieces. Its timeout begins now, its work when the first piece is asked for (that of
         `Moondream.caption` begins at once); closed or dropped at any time, read or unread, it is given up."""
-        ask = _ask(self.stream_caption, "caption", {"length": length}, settings, urgency)
+        ask = _ask(self.stream_caption, "caption", {"length": length}, settings, options)
         return TextStream(self._calls, image, ask)
 
     async def query(
@@ -80,11 +83,11 @@ class AsyncMoondream:
         reasoning: bool | None = None,
         spatial_refs: Refs = None,
         settings: Given = None,
-        **urgency: Unpack[Urgency],
+        **options: Unpack[RequestOptions],
     ) -> Any:
         """Answers a question about an image, or without one: {"answer": text}; see `Moondream.query`."""
         arguments = {"question": question, "reasoning": reasoning, "spatial_refs": spatial_refs}
-        return await self._calls.call(image, _ask(self.query, "query", arguments, settings, urgency))
+        return await self._calls.call(image, _ask(self.query, "query", arguments, settings, options))
 
     def stream_query(
         self,
@@ -93,58 +96,73 @@ class AsyncMoondream:
         reasoning: bool | None = None,
         spatial_refs: Refs = None,
         settings: Given = None,
-        **urgency: Unpack[Urgency],
+        **options: Unpack[RequestOptions],
     ) -> TextStream:
         """An answer in pieces, as `stream_caption`; its `result` has the reasoning from the first piece on."""
         arguments = {"question": question, "reasoning": reasoning, "spatial_refs": spatial_refs}
-        return TextStream(self._calls, image, _ask(self.stream_query, "query", arguments, settings, urgency))
+        return TextStream(self._calls, image, _ask(self.stream_query, "query", arguments, settings, options))
 
-    async def detect(self, image: Any, object: str, settings: Given = None, **urgency: Unpack[Urgency]) -> Any:
+    async def detect(self, image: Any, object: str, settings: Given = None, **options: Unpack[RequestOptions]) -> Any:
         """Boxes; see `Moondream.detect`."""
-        return await self._calls.call(image, _ask(self.detect, "detect", {"object": object}, settings, urgency))
+        return await self._calls.call(image, _ask(self.detect, "detect", {"object": object}, settings, options))
 
     async def point(
-        self, image: Any, object: str, spatial_refs: Refs = None, settings: Given = None, **urgency: Unpack[Urgency]
+        self,
+        image: Any,
+        object: str,
+        spatial_refs: Refs = None,
+        settings: Given = None,
+        **options: Unpack[RequestOptions],
     ) -> Any:
         """Points; see `Moondream.point`."""
         arguments = {"object": object, "spatial_refs": spatial_refs}
-        return await self._calls.call(image, _ask(self.point, "point", arguments, settings, urgency))
+        return await self._calls.call(image, _ask(self.point, "point", arguments, settings, options))
 
     async def segment(
-        self, image: Any, object: str, spatial_refs: Refs = None, settings: Given = None, **urgency: Unpack[Urgency]
+        self,
+        image: Any,
+        object: str,
+        spatial_refs: Refs = None,
+        settings: Given = None,
+        **options: Unpack[RequestOptions],
     ) -> Any:
         """An outline; see `Moondream.segment`."""
         arguments = {"object": object, "spatial_refs": spatial_refs}
-        return await self._calls.call(image, _ask(self.segment, "segment", arguments, settings, urgency))
+        return await self._calls.call(image, _ask(self.segment, "segment", arguments, settings, options))
 
     def stream_segment(
-        self, image: Any, object: str, spatial_refs: Refs = None, settings: Given = None, **urgency: Unpack[Urgency]
+        self,
+        image: Any,
+        object: str,
+        spatial_refs: Refs = None,
+        settings: Given = None,
+        **options: Unpack[RequestOptions],
     ) -> AsyncGenerator[Mapping[str, Any], None]:
         """An outline in the events of `Moondream.segment`; closing the generator ends the request."""
         arguments = {"object": object, "spatial_refs": spatial_refs}
-        return self._calls.events(image, _ask(self.stream_segment, "segment", arguments, settings, urgency))
+        return self._calls.events(image, _ask(self.stream_segment, "segment", arguments, settings, options))
 
     async def chat(
         self,
         messages: Messages,
         settings: Given = None,
         reasoning: bool | None = None,
-        **urgency: Unpack[Urgency],
+        **options: Unpack[RequestOptions],
     ) -> Any:
         """The next message of a conversation; see `Moondream.chat`."""
         image, arguments, settings = conversation(messages, settings, reasoning)
-        return await self._calls.call(image, _ask(self.chat, "chat", arguments, settings, urgency))
+        return await self._calls.call(image, _ask(self.chat, "chat", arguments, settings, options))
 
     def stream_chat(
         self,
         messages: Messages,
         settings: Given = None,
         reasoning: bool | None = None,
-        **urgency: Unpack[Urgency],
+        **options: Unpack[RequestOptions],
     ) -> TextStream:
         """The next message in pieces, as `stream_query`."""
         image, arguments, settings = conversation(messages, settings, reasoning)
-        return TextStream(self._calls, image, _ask(self.stream_chat, "chat", arguments, settings, urgency))
+        return TextStream(self._calls, image, _ask(self.stream_chat, "chat", arguments, settings, options))
 
     async def aclose(self) -> None:
         """Ends the engine; requests under way raise EngineError. May be called again."""
@@ -182,20 +200,20 @@ class TextStream:
         await self._pieces.aclose()
 
 
-def _ask(method: Any, skill: str, arguments: Mapping[str, Any], settings: Given, urgency: Mapping[str, Any]) -> Ask:
+def _ask(method: Any, skill: str, arguments: Mapping[str, Any], settings: Given, options: Mapping[str, Any]) -> Ask:
     """What a method asks; its timeout begins now.
 
     Raises:
-      TypeError, ValueError: a wrong timeout or priority, or an argument that the method does not take.
+      TypeError, ValueError: a wrong timeout, priority or adapter, or an argument that the method does not take.
     """
-    if unknown := [name for name in urgency if name not in Urgency.__annotations__]:
-        takes = [name for name in inspect.signature(method).parameters if name != "urgency"]
-        takes += Urgency.__annotations__
+    if unknown := [name for name in options if name not in RequestOptions.__annotations__]:
+        takes = [name for name in inspect.signature(method).parameters if name != "options"]
+        takes += RequestOptions.__annotations__
         raise TypeError(f"{method.__qualname__} has no argument {unknown[0]!r}; it takes {', '.join(takes)}")
-    timeout = urgency.get("timeout")
+    timeout = options.get("timeout")
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float, type(None))):
         raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout must be at least 0 seconds, got {timeout}")
     deadline = None if timeout is None else time.monotonic() + min(timeout, sys.float_info.max)  # an int may be more
-    return Ask(skill, arguments, settings, deadline, urgency.get("priority", 0))
+    return Ask(skill, arguments, settings, deadline, options.get("priority", 0), options.get("adapter"))

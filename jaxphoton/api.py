@@ -25,6 +25,7 @@ from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
 from jaxphoton.prompt.tokenizer import Tokenizer
+from jaxphoton.requests.adapters import AdapterRegistry
 from jaxphoton.requests.errors import EngineStartError, ModelClosed, fault_of, forget_frames
 from jaxphoton.requests.images import EncodedImage
 from jaxphoton.requests.methods import SkillMethods
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from jaxphoton.engine.engine import Submission
     from jaxphoton.engine.metrics import LaunchMetrics
     from jaxphoton.image.prepare import Prepared
+    from jaxphoton.models.adapters import Adapter
 
 
 class Moondream(SkillMethods):
@@ -55,6 +57,7 @@ class Moondream(SkillMethods):
 
     Attributes:
       path: the files that it was loaded from; None where it was made of parameters.
+      adapters: those that may be asked for, by name.
     """
 
     path: Path | None = None
@@ -96,6 +99,7 @@ class Moondream(SkillMethods):
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._closed = False
+        self.adapters = AdapterRegistry(self._read_adapter)
 
     @classmethod
     def from_pretrained(
@@ -282,7 +286,10 @@ class Moondream(SkillMethods):
     def _session_on(self, engine: Engine) -> Session:
         encode = partial(self.tokenizer.encode, most=self.family.max_context)
         skills = self.family.skills(encode, self._clamp_boxes)
-        return Session(engine, self.family, self.tokenizer, skills, self._image_rules)
+        return Session(engine, self.family, self.tokenizer, skills, self._image_rules, self.adapters)
+
+    def _read_adapter(self, path: str | os.PathLike[str], name: str) -> Adapter:
+        raise NotImplementedError
 
     def _start_engine(self) -> Engine:
         try:

@@ -19,6 +19,7 @@ from jaxphoton.models.moondream import prompts as templates
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.oracle.oracle import Oracle, OracleRequest
 from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.errors import UnknownAdapter
 from jaxphoton.requests.settings import Settings
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "shapes"
@@ -245,7 +246,12 @@ def test_a_question_without_an_image_and_one_about_a_region(shapes, picture):
         (lambda m, i: m.caption(i, "tiny"), ValueError, "length must be one of"),
         (lambda m, i: m.caption(None), ValueError, "caption needs an image"),
         (lambda m, i: m.caption(i, settings={"beams": 4}), ValueError, "unknown settings beams; allowed are"),
-        (lambda m, i: m.caption(i, settings={"adapter": "x"}), NotImplementedError, "not supported yet"),
+        (lambda m, i: m.caption(i, adapter="x"), UnknownAdapter, "there is no adapter 'x' here; there are none"),
+        (
+            lambda m, i: m.caption(i, settings={"variant": 5}),
+            TypeError,
+            "setting variant must be the name of an adapter",
+        ),
         (lambda m, i: m.caption(3.5), TypeError, "float"),
         (lambda m, i: m.query(i, "  "), ValueError, "question must not be empty"),
         (lambda m, i: m.query(i), TypeError, "question must be a string"),

@@ -11,6 +11,7 @@ from jaxphoton.constraints.protocol import MakeConstraint
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.engine.pages import PrefixKey
 from jaxphoton.image.prepare import Prepared
+from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.protocol import Family, Prompt, Segments
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Generation, Token
@@ -30,6 +31,7 @@ class Request:
       constraint: makes the host's restriction of the ids, or None.
       deadline: when it is given up, in seconds of the engine's clock (`time.monotonic()`); None for never.
       priority: a higher one is admitted first; nobody who runs is preempted for it.
+      adapter: what answers beside the model, or None.
       number: order of submission.
     """
 
@@ -40,6 +42,7 @@ class Request:
     constraint: MakeConstraint | None = None
     deadline: float | None = None
     priority: int = 0
+    adapter: Adapter | None = None
     number: int = field(default_factory=lambda: next(_numbers))
 
 

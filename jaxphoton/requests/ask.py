@@ -7,6 +7,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jaxphoton.requests.settings import take_adapter
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -19,14 +21,14 @@ class Ask:
       deadline: when it is given up, in seconds of `time.monotonic()` (one clock for all processes of a machine); None
         for never.
       priority: a higher one is admitted first, within one the first come.
-      adapter: weights to answer with besides the model's own; there are none yet.
+      adapter: the name of weights to answer with beside the model's own, or None. The settings "adapter" and "variant"
+        mean the same, and are not among the settings any more.
 
     What its skill takes, only the model knows: a wrong argument or setting is the error of whoever submits it.
 
     Raises:
-      TypeError: the deadline is no number, the priority no int, or the arguments are no mapping.
-      ValueError: the deadline is NaN, or of hundreds of digits.
-      NotImplementedError: an adapter.
+      TypeError: the deadline is no number, the priority no int, the adapter no text, or the arguments are no mapping.
+      ValueError: the deadline is NaN, or of hundreds of digits; the adapter is empty, or two that differ are named.
     """
 
     skill: str
@@ -48,8 +50,9 @@ class Ask:
             raise TypeError(f"the arguments must be a mapping, not {type(self.arguments).__name__}")
         if not isinstance(self.priority, int):
             raise TypeError(f"the priority must be an int, not {type(self.priority).__name__}")
-        if self.adapter is not None:
-            raise NotImplementedError("adapters are not supported yet: adapter must be None")
+        settings, adapter = take_adapter(self.settings, self.adapter)
+        object.__setattr__(self, "settings", settings)
+        object.__setattr__(self, "adapter", adapter)
 
 
 def checked(ask: Any) -> Ask:

@@ -32,6 +32,14 @@ class DeadlineExceeded(EngineError):
     """The request's deadline passed before it had ended."""
 
 
+class UnknownAdapter(ValueError):
+    """A request asks for an adapter that is not there."""
+
+
+class UnusableAdapter(ValueError):
+    """A request asks for an adapter that cannot be read, or does not fit the model."""
+
+
 class RequestFault(Exception):
     """What one request brings cannot be packed for the device; `__cause__` says why. Its neighbours are not concerned,
     and nothing has been launched.

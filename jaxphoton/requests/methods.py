@@ -23,7 +23,7 @@ SpatialRefs = Sequence[Sequence[float]] | np.ndarray
 
 
 class SkillMethods:
-    """Of something that has a session."""
+    """Of something that has a session. `adapter` is the name of weights to answer with beside the model's own."""
 
     def __init_subclass__(cls, **more: Any):
         super().__init_subclass__(**more)
@@ -39,13 +39,18 @@ class SkillMethods:
         raise NotImplementedError
 
     def caption(
-        self, image: Any, length: str = "normal", stream: bool = False, settings: Mapping[str, Any] | None = None
+        self,
+        image: Any,
+        length: str = "normal",
+        stream: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        adapter: str | None = None,
     ) -> Any:
         """Describes an image: {"caption": text, or with stream=True a generator of pieces}.
 
         `length` is "short", "normal" or "long", as far as the model knows it.
         """
-        return self._asked("caption", {"length": length}, image, settings, stream)
+        return self._asked(Ask("caption", {"length": length}, settings, adapter=adapter), image, stream)
 
     def query(
         self,
@@ -55,6 +60,7 @@ class SkillMethods:
         spatial_refs: SpatialRefs | None = None,
         stream: bool = False,
         settings: Mapping[str, Any] | None = None,
+        adapter: str | None = None,
     ) -> Any:
         """Answers a question about an image, or without one.
 
@@ -67,11 +73,13 @@ class SkillMethods:
         list of texts. An answer whose finish_reason is "stop" is then valid against the schema, or one of the choices.
         """
         arguments = {"question": question, "reasoning": reasoning, "spatial_refs": spatial_refs}
-        return self._asked("query", arguments, image, settings, stream)
+        return self._asked(Ask("query", arguments, settings, adapter=adapter), image, stream)
 
-    def detect(self, image: Any, object: str, settings: Mapping[str, Any] | None = None) -> Any:
+    def detect(
+        self, image: Any, object: str, settings: Mapping[str, Any] | None = None, adapter: str | None = None
+    ) -> Any:
         """Boxes: {"objects": [{"x_min", "y_min", "x_max", "y_max"}]}, fractions of the picture."""
-        return self._asked("detect", {"object": object}, image, settings)
+        return self._asked(Ask("detect", {"object": object}, settings, adapter=adapter), image)
 
     def point(
         self,
@@ -79,9 +87,11 @@ class SkillMethods:
         object: str,
         spatial_refs: SpatialRefs | None = None,
         settings: Mapping[str, Any] | None = None,
+        adapter: str | None = None,
     ) -> Any:
         """Points: {"points": [{"x", "y"}]}, fractions of the picture."""
-        return self._asked("point", {"object": object, "spatial_refs": spatial_refs}, image, settings)
+        arguments = {"object": object, "spatial_refs": spatial_refs}
+        return self._asked(Ask("point", arguments, settings, adapter=adapter), image)
 
     def segment(
         self,
@@ -90,6 +100,7 @@ class SkillMethods:
         spatial_refs: SpatialRefs | None = None,
         stream: bool = False,
         settings: Mapping[str, Any] | None = None,
+        adapter: str | None = None,
     ) -> Any:
         """The outline of an object: {"path": SVG path, "bbox": {"x_min", "y_min", "x_max", "y_max"}}.
 
@@ -100,7 +111,7 @@ class SkillMethods:
         Raises:
           ValueError: the model cannot segment (Moondream 2).
         """
-        ask = Ask("segment", {"object": object, "spatial_refs": spatial_refs}, settings)
+        ask = Ask("segment", {"object": object, "spatial_refs": spatial_refs}, settings, adapter=adapter)
         return calls.stream_events(self.session, image, ask) if stream else calls.call(self.session, image, ask)
 
     def chat(
@@ -109,6 +120,7 @@ class SkillMethods:
         stream: bool = False,
         settings: Mapping[str, Any] | None = None,
         reasoning: bool | None = None,
+        adapter: str | None = None,
     ) -> Any:
         """Answers the last message of a conversation in the form of OpenAI's clients (`requests.conversation`).
 
@@ -122,16 +134,25 @@ class SkillMethods:
         a generator of pieces, and "reasoning" that of a query.
         """
         image, arguments, settings = conversation(messages, settings, reasoning)
-        return self._asked("chat", arguments, image, settings, stream)
+        return self._asked(Ask("chat", arguments, settings, adapter=adapter), image, stream)
 
     def caption_batch(
-        self, images: Iterable[Any], length: str = "normal", settings: Mapping[str, Any] | None = None
+        self,
+        images: Iterable[Any],
+        length: str = "normal",
+        settings: Mapping[str, Any] | None = None,
+        adapter: str | None = None,
     ) -> Generator[BatchItem, None, None]:
         """Captions any number of images: `batch("caption", ...)`."""
-        return self.batch("caption", images, settings, length=length)
+        return self.batch("caption", images, settings, adapter, length=length)
 
     def batch(
-        self, task: str, images: Iterable[Any], settings: Mapping[str, Any] | None = None, **arguments: Any
+        self,
+        task: str,
+        images: Iterable[Any],
+        settings: Mapping[str, Any] | None = None,
+        adapter: str | None = None,
+        **arguments: Any,
     ) -> Generator[BatchItem, None, None]:
         """Asks the same of any number of images, yielding each as it finishes.
 
@@ -144,7 +165,7 @@ class SkillMethods:
         Yields:
           (key, result, error); a broken image has an error, the rest goes on.
         """
-        return calls.batch(self.session, images, Ask(task, arguments, settings))
+        return calls.batch(self.session, images, Ask(task, arguments, settings, adapter=adapter))
 
     def answer(self, jobs: Iterable[Job]) -> Generator[Answer, None, None]:
         """Answers any number of jobs, each as it finishes: several asks about an image, different ones for each.
@@ -158,15 +179,8 @@ class SkillMethods:
         """Hands over one ask without waiting for it: see `Submitter`, which says how it is followed and given up."""
         return self.session.submit(image, ask, on_event, wait)
 
-    def _asked(
-        self,
-        skill: str,
-        arguments: Mapping[str, Any],
-        image: Any,
-        settings: Mapping[str, Any] | None,
-        stream: bool = False,
-    ) -> Any:
-        ask, field = Ask(skill, arguments, settings), skill_of(skill).streamed
+    def _asked(self, ask: Ask, image: Any, stream: bool = False) -> Any:
+        field = skill_of(ask.skill).streamed
         if stream and field is not None:
             return calls.stream_text(self.session, image, ask, field)
         return calls.call(self.session, image, ask)

@@ -17,6 +17,7 @@ from jaxphoton.engine.request import Request
 from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.protocol import Family
 from jaxphoton.prompt.tokenizer import Tokenizer
+from jaxphoton.requests.adapters import AdapterRegistry
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.reading import Reading, take_reading
 from jaxphoton.requests.settings import MAX_SEED, Settings
@@ -26,6 +27,7 @@ from jaxphoton.requests.tokens import Form
 
 if TYPE_CHECKING:
     from jaxphoton.constraints import AnswerGrammars
+    from jaxphoton.models.adapters import Adapter
 
 KEPT = 64  # asks
 
@@ -40,6 +42,7 @@ class PreparedAsk:
       settings: checked; the seed may still have to be drawn.
       constraint: makes the restriction of an answer, or None.
       reading: how the text of the answer is read.
+      adapter: what answers beside the model.
     """
 
     skill: Skill
@@ -47,6 +50,7 @@ class PreparedAsk:
     settings: Settings
     constraint: MakeConstraint | None
     reading: Reading = Reading()
+    adapter: Adapter | None = None
 
     def request(self, image: Prepared | None, ask: Ask) -> Request:
         """One request; a seed is drawn where none is given.
@@ -64,14 +68,16 @@ class PreparedAsk:
         if settings.seed is None:
             settings = dataclasses.replace(settings, seed=secrets.randbelow(MAX_SEED + 1))
         form = self.form
-        return Request(form.prompt, form.grammar, settings, image, self.constraint, ask.deadline, ask.priority)
+        return Request(
+            form.prompt, form.grammar, settings, image, self.constraint, ask.deadline, ask.priority, self.adapter
+        )
 
 
 class AskPreparer:
     """Prepares asks for one model; from any thread. A run asks the same of every image: the newest asks are kept."""
 
-    def __init__(self, skills: FamilySkills, tokenizer: Tokenizer, family: Family):
-        self._skills, self._tokenizer, self._family = skills, tokenizer, family
+    def __init__(self, skills: FamilySkills, tokenizer: Tokenizer, family: Family, adapters: AdapterRegistry):
+        self._skills, self._tokenizer, self._family, self._adapters = skills, tokenizer, family, adapters
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, PreparedAsk] = OrderedDict()
 
@@ -79,8 +85,15 @@ class AskPreparer:
         """
         Raises:
           TypeError, ValueError: a skill that there is not, arguments or settings that it does not take.
+          UnknownAdapter, UnusableAdapter: an adapter that there is not, or that cannot be used.
           ImportError: a restricted answer, without the packages that it needs.
         """
+        prepared = self._without_adapter(ask)
+        # Looked up each time: another may have its name by now.
+        adapter = None if ask.adapter is None else self._adapters.get(ask.adapter)
+        return prepared if adapter is None else dataclasses.replace(prepared, adapter=adapter)
+
+    def _without_adapter(self, ask: Ask) -> PreparedAsk:
         try:
             key = json.dumps([ask.skill, ask.arguments, ask.settings])
         except (TypeError, ValueError, RecursionError):  # of values that JSON has not: they may be wrong, or change

@@ -14,6 +14,7 @@ from jaxphoton.engine.engine import Engine, Submission
 from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.protocol import Family
 from jaxphoton.prompt.tokenizer import Tokenizer
+from jaxphoton.requests.adapters import AdapterRegistry
 from jaxphoton.requests.answer import Answer, Output, OutputThread, Result
 from jaxphoton.requests.ask import Ask, Job, checked
 from jaxphoton.requests.bounds import bounds_of
@@ -50,6 +51,7 @@ class Session:
 
     Args:
       image_rules: arguments of `prepare` for every image.
+      adapters: that may be asked for.
 
     Attributes:
       engine: which runs the requests.
@@ -63,10 +65,11 @@ class Session:
         tokenizer: Tokenizer,
         skills: FamilySkills,
         image_rules: Mapping[str, Any],
+        adapters: AdapterRegistry,
     ):
         self.engine = engine
         self.images = Images(family.pictures, image_rules, engine.config)
-        self.preparer = AskPreparer(skills, tokenizer, family)
+        self.preparer = AskPreparer(skills, tokenizer, family, adapters)
         self._tokenizer = tokenizer
         self._outputs = OutputThread()
         self._lock = threading.Lock()

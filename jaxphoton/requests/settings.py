@@ -14,6 +14,7 @@ from jaxphoton.messages import quoted
 MAX_SEED = 2**32 - 1
 # Every id is as likely as any other long before; beyond 1e38 its inverse would be 0, and 0 times -inf is NaN.
 MAX_TEMPERATURE = 1000
+ADAPTER_KEYS = ("adapter", "variant")  # the second is what the first Moondream calls it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +42,17 @@ class Settings:
         Raises:
           TypeError: a wrong type.
           ValueError: an unknown setting or a value out of range; the message says what is allowed.
-          NotImplementedError: `adapter`.
         """
         if settings is None:
             return defaults
         if not isinstance(settings, Mapping):
             raise TypeError(f"settings must be a mapping, not {type(settings).__name__}")
-        if settings.get("adapter") is not None:
-            raise NotImplementedError("adapters are not supported yet")
         known = [f.name for f in dataclasses.fields(cls)]
-        unknown = sorted(str(name) for name in settings if name not in (*known, "adapter"))
+        unknown = sorted(str(name) for name in settings if name not in known)
         if unknown:
             named = ", ".join(name[:40] for name in unknown[:5]) + ("..." if len(unknown) > 5 else "")
             raise ValueError(f"unknown settings {named}; allowed are {', '.join(known)}")
-        given = {name: value for name, value in settings.items() if value is not None and name != "adapter"}
+        given = {name: value for name, value in settings.items() if value is not None}
         return dataclasses.replace(defaults, **given)
 
     def __post_init__(self):
@@ -63,6 +61,29 @@ class Settings:
             value = getattr(self, name)
             if value is not None or name != "seed":
                 object.__setattr__(self, name, _in_range(name, value, kind, low, high, allowed))
+
+
+def take_adapter(settings: Any, adapter: Any) -> tuple[Any, str | None]:
+    """Parts the adapter that settings name from them, and from one that is named beside them; None for none.
+
+    Raises:
+      TypeError: a name that is no text.
+      ValueError: one that is empty, or two that differ.
+    """
+    named = {"adapter": adapter}
+    if isinstance(settings, Mapping) and any(key in settings for key in ADAPTER_KEYS):
+        named |= {f"setting {key}": settings.get(key) for key in ADAPTER_KEYS}
+        settings = {key: value for key, value in settings.items() if key not in ADAPTER_KEYS}
+    named = {key: name for key, name in named.items() if name is not None}
+    for key, name in named.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{key} must be the name of an adapter, not {quoted(name)}")
+        if not name:
+            raise ValueError(f"{key} must be the name of an adapter, and is empty")
+    if len({*named.values()}) > 1:
+        told = " and ".join(f"{key} {quoted(name)}" for key, name in named.items())
+        raise ValueError(f"an answer comes with one adapter, and here are {told}")
+    return settings, next(iter(named.values()), None)
 
 
 # By setting: its kind, the least and the most, and how the range is called.

@@ -38,7 +38,7 @@ def test_numpy_numbers_are_numbers():
         ({"max_objects": 0}, ValueError, "max_objects"),
         ({"seed": -1}, ValueError, "seed must be an integer from 0 to"),
         ({"seed": 2**32}, ValueError, "seed"),
-        ({"adapter": "x@1"}, NotImplementedError, "adapters are not supported yet"),
+        ({"adapter": "x@1"}, ValueError, "unknown settings adapter; allowed are"),
     ],
 )
 def test_bad_settings_say_what_is_allowed(given, error, fault):

@@ -1,0 +1,148 @@
+"""The adapters of a model, by the names under which they are asked for."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from jaxphoton.messages import listed, quoted
+from jaxphoton.models.naming import WeightsError
+from jaxphoton.requests.adapter_folder import AdapterFolder, check_name
+from jaxphoton.requests.errors import UnknownAdapter, UnusableAdapter
+
+if TYPE_CHECKING:
+    from jaxphoton.models.adapters import Adapter
+
+KEPT = 32  # of those found in a folder
+
+Path = str | os.PathLike[str]
+
+
+class AdapterNames(Protocol):
+    """Which adapters may be asked for."""
+
+    def __contains__(self, name: object, /) -> bool:
+        """May look into a folder."""
+        ...
+
+    def names(self) -> tuple[str, ...]:
+        """Those that were registered, then those in the folder."""
+        ...
+
+
+class AdapterRegistry:
+    """The adapters of one model; from any thread.
+
+    Those of a folder are read when they are first asked for, and not again while they are among the last `KEPT`.
+
+    Args:
+      load: reads the adapter of a path and calls it by a name; raises WeightsError.
+      folder: where names are looked for that are not registered.
+    """
+
+    def __init__(self, load: Callable[[Path, str], Adapter], folder: AdapterFolder | None = None):
+        self._load, self._folder = load, folder
+        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._registered: dict[str, Adapter] = {}
+        self._kept: OrderedDict[str, Adapter] = OrderedDict()
+
+    def read(self, name: str, adapter: Path | Adapter) -> Adapter:
+        """An adapter that may be registered under a name.
+
+        Raises:
+          TypeError, ValueError: the name is none, or what is no adapter.
+          WeightsError: the adapter cannot be read, or does not fit the model.
+        """
+        check_name(name)
+        if isinstance(adapter, (str, os.PathLike)):
+            return self._load(adapter, name)
+        if not hasattr(adapter, "pairs"):
+            raise TypeError(f"adapter {quoted(name)} must be a path or an Adapter, not {type(adapter).__name__}")
+        return adapter
+
+    def register(self, name: str, adapter: Adapter) -> None:
+        """Adds an adapter, or puts it in the place of another one of this name; who has asked already keeps that."""
+        with self._lock:
+            self._registered[name] = adapter
+
+    def forget(self, name: str) -> None:
+        """Raises UnknownAdapter: it is not registered."""
+        with self._lock:
+            if self._registered.pop(name, None) is None:
+                raise UnknownAdapter(f"no adapter {quoted(name)} was registered")
+
+    def get(self, name: str) -> Adapter:
+        """The adapter of a name; it may be read for that.
+
+        Raises:
+          UnknownAdapter: there is none.
+          UnusableAdapter: it is in the folder, and cannot be read, or does not fit the model.
+        """
+        if (found := self._known(name)) is not None:
+            return found
+        path = None if self._folder is None else self._folder.find(name)
+        if path is None:
+            raise no_adapter(name, self)
+        with self._reading:  # so that nobody reads what is just being read
+            if (found := self._known(name)) is not None:
+                return found
+            try:
+                found = self._load(path, name)
+            except (WeightsError, OSError) as error:
+                raise UnusableAdapter(f"adapter {quoted(name)} cannot be used: {error}") from error
+            with self._lock:
+                self._kept[name] = found
+                if len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+        return found
+
+    @property
+    def registered(self) -> dict[str, Adapter]:
+        """Those that are, by name."""
+        with self._lock:
+            return dict(self._registered)
+
+    def names(self) -> tuple[str, ...]:
+        """See `AdapterNames`."""
+        return _names(self.registered, self._folder)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.registered or (self._folder is not None and self._folder.find(name) is not None)
+
+    def _known(self, name: str) -> Adapter | None:
+        with self._lock:
+            if name in self._kept:
+                self._kept.move_to_end(name)
+            return self._registered.get(name) or self._kept.get(name)
+
+
+class AdapterPlaces:
+    """The adapters of models in other processes, where only their names are needed: `AdapterNames`.
+
+    Args:
+      given: those that are registered there.
+      folder: see `AdapterRegistry`.
+    """
+
+    def __init__(self, given: tuple[str, ...], folder: AdapterFolder | None = None):
+        self._given, self._folder = given, folder
+
+    def names(self) -> tuple[str, ...]:
+        return _names(self._given, self._folder)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._given or (self._folder is not None and self._folder.find(name) is not None)
+
+
+def no_adapter(name: str, there: AdapterNames) -> UnknownAdapter:
+    """What those are told that ask for an adapter which is not there."""
+    names = there.names()
+    known = f"there is {listed(names)}" if names else "there are none"
+    return UnknownAdapter(f"there is no adapter {quoted(name)} here; {known}")
+
+
+def _names(registered: dict[str, Adapter] | tuple[str, ...], folder: AdapterFolder | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*registered, *(() if folder is None else folder.names()))))

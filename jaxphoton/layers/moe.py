@@ -6,7 +6,7 @@ Expert e computes down[e] @ (gelu_exact(u) * (g + 1)) with u | g = up[e] @ x; no
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
+from jaxphoton.layers.adapters import Pairs
 from jaxphoton.layers.mlp import gelu_exact
-from jaxphoton.layers.weight import Dense, RowScaled, Weight
+from jaxphoton.layers.weight import Dense, Leaf, RowScaled, Weight, einsum
 from kernels_pallas.dispatch import Target
 from kernels_pallas.moe_decode import moe_decode
 from kernels_pallas.moe_prefill import moe_prefill
@@ -27,12 +28,22 @@ FEW = 8
 
 
 @struct.dataclass
+class ExpertPairs:
+    """Adapters in slots beside the experts' matrices: the pairs of every expert, and who takes which."""
+
+    fc1: Pairs  # a [E, S, R, D], b [E, 2 * inner, S, R]; added before the activation
+    fc2: Pairs  # a [E, S, R, inner], b [E, D, S, R]
+    slots: Leaf  # int32 [B], of rows of the batch, NO_SLOT for none
+
+
+@struct.dataclass
 class ExpertParams:
     """Router and experts of one layer; no biases but the router's, which stands apart."""
 
     router_w: Weight  # [E, D]
     fc1_w: Weight  # [E, 2 * inner, D]: the rows under the activation first, then those of the factor
     fc2_w: Weight  # [E, D, inner]
+    adapters: ExpertPairs | None = None
 
 
 @struct.dataclass
@@ -52,7 +63,8 @@ class Route:
 
 # route(weight [E, D], biases [R, E], row, chosen, h [..., D]) -> Route: `route` with some backend.
 Router = Callable[[Weight, jax.Array, int, int, jax.Array], Route]
-# mix(params, x [T, D], experts int32 [T, k], weights float32 [T, k]) -> [T, D]: how the chosen experts are computed.
+# mix(params, x [T, D], experts int32 [T, k], weights float32 [T, k]) -> [T, D]: how the chosen experts are computed;
+# slots of adapters are those of tokens.
 Mix = Callable[[ExpertParams, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -93,9 +105,13 @@ def gap(route: Route) -> jax.Array:
 
 
 def apply(params: ExpertParams, route: Route, h: jax.Array, mix: Mix) -> jax.Array:
-    """h [..., D] -> the weighted sum of the chosen experts [..., D]."""
+    """h [B, ..., D] -> the weighted sum of the chosen experts [B, ..., D]."""
     chosen = route.experts.shape[-1]
     tokens = h.reshape(-1, h.shape[-1])
+    if (adapters := params.adapters) is not None:
+        of_rows = adapters.slots.reshape(-1, *(1,) * (h.ndim - 2))
+        slots = jnp.broadcast_to(of_rows, h.shape[:-1]).reshape(-1)
+        params = replace(params, adapters=replace(adapters, slots=slots))
     mixed = mix(params, tokens, route.experts.reshape(-1, chosen), route.weights.reshape(-1, chosen))
     return mixed.reshape(h.shape)
 
@@ -118,9 +134,12 @@ def mix(
     if not isinstance(up, Dense | RowScaled) or not isinstance(down, Dense | RowScaled):
         return mix_dense(params, x, experts, weights)
     few = experts.size <= FEW * up.matrix.shape[0]
-    scales = {"up_scale": _scale(up), "down_scale": _scale(down)}
+    beside = {"up_scale": _scale(up), "down_scale": _scale(down)}
+    if (adapters := params.adapters) is not None:
+        fc1, fc2 = adapters.fc1, adapters.fc2
+        beside |= {"slots": adapters.slots, "up_a": fc1.a, "up_b": fc1.b, "down_a": fc2.a, "down_b": fc2.b}
     chosen = moe_decode if few else moe_prefill
-    return chosen(x, up.matrix, down.matrix, experts, weights, **scales, backend=backend, target=target)
+    return chosen(x, up.matrix, down.matrix, experts, weights, **beside, backend=backend, target=target)
 
 
 def _scale(weight: Weight) -> jax.Array | None:
@@ -135,21 +154,36 @@ def mix_dense(params: ExpertParams, x: jax.Array, experts: jax.Array, weights: j
         # One pass behind the other, in the memory of one. And none joined with another product of x, as XLA likes to:
         # for that it would write all float8 weights down in x's dtype.
         tokens, done = lax.optimization_barrier((x[part], done))
-        done = [*done, _dense(params, tokens, experts[part], weights[part])]
+        slots = None if params.adapters is None else params.adapters.slots[part]
+        done = [*done, _dense(params, tokens, slots, experts[part], weights[part])]
     return jnp.concatenate(done)
 
 
-def _dense(params: ExpertParams, x: jax.Array, experts: jax.Array, weights: jax.Array) -> jax.Array:
+def _dense(
+    params: ExpertParams, x: jax.Array, slots: jax.Array | None, experts: jax.Array, weights: jax.Array
+) -> jax.Array:
     hidden = params.fc1_w.einsum("td,eid->eti", x, out=jnp.float32, product=x.dtype)
+    if params.adapters is not None:
+        hidden += _delta(params.adapters.fc1, slots, x, "td,esrd->etsr")
     u, g = jnp.split(hidden, 2, axis=-1)
     fed = (gelu_exact(u) * (g + 1)).astype(x.dtype)
     out = params.fc2_w.einsum("eti,edi->etd", fed, out=jnp.float32)
+    if params.adapters is not None:
+        out += _delta(params.adapters.fc2, slots, fed, "eti,esri->etsr")
     # [E, T, k]: which choice of a token an expert is.
     chosen = experts[None] == jnp.arange(out.shape[0], dtype=jnp.int32)[:, None, None]
     share = jnp.sum(jnp.where(chosen, weights[None], 0.0), axis=-1)
     # An expert that was not chosen may overflow: it is selected out, not multiplied by zero.
     kept = jnp.where(jnp.any(chosen, axis=-1)[..., None], out * share[..., None], 0.0)
     return jnp.sum(kept, axis=0).astype(x.dtype)
+
+
+def _delta(pairs: Pairs, slots: jax.Array | None, x: jax.Array, narrow: str) -> jax.Array:
+    """What the pairs of every expert add, float32 [E, T, rows], for slots int32 [T]; `narrow` is the product with a."""
+    assert slots is not None
+    down = einsum(narrow, x, pairs.a, out=jnp.float32)
+    own = slots[None, :, None, None] == lax.iota(jnp.int32, down.shape[2])[None, None, :, None]
+    return einsum("etsr,efsr->etf", jnp.where(own, down, 0).astype(x.dtype), pairs.b, out=jnp.float32)
 
 
 PLAIN = Experts(route, mix_dense)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 
 from kernels_pallas.dispatch import Target, choose
-from kernels_pallas.experts import check
+from kernels_pallas.experts import Beside, check, pairs_of
 from kernels_pallas.moe_decode import reference, triton
 
 
@@ -18,6 +18,11 @@ def moe_decode(
     *,
     up_scale: jax.Array | None = None,
     down_scale: jax.Array | None = None,
+    slots: jax.Array | None = None,
+    up_a: jax.Array | None = None,
+    up_b: jax.Array | None = None,
+    down_a: jax.Array | None = None,
+    down_b: jax.Array | None = None,
     backend: str | None = None,
     target: Target | None = None,
 ) -> jax.Array:
@@ -27,6 +32,9 @@ def moe_decode(
     first half of up[e] @ x[t] and g the second, and gelu is the exact one. Dots accumulate in float32. Experts that no
     token chose are not read and may hold anything, NaN too.
 
+    With pairs of low rank in S slots, up_b[e, :, s] @ (up_a[e, s] @ x[t]) is added to u and g before gelu, and the same
+    of `down_a` and `down_b` to what `down[e]` gives, where s = slots[t].
+
     Args:
       x: [T, D] (tokens, model), bfloat16 or float32.
       up: [E, 2 I, D] (experts, twice the inner size, model) in x's dtype, float8_e4m3fn or int8.
@@ -34,6 +42,9 @@ def moe_decode(
       experts: int32 [T, k], numbers in 0..E-1.
       weights: float32 [T, k].
       up_scale, down_scale: float32 [E, 2 I] and [E, D], for 8-bit matrices alone: value = stored * scale of the row.
+      slots: int32 [T], -1 for none; it and the following all together or not at all.
+      up_a, down_a: [E, S, R, D] and [E, S, R, I] in x's dtype, finite.
+      up_b, down_b: [E, 2 I, S, R] and [E, D, S, R] in x's dtype, finite.
       backend: one of `kernels_pallas.dispatch.BACKENDS`; None chooses.
       target: the device compiled for; None for jax's default device.
 
@@ -44,9 +55,10 @@ def moe_decode(
       ValueError: shapes or dtypes that contradict the above.
       KernelUnavailable: the backend asked for cannot compute this here.
     """
-    check(x, up, down, experts, weights, up_scale, down_scale)
+    pairs = {"slots": slots, "up_a": up_a, "up_b": up_b, "down_a": down_a, "down_b": down_b}
+    check(x, up, down, experts, weights, up_scale, down_scale, pairs)
     chosen = choose("moe_decode", backend, target, triton.refusals(down, experts), (up, down))
-    scales = {"up_scale": up_scale, "down_scale": down_scale}
+    beside = Beside(up_scale, down_scale, pairs_of(up_a, up_b), pairs_of(down_a, down_b), slots)
     if chosen == "reference":
-        return reference.moe_decode(x, up, down, experts, weights, **scales)
-    return triton.moe_decode(x, up, down, experts, weights, **scales, interpret=chosen == "interpret")
+        return reference.moe_decode(x, up, down, experts, weights, beside)
+    return triton.moe_decode(x, up, down, experts, weights, beside, interpret=chosen == "interpret")

@@ -25,6 +25,7 @@ class Case:
         "uneven", the first expert is everybody's first choice, the last one nobody's.
       dtype: of x and the result.
       matrix_dtype: of up and down; None for dtype.
+      slots, rank: S and R of the pairs beside the matrices; no slots for none.
     """
 
     name: str
@@ -36,12 +37,17 @@ class Case:
     routing: str = "random"
     dtype: str = "bfloat16"
     matrix_dtype: str | None = None
+    slots: int = 0
+    rank: int = 2
 
     def bytes(self) -> int:
-        """What one call must read and write at least: chosen experts once, tokens, choices and results."""
+        """What one call must read and write at least: chosen experts once (of pairs, as if all had one slot), tokens,
+        choices and results."""
         chosen = len(np.unique(self._experts(np.random.default_rng(0))))
         scales = 4 * (2 * self.inner + self.model) if self.matrix_dtype in SCALED else 0
         expert = 3 * self.inner * self.model * jnp.dtype(self.matrix_dtype or self.dtype).itemsize + scales
+        if self.slots:
+            expert += self.rank * (2 * self.model + 3 * self.inner) * jnp.dtype(self.dtype).itemsize
         token = 2 * self.model * jnp.dtype(self.dtype).itemsize + 8 * self.top
         return chosen * expert + self.tokens * token
 
@@ -63,6 +69,12 @@ class Case:
         if self.matrix_dtype in SCALED:
             for name in ("up", "down"):
                 arguments[f"{name}_scale"] = array(arguments[name].shape[:2], np.float32)
+        if self.slots:
+            arguments["slots"] = array((self.tokens,), np.int32)
+            for name in ("up", "down"):
+                rows, columns = arguments[name].shape[1:]
+                arguments[f"{name}_a"] = array((self.experts, self.slots, self.rank, columns), self.dtype)
+                arguments[f"{name}_b"] = array((self.experts, rows, self.slots, self.rank), self.dtype)
         return arguments
 
     def make(self, seed: int = 0) -> dict[str, Any]:
@@ -70,7 +82,8 @@ class Case:
         random = np.random.default_rng(seed)
         experts = self._experts(random)
         unchosen = ~np.isin(np.arange(self.experts), experts)
-        arguments = {name: _normal(random, shape) for name, shape in self.abstract().items() if name != "experts"}
+        chosen = ("experts", "slots")
+        arguments = {name: _normal(random, shape) for name, shape in self.abstract().items() if name not in chosen}
         weights = np.exp(arguments["weights"])
         arguments |= {"experts": experts, "weights": weights / weights.sum(axis=1, keepdims=True)}
         for name in ("up", "down"):
@@ -80,6 +93,8 @@ class Case:
                 arguments[f"{name}_scale"] = scale * np.float32(arguments[name].shape[2] ** -0.5 / size)
             # There is no NaN among whole numbers.
             arguments[f"{name}_scale" if self.matrix_dtype == INT8 else name][unchosen] = np.nan
+        if self.slots:
+            arguments["slots"] = random.integers(-1, self.slots, self.tokens, np.int32)
         return arguments
 
     def _experts(self, random: np.random.Generator) -> np.ndarray:
@@ -98,8 +113,8 @@ def _normal(random: np.random.Generator, array: jax.ShapeDtypeStruct) -> np.ndar
     """Normal values: of size 1, or, in matrices without scales, such that products with them are."""
     # Large matrices repeat a prime number of values, so that no two rows are alike: drawing all takes too long.
     values = random.standard_normal(min(array.size, 1_000_003), np.float32)
-    if len(array.shape) == 3 and array.dtype.itemsize > 1:
-        values *= array.shape[2] ** -0.5
+    if len(array.shape) >= 3 and array.dtype.itemsize > 1:
+        values *= array.shape[-1] ** -0.5
     if array.dtype == np.int8:
         values = np.clip(np.rint(WHOLE * values), -127, 127)
     return np.resize(values.astype(array.dtype), array.shape)
@@ -121,6 +136,10 @@ SMALL = (
     Case("float8", 8, 2, matrix_dtype=FLOAT8),
     Case("float8_float32", 4, 3, dtype="float32", matrix_dtype=FLOAT8),
     Case("int8", 8, 2, matrix_dtype=INT8),
+    Case("adapters", 8, 2, dtype="float32", slots=3),
+    Case("adapters_one_token", 1, 4, model=64, inner=32, dtype="float32", slots=1, rank=3),
+    Case("adapters_many_tokens", 20, 2, experts=4, model=64, inner=32, dtype="float32", slots=5, rank=4),
+    Case("adapters_float8", 8, 2, matrix_dtype=FLOAT8, slots=2, rank=1),
 )
 
 
@@ -132,4 +151,5 @@ REAL = (
     *(_moondream3("moondream3", tokens) for tokens in (1, 8, 32)),
     *(_moondream3("moondream3_float8", tokens, matrix_dtype=FLOAT8) for tokens in (1, 8, 32)),
     _moondream3("moondream3_same", 32, routing="same"),
+    *(_moondream3("moondream3_adapters", tokens, slots=4) for tokens in (1, 8, 32)),
 )

@@ -5,29 +5,25 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels_pallas.experts import gated
+from kernels_pallas.experts import Beside, Pairs, gated, narrow
 from kernels_pallas.moe_prefill.reference import moe_prefill
 
 
 def moe_decode(
-    x: jax.Array,
-    up: jax.Array,
-    down: jax.Array,
-    experts: jax.Array,
-    weights: jax.Array,
-    *,
-    up_scale: jax.Array | None = None,
-    down_scale: jax.Array | None = None,
+    x: jax.Array, up: jax.Array, down: jax.Array, experts: jax.Array, weights: jax.Array, beside: Beside
 ) -> jax.Array:
     """Shapes and meaning as in `kernels_pallas.moe_decode.api`. Everything is computed in float32.
 
     Gathers the chosen experts, T * k of them, while those are no more than there are; else it visits every expert.
     """
     if experts.size > up.shape[0]:
-        return moe_prefill(x, up, down, experts, weights, up_scale=up_scale, down_scale=down_scale)
-    both = jnp.einsum("td,tknd->tkn", x.astype(jnp.float32), _gather(up, up_scale, experts), precision="highest")
+        return moe_prefill(x, up, down, experts, weights, beside)
+    both = jnp.einsum("td,tknd->tkn", x.astype(jnp.float32), _gather(up, beside.up_scale, experts), precision="highest")
+    both += _delta(beside.up_pairs, experts, beside.slots, x[:, None])
     u, g = jnp.split(both, 2, axis=2)
-    each = jnp.einsum("tki,tkdi->tkd", gated(u, g), _gather(down, down_scale, experts), precision="highest")
+    fed = gated(u, g)
+    each = jnp.einsum("tki,tkdi->tkd", fed, _gather(down, beside.down_scale, experts), precision="highest")
+    each += _delta(beside.down_pairs, experts, beside.slots, fed)
     return jnp.sum(each * weights[:, :, None], axis=1).astype(x.dtype)
 
 
@@ -35,3 +31,13 @@ def _gather(matrices: jax.Array, scale: jax.Array | None, experts: jax.Array) ->
     """[E, N, M] and experts [T, k] -> float32 [T, k, N, M]."""
     chosen = matrices[experts].astype(jnp.float32)
     return chosen if scale is None else chosen * scale[experts][:, :, :, None]
+
+
+def _delta(pairs: Pairs | None, experts: jax.Array, slots: jax.Array | None, x: jax.Array) -> jax.Array | float:
+    """What the pairs add for experts [T, k] and slots [T], of x that broadcasts to [T, k, columns]."""
+    if pairs is None or slots is None:
+        return 0.0
+    of_choices = jnp.broadcast_to(slots[:, None], experts.shape)
+    b = pairs.b[experts, :, jnp.maximum(of_choices, 0)].astype(jnp.float32)
+    delta = jnp.einsum("tknr,tkr->tkn", b, narrow(pairs, experts, of_choices, x), precision="highest")
+    return jnp.where(of_choices[:, :, None] >= 0, delta, 0)

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from kernels_pallas.experts import gated_in_kernel
-from kernels_pallas.triton_shim import dot, load, pallas_call, store
+from kernels_pallas.experts import Added, Beside, Pairs, added, factors_of, gated_in_kernel, product
+from kernels_pallas.triton_shim import load, pallas_call, store
 
 MOST_CHOICES = 1024  # every program looks at all of them
 TOKENS = 16  # the fewest that a dot takes
@@ -34,9 +34,11 @@ STAGES = 4  # two blocks are on their way while one is used (read off the PTX)
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Static sizes of one kernel: choices (T * k), experts (E), rows and columns of a block, columns of the matrix."""
+    """Static sizes of one kernel: choices (T * k), of a token (k), experts (E), rows and columns of a block, columns of
+    the matrix."""
 
     choices: int
+    top: int
     experts: int
     rows: int
     columns: int
@@ -57,16 +59,23 @@ def moe_decode(
     down: jax.Array,
     experts: jax.Array,
     weights: jax.Array,
+    beside: Beside,
     *,
-    up_scale: jax.Array | None,
-    down_scale: jax.Array | None,
     interpret: bool,
 ) -> jax.Array:
     """Shapes and meaning as in `kernels_pallas.moe_decode.api`."""
-    call = partial(_call, experts.reshape(-1), interpret=interpret)
-    up_kernel = partial(_up, experts.shape[1])
-    hidden = call(up_kernel, "moe_decode_up", x, up, up_scale, size=down.shape[2], dtype=x.dtype)
-    results = call(_down, "moe_decode_down", hidden, down, down_scale, size=x.shape[1], dtype=jnp.float32)
+
+    def add(pairs: Pairs | None, x: jax.Array) -> Added | None:
+        if pairs is None or beside.slots is None:
+            return None
+        return added(pairs, experts, beside.slots[:, None], beside.slots, x)
+
+    call = partial(_call, experts, interpret=interpret)
+    up_add = add(beside.up_pairs, x[:, None])
+    hidden = call(_up, "moe_decode_up", x, up, beside.up_scale, up_add, size=down.shape[2], dtype=x.dtype)
+    down_add = add(beside.down_pairs, hidden.reshape(*experts.shape, -1))
+    inputs = (hidden, down, beside.down_scale, down_add)
+    results = call(_down, "moe_decode_down", *inputs, size=x.shape[1], dtype=jnp.float32)
     return jnp.sum(results.reshape(*experts.shape, -1) * weights[:, :, None], axis=1).astype(x.dtype)
 
 
@@ -77,6 +86,7 @@ def _call(
     inputs: jax.Array,
     matrices: jax.Array,
     scale: jax.Array | None,
+    add: Added | None,
     *,
     size: int,
     dtype: jax.typing.DTypeLike,
@@ -85,7 +95,7 @@ def _call(
     """One kernel: [T * k, size], a line a choice."""
     width = matrices.shape[2]
     rows, columns = _block(size, ROWS), _block(width, BYTES // matrices.dtype.itemsize)
-    plan = _Plan(experts.size, matrices.shape[0], rows, columns, width)
+    plan = _Plan(experts.size, experts.shape[1], matrices.shape[0], rows, columns, width)
     run = pallas_call(
         partial(kernel, plan),
         name=name,
@@ -95,7 +105,7 @@ def _call(
         stages=STAGES,
         interpret=interpret,
     )
-    return run(experts, inputs, matrices, *(() if scale is None else (scale,)))
+    return run(experts.reshape(-1), inputs, matrices, scale, add)
 
 
 def _block(size: int, most: int) -> int:
@@ -103,34 +113,44 @@ def _block(size: int, most: int) -> int:
     return min(size & -size, most)
 
 
-def _up(top: int, plan: _Plan, experts_ref, x_ref, up_ref, *refs: Any) -> None:
-    """Writes a block of gelu(u) * (g + 1) for all tokens of an expert; `top` is k."""
-    *scale_refs, out_ref = refs
+def _up(plan: _Plan, experts_ref, x_ref, up_ref, scale_ref, add: Added | None, out_ref) -> None:
+    """Writes a block of gelu(u) * (g + 1) for all tokens of an expert."""
     first = pl.program_id(0) * plan.rows
     u_rows, g_rows = (pl.ds(start, plan.rows) for start in (first, up_ref.shape[1] // 2 + first))
 
     def visit(expert: Any, choices: Any) -> None:
-        u, g = _products(plan, x_ref, lax.div(choices, top), up_ref, expert, (u_rows, g_rows))
-        for scale_ref in scale_refs:
+        u, g = _products(plan, x_ref, lax.div(choices, plan.top), up_ref, expert, (u_rows, g_rows))
+        if scale_ref is not None:
             u, g = u * scale_ref[expert, u_rows][None], g * scale_ref[expert, g_rows][None]
+        if add is not None:
+            u, g = _sums(plan, add, expert, (u_rows, g_rows), choices, (u, g), x_ref.dtype)
         _write(out_ref, choices, first, gated_in_kernel(u, g))
 
     _for_tokens(plan, experts_ref, visit)
 
 
-def _down(plan: _Plan, experts_ref, hidden_ref, down_ref, *refs: Any) -> None:
+def _down(plan: _Plan, experts_ref, hidden_ref, down_ref, scale_ref, add: Added | None, out_ref) -> None:
     """Writes a block of an expert's result for all its tokens."""
-    *scale_refs, out_ref = refs
     first = pl.program_id(0) * plan.rows
     rows = pl.ds(first, plan.rows)
 
     def visit(expert: Any, choices: Any) -> None:
         (result,) = _products(plan, hidden_ref, choices, down_ref, expert, (rows,))
-        for scale_ref in scale_refs:
+        if scale_ref is not None:
             result = result * scale_ref[expert, rows][None]
+        if add is not None:
+            (result,) = _sums(plan, add, expert, (rows,), choices, (result,), hidden_ref.dtype)
         _write(out_ref, choices, first, result)
 
     _for_tokens(plan, experts_ref, visit)
+
+
+def _sums(
+    plan: _Plan, add: Added, expert: Any, blocks: tuple[Any, ...], choices: Any, sums: tuple[jax.Array, ...], dtype: Any
+) -> list[jax.Array]:
+    """Sums [TOKENS, rows] of blocks of an expert's rows, plus what the choices' pairs add."""
+    x, factors = factors_of(add, expert, blocks, choices, lax.div(choices, plan.top), dtype)
+    return [total + product(x, factor) for total, factor in zip(sums, factors, strict=True)]
 
 
 def _for_tokens(plan: _Plan, experts_ref: Any, visit: Callable[[Any, Any], None]) -> None:
@@ -165,17 +185,13 @@ def _products(
 
     Lines behind the last give zeros and are not read.
     """
-    # Without it float32 would be TF32.
-    precision = lax.Precision.HIGHEST if in_ref.dtype == jnp.float32 else None
 
     def step(i: Any, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         columns = i * plan.columns + lax.iota(jnp.int32, plan.columns)
         x = load(in_ref.at[lines[:, None], columns[None, :]], mask=lines[:, None] < in_ref.shape[0], other=0)
         span = pl.ds(i * plan.columns, plan.columns)
         parts = [matrices_ref[expert, block, span].astype(x.dtype) for block in blocks]
-        return tuple(
-            total + dot(x, part, trans_b=True, precision=precision) for total, part in zip(sums, parts, strict=True)
-        )
+        return tuple(total + product(x, part) for total, part in zip(sums, parts, strict=True))
 
     zeros = jnp.zeros((TOKENS, plan.rows), jnp.float32)
     return lax.fori_loop(0, plan.width // plan.columns, step, (zeros,) * len(blocks))

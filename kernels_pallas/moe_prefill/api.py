@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 
 from kernels_pallas.dispatch import Target, choose
-from kernels_pallas.experts import check
+from kernels_pallas.experts import Beside, check, pairs_of
 from kernels_pallas.moe_prefill import reference, triton
 
 
@@ -18,13 +18,19 @@ def moe_prefill(
     *,
     up_scale: jax.Array | None = None,
     down_scale: jax.Array | None = None,
+    slots: jax.Array | None = None,
+    up_a: jax.Array | None = None,
+    up_b: jax.Array | None = None,
+    down_a: jax.Array | None = None,
+    down_b: jax.Array | None = None,
     backend: str | None = None,
     target: Target | None = None,
 ) -> jax.Array:
     """`kernels_pallas.moe_decode` for many tokens: the same arguments, result and errors, other kernels."""
-    check(x, up, down, experts, weights, up_scale, down_scale)
+    pairs = {"slots": slots, "up_a": up_a, "up_b": up_b, "down_a": down_a, "down_b": down_b}
+    check(x, up, down, experts, weights, up_scale, down_scale, pairs)
     chosen = choose("moe_prefill", backend, target, triton.refusals(down, experts), (up, down))
-    scales = {"up_scale": up_scale, "down_scale": down_scale}
+    beside = Beside(up_scale, down_scale, pairs_of(up_a, up_b), pairs_of(down_a, down_b), slots)
     if chosen == "reference":
-        return reference.moe_prefill(x, up, down, experts, weights, **scales)
-    return triton.moe_prefill(x, up, down, experts, weights, **scales, interpret=chosen == "interpret")
+        return reference.moe_prefill(x, up, down, experts, weights, beside)
+    return triton.moe_prefill(x, up, down, experts, weights, beside, interpret=chosen == "interpret")

@@ -17,6 +17,9 @@ SMALL = (
     Case("float8", 100, 2, matrix_dtype=FLOAT8),
     Case("float8_float32", 33, 3, model=64, inner=32, dtype="float32", matrix_dtype=FLOAT8),
     Case("int8", 40, 2, matrix_dtype=INT8),
+    Case("adapters", 40, 2, model=64, inner=32, dtype="float32", slots=3),
+    Case("adapters_one_expert", 150, 1, model=32, inner=16, routing="same", dtype="float32", slots=5, rank=4),
+    Case("adapters_float8", 40, 2, matrix_dtype=FLOAT8, slots=2, rank=1),
 )
 
 
@@ -29,4 +32,5 @@ REAL = (
     *(_moondream3("moondream3", tokens) for tokens in (730, 2920)),
     _moondream3("moondream3_float8", 730, matrix_dtype=FLOAT8),
     _moondream3("moondream3_uneven", 730, routing="uneven"),
+    _moondream3("moondream3_adapters", 730, slots=4),
 )

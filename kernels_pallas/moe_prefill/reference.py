@@ -6,20 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernels_pallas.experts import gated
+from kernels_pallas.experts import Beside, Pairs, gated, widened
 
 TOKENS = 32  # of one product: what an expert's last product takes too many is half of that on average
 
 
 def moe_prefill(
-    x: jax.Array,
-    up: jax.Array,
-    down: jax.Array,
-    experts: jax.Array,
-    weights: jax.Array,
-    *,
-    up_scale: jax.Array | None = None,
-    down_scale: jax.Array | None = None,
+    x: jax.Array, up: jax.Array, down: jax.Array, experts: jax.Array, weights: jax.Array, beside: Beside
 ) -> jax.Array:
     """Shapes and meaning as in `kernels_pallas.moe_decode.api`. Everything is computed in float32.
 
@@ -29,21 +22,25 @@ def moe_prefill(
     count = experts.size
     order = jnp.argsort(experts.reshape(-1), stable=True).astype(jnp.int32)
     sizes = jnp.bincount(experts.reshape(-1), length=up.shape[0]).astype(jnp.int32)
-    lines = jnp.pad(x.astype(jnp.float32)[order // experts.shape[1]], ((0, TOKENS), (0, 0)))
+    tokens = order // experts.shape[1]
+    lines = jnp.pad(x.astype(jnp.float32)[tokens], ((0, TOKENS), (0, 0)))
+    slots = None if beside.slots is None else jnp.pad(beside.slots[tokens], (0, TOKENS))
 
     def expert(out: jax.Array, given: tuple) -> tuple[jax.Array, None]:
-        first, size, *matrices = given
-        wide_up, wide_down = _wide(*matrices[:2]), _wide(*matrices[2:])
+        first, size, up, down, up_scale, down_scale, up_pairs, down_pairs = given
+        wide_up, wide_down = _wide(up, up_scale), _wide(down, down_scale)
 
         def product(i: jax.Array, out: jax.Array) -> jax.Array:
             start = first + i * TOKENS
-            mixed = _feed(lax.dynamic_slice_in_dim(lines, start, TOKENS), wide_up, wide_down)
+            fed = lax.dynamic_slice_in_dim(lines, start, TOKENS)
+            own = None if slots is None else lax.dynamic_slice_in_dim(slots, start, TOKENS)
+            mixed = _feed(fed, wide_up, wide_down, up_pairs, down_pairs, own)
             return lax.dynamic_update_slice_in_dim(out, mixed, start, axis=0)
 
         return lax.fori_loop(0, (size + TOKENS - 1) // TOKENS, product, out), None
 
     # Scanning takes each expert's matrices out by themselves: at any time one expert is widened.
-    given = (jnp.cumsum(sizes) - sizes, sizes, up, up_scale, down, down_scale)
+    given = (jnp.cumsum(sizes) - sizes, sizes, up, down, *beside[:4])
     out, _ = lax.scan(expert, jnp.zeros((count + TOKENS, x.shape[1]), jnp.float32), given)
     each = jnp.zeros((count, x.shape[1]), jnp.float32).at[order].set(out[:count], unique_indices=True)
     return jnp.sum(each.reshape(*experts.shape, -1) * weights[:, :, None], axis=1).astype(x.dtype)
@@ -55,7 +52,19 @@ def _wide(matrix: jax.Array, scale: jax.Array | None) -> jax.Array:
     return wide if scale is None else wide * scale[:, None]
 
 
-def _feed(x: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
-    """x [TOKENS, D] through one expert."""
-    both = jnp.einsum("td,nd->tn", x, up, precision="highest")
-    return jnp.einsum("ti,di->td", gated(*jnp.split(both, 2, axis=1)), down, precision="highest")
+def _feed(
+    x: jax.Array,
+    up: jax.Array,
+    down: jax.Array,
+    up_pairs: Pairs | None,
+    down_pairs: Pairs | None,
+    slots: jax.Array | None,
+) -> jax.Array:
+    """x [TOKENS, D] through one expert, whose matrices and pairs these are; slots int32 [TOKENS]."""
+    both = jnp.einsum("td,nd->tn", x, up, precision="highest") + _delta(up_pairs, slots, x)
+    fed = gated(*jnp.split(both, 2, axis=1))
+    return jnp.einsum("ti,di->td", fed, down, precision="highest") + _delta(down_pairs, slots, fed)
+
+
+def _delta(pairs: Pairs | None, slots: jax.Array | None, x: jax.Array) -> jax.Array | float:
+    return 0.0 if pairs is None or slots is None else widened(pairs, slots, x)

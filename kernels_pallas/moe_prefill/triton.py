@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from kernels_pallas.experts import gated_in_kernel
-from kernels_pallas.triton_shim import dot, load, pallas_call, store
+from kernels_pallas.experts import Added, Beside, added, factors_of, gated_in_kernel, product
+from kernels_pallas.triton_shim import load, pallas_call, store
 
 STEP = 32
 # By how many steps its choices fill, the widths of a tile's dots: powers of two.
@@ -37,9 +37,11 @@ CHUNK = 1024  # choices that `order` looks at together
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Static sizes of one kernel: choices (T * k), experts (E), rows and columns of a block, columns of the matrix."""
+    """Static sizes of one kernel: choices (T * k), of a token (k), experts (E), rows and columns of a block, columns of
+    the matrix."""
 
     choices: int
+    top: int
     experts: int
     rows: int
     columns: int
@@ -74,17 +76,24 @@ def moe_prefill(
     down: jax.Array,
     experts: jax.Array,
     weights: jax.Array,
+    beside: Beside,
     *,
-    up_scale: jax.Array | None,
-    down_scale: jax.Array | None,
     interpret: bool,
 ) -> jax.Array:
     """Shapes and meaning as in `kernels_pallas.moe_decode.api`."""
     order, starts = _sorted(experts.reshape(-1), up.shape[0], interpret)
-    call = partial(_call, order, starts, interpret=interpret)
-    hidden = call(partial(_up, experts.shape[1]), "moe_prefill_up", (x, up, up_scale), size=down.shape[2])
-    inputs = (hidden, weights.reshape(-1), down, down_scale)
-    results = call(_down, "moe_prefill_down", inputs, size=x.shape[1])
+    up_add = down_add = None
+    slots = beside.slots
+    if beside.up_pairs is not None and slots is not None:
+        up_add = added(beside.up_pairs, experts, slots[:, None], slots, x[:, None])
+    call = partial(_call, order, starts, experts.shape[1], interpret=interpret)
+    hidden = call(_up, "moe_prefill_up", x, None, up, beside.up_scale, up_add, size=down.shape[2])
+    if beside.down_pairs is not None and slots is not None:
+        # Lines of `hidden` are in the order of `order`.
+        places = (experts.reshape(-1)[order], slots[order // experts.shape[1]])
+        down_add = added(beside.down_pairs, *places, slots, hidden)
+    inputs = (hidden, weights.reshape(-1), down, beside.down_scale, down_add)
+    results = call(_down, "moe_prefill_down", *inputs, size=x.shape[1])
     return jnp.sum(results.reshape(*experts.shape, -1).astype(jnp.float32), axis=1).astype(x.dtype)
 
 
@@ -132,28 +141,33 @@ def _order(experts_ref: Any, order_ref: Any, starts_ref: Any) -> None:
 def _call(
     order: jax.Array,
     starts: jax.Array,
+    top: int,
     kernel: Callable[..., None],
     name: str,
-    inputs: tuple[Any, ...],
+    inputs: jax.Array,
+    weights: jax.Array | None,
+    matrices: jax.Array,
+    scale: jax.Array | None,
+    add: Added | None,
     *,
     size: int,
     interpret: bool,
 ) -> jax.Array:
-    """One kernel: [T * k, size] in the dtype of the first input; the matrices are the last but one, before scales."""
-    matrices, dtype = inputs[-2], inputs[0].dtype
-    halves = 2 if kernel is not _down else 1
-    rows = _block(size, ROWS // halves)
-    plan = _Plan(order.size, starts.size, rows, _block(matrices.shape[2], BYTES // dtype.itemsize), matrices.shape[2])
+    """One kernel: [T * k, size] in the dtype of its inputs."""
+    width = matrices.shape[2]
+    rows = _block(size, ROWS // (2 if kernel is _up else 1))
+    columns = _block(width, BYTES // inputs.dtype.itemsize)
+    plan = _Plan(order.size, top, starts.size, rows, columns, width)
     run = pallas_call(
         partial(kernel, plan),
         name=name,
         grid=(size // rows, tiles(order.size, starts.size)),
-        out_shape=jax.ShapeDtypeStruct((order.size, size), dtype),
+        out_shape=jax.ShapeDtypeStruct((order.size, size), inputs.dtype),
         warps=WARPS,
         stages=STAGES,
         interpret=interpret,
     )
-    return run(order, starts, *(array for array in inputs if array is not None))
+    return run(order, starts, inputs, weights, matrices, scale, add)
 
 
 def _block(size: int, most: int) -> int:
@@ -161,29 +175,32 @@ def _block(size: int, most: int) -> int:
     return min(size & -size, most)
 
 
-def _up(top: int, plan: _Plan, order_ref, starts_ref, x_ref, up_ref, *refs: Any) -> None:
-    """Writes a block of gelu(u) * (g + 1), a line a choice in the order of `order`; `top` is k."""
-    *scale_refs, out_ref = refs
+def _up(plan: _Plan, order_ref, starts_ref, x_ref, _, up_ref, scale_ref, add: Added | None, out_ref) -> None:
+    """Writes a block of gelu(u) * (g + 1), a line a choice in the order of `order`."""
     first = pl.program_id(0) * plan.rows
     u_rows, g_rows = (pl.ds(start, plan.rows) for start in (first, up_ref.shape[1] // 2 + first))
 
     def tile(expert: Any, begin: Any, end: Any, widths: tuple[int, ...]) -> None:
-        places, tokens = [], []
-        for place in _places(begin, widths):
-            # Places behind the end compute what another choice does, and are not written.
-            places.append(place)
-            tokens.append(lax.div(order_ref[jnp.minimum(place, plan.choices - 1)], top))
-        for place, (u, g) in zip(places, _products(plan, up_ref, expert, (u_rows, g_rows), x_ref, tokens), strict=True):
-            for scale_ref in scale_refs:
+        # Places behind the end compute what another choice does, and are not written.
+        places = _places(begin, widths)
+        choices = [order_ref[jnp.minimum(place, plan.choices - 1)] for place in places]
+        tokens = [lax.div(choice, plan.top) for choice in choices]
+        products = _products(plan, up_ref, expert, (u_rows, g_rows), x_ref, tokens)
+        for place, choice, token, (u, g) in zip(places, choices, tokens, products, strict=True):
+            if scale_ref is not None:
                 u, g = u * scale_ref[expert, u_rows][:, None], g * scale_ref[expert, g_rows][:, None]
+            if add is not None:
+                x, (of_u, of_g) = factors_of(add, expert, (u_rows, g_rows), choice, token, x_ref.dtype)
+                u, g = u + product(of_u, x), g + product(of_g, x)
             _write(out_ref, jnp.where(place < end, place, plan.choices), first, gated_in_kernel(u, g))
 
     _for_tile(plan, starts_ref, tile)
 
 
-def _down(plan: _Plan, order_ref, starts_ref, hidden_ref, weights_ref, down_ref, *refs: Any) -> None:
+def _down(
+    plan: _Plan, order_ref, starts_ref, hidden_ref, weights_ref, down_ref, scale_ref, add: Added | None, out_ref
+) -> None:
     """Writes a block of the weighted results, a line a choice in the choices' own order."""
-    *scale_refs, out_ref = refs
     first = pl.program_id(0) * plan.rows
     rows = pl.ds(first, plan.rows)
 
@@ -192,9 +209,12 @@ def _down(plan: _Plan, order_ref, starts_ref, hidden_ref, weights_ref, down_ref,
         lines = [jnp.minimum(place, plan.choices - 1) for place in places]
         products = _products(plan, down_ref, expert, (rows,), hidden_ref, lines)
         for place, line, (result,) in zip(places, lines, products, strict=True):
-            for scale_ref in scale_refs:
+            if scale_ref is not None:
                 result = result * scale_ref[expert, rows][:, None]
             choice = order_ref[line]
+            if add is not None:
+                x, (of_rows,) = factors_of(add, expert, (rows,), line, lax.div(choice, plan.top), hidden_ref.dtype)
+                result = result + product(of_rows, x)
             weighted = result * weights_ref[choice][None, :]
             _write(out_ref, jnp.where(place < end, choice, plan.choices), first, weighted)
 
@@ -231,8 +251,6 @@ def _products(
     plan: _Plan, matrices_ref: Any, expert: Any, blocks: tuple[Any, ...], in_ref: Any, lines: list[jax.Array]
 ) -> list[tuple[jax.Array, ...]]:
     """Each block of an expert's rows times each group of lines of in_ref: float32 [rows, width], by group."""
-    # Without it float32 would be TF32.
-    precision = lax.Precision.HIGHEST if in_ref.dtype == jnp.float32 else None
 
     def step(i: Any, sums: list[tuple[jax.Array, ...]]) -> list[tuple[jax.Array, ...]]:
         columns = i * plan.columns + lax.iota(jnp.int32, plan.columns)
@@ -241,7 +259,7 @@ def _products(
         found = []
         for group, totals in zip(lines, sums, strict=True):
             x = in_ref[group[:, None], columns[None, :]]
-            parts = [dot(matrix, x, trans_b=True, precision=precision) for matrix in matrices]
+            parts = [product(matrix, x) for matrix in matrices]
             found.append(tuple(total + part for total, part in zip(totals, parts, strict=True)))
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -18,9 +19,18 @@ def definition(arguments: dict) -> np.ndarray:
     erf = np.vectorize(math.erf, otypes=[float])
     out = np.zeros_like(x)
     for (token, j), expert in np.ndenumerate(np.asarray(arguments["experts"])):
-        u, g = np.split(up[expert] @ x[token], 2)
-        out[token] += weights[token, j] * (down[expert] @ (0.5 * u * (1 + erf(u / math.sqrt(2))) * (g + 1)))
+        delta = functools.partial(_delta, arguments, expert, token)
+        u, g = np.split(up[expert] @ x[token] + delta("up", x[token]), 2)
+        fed = 0.5 * u * (1 + erf(u / math.sqrt(2))) * (g + 1)
+        out[token] += weights[token, j] * (down[expert] @ fed + delta("down", fed))
     return out
+
+
+def _delta(arguments: dict, expert: int, token: int, name: str, x: np.ndarray) -> np.ndarray | float:
+    if "slots" not in arguments or (slot := int(arguments["slots"][token])) < 0:
+        return 0.0
+    a, b = (np.asarray(arguments[f"{name}_{part}"], np.float64)[expert] for part in "ab")
+    return b[:, slot] @ (a[slot] @ x)
 
 
 def exact_inputs(case: Case, seed: int) -> dict:

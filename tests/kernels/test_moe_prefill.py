@@ -119,6 +119,22 @@ def test_an_image_prefix_of_moondream3_computes_a_third_too_many_at_worst():
     assert triton.most_computed(4 * choices, 64) <= 1.09 * 4 * choices
 
 
+@both
+def test_a_token_takes_the_pairs_of_its_slot_and_no_others(backend):
+    arguments = BY_NAME["adapters"].make(6)
+    slots, huge = arguments["slots"], np.finfo(np.float32).max
+    assert {-1, 0, 1, 2} == set(slots.tolist())
+    without = {name: value for name, value in arguments.items() if name != "slots" and name[-2:] not in ("_a", "_b")}
+    others = arguments | {name: arguments[name].copy() for name in ("up_a", "down_a")}
+    for name in ("up_a", "down_a"):
+        others[name][:, 1] = huge
+    mixed, plain, overflown = (np.asarray(run(each, backend)) for each in (arguments, without, others))
+    np.testing.assert_allclose(mixed[slots < 0], plain[slots < 0], rtol=1e-6, atol=1e-7)
+    assert not np.any(np.isclose(mixed[slots >= 0], plain[slots >= 0]).all(axis=1))
+    np.testing.assert_array_equal(overflown[slots != 1], mixed[slots != 1])
+    assert not np.isfinite(overflown[slots == 1]).all()
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("case", [BY_NAME["odd_sizes"], BY_NAME["int8"], *REAL], ids=lambda case: case.name)
 def test_kernels_lower_for_cuda_without_a_gpu(case):
@@ -150,6 +166,9 @@ def test_int8_needs_no_float8_of_the_device():
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
+        ("adapters", {"slots": ((7,), jnp.int32)}, r"slots must be int32\[40\], not int32\[7\]"),
+        ("adapters", {"up_b": ((8, 128, 3, 1), jnp.float32)}, r"up_b must be float32\["),
+        ("adapters", {"down_a": ((8, 3, 2, 64), jnp.bfloat16)}, r"down_a must be float32\["),
         ("random", {"x": ((40, 128), jnp.float16)}, r"x must be \[T, D\] in bfloat16 or float32"),
         ("random", {"experts": ((7, 2), jnp.int32)}, r"experts must be int32 \[40, k\]"),
         ("int8", {"up_scale": ((8, 64), jnp.float32)}, r"int8 matrices need up_scale, float32\[8, 128\]"),

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from jaxphoton.layers import moe
-from jaxphoton.layers.moe import ExpertParams
+from jaxphoton.layers.adapters import Pairs
+from jaxphoton.layers.moe import ExpertPairs, ExpertParams
 from jaxphoton.layers.weight import Dense, RowScaled, Weight
 from tests.layers.forms import dense_of
 
@@ -54,6 +55,31 @@ def loop(params: ExpertParams, x, experts, weights) -> np.ndarray:
     return out
 
 
+def adapted(params: ExpertParams, slots: list[int], seed: int = 7, rank: int = 2) -> ExpertParams:
+    """The same with three slots of pairs; `slots` are those of rows."""
+    random = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(random.normal(0, 0.5, shape), jnp.float32)
+
+    fc1 = Pairs(normal(EXPERTS, 3, rank, DIM), normal(EXPERTS, 2 * INNER, 3, rank))
+    fc2 = Pairs(normal(EXPERTS, 3, rank, INNER), normal(EXPERTS, DIM, 3, rank))
+    return dataclasses.replace(params, adapters=ExpertPairs(fc1, fc2, jnp.asarray(slots, jnp.int32)))
+
+
+def merged(params: ExpertParams, slot: int) -> ExpertParams:
+    """Matrices with the pairs of one slot added to them, which is what an adapter means."""
+    assert params.adapters is not None
+    if slot < 0:
+        return dataclasses.replace(params, adapters=None)
+
+    def added(weight: Weight, pairs: Pairs) -> Dense:
+        return Dense(jnp.asarray(stored(weight) + np.asarray(pairs.b[:, :, slot] @ pairs.a[:, slot], np.float64)))
+
+    fc1, fc2 = added(params.fc1_w, params.adapters.fc1), added(params.fc2_w, params.adapters.fc2)
+    return dataclasses.replace(params, fc1_w=fc1, fc2_w=fc2, adapters=None)
+
+
 def routed(params: ExpertParams, x: jax.Array, chosen: int) -> moe.Route:
     return moe.route(params.router_w, jnp.zeros((1, EXPERTS), jnp.float32), 0, chosen, x)
 
@@ -66,6 +92,20 @@ def test_experts_equal_a_plain_loop(mix, count, float8):
     route = routed(params, x, 2)
     got = moe.apply(params, route, x, mix)
     np.testing.assert_allclose(got, loop(params, x, route.experts, route.weights), atol=2e-5)
+
+
+@pytest.mark.parametrize("length", [1, 70], ids=lambda n: f"{n} tokens a row")
+@pytest.mark.parametrize("float8", [False, True], ids=["float32", "float8"])
+@pytest.mark.parametrize("mix", [moe.mix_dense, partial(moe.mix, backend="reference")], ids=["dense", "by size"])
+def test_every_row_has_the_experts_of_its_adapter(mix, length, float8):
+    slots = [2, -1, 0, 2]
+    params = adapted(drawn(1, float8=float8), slots)
+    x = tokens(len(slots) * length).reshape(len(slots), length, DIM)
+    route = routed(params, x, 2)
+    got = moe.apply(params, route, x, mix)
+    for row, slot in enumerate(slots):
+        expected = loop(merged(params, slot), x[row], route.experts[row], route.weights[row])
+        np.testing.assert_allclose(got[row], expected, atol=5e-5)
 
 
 def test_the_kernel_follows_from_the_choices_an_expert(monkeypatch):

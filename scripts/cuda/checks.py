@@ -67,6 +67,7 @@ LIMITS = {
     "input_product": Limits(per_layer=0, around=1, temporary=0),
     "output_product": Limits(per_layer=0, around=1, temporary=0),
     "tau_product": Limits(per_layer=0, around=1, temporary=0),
+    "quant_matmul": Limits(per_layer=0, around=3, temporary=16 * MB),  # x in its order, and few parts: never a matrix
 }
 
 

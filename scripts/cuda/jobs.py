@@ -82,7 +82,7 @@ def _ci() -> tuple[Job, ...]:
         program("h200", "step", rows=8, layers=EXPERTS_CUT, model="moondream3"),
         program("h200", "step", rows=8, layers=EXPERTS_CUT, **FUSED_TAU),
         program("h200", "prefix", images=1, layers=EXPERTS_CUT, model="moondream3"),
-        *_kernels(),
+        *(job for job in _kernels() if job.name != "quant_matmul" or job.chip == "h200"),  # they take long to compile
     )
 
 

@@ -24,6 +24,7 @@ NAMES = (
     "residual_norm",
     "input_product",
     "output_product",
+    "quant_matmul",
 )
 CHANGED = {"step_attention": ("k_pool", "v_pool")}  # what an operation updates in place, and gives back last
 LINKS = 12  # calls in a chain, each on a layer of its own
@@ -121,7 +122,8 @@ def following(arrays: Arrays, out: Any) -> Arrays:
     if "u" in arrays:
         return {"u": jnp.concatenate([out[0].astype(arrays["u"].dtype), arrays["u"][:, out.shape[2] :]], axis=1)}
     if "matrix" in arrays:
-        return {"x": out[:, : arrays["x"].shape[1]]}
+        x = arrays["x"]
+        return {"x": jnp.concatenate([out[:, : x.shape[1]], x[:, out.shape[1] :]], axis=1)}
     if "router" in arrays:
         return {"x": arrays["x"] * out[2][:, :1].astype(arrays["x"].dtype)}
     if "x" in arrays:

@@ -1,4 +1,4 @@
-"""What is compiled, a process a job, at most two at a time."""
+"""What is compiled, by two processes at a time; jobs that differ in the chip alone share one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from scripts.cuda.plugin import ROOT, environment
 from scripts.gpu.ops import NAMES as OPS
 
 PROCESSES = 2  # XLA compiles with several threads itself
-SECONDS = 900
+SECONDS = 900  # a job
 CHIPS = ("h200", "a100", "l40s")
+JOB_ENDS = "{}"  # a worker's line between the evidence of jobs
 FULL, CUT = 24, 2  # text layers of both models, and of what is quick to compile
 FORMS = ({}, {"form": "fused"})  # of a step's layers
 EXPERTS_CUT = 6  # of Moondream 3: two of them have experts
@@ -91,33 +92,44 @@ def _kernels() -> list[Job]:
 
 
 def run(jobs: Iterable[Job], plugin: Path) -> Iterator[tuple[Job, list[Evidence]]]:
-    """Every job with its evidence, in the order in which they end."""
+    """Every job with its evidence, in the order in which their processes end."""
+    together: dict[Any, list[Job]] = {}  # a small job takes less time than jax to be imported
+    for job in jobs:
+        together.setdefault((job.builder, job.arguments), []).append(job)
     with ThreadPoolExecutor(PROCESSES) as pool:
-        under_way = {pool.submit(run_one, job, plugin): job for job in jobs}
-        for done in as_completed(under_way):
-            yield under_way[done], done.result()
+        for done in as_completed([pool.submit(run_together, group, plugin) for group in together.values()]):
+            yield from done.result()
 
 
-def run_one(job: Job, plugin: Path) -> list[Evidence]:
-    """Evidence of one job; a process that dies is evidence too."""
-    with tempfile.TemporaryDirectory() as dump:
-        arguments = json.dumps(dict(job.arguments))
-        command = [sys.executable, "-m", "scripts.cuda.worker", job.chip, job.builder, arguments, dump]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=ROOT,
-                env=environment(plugin, Path(dump)),
-                capture_output=True,
-                text=True,
-                timeout=SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            return [_failed(job, f"still compiling after {SECONDS} s")]
-    found = [Evidence(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode:
-        found.append(_failed(job, _ending(done.returncode, done.stderr)))
+def run_together(jobs: list[Job], plugin: Path) -> list[tuple[Job, list[Evidence]]]:
+    """Jobs one after the other in one process; another goes on where one died."""
+    found: list[tuple[Job, list[Evidence]]] = []
+    while len(found) < len(jobs):
+        found += _process(jobs[len(found) :], plugin)
     return found
+
+
+def _process(jobs: list[Job], plugin: Path) -> list[tuple[Job, list[Evidence]]]:
+    """The jobs that a process did, the one at which it died among them: that is evidence too."""
+    with tempfile.TemporaryDirectory() as dump:
+        told = json.dumps([(job.chip, job.builder, dict(job.arguments)) for job in jobs])
+        command = [sys.executable, "-m", "scripts.cuda.worker", told, dump]
+        environ, limit = environment(plugin, Path(dump)), SECONDS * len(jobs)
+        try:
+            done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=limit)
+            said, fault = done.stdout, _ending(done.returncode, done.stderr) if done.returncode else ""
+        except subprocess.TimeoutExpired as late:
+            said, fault = (late.stdout or b"").decode(), f"still compiling after {limit} s"
+    found: list[list[Evidence]] = [[]]
+    for line in filter(lambda line: line.startswith("{"), said.splitlines()):
+        if line == JOB_ENDS:
+            found.append([])
+        else:
+            found[-1].append(Evidence(**json.loads(line)))
+    if fault:
+        at = min(len(found), len(jobs)) - 1
+        found[at].append(_failed(jobs[at], fault))
+    return list(zip(jobs, found, strict=False))
 
 
 def _ending(code: int, stderr: str) -> str:

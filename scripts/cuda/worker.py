@@ -1,7 +1,8 @@
-"""`python -m scripts.cuda.worker CHIP BUILDER ARGUMENTS DUMP`: compiles what a builder makes; prints JSON lines.
+"""`python -m scripts.cuda.worker JOBS DUMP`: compiles what builders make; prints JSON lines, an empty object at the
+end of each job.
 
-BUILDER is `module:function`, ARGUMENTS a JSON object; the function takes the chip and the arguments and returns
-programs. A program that does not compile is evidence too.
+JOBS is a JSON list of [chip, builder, arguments]. A builder is `module:function`; the function takes the chip and the
+arguments, an object, and returns programs. A program that does not compile is evidence too.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxphoton.engine.gpus import CHIPS, Gpu, compile_for
 from scripts.cuda import evidence
 from scripts.cuda.evidence import Evidence
+from scripts.cuda.jobs import JOB_ENDS
 from scripts.cuda.programs import Program
 
 
@@ -44,10 +48,13 @@ def examine(program: Program, chip: Gpu, dump: Path) -> Evidence:
 
 
 def main() -> None:
-    chip, builder, arguments, dump = CHIPS[sys.argv[1]], sys.argv[2], json.loads(sys.argv[3]), Path(sys.argv[4])
-    module, _, function = builder.partition(":")
-    for program in getattr(importlib.import_module(module), function)(chip, **arguments):
-        print(json.dumps(dataclasses.asdict(examine(program, chip, dump))), flush=True)
+    dump = Path(sys.argv[2])
+    for name, builder, arguments in json.loads(sys.argv[1]):
+        chip, (module, _, function) = CHIPS[name], builder.partition(":")
+        for program in getattr(importlib.import_module(module), function)(chip, **arguments):
+            print(json.dumps(dataclasses.asdict(examine(program, chip, dump))), flush=True)
+        print(JOB_ENDS, flush=True)
+        jax.clear_caches()  # nothing of one chip is met again for another
 
 
 if __name__ == "__main__":

@@ -35,6 +35,10 @@ def dying(chip: Gpu) -> list[Program]:
     return []
 
 
+def nothing(chip: Gpu) -> list[Program]:
+    return []
+
+
 def unrolled(weights: jax.Array, pool: PagedCache, x: jax.Array) -> tuple[PagedCache, jax.Array]:
     for layer in range(LAYERS):
         x = x @ weights

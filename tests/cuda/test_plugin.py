@@ -35,6 +35,11 @@ def test_the_compiler_comes_with_the_plugin(tmp_path, monkeypatch):
     assert any(wheel.startswith("nvidia-cuda-nvcc-cu12==") for wheel in fetched)
 
 
-def test_a_compiling_process_that_dies_is_evidence_too(tmp_path):
-    (found,) = jobs.run_one(jobs.Job("h200", "tests.cuda.bad:dying"), tmp_path)
+def test_a_compiling_process_that_dies_is_evidence_too_and_those_behind_it_are_compiled(tmp_path):
+    names = ("nothing", "dying", "nothing", "nothing")
+    wanted = [jobs.Job(chip, f"tests.cuda.bad:{name}") for chip, name in zip((*jobs.CHIPS, "h200"), names, strict=True)]
+    done = jobs.run_together(wanted, tmp_path)
+    assert [job for job, _ in done] == wanted
+    assert [len(evidence) for _, evidence in done] == [0, 1, 0, 0]
+    ((found,),) = [evidence for _, evidence in done if evidence]
     assert "Killed" in found.error and "dying" in found.program

@@ -8,7 +8,14 @@ from typing import Any
 
 from jaxphoton.constraints.protocol import ConstraintError
 from jaxphoton.image.errors import ImageError
-from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull
+from jaxphoton.requests.errors import (
+    DeadlineExceeded,
+    EngineError,
+    ModelClosed,
+    QueueFull,
+    UnknownAdapter,
+    UnusableAdapter,
+)
 
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error", 504: "timeout_error"}
 
@@ -65,6 +72,10 @@ def fault_of(error: BaseException) -> Fault:
             return Fault(error.status, str(error), error.param, error.code, error.headers)
         case ImageError():
             return Fault(400, f"the image: {error.fault}", "image_url", error.reason)
+        case UnknownAdapter():
+            return Fault(404, str(error), "settings.adapter", "model_not_found")
+        case UnusableAdapter():  # its message has paths
+            return Fault(500, "this adapter cannot be used; the server's log says more", code="adapter_unusable")
         case QueueFull():
             return Fault(429, str(error), code="queue_full", headers={"Retry-After": "1"})
         case DeadlineExceeded():

@@ -107,7 +107,12 @@ def parsed(skill: str, data: bytes, read: ReadPicture = picture_of) -> Body:
     arguments = {each.name: getattr(body, each.name) for each in SKILLS[skill].arguments}
     arguments = {name: value for name, value in arguments.items() if value is not None}
     picture = None if body.image_url is None else read(body.image_url, "image_url")
-    ask = Ask(skill, arguments, body.settings, deadline_of(body.timeout), body.priority or 0)
+    try:
+        ask = Ask(skill, arguments, body.settings, deadline_of(body.timeout), body.priority or 0)
+    except BodyError:
+        raise
+    except (TypeError, ValueError) as error:  # its settings name an adapter that cannot be one
+        raise BodyError(str(error), "settings") from None
     return Body(picture, ask, bool(body.stream), body.model)
 
 

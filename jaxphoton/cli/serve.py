@@ -119,7 +119,7 @@ def _stored(args: argparse.Namespace, service: Service) -> Iterator[Batches | No
     batches = Batches(
         folder,
         service.backend,
-        lambda body: service.check_model(body.model),
+        service.models.resolve,
         args.allow_remote_images,
         lambda: service.admission.condition()[0] == "stopping",
         service.name,

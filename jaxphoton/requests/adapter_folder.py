@@ -51,7 +51,7 @@ class AdapterFolder:
         for place in places:
             for suffix in ("", *SUFFIXES):
                 found = _real(root.joinpath(*place[:-1], f"{place[-1]}{suffix}"))
-                if found is not None and found.is_relative_to(root):
+                if found is not None and found.is_relative_to(root) and (_is_file(found) or _is_adapter(found)):
                     return found
         return None
 
@@ -59,8 +59,8 @@ class AdapterFolder:
         """Of all that are there, sorted. One that is deeper than FT_ID/STEP has none."""
         found = set[str]()
         for entry in _listed(self.path):
-            steps = [] if entry.is_file() or _is_adapter(entry) else _listed(entry)
-            found.update([f"{entry.name}@{_stem(each)}" for each in steps] if steps else [_stem(entry)])
+            inner = [] if _is_file(entry) or _is_adapter(entry) else _listed(entry)
+            found.update([f"{entry.name}@{_stem(each)}" for each in inner] or [_stem(entry)])
         return tuple(sorted(name for name in found if self.find(name) is not None))
 
 

@@ -21,7 +21,7 @@ KEPT = 32  # of those found in a folder
 Path = str | os.PathLike[str]
 
 
-class AdapterNames(Protocol):
+class KnownAdapters(Protocol):
     """Which adapters may be asked for."""
 
     def __contains__(self, name: object, /) -> bool:
@@ -106,7 +106,7 @@ class AdapterRegistry:
             return dict(self._registered)
 
     def names(self) -> tuple[str, ...]:
-        """See `AdapterNames`."""
+        """See `KnownAdapters`."""
         return _names(self.registered, self._folder)
 
     def __contains__(self, name: object) -> bool:
@@ -120,7 +120,7 @@ class AdapterRegistry:
 
 
 class AdapterPlaces:
-    """The adapters of models in other processes, where only their names are needed: `AdapterNames`.
+    """The adapters of models in other processes, where only their names are needed: `KnownAdapters`.
 
     Args:
       given: those that are registered there.
@@ -137,7 +137,7 @@ class AdapterPlaces:
         return name in self._given or (self._folder is not None and self._folder.find(name) is not None)
 
 
-def no_adapter(name: str, there: AdapterNames) -> UnknownAdapter:
+def no_adapter(name: str, there: KnownAdapters) -> UnknownAdapter:
     """What those are told that ask for an adapter which is not there."""
     names = there.names()
     known = f"there is {listed(names)}" if names else "there are none"

@@ -10,6 +10,7 @@ from jaxphoton.batch.model import OpenModel, RunModel
 from jaxphoton.batch.options import RunOptions
 from jaxphoton.batch.workers.inprocess import LocalAnswerer
 from jaxphoton.models.protocol import Family
+from jaxphoton.requests.adapters import KnownAdapters
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.async_calls import AsyncCalls
 from jaxphoton.requests.carrying import SessionCarrier
@@ -86,6 +87,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def adapters(self) -> KnownAdapters:
+        """Those that may be asked for."""
+        ...
+
+    @property
     def batch_requests(self) -> int | None:
         """Requests that such a run may have under way, so that others find room; None where it bounds itself."""
         ...
@@ -95,7 +101,7 @@ class LocalBackend:
     """A model in this process."""
 
     def __init__(self, model: Moondream):
-        self._model = model
+        self._model, self.adapters = model, model.adapters
         self._answerer = LocalAnswerer(model)
         self._engine: Engine | None = None
         calls = AsyncCalls(SessionCarrier(model))

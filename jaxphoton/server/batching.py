@@ -52,7 +52,7 @@ class Batches:
     Args:
       folder: where all is kept.
       served: what answers.
-      check: raises BodyError for a body that is not to be answered.
+      resolve: see `RequestRules`.
       remote: whether pictures may be http addresses.
       ending: whether the server is told to stop.
       name: what answers call the model; None for the name that it was loaded by.
@@ -70,12 +70,12 @@ class Batches:
         self,
         folder: Path,
         served: Served,
-        check: Callable[[Body], None] = lambda body: None,
+        resolve: Callable[[Body], Body] = lambda body: body,
         remote: bool = False,
         ending: Callable[[], bool] = lambda: False,
         name: str | None = None,
     ):
-        self.folder, self._served, self._check, self._remote = folder, served, check, remote
+        self.folder, self._served, self._resolve, self._remote = folder, served, resolve, remote
         self._ending, self._name = ending, name
         self._changed = threading.Condition()
         self._waiting: deque[str] = deque()
@@ -191,7 +191,7 @@ class Batches:
                 model=served.run_model(),
                 journal=str(self._journal(number)),
                 rules=RequestRules(
-                    batch["endpoint"], False, fetch, self._check, PRIORITY, served.batch_requests, self._name
+                    batch["endpoint"], False, fetch, self._resolve, PRIORITY, served.batch_requests, self._name
                 ),
                 observer=_Watch(self.states, number),
                 leave=lambda: self._is_closing() or self.states.is_cancelling(number),

@@ -16,8 +16,8 @@ from jaxphoton.server.service import Service, unless_left
 
 def routes(service: Service) -> list[Operation]:
     async def handle(request: Request) -> Response:
-        body = await read(request, parsed)
-        words = Completion(body, service.name)
+        body = await service.resolved(await read(request, parsed))
+        words = Completion(body, service.models.of(body.ask))
         if body.stream:
             return await stream(
                 request,

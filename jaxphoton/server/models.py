@@ -42,10 +42,12 @@ def routes(service: Service) -> list[Operation]:
     began = int(time.time())
 
     @cache
-    def models() -> dict[str, dict[str, Any]]:
+    def known() -> dict[str, Any]:
         family = service.backend.family()
-        known = {} if family is None else abilities(family.skills())
-        return {name: _model(name, began) | known for name in service.names}
+        return {} if family is None else abilities(family.skills())
+
+    def models() -> dict[str, dict[str, Any]]:
+        return {name: _model(name, began) | known() for name in service.models.every()}
 
     async def every(request: Request) -> Response:
         listed = list((await asyncio.to_thread(models)).values())
@@ -54,13 +56,15 @@ def routes(service: Service) -> list[Operation]:
     async def one(request: Request) -> Response:
         name, here = request.path_params["name"], await asyncio.to_thread(models)
         if name not in here:
-            raise service.no_model(name)
+            raise service.models.unknown(name)
         return JSONResponse(here[name])
 
     # A slash in a name comes encoded, and is decoded before routes are looked at.
     path = Parameter("name", {"type": "string"}, "path", required=True)
     return [
-        Operation("GET", "/v1/models", every, Described("Lists the names of the model.", answer=LIST)),
+        Operation(
+            "GET", "/v1/models", every, Described("Lists the names of the model, with each adapter too.", answer=LIST)
+        ),
         Operation(
             "GET",
             "/v1/models/{name:path}",

@@ -15,6 +15,8 @@ from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.batch.workers.protocol import CLOSED, ReplicaError
 from jaxphoton.config import EngineConfig
 from jaxphoton.models.protocol import Family
+from jaxphoton.requests.adapter_folder import AdapterFolder
+from jaxphoton.requests.adapters import AdapterPlaces
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.async_calls import AsyncCalls
@@ -33,7 +35,7 @@ class ReplicaBackend:
       more: further arguments of `Replicas`.
 
     Attributes:
-      most_requests: see `Backend`.
+      most_requests, adapters: see `Backend`.
     """
 
     def __init__(
@@ -49,6 +51,10 @@ class ReplicaBackend:
         self._rows = engine.rows or defaults.max_rows
         self.most_requests = len(gpus) * (self._rows + waiting)
         self._arguments = (gpus, options, engine), more
+        folder = options.get("adapter_folder")
+        self.adapters = AdapterPlaces(
+            tuple(options.get("adapters", ())), None if folder is None else AdapterFolder(folder)
+        )
         self._processes = len(gpus)
         self._lock = threading.Lock()
         self._replicas: Replicas | None = None

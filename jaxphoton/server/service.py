@@ -10,21 +10,20 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from jaxphoton.bodies.faults import BodyError
+from jaxphoton.bodies.models import ModelNames
 from jaxphoton.bodies.pictures import Address
 from jaxphoton.bodies.skills import Body
 from jaxphoton.image.errors import ImageError
-from jaxphoton.messages import quoted
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.async_calls import within
-from jaxphoton.requests.errors import QueueFull
+from jaxphoton.requests.errors import QueueFull, UnknownAdapter, UnusableAdapter
 from jaxphoton.requests.tokens import Event
 from jaxphoton.server.admission import Admission
 from jaxphoton.server.backend import Backend
 from jaxphoton.server.metrics import Metrics
 
 T = TypeVar("T")
-
-CHAT_DEFAULT = "moondream3-preview"  # what the `moondream` client asks for where nothing was said
+B = TypeVar("B", bound=Body)
 
 Fetch = Callable[[str, str], Awaitable[bytes]]
 
@@ -39,17 +38,16 @@ class Service:
 
     Attributes:
       name: the first of them.
-      names: all of them.
+      models: all of them, and those with adapters.
       backend: which answers.
       admission: lets requests in.
       metrics: counts.
     """
 
     def __init__(self, backend: Backend, names: Sequence[str], fetch: Fetch | None = None):
-        self.backend, self.names, self.name = backend, tuple(names), names[0]
+        self.backend, self.name, self.models = backend, names[0], ModelNames(names, backend.adapters)
         self.admission = Admission(backend.most_requests, lambda: backend.failure)
         self.metrics = Metrics(backend.occupancy, lambda: self.admission.running)
-        self._accepted = {*names, *(name.rsplit("/", 1)[-1] for name in names), CHAT_DEFAULT}
         self._fetch = fetch
 
     def start(self) -> None:
@@ -62,26 +60,18 @@ class Service:
         if self.admission.condition()[0] == "starting":  # it may have been told to stop meanwhile
             self.admission.become("ready")
 
-    def check_model(self, name: str | None) -> None:
-        """
-        Raises:
-          BodyError: it is the name of no model that is here.
-        """
-        if not name or name in self._accepted:
-            return
-        base, _, step = name.rpartition("@")
-        if step.isdecimal() and "/" in base:
-            raise BodyError("adapters are not supported yet: give the model without one", "model", "adapters")
-        raise self.no_model(name)
+    async def resolved(self, body: B) -> B:
+        """A body, whose ask has the adapter that its model's name ends in.
 
-    def no_model(self, name: str) -> BodyError:
-        """What those are told that ask for a model which is not here."""
-        message = f"there is no model {quoted(name)} here; there is {', '.join(self.names)}"
-        return BodyError(message, "model", "model_not_found", 404)
+        Raises:
+          BodyError: there is no such model.
+        """
+        if self.models.is_plain(body.model):
+            return body
+        return await asyncio.to_thread(self.models.resolve, body)  # which may look into a folder
 
     async def result(self, body: Body) -> Result:
         """Raises: what asking raises; see `bodies.faults.fault_of`."""
-        self.check_model(body.model)
         with self._faults():
             result = await self.backend.call(await self._picture(body), body.ask)
         self.metrics.answered(result)
@@ -89,7 +79,6 @@ class Service:
 
     async def events(self, body: Body) -> AsyncGenerator[Event, None]:
         """The events of an ask, the last of which has "completed"; closing it gives the ask up."""
-        self.check_model(body.model)
         with self._faults():
             events = self.backend.events(await self._picture(body), body.ask)
             try:
@@ -115,7 +104,7 @@ class Service:
         """What is wrong with an ask is known by the model alone; anything else of these types is a fault of ours."""
         try:
             yield
-        except (BodyError, ImageError):
+        except (BodyError, ImageError, UnknownAdapter, UnusableAdapter):
             raise
         except QueueFull:
             raise self.admission.full() from None

@@ -41,7 +41,7 @@ def _described(skill: Skill) -> Described:
 
 def _handler(service: Service, skill: str):
     async def handle(request: Request) -> Response:
-        body = await read(request, partial(parsed, skill))
+        body = await service.resolved(await read(request, partial(parsed, skill)))
         if body.stream and SKILLS[skill].streamed:
             return await stream(request, service.events(body), _segment if skill == "segment" else _text)
         result = await unless_left(request, service.result(body))

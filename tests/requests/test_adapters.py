@@ -62,7 +62,18 @@ def test_names_of_a_folder(folder):
 @pytest.mark.parametrize(
     "name",
     [
-        *("", ".", "..", "../secret", "../secret.pt", "..@secret", "cats@..", "cats/adapter_config.json", "run/120"),
+        *(
+            "",
+            ".",
+            "..",
+            "../secret",
+            "../secret.pt",
+            "..@secret",
+            "cats@..",
+            "cats/adapter_config.json",
+            "run/120",
+            "run",
+        ),
         *("link", "link.pt", "away@secret", "away", "circle", ".hidden", ".hidden.pt", "nobody", "nobody@1", "@7"),
         *("/etc/passwd", "cats\0", "cats\n", " cats", "a\\\\b", "x" * 5000, "x" * 150 + "@" + "y" * 300, None, 3),
     ],

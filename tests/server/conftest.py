@@ -38,7 +38,7 @@ def stored(service, tmp_path_factory) -> Iterator[Batches]:
     with Batches(
         tmp_path_factory.mktemp("data") / "data",
         service.backend,
-        lambda body: service.check_model(body.model),
+        service.models.resolve,
         name=service.name,
     ) as batches:
         yield batches

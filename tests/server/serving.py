@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from jaxphoton.requests.adapters import AdapterPlaces, KnownAdapters
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
 from jaxphoton.server.app import DEFAULTS
@@ -72,6 +73,7 @@ class FakeBackend:
     most_requests = 4
     batch_requests = 1
     failure: str | None = None
+    adapters: KnownAdapters = AdapterPlaces(())
 
     def __init__(self, *events):
         self._events = events or (Result(caption="a fake"),)

@@ -196,6 +196,7 @@ def test_bodies_are_checked_and_no_file_of_the_machine_is_read(tmp_path):
     def check(body):
         if body.model == "other":
             raise BodyError("no such model", "model", status=404)
+        return body
 
     (tmp_path / "a.png").write_bytes(b"x")
     lines = [

@@ -23,12 +23,13 @@ from jaxphoton.image.errors import ImageError
 from jaxphoton.messages import first_line
 from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Job
-from jaxphoton.requests.errors import EngineError
+from jaxphoton.requests.errors import EngineError, UnknownAdapter, UnusableAdapter
 
 _log = logging.getLogger(__name__)
 
 # What is wrong with a line when it is read, or told by the model.
 _OWN = (BodyError, ImageError, ValueError, TypeError, NotImplementedError, OSError)
+_TOLD = (BodyError, ImageError, UnknownAdapter, UnusableAdapter)  # of these, what `fault_of` says
 
 
 class RequestSink(Protocol):
@@ -56,7 +57,7 @@ class RequestRules:
       paths: whether pictures may be files of this machine.
       fetch: the bytes at an http address, given the part of the body that has it, or raises BodyError; None where none
         may be fetched.
-      check: raises BodyError for a body that is not to be answered.
+      resolve: a body as it is to be answered, or raises BodyError.
       priority: of all asks; those in the bodies, and their deadlines, are for single requests.
       most: lines under way at once; None for as many as the model takes.
       name: what answers call the model; None for the name that it was loaded by, of a folder its own.
@@ -65,7 +66,7 @@ class RequestRules:
     url: str | None = None
     paths: bool = True
     fetch: Fetch | None = None
-    check: Callable[[Body], None] = lambda body: None
+    resolve: Callable[[Body], Body] = lambda body: body
     priority: int = 0
     most: int | None = None
     name: str | None = None
@@ -139,8 +140,7 @@ class RequestRunner:
             return _Entry(line, error=line.fault)
         try:
             body = line.endpoint.parsed(line.body, self._pictures.read)
-            self._rules.check(body)
-            return _Entry(line, body)
+            return _Entry(line, self._rules.resolve(body))
         except _OWN as error:
             return _Entry(line, error=error)
 
@@ -163,7 +163,9 @@ class RequestRunner:
             return
         assert entry.body is not None and entry.line.endpoint is not None
         request = records.request_id()
-        body = entry.line.endpoint.answer(entry.body, answer.results[0], request, self._rules.name or "")
+        adapter, name = entry.body.ask.adapter, self._rules.name or ""
+        name = name if adapter is None else f"{name}/{adapter}"
+        body = entry.line.endpoint.answer(entry.body, answer.results[0], request, name)
         self._write(records.answered(entry.line, request, body, answer.results))
 
     def _failure(self, entry: _Entry, error: Exception) -> Record:
@@ -174,7 +176,7 @@ class RequestRunner:
             error = ImageError(entry.line.custom_id or "", "unreadable", error.strerror or str(error))
         elif isinstance(error, ImportError):  # a package that answers of this kind need
             error = BodyError(str(error), code="not_installed", status=501)
-        elif isinstance(error, _OWN) and not isinstance(error, (BodyError, ImageError)):
+        elif isinstance(error, _OWN) and not isinstance(error, _TOLD):
             error = BodyError(str(error))  # the model does not take what is asked
         fault = fault_of(error)
         if fault.status == 500:

@@ -17,7 +17,14 @@ from jaxphoton.processes.assignment import Assignment
 from jaxphoton.processes.pipe import Message
 from jaxphoton.requests.answer import Answer, Result
 from jaxphoton.requests.ask import Ask, Job, checked
-from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull
+from jaxphoton.requests.errors import (
+    DeadlineExceeded,
+    EngineError,
+    ModelClosed,
+    QueueFull,
+    UnknownAdapter,
+    UnusableAdapter,
+)
 from jaxphoton.requests.submitting import OnEvent
 
 CLOSED = "the replicas were closed"
@@ -26,7 +33,7 @@ _KINDS: dict[str, Callable[..., Exception]] = {
     kind.__name__: kind
     for kind in (
         *(ImageError, ValueError, TypeError, OSError, ImportError, RuntimeError, NotImplementedError),
-        *(EngineError, QueueFull, DeadlineExceeded, ConstraintError),
+        *(EngineError, QueueFull, DeadlineExceeded, ConstraintError, UnknownAdapter, UnusableAdapter),
     )
 }
 

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from jaxphoton import platform
 from jaxphoton.config import EngineConfig
+from jaxphoton.config.quantization import Quantization
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.executables import Executables
@@ -111,6 +112,7 @@ class Moondream(SkillMethods):
         device: str | platform.Device | None = None,
         sharding: jax.sharding.Sharding | None = None,
         engine: EngineConfig | None = None,
+        quantize: str | Quantization | None = None,
         float8_experts: bool = False,
         coordinates: str = "bins",
         clamp_boxes: bool = False,
@@ -131,7 +133,9 @@ class Moondream(SkillMethods):
           device: "cpu", "gpu", "cuda:1" or a jax.Device.
           sharding: of all parameters, instead of one device; it must keep them whole on every device.
           engine: how requests are run together; None for what fits the device.
-          float8_experts: keep the experts of a float8 checkpoint as they are stored, at half the bytes.
+          quantize: "int8", "float8", "int4" or "int4-64": large matrices in few bits, made one by one on their way to
+            the device. What a checkpoint stores in few bits is kept so; "none" brings all of it to `dtype`.
+          float8_experts: keep the experts of a checkpoint in which they alone are in float8, at half the bytes.
           coordinates: "bins" (a coordinate is bin / bins) or "bins-1" (bin / (bins - 1), Photon's convention).
           clamp_boxes: cut boxes at the picture's border, as Photon does.
           max_pixels: larger pictures are refused from their header, before they are decoded.
@@ -146,7 +150,7 @@ class Moondream(SkillMethods):
         Raises:
           ExecutablesError: the folder is damaged, or its programs are for another chip, jax, driver or version. Those
             for another model or engine are an EngineStartError when the engine starts.
-          WeightsError: the checkpoint is missing, broken or of another shape.
+          WeightsError: the checkpoint is missing, broken or of another shape, or there is no such `quantize`.
           ConfigError: its settings cannot be read.
           TokenizerError: its tokenizer cannot be read, or is another model's.
           ValueError: an unknown dtype or device, a sharding that splits parameters, or a `max_pixels`, `background` or
@@ -155,7 +159,14 @@ class Moondream(SkillMethods):
         """
         stored = None if executables is None else open_executables(executables, device, sharding)
         params, config, tokenizer, path = load(
-            path_or_id, revision, dtype, device, sharding, float8_experts, coordinates=coordinates
+            path_or_id,
+            revision,
+            dtype,
+            device,
+            sharding,
+            float8_experts,
+            quantize=quantize,
+            coordinates=coordinates,
         )
         model = cls(
             params,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxphoton import platform
+from jaxphoton.config.quantization import Quantization
 from jaxphoton.engine.executables import Executables, ExecutablesError
 from jaxphoton.engine.places import Here
 from jaxphoton.messages import quoted
@@ -34,6 +35,7 @@ def load(
     sharding: jax.sharding.Sharding | None,
     float8_experts: bool,
     *,
+    quantize: str | Quantization | None = None,
     coordinates: str,
 ) -> tuple[Params, ModelConfig, Tokenizer, Path]:
     """And where it lies. The arguments, and what is raised, are those of `Moondream.from_pretrained`."""
@@ -48,7 +50,7 @@ def load(
     kind = platform.default_dtype(chosen) if dtype is None else _dtype(dtype)
     path = hub.resolve(path_or_id, revision, float8_experts)
     try:
-        family, params = load_model(path, kind, sharding or chosen, quantized=float8_experts)
+        family, params = load_model(path, kind, sharding or chosen, quantized=float8_experts, quantize=quantize)
     except jax.errors.JaxRuntimeError as error:
         forget_frames(error)
         raise EngineStartError(f"the parameters cannot be put on the device: {fault_of(error)}") from error

@@ -58,14 +58,6 @@ class MatrixForm(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class DenseForm:
-    """An array in the model's dtype."""
-
-    def __call__(self, matrix: Spec) -> Dense:
-        return Dense(matrix)
-
-
-@dataclass(frozen=True, slots=True)
 class RowScaledForm:
     """8-bit numbers of `dtype` with a float32 factor a row."""
 
@@ -99,7 +91,7 @@ class GroupedForm:
         return Grouped(stored, factors, factors if self.zero else None)
 
 
-DENSE = DenseForm()
+DOTTED: Any = {"simple": True, "separator": "."}
 INT8 = RowScaledForm("int8")
 FLOAT8 = RowScaledForm("float8_e4m3fn")
 
@@ -125,8 +117,23 @@ class Specs:
         """A leaf that is float32 in every dtype of the model."""
         return dataclasses.replace(self.leaf(**axes), dtype=jnp.dtype(jnp.float32))
 
-    def matrix(self, form: MatrixForm = DENSE, /, **axes: int | Joined) -> Weight:
-        return form(self.leaf(**axes))
+    def matrix(self, **axes: int | Joined) -> Dense:
+        return Dense(self.leaf(**axes))
+
+
+def with_forms(tree: Any, forms: Mapping[str, MatrixForm]) -> Any:
+    """A tree of `Spec` or jax.ShapeDtypeStruct leaves with the plain matrices of these paths in other forms."""
+
+    def formed(path: Any, node: Any) -> Any:
+        form = forms.get(_plain(jax.tree_util.keystr((*path, jax.tree_util.GetAttrKey("matrix")), **DOTTED)))
+        if form is None or not isinstance(node, Dense):
+            return node
+        if isinstance(node.matrix, Spec):
+            return form(node.matrix)
+        shape, dtype = node.matrix.shape, node.matrix.dtype
+        return abstract(form(Spec(shape, dtype, (None,) * len(shape))))
+
+    return jax.tree_util.tree_map_with_path(formed, tree, is_leaf=lambda node: isinstance(node, Weight))
 
 
 def abstract(specs: Any) -> Any:
@@ -153,7 +160,13 @@ def by_path(tree: Any) -> dict[str, Any]:
     beside it: the names under which converted checkpoints keep them, whatever classes the tree is made of.
     """
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_plain(jax.tree_util.keystr(path, simple=True, separator=".")): leaf for path, leaf in paths}
+    return {_plain(jax.tree_util.keystr(path, **DOTTED)): leaf for path, leaf in paths}
+
+
+def nbytes(leaf: Any) -> int:
+    """Bytes that an array, or what describes one, takes on a device: two numbers of 4 bits lie in one."""
+    dtype = jnp.dtype(leaf.dtype)
+    return leaf.size * dtype.itemsize if dtype != jnp.int4 else (leaf.size + 1) // 2
 
 
 def _plain(path: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxphoton.messages import quoted
 
 Index = tuple[int | slice, ...]
+Use = Literal["layers", "experts", "head", "vision"]  # of a matrix, as `jaxphoton.config.quantization.Quantization`
 
 
 class WeightsError(ValueError):
@@ -27,7 +29,8 @@ class Source:
 class Placement:
     """Where the canonical tensor `name` goes: `leaf` as a dotted path in the parameters, and the part of it.
 
-    A path is that of `jaxphoton.layers.spec.by_path`.
+    A path is that of `jaxphoton.layers.spec.by_path`. A matrix has a name that ends in ".weight" and a leaf that ends
+    in "_w": what it has beside it in few bits is `X.scale` and `X.zero`, in `X_scale` and `X_zero`.
     """
 
     name: str

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxphoton.constraints.grammar import Grammar
 from jaxphoton.image.crops import Crops, Pictures
-from jaxphoton.models.naming import Moved, Placement, Source
+from jaxphoton.models.naming import Moved, Placement, Source, Use
 from jaxphoton.requests.tokens import Prompt as Prompt
 
 if TYPE_CHECKING:
@@ -151,16 +151,16 @@ class Tensors(Protocol):
         """
         ...
 
-    def fit(self, sources: Mapping[str, Source], dtype_of: Callable[[str], np.dtype]) -> tuple[Family, Any, Set[str]]:
-        """What the tensors decide: the family as they have it, the form of `Network.abstract`, names to leave out.
+    def fit(self, sources: Mapping[str, Source]) -> tuple[Family, Any, Set[str]]:
+        """What the tensors decide: the family as they have it, the form of `Network.abstract`, names to leave out."""
+        ...
 
-        Args:
-          dtype_of: of the tensor of a name in the checkpoint.
-        """
+    def uses(self) -> Mapping[str, Use]:
+        """The matrices that may be stored in few bits, by their path, and what they are for."""
         ...
 
     def placements(self, form: Any) -> tuple[Placement, ...]:
-        """Where every tensor goes; together they fill every leaf exactly."""
+        """Where every tensor goes; together they fill every leaf of `Network.abstract` exactly."""
         ...
 
     def stored_form(self, leaves: Iterable[str]) -> Any:
@@ -196,7 +196,8 @@ class Network(Protocol):
     """The device side: pure functions. `params` is the whole tree where nothing else is said."""
 
     def abstract(self, dtype: DTypeLike, form: Any = None) -> Any:
-        """The tree of parameters as jax.ShapeDtypeStruct; its first level are the parts that memory plans name.
+        """The tree of parameters as jax.ShapeDtypeStruct, with plain matrices; its first level are the parts that
+        memory plans name.
 
         `form` is what a checkpoint decides beside the settings (`Tensors`), None for the published form.
         """

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from jaxphoton.models.naming import Moved
-from jaxphoton.weights.load import Placing, empty_leaf
+from jaxphoton.weights.assembling import empty_leaf
+from jaxphoton.weights.placing import Placing
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 

@@ -9,22 +9,27 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from jaxphoton.files import FileError, read_json
-from jaxphoton.layers.spec import by_path
+from jaxphoton.layers.spec import by_path, with_forms
 from jaxphoton.messages import escaped, first_line, listed, short
+from jaxphoton.models.forms import Forms, leaf_forms, wanted_forms
+from jaxphoton.models.naming import Moved
 from jaxphoton.models.protocol import Family
 from jaxphoton.models.registry import MAX_BYTES
 from jaxphoton.weights.checksums import checksums, verify
-from jaxphoton.weights.load import Placing, completed, require_quantized
+from jaxphoton.weights.load import Choice, completed, in_dtype
 from jaxphoton.weights.mapped import WeightsError
 from jaxphoton.weights.moved import moved_leaves, stored_shapes
+from jaxphoton.weights.placing import Placing, as_sharding, put_quantized
 
 CHECKSUMS = "checksums"  # in config.json, of all other files
 
@@ -80,12 +85,13 @@ def restore(
     directory: str | Path,
     family: Family,
     dtype: DTypeLike = jnp.bfloat16,
-    sharding: Placing = None,
-    quantized: bool = False,
+    placing: Placing = None,
+    choice: Choice = Choice(),  # noqa: B008 (frozen)
 ) -> Any:
-    """Parameters of a converted checkpoint, cast to `dtype` and placed as `sharding` says while they are read.
+    """Parameters of a converted checkpoint, cast to `dtype` and placed as `placing` says while they are read.
 
-    `quantized` as in `load_model`.
+    Matrices that are to be quantized are read one at a time, to the host (in folders of earlier versions, all that
+    these had cut otherwise: to the device).
 
     Raises:
       WeightsError: the folder holds no readable parameters, not those of the model, or no float8 experts to keep; or a
@@ -99,40 +105,97 @@ def restore(
         import orbax.checkpoint as ocp  # takes about as long as the checksums of some gigabytes
 
         intact.result()
-    if not isinstance(sharding, jax.sharding.Sharding):
-        sharding = jax.sharding.SingleDeviceSharding(sharding or jnp.zeros(()).device)  # type: ignore[arg-type]
+    sharding = as_sharding(placing)
     with ocp.StandardCheckpointer() as checkpointer:
-        stored = _stored(checkpointer, folder)
-        tree = family.network.abstract(dtype, family.tensors.stored_form(stored))
-        shapes = by_path(tree)
-        moved = family.tensors.moved(stored.keys())
-        asked = stored_shapes(shapes, moved)
-        _check_stored(folder, stored, asked)
-        if quantized:
-            require_quantized(tree)
-        target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding) for name, leaf in asked.items()}
-        try:
-            restored = checkpointer.restore(folder, target)
-        except Exception as error:  # orbax passes on whatever its storage raises
-            raise WeightsError(f"{escaped(folder)}: cannot be restored: {first_line(error)}") from error
-    leaves = moved_leaves(restored, shapes, moved, sharding)
-    return completed(tree, leaves, dtype, quantized)
+        plan = _plan(checkpointer, folder, family, dtype, choice)
+        apart = {} if plan.moved else plan.wanted
+        target = {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+            for name, leaf in plan.asked.items()
+            if name not in apart
+        }
+        restored = _read(folder, target)
+        leaves: dict[str, Any] = moved_leaves(
+            restored, {name: leaf for name, leaf in plan.shapes.items() if name not in apart}, plan.moved, sharding
+        )
+        for name, form in plan.wanted.items():
+            matrix = leaves.pop(name) if name in leaves else _read(folder, {name: plan.asked[name]})[name]
+            leaves[name] = put_quantized(np.asarray(matrix), form, sharding)
+    params = completed(with_forms(plan.plain, plan.stored | plan.wanted), leaves)
+    return in_dtype(params, plan.stored.keys() - plan.kept.keys(), dtype)
 
 
-def abstract(directory: str | Path, family: Family, dtype: DTypeLike = jnp.bfloat16) -> Any:
-    """The tree of shapes that `restore` would fill, in the form in which it is stored.
+def abstract(
+    directory: str | Path,
+    family: Family,
+    dtype: DTypeLike = jnp.bfloat16,
+    choice: Choice = Choice(),  # noqa: B008 (frozen)
+) -> Any:
+    """The tree of shapes that `restore` would give.
 
     Raises:
       WeightsError: the folder holds no readable parameters, or not those of the model.
     """
     import orbax.checkpoint as ocp
 
-    folder = Path(directory).absolute() / "params"
     with ocp.StandardCheckpointer() as checkpointer:
-        stored = _stored(checkpointer, folder)
-    tree = family.network.abstract(dtype, family.tensors.stored_form(stored))
-    _check_stored(folder, stored, stored_shapes(by_path(tree), family.tensors.moved(stored.keys())))
-    return tree
+        plan = _plan(checkpointer, Path(directory).absolute() / "params", family, dtype, choice)
+    return with_forms(plan.plain, plan.kept | plan.wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the metadata of a folder tell.
+
+    Attributes:
+      plain: the abstract tree with plain matrices.
+      stored, kept, wanted: the forms in which matrices are stored, those of them that stay, and those of matrices that
+        are to be quantized.
+      shapes: the leaves by path in the forms in which they are stored.
+      moved: what earlier versions stored otherwise.
+      asked: what is stored.
+    """
+
+    plain: Any
+    stored: Forms
+    kept: Forms
+    wanted: Forms
+    shapes: dict[str, jax.ShapeDtypeStruct]
+    moved: tuple[Moved, ...]
+    asked: dict[str, jax.ShapeDtypeStruct]
+
+
+def _plan(checkpointer: Any, folder: Path, family: Family, dtype: DTypeLike, choice: Choice) -> _Plan:
+    stored = _stored(checkpointer, folder)
+    form, quantization = family.tensors.stored_form(stored), choice.wanted
+    plain = family.network.abstract(dtype, form)
+    paths, forms = by_path(plain), leaf_forms(stored)
+    forms = {path: each for path, each in forms.items() if path in paths and paths[path].shape == stored[path].shape}
+    shapes, moved = by_path(with_forms(plain, forms)), family.tensors.moved(stored.keys())
+    asked = stored_shapes(shapes, moved)
+    _check_stored(folder, {name: leaf.shape for name, leaf in stored.items()}, asked)
+    kept = choice.kept(forms, family.tensors.uses())
+    asked_for = {} if quantization is None else wanted_forms(family, plain, form, quantization)
+    wanted = {path: each for path, each in asked_for.items() if path not in forms}
+    return _Plan(plain, forms, kept, wanted, shapes, moved, asked)
+
+
+def _read(folder: Path, leaves: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
+    """Leaves of the folder, placed as they say, on the host without a word."""
+    import orbax.checkpoint as ocp
+
+    def wish(leaf: jax.ShapeDtypeStruct) -> Any:
+        if leaf.sharding is None:
+            return ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)
+        return ocp.ArrayRestoreArgs(sharding=leaf.sharding, dtype=leaf.dtype, global_shape=leaf.shape)
+
+    wishes = {name: wish(leaf) for name, leaf in leaves.items()}
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            args = ocp.args.PyTreeRestore(item=leaves, restore_args=wishes, partial_restore=True)
+            return checkpointer.restore(folder, args=args)
+    except Exception as error:  # orbax passes on whatever its storage raises
+        raise WeightsError(f"{escaped(folder)}: cannot be restored: {first_line(error)}") from error
 
 
 def _verify(directory: Path) -> None:
@@ -149,11 +212,11 @@ def _verify(directory: Path) -> None:
         verify(directory, data[CHECKSUMS])
 
 
-def _stored(checkpointer, folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of the leaves in the folder."""
+def _stored(checkpointer: Any, folder: Path) -> dict[str, jax.ShapeDtypeStruct]:
+    """Name -> shape and dtype of the leaves in the folder."""
     try:
         metadata = checkpointer.metadata(folder).item_metadata
-        return {name: tuple(leaf.shape) for name, leaf in metadata.tree.items()}
+        return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in metadata.tree.items()}
     except Exception as error:  # anything from a missing file to a changed format
         raise WeightsError(f"{escaped(folder)}: not a readable orbax checkpoint: {first_line(error)}") from error
 
@@ -168,7 +231,10 @@ def _check_stored(folder: Path, stored: dict[str, tuple[int, ...]], shapes: dict
 
 def _checked_leaves(params: Any, family: Family) -> dict[str, jax.Array]:
     leaves = by_path(params)
-    tree = family.network.abstract(jnp.bfloat16, family.tensors.stored_form(leaves))
+    plain = family.network.abstract(jnp.bfloat16, family.tensors.stored_form(leaves))
+    paths = by_path(plain)
+    forms = {path: form for path, form in leaf_forms(leaves).items() if path in paths}
+    tree = with_forms(plain, forms)
     wanted = {name: leaf.shape for name, leaf in by_path(tree).items()}
     if {name: leaf.shape for name, leaf in leaves.items()} != wanted:
         raise WeightsError("the parameters to save are not those of the settings")

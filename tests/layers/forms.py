@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxphoton.layers.grouped import Grouped
+from jaxphoton.layers.spec import FLOAT8, MatrixForm, by_path, with_forms
 from jaxphoton.layers.weight import Dense, RowScaled, Weight
 
 
@@ -23,6 +24,15 @@ def scaled_of(weight: Weight | None) -> RowScaled:
     """A weight that must be in 8 bits."""
     assert isinstance(weight, RowScaled)
     return weight
+
+
+def float8_experts(tree):
+    """A tree of specs or shapes with its experts as Moondream 3's float8 files store them."""
+    return with_forms(tree, float8_forms(tree))
+
+
+def float8_forms(tree) -> dict[str, MatrixForm]:
+    return {path: FLOAT8 for path in by_path(tree) if path.endswith((".experts.fc1_w", ".experts.fc2_w"))}
 
 
 def in_int8(matrix: jax.Array) -> RowScaled:

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import tokenizers
 
-from jaxphoton.layers.spec import FLOAT8, by_path
+from jaxphoton.layers.spec import by_path, with_forms
+from jaxphoton.models.forms import with_factors
 from jaxphoton.models.moondream.config import ModelConfig, MoeConfig
 from jaxphoton.models.moondream.names import placements
 from jaxphoton.models.moondream.params import Form, abstract
 from jaxphoton.models.moondream.reading import config_from_dict
 from jaxphoton.models.naming import placed_shape
 from jaxphoton.weights.safetensors import DTYPES
+from tests.layers.forms import float8_forms
 
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
@@ -163,12 +165,14 @@ def mini_tokenizer() -> str:
     return tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="a")).to_str()
 
 
-def published_tensors(config: ModelConfig, form: Form) -> dict[str, np.ndarray]:
+def published_tensors(config: ModelConfig, form: Form, float8: bool = False) -> dict[str, np.ndarray]:
     """Published-style tensors of a model, from a seed: bfloat16, but for float8 experts and scales."""
     rng = np.random.default_rng(0)
-    leaves = by_path(abstract(config, form=form))
+    tree = abstract(config, form=form)
+    forms = float8_forms(tree) if float8 else {}
+    leaves = by_path(with_forms(tree, forms))
     tensors = {}
-    for place in placements(config, form):
+    for place in with_factors(placements(config, form), forms):
         leaf = leaves[place.leaf]
         shape = placed_shape(leaf.shape, place.index)
         shape = (1, *shape) if place.name == "vision.pos_emb" else shape
@@ -195,4 +199,4 @@ def moe_tensors(moe_config: ModelConfig) -> dict[str, np.ndarray]:
 @pytest.fixture
 def float8_tensors(moe_config: ModelConfig) -> dict[str, np.ndarray]:
     """With experts in float8, their row scales, and scales of keys and values."""
-    return published_tensors(moe_config, Form(FLOAT8, kv_scales=True))
+    return published_tensors(moe_config, Form(kv_scales=True), float8=True)

@@ -207,9 +207,9 @@ def test_faults_of_the_storage(tmp_path, source, mini_config, monkeypatch):
     folder = loading.save(tmp_path / "out", load_params(source, mini_config), mini_config)
 
     # Faked: after a real fault tensorstore's other reads report to an event loop that orbax has closed by then.
-    def fail(*args):
+    def fail(*args, **options):
         raise ValueError("NOT_FOUND: error reading chunk")
 
-    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", fail)
+    monkeypatch.setattr(ocp.PyTreeCheckpointer, "restore", fail)
     with pytest.raises(WeightsError, match="params: cannot be restored: NOT_FOUND"):
         loading.restore(folder, mini_config)

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 
-import numpy as np
-
-from jaxphoton.layers.spec import FLOAT8, RowScaledForm
 from jaxphoton.models.moondream.adapter_names import MoondreamAdapterNames
 from jaxphoton.models.moondream.config import ModelConfig, MoeConfig, RegionConfig, TextConfig, VisionConfig
 from jaxphoton.models.moondream.earlier import STORED_APART, apart
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import PUBLISHED, Form
-from jaxphoton.models.naming import Index, Moved, Placement, Source, WeightsError, canonical
+from jaxphoton.models.naming import Index, Moved, Placement, Source, Use, WeightsError, canonical
 
 _V = r"vision_encoder\.encoder\.model\.visual\."
 _H = r"text_model\.transformer\.h\.(\d+)\."
-_W = r"(weight|bias)"
+_W = r"(weight|bias|scale|zero)"
 
 # Training-style name -> canonical name.
 TRAINING_NAMES: tuple[tuple[str, str], ...] = (
@@ -41,8 +38,8 @@ TRAINING_NAMES: tuple[tuple[str, str], ...] = (
     (rf"{_H}tau_(wq|wv|wqwv|alpha)", r"text.blocks.\1.attn.tau.\2"),
     (rf"{_H}kv_quantizer\.([kv])_scale", r"text.blocks.\1.attn.\2_scale"),
     (rf"{_H}gate\.{_W}", r"text.blocks.\1.mlp.router.\2"),
-    (rf"{_H}mlp\.experts\.weight", r"text.blocks.\1.mlp.fc1.weight"),
-    (rf"{_H}mlp\.output_experts\.weight", r"text.blocks.\1.mlp.fc2.weight"),
+    (rf"{_H}mlp\.experts\.{_W}", r"text.blocks.\1.mlp.fc1.\2"),
+    (rf"{_H}mlp\.output_experts\.{_W}", r"text.blocks.\1.mlp.fc2.\2"),
     (rf"{_H}moe_quant\.up_scale", r"text.blocks.\1.mlp.fc1.scale"),
     (rf"{_H}moe_quant\.down_scale", r"text.blocks.\1.mlp.fc2.scale"),
     (rf"text_model\.lm_head\.ln\.{_W}", r"text.post_ln.\1"),
@@ -91,6 +88,17 @@ def canonical_names(names: Iterable[str]) -> tuple[dict[str, Source], list[str]]
 def placements(config: ModelConfig, form: Form = PUBLISHED) -> tuple[Placement, ...]:
     """The placement of every tensor of a checkpoint of `config`; together they fill every leaf exactly."""
     return (*_vision(config.vision), *_text(config.text, form), *_region(config.region))
+
+
+def uses(c: TextConfig) -> dict[str, Use]:
+    """The matrices that may be in few bits, by their path. The patches' is small, and the picture's only way in."""
+    found: dict[str, Use] = {"text.lm_head_w": "head"}
+    found |= {f"vision.{name}_w": "vision" for name in ("qkv", "proj", "fc1", "fc2", "proj_fc1", "proj_fc2")}
+    for i in range(c.n_layers):
+        found |= {f"text.layers.{i}.{name}_w": "layers" for name in ("in", "out")}
+        if c.moe is not None and i >= c.moe.start_layer:
+            found |= {f"text.layers.{i}.experts.{name}_w": "experts" for name in ("fc1", "fc2")}
+    return found
 
 
 def _rename(name: str) -> str | None:
@@ -144,7 +152,7 @@ def _text(c: TextConfig, form: Form) -> Iterable[Placement]:
             yield Placement(f"{block}.attn.v_scale", "text.kv_scale", (i, slice(1, 2)))
         if c.moe is not None and i >= c.moe.start_layer:
             yield from _attention(block, layer, i - c.moe.start_layer)
-            yield from _experts(c.moe, i, form)
+            yield from _experts(c.moe, i)
         else:
             yield from _dense(c, i)
     yield from _norm("text.post_ln", "text.post_ln")
@@ -169,14 +177,12 @@ def _attention(block: str, layer: str, row: int) -> Iterable[Placement]:
         yield Placement(f"{block}.attn.{name}.bias", f"text.{bias}", (row,))
 
 
-def _experts(moe: MoeConfig, i: int, form: Form) -> Iterable[Placement]:
+def _experts(moe: MoeConfig, i: int) -> Iterable[Placement]:
     block, experts = f"text.blocks.{i}.mlp", f"text.layers.{i}.experts"
     yield Placement(f"{block}.router.weight", f"{experts}.router_w")
     yield Placement(f"{block}.router.bias", "text.router_b", (i - moe.start_layer,))
     for name in ("fc1", "fc2"):
         yield Placement(f"{block}.{name}.weight", f"{experts}.{name}_w")
-        if isinstance(form.experts, RowScaledForm):
-            yield Placement(f"{block}.{name}.scale", f"{experts}.{name}_scale")
 
 
 def _region(c: RegionConfig) -> Iterable[Placement]:
@@ -221,9 +227,7 @@ class MoondreamTensors:
     def sources(self, names: Iterable[str]) -> tuple[dict[str, Source], list[str]]:
         return canonical_names(names)
 
-    def fit(
-        self, sources: Mapping[str, Source], dtype_of: Callable[[str], np.dtype]
-    ) -> tuple[MoondreamFamily, Form, Set[str]]:
+    def fit(self, sources: Mapping[str, Source]) -> tuple[MoondreamFamily, Form, Set[str]]:
         """Whether the region heads read through a LayerNorm is settled by the weights.
 
         Scales of keys and values that are not there for all layers are left out.
@@ -231,23 +235,18 @@ class MoondreamTensors:
         config = self._config
         use_ln = any(name.startswith("region.ln.") for name in sources)
         config = dataclasses.replace(config, region=dataclasses.replace(config.region, use_ln=use_ln))
-        moe, layers = config.text.moe, range(config.text.n_layers)
-        experts = [f"text.blocks.{i}.mlp.fc{j}.weight" for i in layers if moe and i >= moe.start_layer for j in (1, 2)]
-        float8 = any(dtype_of(sources[name].name).itemsize == 1 for name in experts if name in sources)
-        scales = {f"text.blocks.{i}.attn.{kind}_scale" for i in layers for kind in "kv"}
+        scales = {f"text.blocks.{i}.attn.{kind}_scale" for i in range(config.text.n_layers) for kind in "kv"}
         kv_scales = scales <= sources.keys()
-        return MoondreamFamily(config), _form(float8, kv_scales), set() if kv_scales else scales
+        return MoondreamFamily(config), Form(kv_scales), set() if kv_scales else scales
 
     def placements(self, form: Form) -> tuple[Placement, ...]:
         return placements(self._config, form)
 
     def stored_form(self, leaves: Iterable[str]) -> Form:
-        leaves = set(leaves)
-        return _form(any(leaf.endswith(".experts.fc1_scale") for leaf in leaves), "text.kv_scale" in leaves)
+        return Form("text.kv_scale" in set(leaves))
+
+    def uses(self) -> dict[str, Use]:
+        return uses(self._config.text)
 
     def moved(self, leaves: Set[str]) -> tuple[Moved, ...]:
         return apart(self._config.text) if STORED_APART in leaves else ()
-
-
-def _form(float8: bool, kv_scales: bool) -> Form:
-    return Form(FLOAT8, kv_scales) if float8 else Form(kv_scales=kv_scales)

@@ -23,7 +23,7 @@ from jax.typing import DTypeLike
 from jaxphoton.layers import spec
 from jaxphoton.layers.adapters import ChosenPairs
 from jaxphoton.layers.moe import ExpertParams
-from jaxphoton.layers.spec import DENSE, Joined, MatrixForm, Specs
+from jaxphoton.layers.spec import Joined, Specs
 from jaxphoton.layers.weight import Leaf, Weight
 from jaxphoton.models.moondream.config import ModelConfig, MoeConfig, RegionConfig, TextConfig, VisionConfig
 
@@ -117,11 +117,9 @@ class Form:
     """What a checkpoint decides beside the settings.
 
     Attributes:
-      experts: how the experts' matrices are stored.
       kv_scales: whether it has the scales of a float8 key/value cache.
     """
 
-    experts: MatrixForm = DENSE
     kv_scales: bool = False
 
 
@@ -132,7 +130,8 @@ def specs(config: ModelConfig, dtype: DTypeLike = jnp.bfloat16, form: Form = PUB
     """The parameter tree of `config` with `jaxphoton.layers.spec.Spec` leaves.
 
     What meets a number in float32 stays float32 in every dtype: Fourier features and `tau_alpha` make angles and
-    factors of positions, scales restore float8.
+    factors of positions, scales restore float8. Matrices are plain; `jaxphoton.layers.spec.with_forms` makes others of
+    them.
     """
     make = Specs(dtype)
     return Params(
@@ -180,7 +179,7 @@ def _text(c: TextConfig, make: Specs, form: Form) -> TextParams:
     experts = c.n_layers - dense
     return TextParams(
         wte=make.leaf(vocab=c.vocab_size, embed=c.dim),
-        layers=tuple(_layer(c, None if i < dense else c.moe, make, form) for i in range(c.n_layers)),
+        layers=tuple(_layer(c, None if i < dense else c.moe, make) for i in range(c.n_layers)),
         ln=make.leaf(layers=c.n_layers, _scale_bias=2, embed=c.dim),
         in_b=make.leaf(layers=dense, inputs=Joined(heads=c.qkv_dim, mlp=c.ff_dim)) if dense else None,
         out_b=make.leaf(layers=dense, _part=2, embed=c.dim) if dense else None,
@@ -195,7 +194,7 @@ def _text(c: TextConfig, make: Specs, form: Form) -> TextParams:
     )
 
 
-def _layer(c: TextConfig, moe: MoeConfig | None, make: Specs, form: Form) -> TextLayer:
+def _layer(c: TextConfig, moe: MoeConfig | None, make: Specs) -> TextLayer:
     attended = c.n_heads * c.head_dim
     if moe:
         into, out = make.matrix(heads=c.qkv_dim, embed=c.dim), make.matrix(embed=c.dim, heads=attended)
@@ -207,16 +206,16 @@ def _layer(c: TextConfig, moe: MoeConfig | None, make: Specs, form: Form) -> Tex
         out_w=out,
         # Every factor reads all heads.
         tau_w=make.matrix(heads=2 * c.n_heads, _qkv=c.qkv_dim) if c.tau_attn else None,
-        experts=_experts(c.dim, moe, make, form) if moe else None,
+        experts=_experts(c.dim, moe, make) if moe else None,
     )
 
 
-def _experts(dim: int, moe: MoeConfig, make: Specs, form: Form) -> ExpertParams:
+def _experts(dim: int, moe: MoeConfig, make: Specs) -> ExpertParams:
     count, inner = moe.num_experts, moe.expert_inner_dim
     return ExpertParams(
         router_w=make.matrix(experts=count, embed=dim),
-        fc1_w=make.matrix(form.experts, experts=count, mlp=2 * inner, embed=dim),
-        fc2_w=make.matrix(form.experts, experts=count, embed=dim, mlp=inner),
+        fc1_w=make.matrix(experts=count, mlp=2 * inner, embed=dim),
+        fc2_w=make.matrix(experts=count, embed=dim, mlp=inner),
     )
 
 

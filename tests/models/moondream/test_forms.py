@@ -12,14 +12,14 @@ import pytest
 
 from jaxphoton.layers import moe
 from jaxphoton.layers.cache import DenseCache, dense_attend
-from jaxphoton.layers.spec import FLOAT8, Joined, Spec, by_path, partition
+from jaxphoton.layers.spec import Joined, Spec, by_path, partition
 from jaxphoton.layers.weight import Dense, RowScaled, Weight
 from jaxphoton.models.moondream import network, region, vision
 from jaxphoton.models.moondream.config import MoeConfig, TextConfig, VisionConfig
 from jaxphoton.models.moondream.params import Form, abstract, specs
 from jaxphoton.models.moondream.pictures import crop_owners
 from jaxphoton.models.moondream.reading import named_config
-from tests.layers.forms import Adapted, HStack, in_float8, in_int4, in_int4_symmetric, in_int8
+from tests.layers.forms import Adapted, HStack, float8_experts, in_float8, in_int4, in_int4_symmetric, in_int8
 from tests.models.moondream.conftest import REGION
 
 VISION = VisionConfig(
@@ -131,8 +131,8 @@ def test_the_sides_of_an_output_matrix_may_be_stored_apart(params):
 @pytest.mark.parametrize("family", ["moondream2", "moondream3"])
 def test_partitions_follow_from_the_logical_axes(family):
     config = named_config(family)
-    tree = partition(specs(config, form=Form(FLOAT8, kv_scales=True)), {"mlp": "x", "experts": None})
-    shapes = abstract(config, form=Form(FLOAT8, kv_scales=True))
+    tree = partition(float8_experts(specs(config, form=Form(kv_scales=True))), {"mlp": "x", "experts": None})
+    shapes = float8_experts(abstract(config, form=Form(kv_scales=True)))
     assert jax.tree.structure(tree) == jax.tree.structure(shapes)
     found = by_path(tree)
     for name, leaf in by_path(shapes).items():
@@ -150,7 +150,7 @@ def test_partitions_follow_from_the_logical_axes(family):
 
 
 def test_every_leaf_says_what_its_axes_are():
-    for name, leaf in by_path(specs(named_config("moondream3"), form=Form(FLOAT8, kv_scales=True))).items():
+    for name, leaf in by_path(float8_experts(specs(named_config("moondream3"), form=Form(kv_scales=True)))).items():
         assert isinstance(leaf, Spec) and len(leaf.axes) == len(leaf.shape)
         named = [axis for axis in leaf.axes if axis]
         assert len(set(named)) == len(named), f"{name}: a mesh axis can split one axis of an array"
@@ -168,8 +168,9 @@ def test_the_parts_of_a_joined_matrix_are_known():
 
 def test_a_row_scaled_matrix_keeps_its_factors_beside_it():
     config = named_config("moondream3")
-    names = by_path(abstract(config, form=Form(FLOAT8)))
+    tree = float8_experts(abstract(config))
+    names = by_path(tree)
     assert {name for name in names if name.startswith("text.layers.4.experts")} == {
         f"text.layers.4.experts.{leaf}" for leaf in ("router_w", "fc1_w", "fc1_scale", "fc2_w", "fc2_scale")
     }
-    assert isinstance(abstract(config, form=Form(FLOAT8)).text.layers[4].experts.fc1_w, RowScaled)
+    assert isinstance(tree.text.layers[4].experts.fc1_w, RowScaled)

@@ -7,11 +7,15 @@ from collections import defaultdict
 
 import pytest
 
-from jaxphoton.layers.spec import FLOAT8, by_path
+from jaxphoton.config.quantization import QUANTIZATIONS
+from jaxphoton.layers.spec import by_path, with_forms
+from jaxphoton.models.forms import wanted_forms, with_factors
 from jaxphoton.models.moondream.names import canonical_names, placements
 from jaxphoton.models.moondream.params import Form, abstract
 from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.models.naming import Source, WeightsError, placed_shape
+from jaxphoton.models.registry import named_family
+from tests.layers.forms import float8_forms
 
 
 def _box(shape, index):
@@ -31,12 +35,16 @@ def _disjoint(one, two) -> bool:
 
 
 @pytest.mark.parametrize("family", ["moondream2", "moondream-0.5b", "moondream3"])
-@pytest.mark.parametrize("form", [Form(), Form(FLOAT8, kv_scales=True)])
-def test_every_element_of_every_leaf_is_placed_once(family, form):
-    config = named_config(family)
-    leaves = by_path(abstract(config, form=form))
+@pytest.mark.parametrize("form", [Form(), Form(kv_scales=True)])
+@pytest.mark.parametrize("kind", [None, "float8", "int8", "int4"])
+def test_every_element_of_every_leaf_is_placed_once(family, form, kind):
+    bound = named_family(family)
+    tree, forms = abstract(bound.config, form=form), {}
+    if kind is not None:
+        forms = wanted_forms(bound, tree, form, QUANTIZATIONS[kind])
+    leaves = by_path(with_forms(tree, forms))
     boxes = defaultdict(list)
-    table = placements(config, form)
+    table = with_factors(placements(bound.config, form), forms)
     for place in table:
         boxes[place.leaf].append(_box(leaves[place.leaf].shape, place.index))
     assert boxes.keys() == leaves.keys()
@@ -99,9 +107,11 @@ MOONDREAM3_EXAMPLES = {
 
 @pytest.mark.parametrize(("family", "examples"), [("moondream2", EXAMPLES), ("moondream3", MOONDREAM3_EXAMPLES)])
 def test_examples_of_placements(family, examples):
-    config, form = named_config(family), Form(FLOAT8, kv_scales=family == "moondream3")
-    leaves = by_path(abstract(config, form=form))
-    table = {place.name: place for place in placements(config, form)}
+    config, form = named_config(family), Form(kv_scales=family == "moondream3")
+    tree = abstract(config, form=form)
+    forms = float8_forms(tree)
+    leaves = by_path(with_forms(tree, forms))
+    table = {place.name: place for place in with_factors(placements(config, form), forms)}
     for name, (leaf, index, shape) in examples.items():
         place = table[name]
         assert (place.leaf, place.index) == (leaf, index)

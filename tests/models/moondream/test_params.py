@@ -5,10 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxphoton.layers.spec import FLOAT8
 from jaxphoton.models.moondream.params import Form, abstract, count
 from jaxphoton.models.moondream.reading import named_config
-from tests.layers.forms import dense_of, scaled_of
+from tests.layers.forms import dense_of, float8_experts, scaled_of
 
 
 def test_moondream2_has_the_published_size_and_few_leaves():
@@ -31,13 +30,14 @@ def test_the_tree_is_stable_for_jit():
 def test_moondream3_has_nine_billion_parameters_and_few_leaves():
     config = named_config("moondream3")
     assert count(abstract(config)) == 9_268_626_928
-    everything = abstract(config, form=Form(FLOAT8, kv_scales=True))
+    everything = float8_experts(abstract(config, form=Form(kv_scales=True)))
     assert len(jax.tree.leaves(everything)) <= 220
 
 
 def test_float8_experts_come_with_row_scales():
     config = named_config("moondream3")
-    plain, kept = (abstract(config, form=form).text.layers[4].experts for form in (Form(), Form(FLOAT8)))
+    tree = abstract(config)
+    plain, kept = (each.text.layers[4].experts for each in (tree, float8_experts(tree)))
     assert dense_of(plain.fc1_w).matrix.dtype == dense_of(kept.router_w).matrix.dtype == jnp.bfloat16
     up, down = scaled_of(kept.fc1_w), scaled_of(kept.fc2_w)
     assert up.matrix.dtype == down.matrix.dtype == jnp.float8_e4m3fn

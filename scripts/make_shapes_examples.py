@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from shapes.crops import select_tiling
-from shapes.scenes import Scene, make_scene
-from shapes.texts import normal_caption, short_caption
+
+from jaxphoton.measure.shapes.scenes import Scene, make_scene
+from jaxphoton.measure.shapes.texts import normal_caption, short_caption
+from jaxphoton.measure.shapes.tiling import select_tiling
 
 SEED = 70_001
 # height, width and number of objects; among them pictures larger than any in training

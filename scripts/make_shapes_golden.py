@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.numpy import save_file
-from shapes import texts
 from shapes.crops import make_crops
 from shapes.decoding import Decoder, Found, find, margin, speak, without_image
 from shapes.export import load
 from shapes.layers import CELLS, PREFIX
 from shapes.net import Shapes
-from shapes.scenes import Scene, make_scene
 from shapes.tokenizer import BOS, Words
 from shapes.vision import pool, stitch
 from torch import Tensor
+
+from jaxphoton.measure.shapes import texts
+from jaxphoton.measure.shapes.scenes import Scene, make_scene
 
 SEED = 80_001
 PROVENANCE = "scripts/make_shapes_golden.py: the training network in PyTorch, float32"

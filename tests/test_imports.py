@@ -73,6 +73,7 @@ FORBIDDEN = {
     "jaxphoton.engine.memory": HEAVY,
     "jaxphoton.measure.cost_model": HEAVY,
     "jaxphoton.measure.chips": HEAVY,
+    "jaxphoton.measure.shapes": HEAVY,
     "jaxphoton.batch.sources": (*HEAVY, "numpy", "pyarrow", "fsspec"),
     "jaxphoton.batch.exports": (*HEAVY, "numpy", "pyarrow", "fsspec"),
     "jaxphoton.batch": HEAVY,

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .crops import GRID
-from .drawing import CLASSES, COLOURS
-from .scenes import Thing
+from jaxphoton.measure.shapes.drawing import CLASSES, COLOURS
+from jaxphoton.measure.shapes.scenes import Thing
+from jaxphoton.measure.shapes.tiling import GRID
+
 from .tokenizer import Words
 
 CENTRES = (np.arange(GRID) + 0.5) / GRID

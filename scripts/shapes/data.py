@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .crops import CROP, cut_tiles, shrink, target_size
-from .drawing import CLASSES, COLOURS
-from .scenes import TILINGS, Thing, make_scene
+from jaxphoton.measure.shapes.drawing import CLASSES, COLOURS
+from jaxphoton.measure.shapes.scenes import TILINGS, Thing, make_scene
+from jaxphoton.measure.shapes.tiling import CROP, target_size
+
+from .crops import cut_tiles, shrink
 
 MOST = 4
 COUNTS = {(1, 1): 24000, (1, 2): 24000, (2, 1): 24000, (2, 2): 36000, (1, 3): 6000, (3, 1): 6000}

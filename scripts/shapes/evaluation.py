@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import texts
+from jaxphoton.measure.shapes import texts
+from jaxphoton.measure.shapes.drawing import CLASSES, COLOURS
+from jaxphoton.measure.shapes.scenes import TILINGS, Scene, Thing, make_scene
+
 from .crops import make_crops
 from .data import tag
 from .decoding import Decoder, find, speak
-from .drawing import CLASSES, COLOURS
 from .export import load
-from .scenes import TILINGS, Scene, Thing, make_scene
 
 SEED = 90_001
 Box = tuple[float, float, float, float]

@@ -6,7 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .crops import CROP, GRID, MARGIN, MAX_CROPS, PATCH
+from jaxphoton.measure.shapes.tiling import CROP, GRID, MARGIN, MAX_CROPS, PATCH
 
 THETA = 10000.0
 CELLS = GRID * GRID

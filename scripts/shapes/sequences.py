@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import texts
-from .scenes import Thing
+from jaxphoton.measure.shapes import texts
+from jaxphoton.measure.shapes.scenes import Thing
+
 from .tokenizer import COORD, EOS, SIZE, Words
 
 LANES, LENGTH, PREFIX = 4, 48, 65

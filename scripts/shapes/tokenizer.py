@@ -7,8 +7,8 @@ from typing import Any
 import tokenizers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from . import texts
-from .drawing import CLASSES, COLOURS
+from jaxphoton.measure.shapes import texts
+from jaxphoton.measure.shapes.drawing import CLASSES, COLOURS
 
 SPECIAL = ("<|endoftext|>", *(f"<|md_reserved_{index}|>" for index in range(9)))
 BOS = EOS = 0

@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .crops import GRID, MARGIN, PATCH
+from jaxphoton.measure.shapes.scenes import TILINGS
+from jaxphoton.measure.shapes.tiling import GRID, MARGIN, PATCH
+
 from .layers import CELLS, MLP, Attention, Sizes
-from .scenes import TILINGS
 
 
 class VisionBlock(nn.Module):

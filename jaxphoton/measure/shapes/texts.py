@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .drawing import CLASSES, COLOURS
-from .scenes import Thing
+from jaxphoton.measure.shapes.drawing import CLASSES, COLOURS
+from jaxphoton.measure.shapes.scenes import Thing
 
 NUMBERS = ("Zero", "One", "Two", "Three", "Four")
 # no colour begins with a vowel: "an" would make the article depend on the word after it

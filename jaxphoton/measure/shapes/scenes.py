@@ -1,11 +1,11 @@
-"""Random scenes: objects, picture and exact boxes. Needs only numpy and Pillow."""
+"""Random scenes: objects, picture and exact boxes."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from .crops import select_tiling, target_size
-from .drawing import CLASSES, COLOUR_RGB, COLOURS, Part, extent, paint, placed_parts
+from jaxphoton.measure.shapes.drawing import CLASSES, COLOUR_RGB, COLOURS, Part, extent, paint, placed_parts
+from jaxphoton.measure.shapes.tiling import select_tiling, target_size
 
 TILINGS = ((1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (3, 1))
 GREYS = (78, 112, 146, 178, 208, 236)

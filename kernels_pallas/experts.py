@@ -3,6 +3,8 @@ low rank beside the matrices, of which every token takes those in one slot, or n
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -31,10 +33,15 @@ def gated_in_kernel(u: jax.Array, g: jax.Array) -> jax.Array:
 
 
 class Pairs(NamedTuple):
-    """The pairs of one matrix of every expert, in S slots: b @ (a @ x) is added to its product with x."""
+    """The pairs of one matrix of each expert of some layers, in S slots: b @ (a @ x) is added to its product with x."""
 
-    a: jax.Array  # [E, S, R, columns]
-    b: jax.Array  # [E, rows, S, R]
+    a: jax.Array  # [L, E, S, R, columns]
+    b: jax.Array  # [L, E, rows, S, R]
+    layer: int
+
+    def here(self) -> tuple[jax.Array, jax.Array]:
+        """Those of the layer."""
+        return self.a[self.layer], self.b[self.layer]
 
 
 class Beside(NamedTuple):
@@ -47,8 +54,8 @@ class Beside(NamedTuple):
     slots: jax.Array | None
 
 
-def pairs_of(a: jax.Array | None, b: jax.Array | None) -> Pairs | None:
-    return None if a is None or b is None else Pairs(a, b)
+def pairs_of(a: jax.Array | None, b: jax.Array | None, layer: int) -> Pairs | None:
+    return None if a is None or b is None else Pairs(a, b, layer)
 
 
 def narrow(pairs: Pairs, experts: jax.Array, slots: jax.Array, x: jax.Array) -> jax.Array:
@@ -58,34 +65,40 @@ def narrow(pairs: Pairs, experts: jax.Array, slots: jax.Array, x: jax.Array) -> 
     slot it is anything. Written as a sum, which XLA computes where it reads the chosen `a`: for a product it would
     write them down.
     """
-    count, each = pairs.a.shape[0], pairs.a.shape[1]
-    chosen = pairs.a.reshape(count * each, *pairs.a.shape[2:]).at[experts * each + jnp.maximum(slots, 0)]
+    layers, count, each = pairs.a.shape[:3]
+    # All layers' in one row: a slice of them would be written down.
+    every = pairs.a.reshape(layers * count * each, *pairs.a.shape[3:])
+    chosen = every.at[(pairs.layer * count + experts) * each + jnp.maximum(slots, 0)]
     a = chosen.get(mode="promise_in_bounds").astype(jnp.float32)
     return jnp.sum(a * x[..., None, :].astype(jnp.float32), axis=-1)
 
 
-def widened(one: Pairs, slots: jax.Array, x: jax.Array) -> jax.Array:
+def widened(pair: tuple[jax.Array, jax.Array], slots: jax.Array, x: jax.Array) -> jax.Array:
     """b @ (a @ x) of one expert's pairs, float32 [N, rows], for slots int32 [N] and x float32 [N, columns]."""
-    a, b = one.a.astype(jnp.float32), one.b.astype(jnp.float32)
+    a, b = (matrix.astype(jnp.float32) for matrix in pair)
     down = jnp.einsum("nd,srd->nsr", x, a, precision="highest")
     own = slots[:, None, None] == lax.iota(jnp.int32, a.shape[0])[None, :, None]
     # Selected, not multiplied: what another's pair makes of this token may overflow.
     return jnp.einsum("nsr,fsr->nf", jnp.where(own, down, 0), b, precision="highest")
 
 
-class Added(NamedTuple):
+@partial(jax.tree_util.register_dataclass, data_fields=("narrow", "b", "slots"), meta_fields=("first",))
+@dataclass(frozen=True, slots=True)
+class Added:
     """What a kernel adds to its products, as it reads it."""
 
     narrow: Any  # float32 [T * k, R], a line a line of its input
-    b: Any  # [E, rows, S * R]
+    b: Any  # [L * E, rows, S * R]
     slots: Any  # int32 [T]
+    first: int  # where the layer's experts begin
 
 
 def added(pairs: Pairs, experts: jax.Array, slots: jax.Array, of_tokens: jax.Array, x: jax.Array) -> Added:
     """For experts int32 [...] of choices, slots int32 [...] of theirs and [T] of tokens, and x as in `narrow`."""
     lines = narrow(pairs, experts, slots, x)
-    b = pairs.b.reshape(*pairs.b.shape[:2], -1)
-    return Added(lines.reshape(-1, lines.shape[-1]), b, of_tokens)
+    layers, count, rows = pairs.b.shape[:3]
+    b = pairs.b.reshape(layers * count, rows, -1)
+    return Added(lines.reshape(-1, lines.shape[-1]), b, of_tokens, pairs.layer * count)
 
 
 def factors_of(
@@ -105,7 +118,9 @@ def factors_of(
     b = []
     for block in blocks:
         rows = block.start + lax.iota(jnp.int32, block.size)
-        b.append(load(add.b.at[expert, rows[:, None], column[None, :]], mask=(column < width)[None, :], other=0))
+        b.append(
+            load(add.b.at[add.first + expert, rows[:, None], column[None, :]], mask=(column < width)[None, :], other=0)
+        )
     return x, b
 
 
@@ -125,6 +140,7 @@ def check(
     up_scale: jax.Array | None,
     down_scale: jax.Array | None,
     pairs: dict[str, jax.Array | None],
+    layer: int,
 ) -> None:
     """Shapes and dtypes as in `kernels_pallas.moe_decode.api`; a ValueError names what contradicts them."""
     if x.ndim != 2 or 0 in x.shape or x.dtype not in DTYPES:
@@ -149,10 +165,10 @@ def check(
                 raise ValueError(f"scales go with 8-bit matrices, these are {up.dtype}")
         elif scale is None or scale.shape != shape or scale.dtype != jnp.float32:
             raise ValueError(f"{up.dtype} matrices need {name}, float32{list(shape)}")
-    _check_pairs(x, up, down, pairs)
+    _check_pairs(x, up, down, pairs, layer)
 
 
-def _check_pairs(x: jax.Array, up: jax.Array, down: jax.Array, pairs: dict[str, jax.Array | None]) -> None:
+def _check_pairs(x: jax.Array, up: jax.Array, down: jax.Array, pairs: dict[str, jax.Array | None], layer: int) -> None:
     given = {name: array for name, array in pairs.items() if array is not None}
     if not given:
         return
@@ -161,10 +177,14 @@ def _check_pairs(x: jax.Array, up: jax.Array, down: jax.Array, pairs: dict[str, 
     tokens, slots = x.shape[0], given["slots"]
     if slots.shape != (tokens,) or slots.dtype != jnp.int32:
         raise ValueError(f"slots must be int32[{tokens}], not {slots.dtype}{list(slots.shape)}")
-    each, rank = given["up_a"].shape[1:3] if given["up_a"].ndim == 4 else (1, 1)
+    if given["up_a"].ndim != 5:
+        raise ValueError(f"up_a must be [L, E, S, R, D], not {list(given['up_a'].shape)}")
+    layers, _, each, rank, _ = given["up_a"].shape
+    if not 0 <= layer < layers:
+        raise ValueError(f"layer must be in 0..{layers - 1}, not {layer}")
     for name, matrix in (("up", up), ("down", down)):
         count, rows, columns = matrix.shape
         for part, shape in (("a", (count, each, rank, columns)), ("b", (count, rows, each, rank))):
-            array = given[f"{name}_{part}"]
-            if array.shape != shape or array.dtype != x.dtype:
-                raise ValueError(f"{name}_{part} must be {x.dtype}{list(shape)}, not {array.dtype}{list(array.shape)}")
+            array, shape = given[f"{name}_{part}"], [layers, *shape]
+            if [*array.shape] != shape or array.dtype != x.dtype:
+                raise ValueError(f"{name}_{part} must be {x.dtype}{shape}, not {array.dtype}{list(array.shape)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +30,16 @@ FEW = 8
 
 @struct.dataclass
 class ExpertPairs:
-    """Adapters in slots beside the experts' matrices: the pairs of every expert, and who takes which."""
+    """Adapters in slots beside the experts' matrices: the pairs of every expert of all layers, and who takes which."""
 
-    fc1: Pairs  # a [E, S, R, D], b [E, 2 * inner, S, R]; added before the activation
-    fc2: Pairs  # a [E, S, R, inner], b [E, D, S, R]
+    fc1: Pairs  # a [L, E, S, R, D], b [L, E, 2 * inner, S, R]; added before the activation
+    fc2: Pairs  # a [L, E, S, R, inner], b [L, E, D, S, R]
     slots: Leaf  # int32 [B], of rows of the batch, NO_SLOT for none
+    layer: int = struct.field(pytree_node=False)  # among the L
+
+    def of_layer(self) -> tuple[Pairs, Pairs]:
+        fc1, fc2 = (Pairs(pairs.a[self.layer], pairs.b[self.layer]) for pairs in (self.fc1, self.fc2))
+        return fc1, fc2
 
 
 @struct.dataclass
@@ -134,10 +140,11 @@ def mix(
     if not isinstance(up, Dense | RowScaled) or not isinstance(down, Dense | RowScaled):
         return mix_dense(params, x, experts, weights)
     few = experts.size <= FEW * up.matrix.shape[0]
-    beside = {"up_scale": _scale(up), "down_scale": _scale(down)}
+    beside: dict[str, Any] = {"up_scale": _scale(up), "down_scale": _scale(down)}
     if (adapters := params.adapters) is not None:
         fc1, fc2 = adapters.fc1, adapters.fc2
         beside |= {"slots": adapters.slots, "up_a": fc1.a, "up_b": fc1.b, "down_a": fc2.a, "down_b": fc2.b}
+        beside["layer"] = adapters.layer
     chosen = moe_decode if few else moe_prefill
     return chosen(x, up.matrix, down.matrix, experts, weights, **beside, backend=backend, target=target)
 
@@ -154,22 +161,23 @@ def mix_dense(params: ExpertParams, x: jax.Array, experts: jax.Array, weights: j
         # One pass behind the other, in the memory of one. And none joined with another product of x, as XLA likes to:
         # for that it would write all float8 weights down in x's dtype.
         tokens, done = lax.optimization_barrier((x[part], done))
-        slots = None if params.adapters is None else params.adapters.slots[part]
-        done = [*done, _dense(params, tokens, slots, experts[part], weights[part])]
+        adapters = params.adapters
+        here = params if adapters is None else replace(params, adapters=replace(adapters, slots=adapters.slots[part]))
+        done = [*done, _dense(here, tokens, experts[part], weights[part])]
     return jnp.concatenate(done)
 
 
-def _dense(
-    params: ExpertParams, x: jax.Array, slots: jax.Array | None, experts: jax.Array, weights: jax.Array
-) -> jax.Array:
+def _dense(params: ExpertParams, x: jax.Array, experts: jax.Array, weights: jax.Array) -> jax.Array:
+    adapters = params.adapters
+    fc1, fc2 = (None, None) if adapters is None else adapters.of_layer()
     hidden = params.fc1_w.einsum("td,eid->eti", x, out=jnp.float32, product=x.dtype)
-    if params.adapters is not None:
-        hidden += _delta(params.adapters.fc1, slots, x, "td,esrd->etsr")
+    if adapters is not None and fc1 is not None:
+        hidden += _delta(fc1, adapters.slots, x, "td,esrd->etsr")
     u, g = jnp.split(hidden, 2, axis=-1)
     fed = (gelu_exact(u) * (g + 1)).astype(x.dtype)
     out = params.fc2_w.einsum("eti,edi->etd", fed, out=jnp.float32)
-    if params.adapters is not None:
-        out += _delta(params.adapters.fc2, slots, fed, "eti,esri->etsr")
+    if adapters is not None and fc2 is not None:
+        out += _delta(fc2, adapters.slots, fed, "eti,esri->etsr")
     # [E, T, k]: which choice of a token an expert is.
     chosen = experts[None] == jnp.arange(out.shape[0], dtype=jnp.int32)[:, None, None]
     share = jnp.sum(jnp.where(chosen, weights[None], 0.0), axis=-1)
@@ -178,9 +186,8 @@ def _dense(
     return jnp.sum(kept, axis=0).astype(x.dtype)
 
 
-def _delta(pairs: Pairs, slots: jax.Array | None, x: jax.Array, narrow: str) -> jax.Array:
+def _delta(pairs: Pairs, slots: jax.Array, x: jax.Array, narrow: str) -> jax.Array:
     """What the pairs of every expert add, float32 [E, T, rows], for slots int32 [T]; `narrow` is the product with a."""
-    assert slots is not None
     down = einsum(narrow, x, pairs.a, out=jnp.float32)
     own = slots[None, :, None, None] == lax.iota(jnp.int32, down.shape[2])[None, None, :, None]
     return einsum("etsr,efsr->etf", jnp.where(own, down, 0).astype(x.dtype), pairs.b, out=jnp.float32)

@@ -23,6 +23,7 @@ def moe_decode(
     up_b: jax.Array | None = None,
     down_a: jax.Array | None = None,
     down_b: jax.Array | None = None,
+    layer: int = 0,
     backend: str | None = None,
     target: Target | None = None,
 ) -> jax.Array:
@@ -32,8 +33,8 @@ def moe_decode(
     first half of up[e] @ x[t] and g the second, and gelu is the exact one. Dots accumulate in float32. Experts that no
     token chose are not read and may hold anything, NaN too.
 
-    With pairs of low rank in S slots, up_b[e, :, s] @ (up_a[e, s] @ x[t]) is added to u and g before gelu, and the same
-    of `down_a` and `down_b` to what `down[e]` gives, where s = slots[t].
+    With pairs of low rank in S slots, up_b[layer, e, :, s] @ (up_a[layer, e, s] @ x[t]) with s = slots[t] is added to
+    what `up[e]` gives, before gelu, and the same of `down_a` and `down_b` to what `down[e]` gives.
 
     Args:
       x: [T, D] (tokens, model), bfloat16 or float32.
@@ -43,8 +44,9 @@ def moe_decode(
       weights: float32 [T, k].
       up_scale, down_scale: float32 [E, 2 I] and [E, D], for 8-bit matrices alone: value = stored * scale of the row.
       slots: int32 [T], -1 for none; it and the following all together or not at all.
-      up_a, down_a: [E, S, R, D] and [E, S, R, I] in x's dtype, finite.
-      up_b, down_b: [E, 2 I, S, R] and [E, D, S, R] in x's dtype, finite.
+      up_a, down_a: [L, E, S, R, D] and [L, E, S, R, I] in x's dtype, finite; L layers, so that no slice is copied.
+      up_b, down_b: [L, E, 2 I, S, R] and [L, E, D, S, R] in x's dtype, finite.
+      layer: which of the pairs' layers.
       backend: one of `kernels_pallas.dispatch.BACKENDS`; None chooses.
       target: the device compiled for; None for jax's default device.
 
@@ -56,9 +58,9 @@ def moe_decode(
       KernelUnavailable: the backend asked for cannot compute this here.
     """
     pairs = {"slots": slots, "up_a": up_a, "up_b": up_b, "down_a": down_a, "down_b": down_b}
-    check(x, up, down, experts, weights, up_scale, down_scale, pairs)
+    check(x, up, down, experts, weights, up_scale, down_scale, pairs, layer)
     chosen = choose("moe_decode", backend, target, triton.refusals(down, experts), (up, down))
-    beside = Beside(up_scale, down_scale, pairs_of(up_a, up_b), pairs_of(down_a, down_b), slots)
+    beside = Beside(up_scale, down_scale, pairs_of(up_a, up_b, layer), pairs_of(down_a, down_b, layer), slots)
     if chosen == "reference":
         return reference.moe_decode(x, up, down, experts, weights, beside)
     return triton.moe_decode(x, up, down, experts, weights, beside, interpret=chosen == "interpret")

@@ -12,6 +12,7 @@ import numpy as np
 FLOAT8, INT8 = "float8_e4m3fn", "int8"
 SCALED = (FLOAT8, INT8)
 WHOLE = 32  # the size of whole numbers
+LAYERS = 2  # of pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Case:
         """Arguments of `moe_decode` as shapes and dtypes, for compiling."""
         array = jax.ShapeDtypeStruct
         matrix_dtype = self.matrix_dtype or self.dtype
-        arguments = {
+        arguments: dict[str, Any] = {
             "x": array((self.tokens, self.model), self.dtype),
             "up": array((self.experts, 2 * self.inner, self.model), matrix_dtype),
             "down": array((self.experts, self.model, self.inner), matrix_dtype),
@@ -70,11 +71,11 @@ class Case:
             for name in ("up", "down"):
                 arguments[f"{name}_scale"] = array(arguments[name].shape[:2], np.float32)
         if self.slots:
-            arguments["slots"] = array((self.tokens,), np.int32)
+            arguments |= {"slots": array((self.tokens,), np.int32), "layer": LAYERS - 1}
             for name in ("up", "down"):
                 rows, columns = arguments[name].shape[1:]
-                arguments[f"{name}_a"] = array((self.experts, self.slots, self.rank, columns), self.dtype)
-                arguments[f"{name}_b"] = array((self.experts, rows, self.slots, self.rank), self.dtype)
+                arguments[f"{name}_a"] = array((LAYERS, self.experts, self.slots, self.rank, columns), self.dtype)
+                arguments[f"{name}_b"] = array((LAYERS, self.experts, rows, self.slots, self.rank), self.dtype)
         return arguments
 
     def make(self, seed: int = 0) -> dict[str, Any]:
@@ -82,7 +83,7 @@ class Case:
         random = np.random.default_rng(seed)
         experts = self._experts(random)
         unchosen = ~np.isin(np.arange(self.experts), experts)
-        chosen = ("experts", "slots")
+        chosen = ("experts", "slots", "layer")
         arguments = {name: _normal(random, shape) for name, shape in self.abstract().items() if name not in chosen}
         weights = np.exp(arguments["weights"])
         arguments |= {"experts": experts, "weights": weights / weights.sum(axis=1, keepdims=True)}
@@ -94,7 +95,7 @@ class Case:
             # There is no NaN among whole numbers.
             arguments[f"{name}_scale" if self.matrix_dtype == INT8 else name][unchosen] = np.nan
         if self.slots:
-            arguments["slots"] = random.integers(-1, self.slots, self.tokens, np.int32)
+            arguments |= {"slots": random.integers(-1, self.slots, self.tokens, np.int32), "layer": LAYERS - 1}
         return arguments
 
     def _experts(self, random: np.random.Generator) -> np.ndarray:

@@ -38,6 +38,6 @@ def _delta(pairs: Pairs | None, experts: jax.Array, slots: jax.Array | None, x: 
     if pairs is None or slots is None:
         return 0.0
     of_choices = jnp.broadcast_to(slots[:, None], experts.shape)
-    b = pairs.b[experts, :, jnp.maximum(of_choices, 0)].astype(jnp.float32)
+    b = pairs.b[pairs.layer, experts, :, jnp.maximum(of_choices, 0)].astype(jnp.float32)
     delta = jnp.einsum("tknr,tkr->tkn", b, narrow(pairs, experts, of_choices, x), precision="highest")
     return jnp.where(of_choices[:, :, None] >= 0, delta, 0)

@@ -23,14 +23,15 @@ def moe_prefill(
     up_b: jax.Array | None = None,
     down_a: jax.Array | None = None,
     down_b: jax.Array | None = None,
+    layer: int = 0,
     backend: str | None = None,
     target: Target | None = None,
 ) -> jax.Array:
     """`kernels_pallas.moe_decode` for many tokens: the same arguments, result and errors, other kernels."""
     pairs = {"slots": slots, "up_a": up_a, "up_b": up_b, "down_a": down_a, "down_b": down_b}
-    check(x, up, down, experts, weights, up_scale, down_scale, pairs)
+    check(x, up, down, experts, weights, up_scale, down_scale, pairs, layer)
     chosen = choose("moe_prefill", backend, target, triton.refusals(down, experts), (up, down))
-    beside = Beside(up_scale, down_scale, pairs_of(up_a, up_b), pairs_of(down_a, down_b), slots)
+    beside = Beside(up_scale, down_scale, pairs_of(up_a, up_b, layer), pairs_of(down_a, down_b, layer), slots)
     if chosen == "reference":
         return reference.moe_prefill(x, up, down, experts, weights, beside)
     return triton.moe_prefill(x, up, down, experts, weights, beside, interpret=chosen == "interpret")

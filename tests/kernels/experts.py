@@ -29,7 +29,7 @@ def definition(arguments: dict) -> np.ndarray:
 def _delta(arguments: dict, expert: int, token: int, name: str, x: np.ndarray) -> np.ndarray | float:
     if "slots" not in arguments or (slot := int(arguments["slots"][token])) < 0:
         return 0.0
-    a, b = (np.asarray(arguments[f"{name}_{part}"], np.float64)[expert] for part in "ab")
+    a, b = (np.asarray(arguments[f"{name}_{part}"], np.float64)[arguments["layer"], expert] for part in "ab")
     return b[:, slot] @ (a[slot] @ x)
 
 

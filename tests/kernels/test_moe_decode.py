@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from kernels_pallas.dispatch import KernelUnavailable, Target, overflows
 from kernels_pallas.moe_decode import moe_decode
 from kernels_pallas.moe_decode.cases import REAL, SMALL, Case
-from tests.kernels.comparing import H200, TOLERANCE, error, lowered
+from tests.kernels.comparing import H200, TOLERANCE, arrays_of, error, lowered
 from tests.kernels.experts import definition, exact_inputs
 
 A100 = Target("cuda", 80, 108)
@@ -24,9 +23,11 @@ named = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 both = pytest.mark.parametrize("backend", ["reference", "interpret"])
 
 
-@functools.partial(jax.jit, static_argnames="backend")
+compiled = jax.jit(moe_decode, static_argnames=("layer", "backend"))
+
+
 def run(arguments, backend):
-    return moe_decode(**arguments, backend=backend)
+    return compiled(**arguments, backend=backend)
 
 
 @named
@@ -49,6 +50,7 @@ def test_reference_is_the_formula(case):
     assert error(run(arguments, "reference"), definition(arguments)) <= TOLERANCE[case.dtype]
 
 
+PAIRS = ("slots", "layer", "up_a", "up_b", "down_a", "down_b")
 TOKENS, TOP, EXPERTS = 6, 2, 5
 # A row may even choose an expert twice.
 routings = st.lists(st.integers(0, EXPERTS - 1), min_size=TOKENS * TOP, max_size=TOKENS * TOP)
@@ -111,10 +113,10 @@ def test_a_token_takes_the_pairs_of_its_slot_and_no_others(backend):
     arguments = BY_NAME["adapters"].make(6)
     slots, huge = arguments["slots"], np.finfo(np.float32).max
     assert {-1, 0, 1, 2} == set(slots.tolist())
-    without = {name: value for name, value in arguments.items() if name != "slots" and name[-2:] not in ("_a", "_b")}
+    without = {name: value for name, value in arguments.items() if name not in PAIRS}
     others = arguments | {name: arguments[name].copy() for name in ("up_a", "down_a")}
     for name in ("up_a", "down_a"):
-        others[name][:, 1] = huge
+        others[name][:, :, 1] = huge
     mixed, plain, overflown = (np.asarray(run(each, backend)) for each in (arguments, without, others))
     np.testing.assert_allclose(mixed[slots < 0], plain[slots < 0], rtol=1e-6, atol=1e-7)
     assert not np.any(np.isclose(mixed[slots >= 0], plain[slots >= 0]).all(axis=1))
@@ -160,8 +162,8 @@ def test_one_byte_matrices_whose_offsets_overflow_are_refused(experts, refused):
     ("name", "changes", "message"),
     [
         ("adapters", {"slots": ((7,), jnp.int32)}, r"slots must be int32\[8\], not int32\[7\]"),
-        ("adapters", {"up_b": ((8, 128, 3, 1), jnp.float32)}, r"up_b must be float32\["),
-        ("adapters", {"down_a": ((8, 3, 2, 64), jnp.bfloat16)}, r"down_a must be float32\["),
+        ("adapters", {"up_b": ((2, 8, 128, 3, 1), jnp.float32)}, r"up_b must be float32\["),
+        ("adapters", {"down_a": ((2, 8, 3, 2, 64), jnp.bfloat16)}, r"down_a must be float32\["),
         ("random", {"x": ((8, 128), jnp.float16)}, r"x must be \[T, D\] in bfloat16 or float32"),
         ("random", {"x": ((0, 128), jnp.float32)}, r"not float32\[0, 128\]"),
         ("random", {"x": ((8, 64), jnp.float32)}, r"up must be \[E, 2 I, 64\]"),
@@ -177,10 +179,10 @@ def test_one_byte_matrices_whose_offsets_overflow_are_refused(experts, refused):
     ],
 )
 def test_bad_input_is_named(name, changes, message):
-    arguments = BY_NAME[name].abstract()
+    arguments, static = arrays_of(BY_NAME[name].abstract())
     arguments |= {key: jax.ShapeDtypeStruct(*new) for key, new in changes.items()}
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(lambda a: moe_decode(**a), arguments)
+        jax.eval_shape(lambda a: moe_decode(**a, **static), arguments)
 
 
 def test_float8_matrices_need_scales():

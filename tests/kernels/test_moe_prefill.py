@@ -4,7 +4,6 @@ routing; how much is computed has a bound."""
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from kernels_pallas.dispatch import KernelUnavailable, Target
 from kernels_pallas.moe_prefill import moe_prefill, triton
 from kernels_pallas.moe_prefill.cases import REAL, SMALL, Case
-from tests.kernels.comparing import H200, TOLERANCE, error, lowered
+from tests.kernels.comparing import H200, TOLERANCE, arrays_of, error, lowered
 from tests.kernels.experts import definition, exact_inputs
 
 A100 = Target("cuda", 80, 108)
@@ -25,9 +24,11 @@ named = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 both = pytest.mark.parametrize("backend", ["reference", "interpret"])
 
 
-@functools.partial(jax.jit, static_argnames="backend")
+compiled = jax.jit(moe_prefill, static_argnames=("layer", "backend"))
+
+
 def run(arguments, backend):
-    return moe_prefill(**arguments, backend=backend)
+    return compiled(**arguments, backend=backend)
 
 
 @named
@@ -50,6 +51,7 @@ def test_the_reference_is_the_formula(case):
     assert error(run(arguments, "reference"), definition(arguments)) <= TOLERANCE[case.dtype]
 
 
+PAIRS = ("slots", "layer", "up_a", "up_b", "down_a", "down_b")
 TOKENS, TOP, EXPERTS = 90, 2, 3
 ROUTED = Case("routed", TOKENS, TOP, EXPERTS, 32, 16, dtype="float32")
 # How often each expert comes: none, all, at the ends of steps and of tiles, all of them chosen twice by a row.
@@ -124,10 +126,10 @@ def test_a_token_takes_the_pairs_of_its_slot_and_no_others(backend):
     arguments = BY_NAME["adapters"].make(6)
     slots, huge = arguments["slots"], np.finfo(np.float32).max
     assert {-1, 0, 1, 2} == set(slots.tolist())
-    without = {name: value for name, value in arguments.items() if name != "slots" and name[-2:] not in ("_a", "_b")}
+    without = {name: value for name, value in arguments.items() if name not in PAIRS}
     others = arguments | {name: arguments[name].copy() for name in ("up_a", "down_a")}
     for name in ("up_a", "down_a"):
-        others[name][:, 1] = huge
+        others[name][:, :, 1] = huge
     mixed, plain, overflown = (np.asarray(run(each, backend)) for each in (arguments, without, others))
     np.testing.assert_allclose(mixed[slots < 0], plain[slots < 0], rtol=1e-6, atol=1e-7)
     assert not np.any(np.isclose(mixed[slots >= 0], plain[slots >= 0]).all(axis=1))
@@ -167,15 +169,15 @@ def test_int8_needs_no_float8_of_the_device():
     ("name", "changes", "message"),
     [
         ("adapters", {"slots": ((7,), jnp.int32)}, r"slots must be int32\[40\], not int32\[7\]"),
-        ("adapters", {"up_b": ((8, 128, 3, 1), jnp.float32)}, r"up_b must be float32\["),
-        ("adapters", {"down_a": ((8, 3, 2, 64), jnp.bfloat16)}, r"down_a must be float32\["),
+        ("adapters", {"up_b": ((2, 8, 128, 3, 1), jnp.float32)}, r"up_b must be float32\["),
+        ("adapters", {"down_a": ((2, 8, 3, 2, 64), jnp.bfloat16)}, r"down_a must be float32\["),
         ("random", {"x": ((40, 128), jnp.float16)}, r"x must be \[T, D\] in bfloat16 or float32"),
         ("random", {"experts": ((7, 2), jnp.int32)}, r"experts must be int32 \[40, k\]"),
         ("int8", {"up_scale": ((8, 64), jnp.float32)}, r"int8 matrices need up_scale, float32\[8, 128\]"),
     ],
 )
 def test_bad_input_is_named(name, changes, message):
-    arguments = BY_NAME[name].abstract()
+    arguments, static = arrays_of(BY_NAME[name].abstract())
     arguments |= {key: jax.ShapeDtypeStruct(*new) for key, new in changes.items()}
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(lambda a: moe_prefill(**a), arguments)
+        jax.eval_shape(lambda a: moe_prefill(**a, **static), arguments)

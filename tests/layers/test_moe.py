@@ -62,9 +62,9 @@ def adapted(params: ExpertParams, slots: list[int], seed: int = 7, rank: int = 2
     def normal(*shape: int) -> jax.Array:
         return jnp.asarray(random.normal(0, 0.5, shape), jnp.float32)
 
-    fc1 = Pairs(normal(EXPERTS, 3, rank, DIM), normal(EXPERTS, 2 * INNER, 3, rank))
-    fc2 = Pairs(normal(EXPERTS, 3, rank, INNER), normal(EXPERTS, DIM, 3, rank))
-    return dataclasses.replace(params, adapters=ExpertPairs(fc1, fc2, jnp.asarray(slots, jnp.int32)))
+    fc1 = Pairs(normal(2, EXPERTS, 3, rank, DIM), normal(2, EXPERTS, 2 * INNER, 3, rank))
+    fc2 = Pairs(normal(2, EXPERTS, 3, rank, INNER), normal(2, EXPERTS, DIM, 3, rank))
+    return dataclasses.replace(params, adapters=ExpertPairs(fc1, fc2, jnp.asarray(slots, jnp.int32), 1))
 
 
 def merged(params: ExpertParams, slot: int) -> ExpertParams:
@@ -74,7 +74,7 @@ def merged(params: ExpertParams, slot: int) -> ExpertParams:
         return dataclasses.replace(params, adapters=None)
 
     def added(weight: Weight, pairs: Pairs) -> Dense:
-        return Dense(jnp.asarray(stored(weight) + np.asarray(pairs.b[:, :, slot] @ pairs.a[:, slot], np.float64)))
+        return Dense(jnp.asarray(stored(weight) + np.asarray(pairs.b[1, :, :, slot] @ pairs.a[1, :, slot], np.float64)))
 
     fc1, fc2 = added(params.fc1_w, params.adapters.fc1), added(params.fc2_w, params.adapters.fc2)
     return dataclasses.replace(params, fc1_w=fc1, fc2_w=fc2, adapters=None)

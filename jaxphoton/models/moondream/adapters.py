@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from flax import struct
 from jax.typing import DTypeLike
 
 from jaxphoton.layers.adapters import AdaptedColumns, AdaptedRows, ChosenPairs, Pairs
+from jaxphoton.layers.moe import ExpertPairs
 from jaxphoton.models.adapters import Adapter, LowRank
 from jaxphoton.models.moondream.config import TextConfig
 from jaxphoton.models.moondream.params import Params, TextLayer
@@ -40,22 +42,31 @@ class TextPairs:
     proj_input: Pairs | None  # [L]; reads what qkv reads, and is added where proj is. Not in models with experts
     fc1: Pairs | None  # [M]
     fc2: Pairs | None  # [M]
+    experts_fc1: Pairs | None = None  # [L - M, E]; of R / k each, where a token has k experts
+    experts_fc2: Pairs | None = None  # [L - M, E]
 
 
 def abstract(config: TextConfig, dtype: DTypeLike, slots: int, rank: int) -> TextPairs:
     """So many slots of that rank, with jax.ShapeDtypeStruct leaves."""
 
-    def pairs(layers: int, rows: int, columns: int) -> Pairs:
-        a, b = (layers, slots, rank, columns), (layers, rows, slots, rank)
+    def pairs(*leading: int, rows: int, columns: int, rank: int = rank) -> Pairs:
+        a, b = (*leading, slots, rank, columns), (*leading, rows, slots, rank)
         return Pairs(jax.ShapeDtypeStruct(a, dtype), jax.ShapeDtypeStruct(b, dtype))
 
     dense, attended = _dense_layers(config), config.n_heads * config.head_dim
+    experts = {}
+    if config.moe is not None and (layers := config.n_layers - dense):
+        inner, each = config.moe.expert_inner_dim, -(-rank // config.moe.experts_per_token)
+        of_each = partial(pairs, layers, config.moe.num_experts, rank=each)
+        experts["experts_fc1"] = of_each(rows=2 * inner, columns=config.dim)
+        experts["experts_fc2"] = of_each(rows=config.dim, columns=inner)
     return TextPairs(
-        qkv=pairs(config.n_layers, config.qkv_dim, config.dim),
-        proj=pairs(config.n_layers, config.dim, attended),
-        proj_input=pairs(config.n_layers, config.dim, config.dim) if config.moe is None else None,
-        fc1=pairs(dense, config.ff_dim, config.dim) if dense else None,
-        fc2=pairs(dense, config.dim, config.ff_dim) if dense else None,
+        qkv=pairs(config.n_layers, rows=config.qkv_dim, columns=config.dim),
+        proj=pairs(config.n_layers, rows=config.dim, columns=attended),
+        proj_input=pairs(config.n_layers, rows=config.dim, columns=config.dim) if config.moe is None else None,
+        fc1=pairs(dense, rows=config.ff_dim, columns=config.dim) if dense else None,
+        fc2=pairs(dense, rows=config.dim, columns=config.ff_dim) if dense else None,
+        **experts,
     )
 
 
@@ -75,38 +86,57 @@ def slot(config: TextConfig, adapter: Adapter, dtype: DTypeLike, rank: int) -> T
 def with_adapters(params: Params, config: TextConfig, pool: TextPairs, slots: jax.Array) -> Params:
     """Parameters whose matrices add, for each row of the batch, the pairs of its slot, int32 [B]."""
     dense = _dense_layers(config)
-    layers = (_adapted(layer, pool, i, i < dense, slots) for i, layer in enumerate(params.text.layers))
+    layers = (_adapted(layer, pool, i, dense, slots) for i, layer in enumerate(params.text.layers))
     return replace(params, text=replace(params.text, layers=tuple(layers)))
 
 
-def _adapted(layer: TextLayer, pool: TextPairs, index: int, dense: bool, slots: jax.Array) -> TextLayer:
+def _adapted(layer: TextLayer, pool: TextPairs, index: int, dense: int, slots: jax.Array) -> TextLayer:
     def of(pairs: Pairs) -> Pairs:
         return Pairs(pairs.a[index], pairs.b[index])
 
     into, out = (of(pool.qkv),), (of(pool.proj),)
-    if dense:
+    if index < dense:
         assert pool.fc1 is not None and pool.fc2 is not None
         into, out = (*into, of(pool.fc1)), (*out, of(pool.fc2))
+    experts = layer.experts
+    if experts is not None:
+        assert pool.experts_fc1 is not None and pool.experts_fc2 is not None
+        # Not cut: the kernels would be given copies.
+        pairs = ExpertPairs(pool.experts_fc1, pool.experts_fc2, slots, index - dense)
+        experts = replace(experts, adapters=pairs)
     direct = None if pool.proj_input is None else ChosenPairs(of(pool.proj_input), slots)
     into, out = AdaptedRows(layer.in_w, into, slots), AdaptedColumns(layer.out_w, out, slots)
-    return replace(layer, in_w=into, out_w=out, direct=direct)
+    return replace(layer, in_w=into, out_w=out, direct=direct, experts=experts)
 
 
 def _fill(one: TextPairs, name: str, pair: LowRank) -> str | None:
     """Puts a pair where it belongs in the only slot; what is wrong with it, or None."""
-    module = _MODULE.fullmatch(name)
-    pairs: Pairs | None = getattr(one, MODULES[module[2]]) if module and module[2] in MODULES else None
-    if module is None or pairs is None or int(module[1]) >= len(pairs.a):
+    pairs, index = _place(one, name)
+    if pairs is None:
         return "the model has no such matrix"
-    (_, _, rank, columns), rows, index = pairs.a.shape, pairs.b.shape[1], int(module[1])
-    if pair.a.shape != (pair.rank, columns) or pair.b.shape != (rows, pair.rank):
+    (*each, _, rank, columns), rows = pairs.a.shape[1:], pairs.b.shape[-3]
+    if pair.a.shape != (*each, pair.rank, columns) or pair.b.shape != (*each, rows, pair.rank):
         found = f"{list(pair.a.shape)} and {list(pair.b.shape)}"
-        return f"shapes {found}, not [rank, {columns}] and [{rows}, rank]"
+        leading = "".join(f"{size}, " for size in each)
+        return f"shapes {found}, not [{leading}rank, {columns}] and [{leading}{rows}, rank]"
     if pair.rank > rank:
-        return f"rank {pair.rank}; there is room for {rank}"
-    pairs.a[index, 0, : pair.rank] = pair.a
-    pairs.b[index, :, 0, : pair.rank] = pair.b
+        return f"rank {pair.rank}{' of an expert' if each else ''}; there is room for {rank}"
+    pairs.a[index][..., 0, : pair.rank, :] = pair.a
+    pairs.b[index][..., 0, : pair.rank] = pair.b
     return None
+
+
+def _place(one: TextPairs, name: str) -> tuple[Pairs | None, int]:
+    """The pairs that a module's are among, and the index of its layer there; None where there is no such module."""
+    module = _MODULE.fullmatch(name)
+    if module is None or module[2] not in MODULES:
+        return None, 0
+    field, layer = MODULES[module[2]], int(module[1])
+    pairs: Pairs | None = getattr(one, field)
+    dense = 0 if one.fc1 is None else len(one.fc1.a)
+    if field in ("fc1", "fc2") and layer >= dense:
+        pairs, layer = getattr(one, f"experts_{field}"), layer - dense
+    return (None, 0) if pairs is None or layer >= len(pairs.a) else (pairs, layer)
 
 
 def _dense_layers(config: TextConfig) -> int:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxphoton.layers import moe
 from jaxphoton.layers.adapters import NO_SLOT, put
 from jaxphoton.layers.cache import DenseCache, dense_attend
 from jaxphoton.layers.fused import StepParts
@@ -26,8 +27,8 @@ from tests.models.moondream.test_network import EXPERTS, TEXT, VISION
 LENGTH, SLOTS, RANK = 5, 3, 4
 
 
-def matrices(config) -> dict[str, tuple[int, int]]:
-    """(rows, columns) of the matrices of the text decoder, by canonical name."""
+def matrices(config) -> dict[str, tuple[int, ...]]:
+    """(rows, columns) of the matrices of the text decoder, behind the number of experts, by canonical name."""
     attended, shapes = config.n_heads * config.head_dim, {}
     for i in range(config.n_layers):
         block = f"text.blocks.{i}"
@@ -38,17 +39,21 @@ def matrices(config) -> dict[str, tuple[int, int]]:
         if config.moe is None or i < config.moe.start_layer:
             shapes[f"{block}.mlp.fc1"] = config.ff_dim, config.dim
             shapes[f"{block}.mlp.fc2"] = config.dim, config.ff_dim
+        else:
+            count, inner = config.moe.num_experts, config.moe.expert_inner_dim
+            shapes[f"{block}.mlp.fc1"] = count, 2 * inner, config.dim
+            shapes[f"{block}.mlp.fc2"] = count, config.dim, inner
     return shapes
 
 
 def drawn(config, seed: int, rank: int, kept: str = "") -> Adapter:
-    """An adapter of all matrices whose name contains `kept`."""
-    random = np.random.default_rng(seed)
-    pairs = {
-        name: LowRank(*(random.normal(0, 0.3, s).astype(np.float32) for s in ((rank, columns), (rows, rank))))
-        for name, (rows, columns) in matrices(config).items()
-        if kept in name
-    }
+    """An adapter of all matrices whose name contains `kept`; of experts each has its share of the rank."""
+    random, pairs = np.random.default_rng(seed), {}
+    for name, (*experts, rows, columns) in matrices(config).items():
+        each = -(-rank // config.moe.experts_per_token) if experts else rank
+        if kept in name:
+            shapes = (*experts, each, columns), (*experts, rows, each)
+            pairs[name] = LowRank(*(random.normal(0, 0.3, shape).astype(np.float32) for shape in shapes))
     return Adapter(f"drawn {seed}", bytes([seed]), pairs, "")
 
 
@@ -65,9 +70,18 @@ def merged(params, config, adapter: Adapter):
             ("attn.proj", out, np.s_[:, :attended]),
             ("mlp.fc2", out, np.s_[:, attended:]),
         ):
-            if (added := delta.get(f"text.blocks.{i}.{name}")) is not None:
+            added = delta.get(f"text.blocks.{i}.{name}")
+            if added is not None and added.ndim == 2:
                 matrix[part] += added
-        layers.append(layer.replace(in_w=Dense(jnp.asarray(into)), out_w=Dense(jnp.asarray(out))))
+        experts = layer.experts
+        if experts is not None:
+            changed = {
+                f"{name}_w": Dense(getattr(experts, f"{name}_w").matrix + delta.get(f"text.blocks.{i}.mlp.{name}", 0))
+                for name in ("fc1", "fc2")
+            }
+            experts = experts.replace(**changed)
+        in_w, out_w = Dense(jnp.asarray(into)), Dense(jnp.asarray(out))
+        layers.append(layer.replace(in_w=in_w, out_w=out_w, experts=experts))
     return params.replace(layers=tuple(layers))
 
 
@@ -78,8 +92,8 @@ def filled(network, *held: Adapter, slots: int = SLOTS):
     return pool
 
 
-@partial(jax.jit, static_argnames=("config", "step"))
-def states(params, config, x, positions=None, step=None):
+@partial(jax.jit, static_argnames=("config", "step", "experts"))
+def states(params, config, x, positions=None, step=None, experts=moe.PLAIN):
     """What every layer leaves, [L + 1, B, T, D]."""
     rows, tokens = x.shape[:2]
     if positions is None:
@@ -87,7 +101,7 @@ def states(params, config, x, positions=None, step=None):
     attending = dense_attend(positions, jnp.zeros(rows, jnp.int32), LENGTH)
     cache = DenseCache.zeros(config.n_layers, config.n_kv_heads, config.head_dim, rows, LENGTH, jnp.float32)
     trace = text.Trace()
-    text.forward(params, config, x, positions, attending, cache, trace=trace, step=step)
+    text.forward(params, config, x, positions, attending, cache, experts, trace, step)
     return jnp.stack(trace.hidden)
 
 
@@ -178,6 +192,33 @@ def test_pairs_that_do_not_fit_are_named(random_params, name, shapes, fault):
     adapter = Adapter("mine", b"", {**drawn(TEXT, 1, 2).pairs, name: wrong}, "")
     with pytest.raises(WeightsError, match=f"the adapter mine does not fit: {name}: .*{fault}"):
         network.adapter_slot(adapter, "float32", RANK)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "fault"),
+    [
+        ("text.blocks.2.mlp.fc1", ((4, 2, 32), (4, 32, 3)), r"not \[4, rank, 32\] and \[4, 32, rank\]"),
+        ("text.blocks.2.mlp.fc2", ((2, 16), (32, 2)), r"not \[4, rank, 16\] and \[4, 32, rank\]"),
+        ("text.blocks.2.mlp.fc1", ((4, 3, 32), (4, 32, 3)), "rank 3 of an expert; there is room for 2"),
+        ("text.blocks.4.mlp.fc1", ((4, 2, 32), (4, 32, 2)), "no such matrix"),
+        ("text.blocks.0.attn.proj@input", ((2, 32), (32, 2)), "no such matrix"),
+    ],
+)
+def test_pairs_of_experts_that_do_not_fit_are_named(random_params, name, shapes, fault):
+    _, network = model(random_params, EXPERTS)
+    wrong = LowRank(*(np.zeros(shape, np.float32) for shape in shapes))
+    with pytest.raises(WeightsError, match=f"{name}: .*{fault}"):
+        network.adapter_slot(Adapter("mine", b"", {name: wrong}, ""), "float32", RANK)
+
+
+@pytest.mark.parametrize("length", [1, LENGTH])
+def test_experts_by_kernels_have_adapters_too(random_params, length):
+    params, network = model(random_params, EXPERTS)
+    pool = filled(network, drawn(EXPERTS, 1, RANK), drawn(EXPERTS, 2, RANK))
+    adapted = network.with_adapters(params, pool, jnp.asarray([1, 0, NO_SLOT], jnp.int32)).text
+    x = jax.random.normal(jax.random.key(0), (3, length, EXPERTS.dim))
+    plain, few = hidden(adapted, EXPERTS, x), states(adapted, EXPERTS, x, experts=moe.by_kernels("reference"))[-1]
+    np.testing.assert_allclose(few, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_every_module_that_may_have_a_pair_is_a_field_of_the_pool():

@@ -6,13 +6,11 @@ block's sum of products by the group's factor. Nothing of the matrix is written 
 The matrix stands on the left of every dot: from registers, where it was widened, and at least 64 rows of it, as the
 tensor cores of Hopper want it there; on the right they take as few rows of x as there are.
 
-int4 comes in words of 8 numbers, in which shifts and masks make bfloat16 of two at once. They are not put in order: x
-comes with the columns of the first number of all words, then those of the second, and each meets its own in a dot.
+int4 comes in words of 8 numbers, as `kernels_pallas.packed` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from kernels_pallas.packed import by_place, unpacked, words
 from kernels_pallas.products import block, tile
 from kernels_pallas.triton_shim import dot, load, pallas_call, store
 
@@ -106,20 +105,9 @@ def quant_matmul(
         interpret=interpret,
     )
     if bits := plan.bits:
-        x, matrix = _by_place(x, bits // 4), _words(matrix, bits)
+        x, matrix = by_place(x, bits // 4), words(matrix, bits)
     parts = call(x, matrix, scale, *(() if zero is None else (zero,)))
     return parts[0] if splits == 1 else jnp.sum(parts, axis=0).astype(out)
-
-
-def _words(matrix: jax.Array, bits: int) -> jax.Array:
-    """int4 [N, K] as integers of so many bits: on a GPU the same memory."""
-    words = matrix.reshape(len(matrix), -1, bits // 4)
-    return lax.bitcast_convert_type(words, jnp.dtype(f"int{bits}"))
-
-
-def _by_place(x: jax.Array, places: int) -> jax.Array:
-    """x [B, K] as [places, B, K / places]: of each place in a word the columns of all words."""
-    return jnp.moveaxis(x.reshape(len(x), -1, places), 2, 0)
 
 
 def _kernel(plan: _Plan, x_ref: Any, matrix_ref: Any, scale_ref: Any, *refs: Any) -> None:
@@ -162,27 +150,8 @@ def _block(
     precision = lax.Precision.HIGHEST if x_ref.dtype == jnp.float32 else None
     products = jnp.zeros((plan.rows, plan.lines), jnp.float32)
     fed = jnp.zeros(plan.lines, jnp.float32)
-    for place, matrix in _unpacked(stored, plan.bits) if plan.bits else (((), stored),):
+    for place, matrix in unpacked(stored, plan.bits) if plan.bits else (((), stored),):
         x = load(x_ref.at[(*place, lines[:, None], columns)], mask=inside, other=0)
         products += dot(matrix.astype(x.dtype), x, trans_b=True, precision=precision)
         fed += jnp.sum(x.astype(jnp.float32), axis=1)
     return products, fed
-
-
-def _unpacked(words: jax.Array, bits: int) -> Iterator[tuple[tuple[int], jax.Array]]:
-    """Each place in words of so many bits with its numbers, bfloat16: exact.
-
-    Where a bfloat16 of 128 has its last four bits, the bits of a number n but for its sign make 136 + n of it.
-    """
-    if bits == 8:
-        words = words.astype(jnp.int16)
-    whole = words.dtype.type
-
-    def twice(pattern: int) -> Any:
-        return whole(pattern * (0x10001 if bits == 32 else 1))
-
-    for place in range(min(bits, 16) // 4):
-        numbers = (words >> whole(4 * place)) & twice(0x000F) ^ twice(0x0008) | twice(0x4300)
-        halves = (numbers, numbers >> whole(16)) if bits == 32 else (numbers,)
-        for half, low in enumerate(halves):
-            yield (place + 4 * half,), lax.bitcast_convert_type(low.astype(jnp.int16), jnp.bfloat16) - jnp.bfloat16(136)

@@ -58,6 +58,9 @@ class EngineConfig:
         experts it is input product and attention alone.
       kv_dtype: of stored keys and values: "model" (that of the weights), or "float8" (e4m3: half the bytes of bfloat16,
         scaled by the checkpoint's factors where it has them).
+      adapter_slots: adapters that rows of one batch may have; more may be asked for, and wait. 0: none at all, and
+        programs without them.
+      adapter_rank: the largest rank that an adapter may have; smaller ones take as much room.
     """
 
     max_rows: int = whole(32, 1, MOST)
@@ -78,6 +81,8 @@ class EngineConfig:
     kernels: str = choice(*KERNELS)
     step_form: str = fitting("auto", _is_step_form, f"'auto', 'xla', 'fused' or some of {'+'.join(STEP_PARTS)}")
     kv_dtype: str = choice(*KV_DTYPES)
+    adapter_slots: int = whole(0, 0, MOST)
+    adapter_rank: int = whole(16, 1, MOST)
 
     @property
     def most_requests(self) -> int:

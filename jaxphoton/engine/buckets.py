@@ -30,13 +30,15 @@ class Buckets:
     prefix: tuple[tuple[int, int], ...]  # (images, length)
     vision: tuple[tuple[int, int], ...]  # (images, crops)
 
-    def keys(self, host_masks: bool) -> list[Key]:
+    def keys(self, config: EngineConfig) -> list[Key]:
         """The keys of all programs."""
         keys: list[Key] = [("step", rows) for rows in self.step]
-        if host_masks:
+        if config.host_masks:
             keys += [(name, self.step[-1]) for name in ("forward", "sample")]
         keys += [("prefill", *bucket) for bucket in self.prefill]
         keys += [("prefix", *bucket) for bucket in self.prefix]
+        if config.adapter_slots:
+            keys.append(("adapter", config.adapter_slots))
         return keys + [("vision", *bucket) for bucket in self.vision]
 
 
@@ -65,6 +67,8 @@ def estimate(key: Key, family: Family, engine: EngineConfig, item: int) -> int:
     B N T S; the rest of a layer as the family says.
     """
     spec, (name, count) = family.cache, key[:2]
+    if name == "adapter":
+        return 0  # in place
     stored = engine.page_size * table_width(family.max_context, engine.page_size)
     if name == "vision":
         return family.encode_scratch(count, key[2], item)

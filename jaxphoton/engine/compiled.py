@@ -26,6 +26,7 @@ from jaxphoton.engine.memory import MemoryPlan, size_pool
 from jaxphoton.engine.places import Here, Place
 from jaxphoton.engine.programs import ProgramConfig
 from jaxphoton.engine.state import FLOAT8, PagedCache, RowState
+from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.protocol import Family, Kernels
 
 _log = logging.getLogger(__name__)
@@ -71,14 +72,28 @@ class Programs:
         # needs, as a list.
         self._trees = network.encoder(params), network.decoder(params)
         self.encoder, self.decoder = (jax.tree.leaves(tree) for tree in self._trees)
+        self._adapters = self._room(engine.adapter_slots) if engine.adapter_slots else None
         self._compiled = self._compile_to_fit() if stored is None else self._load(stored)
 
     def fresh_state(self) -> tuple[PagedCache, RowState]:
-        sharding = jax.tree.leaves(self.params)[0].sharding
-        # Made elsewhere and moved, a pool would need its size there too.
-        with jax.default_device(min(sharding.device_set, key=lambda device: device.id)):
-            state = self._state()
-        return jax.device_put(state, sharding)
+        return self._made(self._state)
+
+    def fresh_pool(self) -> list[jax.Array]:
+        """The leaves of empty slots of adapters, none where there are no slots."""
+        shapes = jax.tree.leaves(self._adapters)
+        return self._made(lambda: [jnp.zeros(shape.shape, shape.dtype) for shape in shapes])
+
+    def adapter_arrays(self, adapter: Adapter) -> Any:
+        """What is put into a slot, on the host.
+
+        Raises:
+          WeightsError: the adapter does not fit.
+        """
+        return self.family.network.adapter_slot(adapter, self.dtype, self.engine.adapter_rank)
+
+    def on_device(self, arrays: Any) -> Any:
+        """A tree of arrays where the parameters lie; returns at once."""
+        return jax.device_put(arrays, jax.tree.leaves(self.params)[0].sharding)
 
     def __getitem__(self, key: tuple) -> Callable:
         return self._compiled[key]
@@ -105,6 +120,17 @@ class Programs:
         """
         return executables.write(folder, self._facts(), self.engine, self.pages, self._compiled, self._structures())
 
+    def _made(self, make: Callable[[], Any]) -> Any:
+        sharding = jax.tree.leaves(self.params)[0].sharding
+        # Made elsewhere and moved, a pool would need its size there too.
+        with jax.default_device(min(sharding.device_set, key=lambda device: device.id)):
+            state = make()
+        return jax.device_put(state, sharding)
+
+    def _room(self, slots: int) -> Any:
+        """So many slots of adapters, as shapes."""
+        return self.family.network.adapters(self.dtype, slots, self.engine.adapter_rank)
+
     def _state(self) -> tuple[PagedCache, RowState]:
         cache = PagedCache.zeros(self.family.cache, self.pages, self.engine.page_size, self._kv_dtype)
         return cache, RowState.zeros(self.engine.max_rows, self.program_config.fed)
@@ -112,7 +138,7 @@ class Programs:
     def _structures(self) -> dict[Key, executables.Trees]:
         """Of the arguments and of the results of each program."""
         cache, rows = jax.eval_shape(self._state)
-        return {key: (_structure(job), _results(key, cache, rows)) for key, job in self._jobs().items()}
+        return {key: (_structure(job), _results(key, cache, rows, self._adapters)) for key, job in self._jobs().items()}
 
     def _facts(self) -> executables.Facts:
         return self._place.facts() | executables.model_facts(self.family.to_json(), self.params)
@@ -140,7 +166,7 @@ class Programs:
     def _compile_to_fit(self) -> dict[Key, Callable]:
         """Programs and a pool that fit beside each other: what programs need is estimated first, and known once they
         are compiled."""
-        keys, item = self.buckets.keys(self.engine.host_masks), jnp.dtype(self.dtype).itemsize
+        keys, item = self.buckets.keys(self.engine), jnp.dtype(self.dtype).itemsize
         self.pages = self._plan({key: estimate(key, self.family, self.engine, item) for key in keys}, "estimated").pages
         done = self._compile()
         plan = self._plan({key: compiled(program) for key, program in done.items()}, "compiled")
@@ -157,34 +183,46 @@ class Programs:
         weights = Counter[str]()
         for path, leaf in jax.tree_util.tree_flatten_with_path(self.params)[0]:
             weights[jax.tree_util.keystr(path[:1], simple=True)] += leaf.size * leaf.dtype.itemsize
-        item = jnp.dtype(self._kv_dtype).itemsize
-        return size_pool(self.family, self.engine, item, weights, scratch, source, *self._place.memory())
+        # In slots, and as many on their way into one; they are not there yet when memory is counted.
+        adapters = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self._adapters))
+        if adapters:
+            weights["adapters"] = adapters
+        item, (limit, used) = jnp.dtype(self._kv_dtype).itemsize, self._place.memory()
+        return size_pool(self.family, self.engine, item, weights, scratch, source, limit, used + adapters)
 
     def _jobs(self) -> dict[Key, _Job]:
-        """What is compiled; donated is what a program changes: cache, row state."""
+        """What is compiled; donated is what a program changes: cache, row state, slots of adapters."""
         family, config = self.family, self.program_config
         cache, rows = jax.eval_shape(self._state)
         encoder, decoder = self._trees
         jobs: dict[Key, _Job] = {}
 
-        def add(key: Key, function: Callable, arguments: tuple[Any, ...], donated: tuple[int, ...] = (1, 2)) -> None:
-            jobs[key] = partial(function, config), (decoder, *arguments), donated
+        def add(
+            key: Key,
+            function: Callable,
+            arguments: tuple[Any, ...],
+            donated: tuple[int, ...] = (1, 2),
+            config: ProgramConfig = config,
+        ) -> None:
+            if self._adapters is None or key[0] == "sample":
+                jobs[key] = partial(function, config), (decoder, *arguments), donated
+            else:
+                *others, control = arguments
+                control = _ints(control.shape[0], control.shape[1] + 1)
+                function = partial(programs.with_adapters(function), config)
+                jobs[key] = function, ((decoder, self._adapters), *others, control), donated
 
         for batch in self.buckets.step:
             control = _ints(batch, len(Row) + self.table)
-            jobs["step", batch] = (
-                partial(programs.step, self.step_config(batch)),
-                (decoder, cache, rows, control),
-                (1, 2),
-            )
+            add(("step", batch), programs.step, (cache, rows, control), config=self.step_config(batch))
         if self.mask_words:
             batch = self.buckets.step[-1]
             control = _ints(batch, len(Row) + self.table)
             hidden = jax.ShapeDtypeStruct((batch, family.width), self.dtype)
             logits = jax.ShapeDtypeStruct((batch, family.vocab_size), jnp.float32)
             mask = jax.ShapeDtypeStruct((batch, self.mask_words), jnp.uint32)
-            forward = partial(programs.forward, self.step_config(batch))
-            jobs["forward", batch] = forward, (decoder, cache, rows, control), (1,)
+            add(("forward", batch), programs.forward, (cache, rows, control), (1,), self.step_config(batch))
+            control = _ints(batch, control.shape[1] + (self._adapters is not None))
             add(("sample", batch), programs.sample, (rows, control, hidden, logits, mask), (1,))
         for batch, length in self.buckets.prefill:
             width = len(Row) + self.table + self.mask_words + len(Prefill) + (1 + config.fed) * length
@@ -193,6 +231,9 @@ class Programs:
             embeddings = jax.ShapeDtypeStruct((images, family.image_tokens, family.width), self.dtype)
             width = self.prefix_pages(length) + (0 if family.fixed_prefix else 1 + length)
             add(("prefix", images, length), programs.prefix, (cache, embeddings, _ints(images, width)), (1,))
+        if self._adapters is not None:
+            put = partial(programs.adapter, config), (self._adapters, self._room(1), _ints()), (0,)
+            jobs["adapter", self.engine.adapter_slots] = put
         for images, crops in self.buckets.vision:
             packed = family.pack((), images, crops, lambda index: contextlib.nullcontext())
             shapes = (jax.ShapeDtypeStruct(array.shape, array.dtype) for array in packed)
@@ -231,7 +272,7 @@ def _structure(job: _Job) -> Any:
     return jax.tree.structure((_flat(job)[1], {}))
 
 
-def _results(key: Key, cache: PagedCache, rows: RowState) -> Any:
+def _results(key: Key, cache: PagedCache, rows: RowState, adapters: Any) -> Any:
     """The structure of what a program returns; 0 stands for an array."""
     results = {
         "step": (cache, rows, 0),
@@ -239,6 +280,7 @@ def _results(key: Key, cache: PagedCache, rows: RowState) -> Any:
         "prefix": cache,
         "forward": (cache, 0, 0),
         "sample": (rows, 0),
+        "adapter": adapters,
         "vision": 0,
     }
     return jax.tree.structure(results[key[0]])

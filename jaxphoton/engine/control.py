@@ -1,5 +1,7 @@
 """The packed int32 arrays that go up with a launch and come back from it. Floats travel as bits.
 
+With adapters all that go up have one more column, the last: the slots of the rows' adapters.
+
 Every array that goes up is fresh: the device may still read the previous one (NumPy arguments are not copied).
 """
 
@@ -12,7 +14,7 @@ from enum import IntEnum, auto
 import numpy as np
 
 from jaxphoton.constraints.automaton import TokenAutomaton
-from jaxphoton.engine.request import Sequence
+from jaxphoton.engine.request import NO_SLOT, Sequence
 from jaxphoton.models.protocol import Readout
 from jaxphoton.requests.errors import RequestFault
 from jaxphoton.requests.tokens import Token
@@ -71,18 +73,23 @@ class ControlPacker:
       table: width of a page-table row.
       mask_words: width of a host mask, 0 without host masks.
       readout: of the family.
+      slots: columns of adapters' slots: 1, or 0 without adapters.
     """
 
-    def __init__(self, rows: int, table: int, mask_words: int = 0, readout: Readout | None = None):
+    def __init__(
+        self, rows: int, table: int, mask_words: int = 0, readout: Readout | None = None, adapters: bool = False
+    ):
         self.rows, self.table, self.mask_words, self.readout = rows, table, mask_words, readout
-        self._lines = np.zeros((rows + 1, len(Row) + table), np.int32)
+        self.slots = int(adapters)
+        self._lines = np.zeros((rows + 1, len(Row) + table + self.slots), np.int32)
         self._lines[rows, Row.ROW] = rows
+        self._lines[:, len(Row) + table :] = NO_SLOT
         # The page list that a line was made from, and its length then. A sequence gets a new list whenever it is
         # admitted, so this tells tenants apart as well as it tells growth.
         self._made_from: list[tuple[list[int] | None, int]] = [(None, 0)] * rows
 
     def step(self, sequences: Many[Sequence], batch: int) -> np.ndarray:
-        """int32 [batch, Row + table].
+        """int32 [batch, Row + table (+ 1)].
 
         Raises:
           RequestFault: one of them cannot be packed (as in `prefill` and `prefix`).
@@ -110,15 +117,17 @@ class ControlPacker:
         automaton: TokenAutomaton,
         masks: Masks = NO_MASKS,
     ) -> np.ndarray:
-        """Chunk number `chunk` of `chunks`, int32 [batch, Row + table + mask_words + Prefill + (1 + F) length].
+        """Chunk number `chunk` of `chunks`, int32 [batch, Row + table + mask_words + Prefill + (1 + F) length (+ 1)].
 
         Sequences are aligned at their end: the last chunk holds the last ids of all of them, and those with fewer
         ids sit out the first chunks.
         """
         start_of_mask, parts = len(Row) + self.table, 1 + (self.readout.fed if self.readout else 0)
         start_of_extra = start_of_mask + self.mask_words
-        control = np.zeros((batch, start_of_extra + len(Prefill) + parts * length), np.int32)
+        start_of_slots = start_of_extra + len(Prefill) + parts * length
+        control = np.zeros((batch, start_of_slots + self.slots), np.int32)
         control[:, Row.ROW] = self.rows
+        control[:, start_of_slots:] = NO_SLOT
         control[:, start_of_mask:start_of_extra] = self.masks(sequences, batch, masks).view(np.int32)
         for line, sequence in zip(control, sequences, strict=False):
             try:
@@ -127,14 +136,15 @@ class ControlPacker:
                 stop = max(0, len(ids) - (chunks - chunk - 1) * length)
                 if stop == start:
                     continue
-                line[:start_of_mask] = self._lines[self._line_of(sequence)]
+                line[:start_of_mask] = self._lines[self._line_of(sequence), :start_of_mask]
+                line[start_of_slots:] = sequence.adapter_slot
                 line[Row.POSITION], line[Row.INDEX] = sequence.prefix_length + start, len(sequence.tokens)
                 extra = line[start_of_extra:]
                 state, objects = replay(automaton, automaton.start[sequence.request.grammar], sequence.tokens)
                 extra[Prefill.COUNT] = stop - start
                 extra[Prefill.SAMPLE] = chunk == chunks - 1
                 extra[Prefill.STATE], extra[Prefill.OBJECTS] = state, objects
-                inputs = extra[len(Prefill) :].reshape(parts, length)[:, : stop - start]
+                inputs = line[start_of_extra + len(Prefill) : start_of_slots].reshape(parts, length)[:, : stop - start]
                 inputs[0], inputs[1:] = ids[start:stop], fed[start:stop].T
             except Exception as error:
                 raise RequestFault(sequence) from error
@@ -149,14 +159,18 @@ class ControlPacker:
         return words
 
     def prefix(self, images: Many[Sequence], batch: int, pages: int, ids: int = 0) -> np.ndarray:
-        """Page numbers of image prefixes, int32 [batch, pages]; zeros (the trash page) for padding.
+        """Page numbers of image prefixes, int32 [batch, pages (+ 1)]; zeros (the trash page) for padding.
 
-        With `ids` of a bucket int32 [batch, pages + 1 + ids]: their lengths and, padded with zeros, their ids follow.
+        With `ids` of a bucket int32 [batch, pages + 1 + ids (+ 1)]: their lengths and, padded with zeros, their ids
+        follow.
         """
-        control = np.zeros((batch, pages + (1 + ids if ids else 0)), np.int32)
+        width = pages + (1 + ids if ids else 0)
+        control = np.zeros((batch, width + self.slots), np.int32)
+        control[:, width:] = NO_SLOT
         for line, sequence in zip(control, images, strict=False):
             try:
                 line[: len(sequence.prefix_pages)] = sequence.prefix_pages
+                line[width:] = sequence.adapter_slot
                 if ids:
                     line[pages] = sequence.prefix_length
                     line[pages + 1 : pages + 1 + sequence.prefix_length] = sequence.segments.prefix
@@ -183,7 +197,8 @@ class ControlPacker:
             line[Row.MAX_OBJECTS] = min(settings.max_objects, sequence.max_tokens)
             table = sequence.page_table
             line[len(Row) : len(Row) + len(table)] = table
-            line[len(Row) + len(table) :] = 0
+            line[len(Row) + len(table) : len(Row) + self.table] = 0
+            line[len(Row) + self.table :] = sequence.adapter_slot
         return row
 
 

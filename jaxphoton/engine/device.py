@@ -19,13 +19,14 @@ from jaxphoton.requests.errors import RequestFault
 
 
 class Device:
-    """Threads cache and row state through the programs. Everything but `fetch` returns at once."""
+    """Threads cache, row state and adapters through the programs. Everything but `fetch` returns at once."""
 
     def __init__(self, programs: Programs):
         self._programs = programs
         rows, readout = programs.engine.max_rows, programs.family.readout
-        self._control = ControlPacker(rows, programs.table, programs.mask_words, readout)
-        self._cache, self._rows = programs.fresh_state()
+        adapters = programs.engine.adapter_slots > 0
+        self._control = ControlPacker(rows, programs.table, programs.mask_words, readout, adapters)
+        self._fill()
 
     def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, jax.Array]:
         """Enqueues vision, prefixes and prompts of a plan; returns (control of the last chunk, output).
@@ -43,13 +44,16 @@ class Device:
             self._control.prefill(plan.sequences, chunk, chunks, batch, length, programs.automaton, plan.masks)
             for chunk in range(chunks)
         ]
+        for sequence in plan.adapters:
+            assert sequence.staged is not None
+            self._put(sequence.staged.arrays, sequence.adapter_slot)
         if prefix is not None:
             vision, pictures, into, pages = prefix
             embeddings = programs[vision](programs.encoder, *pictures)
-            self._cache = programs[into](programs.decoder, self._cache, embeddings, pages)
+            self._cache = programs[into](self._decoder, self._cache, embeddings, pages)
         run = programs["prefill", batch, length]
         for control in controls:
-            self._cache, self._rows, output = run(programs.decoder, self._cache, self._rows, control)
+            self._cache, self._rows, output = run(self._decoder, self._cache, self._rows, control)
         output.copy_to_host_async()
         return controls[-1], output
 
@@ -59,7 +63,7 @@ class Device:
         batch = next(rows for rows in programs.buckets.step if rows >= len(plan.sequences))
         control = self._control.step(plan.sequences, batch)
         run = programs["step", batch]
-        self._cache, self._rows, output = run(programs.decoder, self._cache, self._rows, control)
+        self._cache, self._rows, output = run(self._decoder, self._cache, self._rows, control)
         output.copy_to_host_async()
         return control, output
 
@@ -69,7 +73,7 @@ class Device:
         batch = programs.buckets.step[-1]
         control = self._control.step(plan.sequences, batch)
         run = programs["forward", batch]
-        self._cache, hidden, logits = run(programs.decoder, self._cache, self._rows, control)
+        self._cache, hidden, logits = run(self._decoder, self._cache, self._rows, control)
         return control, (control, hidden, logits)
 
     def sample(self, plan: StepPlan, pending: Any, masks: Masks) -> jax.Array:
@@ -88,12 +92,28 @@ class Device:
 
     def reset(self) -> None:
         """New, empty state after a device error."""
-        self._cache = self._rows = None  # a pool that fills the memory does not fit twice
-        self._cache, self._rows = self._programs.fresh_state()
+        self._cache = self._rows = self._pool = self._decoder = None  # what fills the memory does not fit twice
+        self._fill()
 
     def close(self) -> None:
         """Lets go of the state and the programs; nothing can be run any more."""
-        del self._cache, self._rows, self._programs
+        del self._cache, self._rows, self._pool, self._decoder, self._programs
+
+    def _fill(self) -> None:
+        """Empty state, and empty slots."""
+        self._cache, self._rows = self._programs.fresh_state()
+        self._pool = self._programs.fresh_pool()
+        self._decoder = [
+            *self._programs.decoder,
+            *self._pool,
+        ]  # what all programs of the text decoder but `sample` take
+
+    def _put(self, arrays: Any, slot: int) -> None:
+        """Enqueues the program that puts an adapter into a slot."""
+        programs = self._programs
+        run, index = programs["adapter", programs.engine.adapter_slots], np.array(slot, np.int32)
+        self._pool = jax.tree.leaves(run(self._pool, arrays, index))
+        self._decoder = [*programs.decoder, *self._pool]
 
     def _pack_prefix(self, sequences: Many[Sequence]) -> tuple[Key, tuple[np.ndarray, ...], Key, np.ndarray]:
         """The keys of both programs of some image prefixes, their packed pictures and their control."""

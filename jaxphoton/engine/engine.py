@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 
 from jaxphoton.config import EngineConfig
+from jaxphoton.engine.adapter_slots import StagedAdapters
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.device import Device
 from jaxphoton.engine.launch import DeviceError, limits_of
@@ -50,6 +51,8 @@ class Engine:
         self._device = Device(programs)  # first: so many pages that no memory holds them are its fault, not the host's
         self.scheduler = Scheduler(limits_of(config, programs.buckets), PageAllocator(programs.pages))
         self._grammars, self._mask_words = programs.automaton.start, programs.mask_words
+        slots = config.adapter_slots
+        self._staged = StagedAdapters(programs.adapter_arrays, programs.on_device, kept=slots, most=slots)
         self._observers, self._totals = Observers("launches", "requests"), Totals()
         self._observers.add(launches=self._totals.add)
         self._observers.add(launches=on_metrics)
@@ -106,8 +109,8 @@ class Engine:
           wait: until the request can be taken, instead of raising QueueFull.
 
         Raises:
-          ValueError: the request could never run (too long, too large), or its deadline is no number. What making
-            its constraint raises is raised as it is.
+          ValueError: the request could never run (too long, too large, with an adapter that has no room), or its
+            deadline is no number. What making its constraint raises is raised as it is.
           TypeError: its priority is not an int.
           QueueFull: too many requests wait.
           DeadlineExceeded: the deadline passed before this could be queued.
@@ -120,6 +123,8 @@ class Engine:
             raise ValueError(f"this model has no grammar {request.grammar!r}")
         if sequence.constraint is not None and not self._mask_words:
             raise ValueError("restricted answers need an engine with EngineConfig(host_masks=True)")
+        if request.adapter is not None:
+            sequence.staged = self._staged.get(request.adapter)
         submission = Submission(sequence, on_token)
         sequence.submitted_at = self._clock()
         with self._wake:
@@ -222,6 +227,7 @@ class Engine:
     def _release(self) -> None:
         """Lets go of the device, and cuts the pipeline's hold on this engine: no garbage waits for its collection."""
         self._programs = None
+        self._staged.close()
         self._device.close()
         self.pipeline.close()
 

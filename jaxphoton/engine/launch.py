@@ -19,11 +19,12 @@ from jaxphoton.requests.errors import RequestFault, forget_frames
 
 @dataclass(frozen=True, slots=True)
 class PrefillPlan:
-    """Sequences to prefill together; `images` are those whose image prefix is computed by this launch, `masks` those
-    whose next id the host restricts."""
+    """Sequences to prefill together; `images` are those whose image prefix is computed by this launch, `adapters` those
+    whose adapter is put into its slot before, `masks` those whose next id the host restricts."""
 
     sequences: tuple[Sequence, ...]
     images: tuple[Sequence, ...]
+    adapters: tuple[Sequence, ...] = ()
     masks: Mapping[Sequence, Any] = field(default_factory=dict)
 
 
@@ -52,6 +53,7 @@ class Limits:
       vision: pairs of how many images of how many crops in all fit one vision launch, ascending.
       bypass: how often a request may be overtaken before it blocks all others.
       share_prefixes: whether questions about one image share its pages.
+      adapter_slots: adapters on the device at once.
     """
 
     rows: int
@@ -59,6 +61,7 @@ class Limits:
     vision: tuple[tuple[int, int], ...]
     bypass: int = 16
     share_prefixes: bool = True
+    adapter_slots: int = 0
 
     def fits_vision(self, images: int, crops: int) -> bool:
         return images == 0 or any(images <= i and crops <= c for i, c in self.vision)
@@ -67,7 +70,7 @@ class Limits:
 def limits_of(config: EngineConfig, buckets: Buckets) -> Limits:
     rows = max(rows for rows, _ in buckets.prefill)
     share = config.share_prefixes and not config.fixed_shapes
-    return Limits(config.max_rows, rows, buckets.vision, share_prefixes=share)
+    return Limits(config.max_rows, rows, buckets.vision, share_prefixes=share, adapter_slots=config.adapter_slots)
 
 
 class LaunchDevice(Protocol):

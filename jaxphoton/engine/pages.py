@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 TRASH_PAGE = 0  # Padding and finished rows write here; nobody reads it.
 
-# Of all ids up to the end of the image block and the digest of the pixels, with the request's number where prefixes are
-# not shared.
+# Of all ids up to the end of the image block, the digests of the pixels and of the adapter, with the request's number
+# where prefixes are not shared.
 PrefixKey = Hashable
 
 

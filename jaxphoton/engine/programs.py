@@ -6,6 +6,7 @@
 * `step`: one token for every row.
 * `forward` and `sample`: a step in two, for batches in which some row's next ids are restricted by the host: the mask
   is built while `forward` runs.
+* `adapter`: puts an adapter into a slot of the pool that all but `sample` read, `with_adapters` of them.
 
 Cache and row state are donated through the programs that change them: one physical allocation each, updated in
 place. One row of an output is `control.Output`, followed by the columns of the family's readout.
@@ -13,8 +14,9 @@ place. One row of an output is `control.Output`, followed by the columns of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import jax
@@ -25,6 +27,7 @@ from jaxphoton.constraints.automaton import DONE, TokenAutomaton
 from jaxphoton.engine import control as layout
 from jaxphoton.engine.control import Prefill, Row
 from jaxphoton.engine.state import PagedCache, RowState, joined_attend, paged_attend
+from jaxphoton.layers.adapters import put
 from jaxphoton.models.protocol import Family, Kernels
 from kernels_pallas.masked_sample import masked_sample
 
@@ -51,6 +54,23 @@ class ProgramConfig:
     def fed(self) -> int:
         """Numbers that a token carries besides its id."""
         return 0 if self.family.readout is None else self.family.readout.fed
+
+
+def with_adapters(program: Callable[..., Any]) -> Callable[..., Any]:
+    """A program whose parameters are (parameters, pool of adapters), and whose control ends with the rows' slots."""
+
+    @wraps(program)
+    def adapted(config: ProgramConfig, params: tuple[Any, Any], *arguments: jax.Array) -> Any:
+        *others, control = arguments
+        params = config.family.network.with_adapters(*params, control[:, -1])
+        return program(config, params, *others, control[:, :-1])
+
+    return adapted
+
+
+def adapter(config: ProgramConfig, pool: Any, one: Any, slot: jax.Array) -> Any:
+    """The pool with an adapter (`Network.adapter_slot`) in slot number `slot`, int32 []."""
+    return put(pool, one, slot)
 
 
 def prefix(

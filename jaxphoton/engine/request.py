@@ -8,6 +8,7 @@ from itertools import count
 
 from jaxphoton.constraints.grammar import FinishReason
 from jaxphoton.constraints.protocol import MakeConstraint
+from jaxphoton.engine.adapter_slots import Staged
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.engine.pages import PrefixKey
 from jaxphoton.image.prepare import Prepared
@@ -16,6 +17,7 @@ from jaxphoton.models.protocol import Family, Prompt, Segments
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Generation, Token
 
+NO_SLOT = -1  # of a row without an adapter: that of `jaxphoton.layers.adapters`, which imports jax
 _numbers = count()
 
 
@@ -30,6 +32,7 @@ class Request:
       image: pictures of one digest share their prefix; None for text only.
       constraint: makes the host's restriction of the ids, or None.
       deadline: when it is given up, in seconds of the engine's clock (`time.monotonic()`); None for never.
+      adapter: with which the model answers; None for none.
       priority: a higher one is admitted first; nobody who runs is preempted for it.
       adapter: what answers beside the model, or None.
       number: order of submission.
@@ -52,11 +55,14 @@ class Sequence:
     Attributes:
       turn: sorts by priority, then by age.
       segments: its prompt, as the family made it with the image.
-      prefix: what its prefix is told by, its ids and pixels; None without an image.
+      prefix: what its prefix is told by, its ids, pixels and adapter; None without an image.
       tokens: committed.
       inflight_refs: launches that will each bring one more token for it (0, 1 or 2).
       finalized: its result is known (or it was given up); launches still under way change nothing any more.
       row: of the row state, while admitted.
+      adapter: the digest of its adapter, None for none.
+      adapter_slot: where that lies on the device, while admitted.
+      staged: what is put there if it is not; None once it is finalized.
       prefix_pages: pages of the image prefix, shared or its own.
       pages: its own pages behind the prefix.
       bypassed: how often a later request was admitted before this one.
@@ -72,7 +78,9 @@ class Sequence:
         self.turn = (-request.priority, request.number)
         self.prefix_length = len(segments.prefix)
         self.prefix_page_count = -(-self.prefix_length // page_size)
-        self.prefix = None if request.image is None else (segments.prefix.tobytes(), request.image.digest)
+        self.adapter = None if request.adapter is None else request.adapter.digest
+        image = request.image
+        self.prefix = None if image is None else (segments.prefix.tobytes(), image.digest, self.adapter)
         self.prompt_length = self.prefix_length + len(segments.ids)
         self.max_tokens = min(request.settings.max_tokens, max_context - self.prompt_length)
         self.tokens: list[Token] = []
@@ -81,6 +89,8 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self.error: BaseException | None = None
         self.row: int | None = None
+        self.adapter_slot = NO_SLOT
+        self.staged: Staged | None = None
         self.prefix_key: PrefixKey | None = None
         self.prefix_pages: list[int] = []
         self.pages: list[int] = []
@@ -137,8 +147,8 @@ class Sequence:
         )
 
     def leave(self) -> None:
-        """Forgets row and pages, which belong to somebody else from now on."""
-        self.row, self.prefix_key = None, None
+        """Forgets row, slot and pages, which belong to somebody else from now on."""
+        self.row, self.adapter_slot, self.prefix_key = None, NO_SLOT, None
         self.prefix_pages, self.pages = [], []
 
     def generation(self) -> Generation:

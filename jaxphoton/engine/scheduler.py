@@ -1,10 +1,11 @@
-"""Which rows run next, and who gets pages: plain bookkeeping in the order of priority and arrival."""
+"""Which rows run next, and who gets pages and adapters' slots: plain bookkeeping by priority and arrival."""
 
 from __future__ import annotations
 
 from bisect import insort
 from operator import attrgetter
 
+from jaxphoton.engine.adapter_slots import AdapterSlots
 from jaxphoton.engine.launch import Drain, Limits, Plan, PrefillPlan, StepPlan
 from jaxphoton.engine.pages import PageAllocator, PrefixCache, PrefixKey
 from jaxphoton.engine.request import Sequence
@@ -23,6 +24,7 @@ class Scheduler:
     def __init__(self, limits: Limits, allocator: PageAllocator):
         self.limits, self.allocator = limits, allocator
         self.prefixes = PrefixCache(allocator)
+        self.adapters = AdapterSlots(limits.adapter_slots)
         self.waiting: list[Sequence] = []  # by priority and number
         self.running: list[Sequence] = []  # admitted, in the order of admission
         self.zombies: set[Sequence] = set()  # finalized, but a launch under way still refers to them
@@ -47,6 +49,8 @@ class Scheduler:
         need = sequence.prefix_page_count + sequence.pages_for(sequence.prompt_length + sequence.max_tokens - 1)
         if need > self.allocator.usable:
             raise ValueError(f"the request needs {need} pages of the cache; there are {self.allocator.usable}")
+        if sequence.adapter is not None and not self.limits.adapter_slots:
+            raise ValueError("adapters need an engine with EngineConfig(adapter_slots=...) of at least 1")
         image = sequence.request.image
         if image is not None and not self.limits.fits_vision(1, len(image.crops.pixels)):
             raise ValueError(f"the image has {len(image.crops.pixels)} crops; no vision program takes so many")
@@ -63,23 +67,26 @@ class Scheduler:
     def _plan_prefill(self) -> PrefillPlan | None:
         if not self._rows or not self.waiting:
             return None
-        admitted, images, crops = list[Sequence](), list[Sequence](), 0
+        admitted, images, adapters, crops = list[Sequence](), list[Sequence](), list[Sequence](), 0
         for sequence in self._candidates():
             if not self._rows or len(admitted) == self.limits.prefill_rows:
                 break
             miss = sequence.request.image is not None and self._key(sequence) not in self.prefixes
             size = len(sequence.request.image.crops.pixels) if miss and sequence.request.image else 0
             fits = not miss or self.limits.fits_vision(len(images) + 1, crops + size)
+            fresh = sequence.adapter is not None and sequence.adapter not in self.adapters
             if fits and self._admit(sequence):
                 admitted.append(sequence)
                 if miss:
                     images.append(sequence)
                     crops += size
+                if fresh:
+                    adapters.append(sequence)
                 if self._overtake(sequence):
                     break
             elif sequence.bypassed >= self.limits.bypass:
                 break
-        return PrefillPlan(tuple(admitted), tuple(images)) if admitted else None
+        return PrefillPlan(tuple(admitted), tuple(images), tuple(adapters)) if admitted else None
 
     def _candidates(self) -> list[Sequence]:
         """Who may be admitted now, in turn: a starved oldest first, then the head of the queue.
@@ -101,7 +108,9 @@ class Scheduler:
         return any(other.bypassed >= self.limits.bypass for other in passed)
 
     def _admit(self, sequence: Sequence) -> bool:
-        """Gives a waiting sequence its row and its pages, all or nothing."""
+        """Gives a waiting sequence its row, its pages and the slot of its adapter, all or nothing."""
+        if sequence.adapter is not None and not self.adapters.available(sequence.adapter):
+            return False
         key = self._key(sequence)
         shared = self.prefixes.acquire(key) if key is not None else None
         own = sequence.pages_for(sequence.prefill_length)
@@ -120,6 +129,8 @@ class Scheduler:
             sequence.cached_tokens = sequence.prefix_length
         sequence.pages = self.allocator.allocate(own)
         sequence.row = self._rows.pop()
+        if sequence.adapter is not None:
+            sequence.adapter_slot = self.adapters.acquire(sequence.adapter)
         self.waiting.remove(sequence)
         self.running.append(sequence)
         return True
@@ -148,6 +159,9 @@ class Scheduler:
             # Nobody else has these: they were entered for this launch, which was to fill them.
             if (key := self._key(sequence)) in self.prefixes:
                 self.prefixes.discard(key)
+        for sequence in plan.adapters:
+            if sequence.adapter is not None:
+                self.adapters.discard(sequence.adapter)
 
     # Decoding
 
@@ -184,8 +198,8 @@ class Scheduler:
     # Endings
 
     def finalize(self, sequence: Sequence) -> None:
-        """The sequence's result is known; its row and pages go once no launch refers to it."""
-        sequence.finalized = True
+        """The sequence's result is known; its row, slot and pages go once no launch refers to it."""
+        sequence.finalized, sequence.staged = True, None
         if sequence in self.waiting:
             self.waiting.remove(sequence)
             return
@@ -200,10 +214,11 @@ class Scheduler:
             self._release(sequence)
 
     def start_over(self) -> list[Sequence]:
-        """Forgets all rows and pages, whose contents are lost; admitted sequences wait again, and are returned."""
+        """Forgets rows, slots and pages, whose contents are lost; admitted sequences wait again, and are returned."""
         lost = self.running
         self.allocator = PageAllocator(self.allocator.pages)
         self.prefixes = PrefixCache(self.allocator)
+        self.adapters = AdapterSlots(self.limits.adapter_slots)
         self.running, self.zombies = [], set()
         self._rows = list(range(self.limits.rows - 1, -1, -1))
         for sequence in lost:
@@ -216,6 +231,8 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         assert sequence.row is not None
         self._rows.append(sequence.row)
+        if sequence.adapter is not None:
+            self.adapters.release(sequence.adapter)
         self.allocator.release(sequence.pages)
         if sequence.prefix_key is not None:
             self.prefixes.release(sequence.prefix_key)

@@ -45,7 +45,7 @@ def compiled_scratch(family: Family, dtype: str, engine: EngineConfig) -> dict[K
     tree = family.network.abstract(dtype)
     shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), tree)
     programs = Programs(shapes, family, engine)
-    scratch = {key: compiled(programs[key]) for key in programs.buckets.keys(engine.host_masks)}
+    scratch = {key: compiled(programs[key]) for key in programs.buckets.keys(engine)}
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}")

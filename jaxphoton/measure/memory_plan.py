@@ -50,7 +50,7 @@ class Planner:
         self._scratch = scratch or self.estimates
 
     def estimates(self, engine: EngineConfig) -> dict[Key, int]:
-        keys = make_buckets(engine, self.family).keys(engine.host_masks)
+        keys = make_buckets(engine, self.family).keys(engine)
         return {key: estimate(key, self.family, engine, self._item) for key in keys}
 
     def load(self, engine: EngineConfig, context: int) -> MemoryPlan:

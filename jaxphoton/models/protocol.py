@@ -224,6 +224,10 @@ class Network(Protocol):
         jax.ShapeDtypeStruct leaves."""
         ...
 
+    def adapter_rank(self, adapter: Adapter) -> int:
+        """The smallest rank of room that an adapter needs."""
+        ...
+
     def adapter_slot(self, adapter: Adapter, dtype: DTypeLike, rank: int) -> Any:
         """`adapters` of one slot, with an adapter in it, as NumPy arrays.
 

@@ -21,6 +21,7 @@ from jaxphoton.constraints.grammar import Grammar, Replay, State
 from jaxphoton.constraints.protocol import Constraint, MakeConstraint
 from jaxphoton.image.crops import Crops
 from jaxphoton.layers.cache import DenseCache, dense_attend
+from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.protocol import Family, Kernels, Prompt
 from jaxphoton.oracle import sampling
 from jaxphoton.requests.settings import Settings
@@ -61,6 +62,7 @@ class OracleRequest:
     settings: Settings
     picture: Picture | None = None
     constraint: MakeConstraint | None = None
+    adapter: Adapter | None = None
 
 
 class Oracle:
@@ -82,12 +84,13 @@ class Oracle:
         packed = self.family.pack([crops], 1, len(crops.pixels), lambda index: nullcontext())
         return Picture(crops, self._encode(self.family.network.encoder(self.params), *packed)[0])
 
-    def start(self, prompt: Prompt, picture: Picture | None = None) -> Session:
+    def start(self, prompt: Prompt, picture: Picture | None = None, adapter: Adapter | None = None) -> Session:
         """Prefills a prompt.
 
         Raises:
-          ValueError: the prompt is longer than the model's context.
+          ValueError: the prompt is longer than the model's context, or the adapter does not fit the model.
         """
+        params = self._decoder if adapter is None else self._adapted(adapter)
         segments = self.family.segments(prompt, None if picture is None else picture.crops)
         prefix, limit = len(segments.prefix), self.family.max_context
         length = prefix + len(segments.ids)
@@ -96,18 +99,18 @@ class Oracle:
         padding = min(-length % PROMPT_STEP, limit - length)
         embeddings = None if picture is None else picture.embeddings[None]
         prediction, cache = self._prefill(
-            self._decoder,
+            params,
             prefix=None if picture is None else segments.prefix[None],
             embeddings=embeddings,
             ids=np.pad(segments.ids, (0, padding))[None],
             fed=np.pad(segments.fed, ((0, padding), (0, 0)))[None],
             length=np.int32(length),
         )
-        return Session(self.family, partial(self._step, self._decoder), cache, length, _host(prediction))
+        return Session(self.family, partial(self._step, params), cache, length, _host(prediction))
 
     def generate(self, request: OracleRequest) -> Iterator[tuple[Token, Replay]]:
         """Yields each token as it is chosen, with the replay that took it; its `finish` says whether it is the last."""
-        session = self.start(request.prompt, request.picture)
+        session = self.start(request.prompt, request.picture, request.adapter)
         room = self.family.max_context - session.length
         replay = Replay(request.grammar, min(request.settings.max_tokens, room), request.settings.max_objects)
         constraint = None if request.constraint is None else request.constraint()
@@ -128,9 +131,11 @@ class Oracle:
         assert finish is not None
         return Generation(tuple(token for token, _ in steps), finish)
 
-    def replay(self, prompt: Prompt, picture: Picture | None, tokens: Sequence[Token]) -> list[Prediction]:
+    def replay(
+        self, prompt: Prompt, picture: Picture | None, tokens: Sequence[Token], adapter: Adapter | None = None
+    ) -> list[Prediction]:
         """Teacher forcing: the prediction that precedes each of `tokens`, and the one behind the last."""
-        session = self.start(prompt, picture)
+        session = self.start(prompt, picture, adapter)
         return [session.prediction, *(session.feed(token) for token in tokens)]
 
     def read(self, prediction: Prediction, token: int, draw: Draw) -> Token:
@@ -155,6 +160,12 @@ class Oracle:
             except Exception as error:
                 self._fault = error
         return np.full(1, chosen, np.int32), np.full(1, logprob, np.float32)
+
+    def _adapted(self, adapter: Adapter) -> Any:
+        """The parameters with an adapter, which is the only one that there is."""
+        network = self.family.network
+        one = network.adapter_slot(adapter, network.dtype(self.params), network.adapter_rank(adapter))
+        return network.with_adapters(self._decoder, jax.tree.map(jnp.asarray, one), jnp.zeros(1, jnp.int32))
 
     def _choose(
         self, prediction: Prediction, replay: Replay, settings: Settings, constraint: Constraint | None

@@ -70,6 +70,13 @@ def abstract(config: TextConfig, dtype: DTypeLike, slots: int, rank: int) -> Tex
     )
 
 
+def rank_of(config: TextConfig, adapter: Adapter) -> int:
+    """The smallest rank of room that an adapter needs; experts have a share of it, so that those of a token have it
+    together."""
+    share = 1 if config.moe is None else config.moe.experts_per_token
+    return max((pair.rank * (share if pair.a.ndim == 3 else 1) for pair in adapter.pairs.values()), default=1)
+
+
 def slot(config: TextConfig, adapter: Adapter, dtype: DTypeLike, rank: int) -> TextPairs:
     """One slot with an adapter in it, NumPy leaves: what the adapter lacks, and the rest of the rank, is zeros.
 

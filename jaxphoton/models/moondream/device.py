@@ -48,6 +48,9 @@ class MoondreamNetwork:
     def adapters(self, dtype: DTypeLike, slots: int, rank: int) -> TextPairs:
         return adapters.abstract(self._config.text, dtype, slots, rank)
 
+    def adapter_rank(self, adapter: Adapter) -> int:
+        return adapters.rank_of(self._config.text, adapter)
+
     def adapter_slot(self, adapter: Adapter, dtype: DTypeLike, rank: int) -> TextPairs:
         return adapters.slot(self._config.text, adapter, dtype, rank)
 

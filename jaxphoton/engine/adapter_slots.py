@@ -38,6 +38,11 @@ class AdapterSlots:
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._held
 
+    @property
+    def digests(self) -> tuple[bytes, ...]:
+        """Of the adapters in slots, the one that is given up first in front."""
+        return tuple(self._held)
+
     def users(self, digest: bytes) -> int:
         return self._held[digest].users if digest in self._held else 0
 

@@ -55,12 +55,12 @@ class Comparison:
             request.settings,
             request.image and request.image.digest,
             request.constraint,
+            request.adapter and request.adapter.digest,
         )
         if key not in self._known:
-            grammar = self.grammars[request.grammar]
-            self._known[key] = self.oracle.run(
-                OracleRequest(request.prompt, grammar, request.settings, self._image(request), request.constraint)
-            )
+            grammar, image = self.grammars[request.grammar], self._image(request)
+            asked = (request.prompt, grammar, request.settings, image, request.constraint, request.adapter)
+            self._known[key] = self.oracle.run(OracleRequest(*asked))
         return self._known[key]
 
     def _image(self, request: Request) -> Picture | None:
@@ -77,7 +77,7 @@ class Comparison:
         How good it is cannot be told behind a position whose router may have gone another way.
         """
         settings = request.settings
-        predictions = self.oracle.replay(request.prompt, self._image(request), tokens)
+        predictions = self.oracle.replay(request.prompt, self._image(request), tokens, request.adapter)
         family, image = self.oracle.family, request.image
         segments = family.segments(request.prompt, image.crops if image else None)
         room = family.max_context - len(segments.prefix) - len(segments.ids)

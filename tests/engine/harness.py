@@ -14,7 +14,7 @@ from jaxphoton.constraints.grammar import Replay
 from jaxphoton.engine.launch import Limits
 from jaxphoton.engine.pages import TRASH_PAGE, PageAllocator
 from jaxphoton.engine.pipeline import DeviceError, Launch, Pipeline
-from jaxphoton.engine.request import Request, Sequence
+from jaxphoton.engine.request import NO_SLOT, Request, Sequence
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.prepare import Prepared
@@ -225,12 +225,26 @@ def check_books(scheduler: Scheduler) -> None:
     assert len(rows) == len(admitted) and len(set(rows)) == len(rows) <= limits.rows, "a row has two owners"
     assert sorted([*rows, *scheduler._rows]) == list(range(limits.rows)), "rows are lost"
     assert not any(sequence.row is not None or sequence.page_table for sequence in scheduler.waiting)
+    check_slots(scheduler)
+
+
+def check_slots(scheduler: Scheduler) -> None:
+    """Every adapter of an admitted sequence has a slot of its own."""
+    adapters, admitted = scheduler.adapters, [*scheduler.running, *scheduler.zombies]
+    users = Counter(sequence.adapter for sequence in admitted if sequence.adapter is not None)
+    assert all(adapters.users(digest) == count for digest, count in users.items()), "users of an adapter are miscounted"
+    taken = {sequence.adapter: sequence.adapter_slot for sequence in admitted}
+    assert all(sequence.adapter_slot == taken[sequence.adapter] for sequence in admitted)
+    assert taken.pop(None, NO_SLOT) == NO_SLOT
+    assert len(set(taken.values())) == len(taken) and set(taken.values()) <= set(range(adapters.slots))
+    assert all(sequence.adapter_slot == NO_SLOT for sequence in scheduler.waiting)
 
 
 def check_clean(scheduler: Scheduler) -> None:
     check_books(scheduler)
     assert not scheduler.has_work
-    allocator, prefixes = scheduler.allocator, scheduler.prefixes
+    allocator, prefixes, adapters = scheduler.allocator, scheduler.prefixes, scheduler.adapters
+    assert not any(adapters.users(digest) for digest in adapters.digests)
     assert prefixes.evictable == prefixes.pages and allocator.free + prefixes.pages == allocator.usable
     prefixes.evict(allocator.usable)
     assert allocator.free == allocator.usable and len(prefixes) == 0

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from collections.abc import Sequence as Many
 
 import numpy as np
 
 from jaxphoton.engine.request import Request
+from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.moondream.prompts import Prompt
 from tests.engine.tiny import CONFIG, Schedule, request, sequence_of
 
 KINDS = {"text": 0.3, "reasoning": 0.2, "detect": 0.25, "point": 0.25}
 
 
-def schedule(number: int, kinds: Mapping[str, float] = KINDS) -> Schedule:
+def schedule(number: int, kinds: Mapping[str, float] = KINDS, adapters: Many[Adapter | None] = (None,)) -> Schedule:
     """One to six requests, some about shared images, some cancelled, in a pool that is often too small.
 
-    `kinds` are grammars and how often each is drawn.
+    `kinds` are grammars and how often each is drawn. Every request has one of `adapters`.
     """
+    chosen = np.random.default_rng((number, 1))
     random = np.random.default_rng(number)
     arrivals: list[tuple[int, Request]] = []
     cancels: dict[int, int] = {}
     tick = 0
     for index in range(int(random.integers(1, 7))):
-        arrivals.append((tick, _request(random, arrivals, kinds)))
+        adapter = adapters[int(chosen.integers(len(adapters)))]
+        arrivals.append((tick, dataclasses.replace(_request(random, arrivals, kinds), adapter=adapter)))
         if random.random() < 0.2:
             cancels[index] = tick + int(random.integers(0, 12))
         tick += int(random.integers(0, 4)) * int(random.random() < 0.6)

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.constraints import automaton
+from jaxphoton.engine.adapter_slots import StagedAdapters
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.device import Device
 from jaxphoton.engine.launch import Limits, limits_of
@@ -109,7 +110,7 @@ def with_engine(programs: Programs, **changes) -> Programs:
 
 
 class Poisoned(Programs):
-    """The same programs, whose pages begin as NaN: what a page's last tenant may have left."""
+    """The same programs, whose pages begin as NaN, and slots as large numbers: what a last tenant may have left."""
 
     def __init__(self, programs: Programs):
         self.__dict__.update(programs.__dict__)
@@ -117,6 +118,9 @@ class Poisoned(Programs):
     def fresh_state(self):
         cache, rows = super().fresh_state()
         return jax.tree.map(lambda pool: jax.numpy.full_like(pool, np.nan), cache), rows
+
+    def fresh_pool(self):
+        return [jax.numpy.full_like(leaf, 7) for leaf in super().fresh_pool()]  # finite, as all adapters are
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,7 @@ class Loop:
     def __init__(self, programs: Programs, device: Device | None = None):
         self.programs = programs
         self.device = device or Device(programs)
+        self._staged = StagedAdapters(programs.adapter_arrays, programs.on_device, kept=1, most=2)
 
     def run(
         self, schedule: Schedule, on_event: Callable[[str, Launch], None] | None = None
@@ -169,6 +174,8 @@ class Loop:
         sequences = [sequence_in(request, family, page_size) for _, request in schedule.arrivals]
         for sequence in sequences:
             scheduler.check(sequence)
+            if sequence.request.adapter is not None:
+                sequence.staged = self._staged.get(sequence.request.adapter)
         last = max([tick for tick, _ in schedule.arrivals] + list(schedule.cancels.values()), default=0)
         for tick in range(10_000):
             for (arrival, _), sequence in zip(schedule.arrivals, sequences, strict=True):

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             programs, size = _compile(args)
     except (ConfigError, ExecutablesError, NoPlugin, WeightsError, OSError) as error:
         raise CommandError(str(error)) from error
-    count = len(programs.buckets.keys(programs.engine.host_masks))
+    count = len(programs.buckets.keys(programs.engine))
     say("compile", f"{args.out}: {count} programs, {human(size)}, in {time.monotonic() - began:.0f} s")
     return OK
 

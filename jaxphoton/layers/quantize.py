@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxphoton.config.quantization import KINDS
-from jaxphoton.layers.grouped import Grouped
+from jaxphoton.layers.grouped import Grouped, pack
 from jaxphoton.layers.spec import FLOAT8, INT8, GroupedForm, MatrixForm, RowScaledForm
 from jaxphoton.layers.weight import RowScaled, Weight
 
@@ -26,17 +26,17 @@ SEARCHED = (8 / 7, 1.0, 0.93, 0.86, 0.8, 0.72)
 SMALLEST = 1e-30  # what is smaller is zero: its factor would lose bits, or be none
 
 
-def form_of(kind: str, widths: Collection[int]) -> MatrixForm:
+def form_of(kind: str, widths: Collection[int]) -> RowScaledForm | GroupedForm:
     """The form of a matrix of parts that lie beside each other with so many columns.
 
     A factor is never shared by two parts. Groups have as many columns as the kind says, or the most below that of
-    which parts are multiples.
+    which parts are multiples. An odd number of columns is not stored in 4 bits, but in 8.
     """
     assert kind in KINDS, kind
     shared = math.gcd(*widths)
-    if kind in GROUPS:
+    if kind in GROUPS and min(widths) % 2 == 0:
         return GroupedForm("int4", max(n for n in range(1, GROUPS[kind] + 1) if shared % n == 0))
-    form = EIGHT_BITS[kind]
+    form = EIGHT_BITS.get(kind, INT8)
     return form if len(widths) == 1 else GroupedForm(form.dtype, shared, "float32")
 
 
@@ -53,7 +53,8 @@ def quantize(matrix: jax.Array, form: MatrixForm) -> Weight:
     assert isinstance(form, GroupedForm) and not form.zero, form
     grouped = matrix.astype(jnp.float32).reshape(*matrix.shape[:-1], -1, form.group)
     levels, scale = _nearest(grouped, form.dtype, form.scale)
-    return Grouped(levels.reshape(matrix.shape), scale)
+    levels = levels.reshape(matrix.shape)
+    return Grouped(pack(levels) if form.dtype == "int4" else levels, scale)
 
 
 def _nearest(x: jax.Array, dtype: str, scale_dtype: str) -> tuple[jax.Array, jax.Array]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
-from jaxphoton.layers.grouped import Grouped
+from jaxphoton.layers.grouped import PACKED, Grouped
 from jaxphoton.layers.weight import Dense, RowScaled, Weight
 
 
@@ -52,7 +52,14 @@ class Spec:
 
 
 class MatrixForm(Protocol):
-    """How a matrix is stored: from the spec of the plain matrix to a `Weight` of the specs of its leaves."""
+    """How a matrix is stored in few bits: from the spec of the plain matrix to a `Weight` of the specs of its leaves.
+
+    Attributes:
+      dtype: name of that of the numbers.
+    """
+
+    @property
+    def dtype(self) -> str: ...
 
     def __call__(self, matrix: Spec) -> Weight: ...
 
@@ -84,10 +91,12 @@ class GroupedForm:
 
     def __call__(self, matrix: Spec) -> Grouped:
         groups, rest = divmod(matrix.shape[-1], self.group)
-        assert not rest, f"{matrix.shape}: no groups of {self.group} columns"
+        assert not rest and (self.dtype != "int4" or matrix.shape[-1] % 2 == 0), f"{matrix.shape} as {self}"
         # Groups count no axis: one of a joined axis may lie across its parts' borders on a mesh.
         factors = Spec((*matrix.shape[:-1], groups), jnp.dtype(self.scale), (*matrix.axes[:-1], None))
         stored = dataclasses.replace(matrix, dtype=jnp.dtype(self.dtype))
+        if self.dtype == "int4":
+            stored = dataclasses.replace(stored, shape=(*matrix.shape[:-1], matrix.shape[-1] // 2), dtype=PACKED)
         return Grouped(stored, factors, factors if self.zero else None)
 
 

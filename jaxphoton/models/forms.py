@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxphoton.config.quantization import Quantization
+from jaxphoton.layers.grouped import PACKED
 from jaxphoton.layers.quantize import form_of
 from jaxphoton.layers.spec import GroupedForm, MatrixForm, RowScaledForm, by_path, with_forms
 from jaxphoton.models.naming import Placement, placed_shape
 from jaxphoton.models.protocol import Family
 
-Forms = dict[str, MatrixForm]  # of matrices that are in few bits, by their path
+Forms = dict[str, RowScaledForm | GroupedForm]  # of matrices that are in few bits, by their path
 
 FACTORS = ("scale", "zero")
 FACTOR_NAMES = tuple(f".{factor}" for factor in FACTORS)  # as the names of their tensors end
@@ -63,11 +64,13 @@ def leaf_forms(leaves: Mapping[str, jax.ShapeDtypeStruct]) -> Forms:
         scale = leaves.get(beside(path, "scale")) if path.endswith("_w") else None
         if scale is None or not leaf.shape:
             continue
-        dtype = jnp.dtype(leaf.dtype).name
+        dtype, columns = jnp.dtype(leaf.dtype).name, leaf.shape[-1]
+        if leaf.dtype == PACKED:
+            dtype, columns = "int4", 2 * columns
         if scale.shape == leaf.shape[:-1]:
             found[path] = RowScaledForm(dtype)
-        elif len(scale.shape) == len(leaf.shape) and scale.shape[-1] and leaf.shape[-1] % scale.shape[-1] == 0:
-            group = leaf.shape[-1] // scale.shape[-1]
+        elif len(scale.shape) == len(leaf.shape) and scale.shape[-1] and columns % scale.shape[-1] == 0:
+            group = columns // scale.shape[-1]
             found[path] = GroupedForm(dtype, group, jnp.dtype(scale.dtype).name, beside(path, "zero") in leaves)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
+import ml_dtypes
 import numpy as np
 
 from jaxphoton.models.forms import FACTOR_NAMES
@@ -56,6 +57,17 @@ def empty_leaf(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size].view(leaf.dtype).reshape(leaf.shape)
+
+
+def packed(leaf: np.ndarray) -> np.ndarray:
+    """A leaf as it goes to the device: int4 two to a byte, the first in the low bits."""
+    if leaf.dtype != ml_dtypes.int4:
+        return leaf
+    bits = leaf.view(np.uint8)
+    pairs = empty_leaf(jax.ShapeDtypeStruct((*leaf.shape[:-1], leaf.shape[-1] // 2), np.uint8))
+    np.left_shift(bits[..., 1::2], 4, out=pairs)
+    pairs |= bits[..., ::2] & 15
+    return pairs
 
 
 def _write_values(checkpoint: Checkpoint, matrix: StoredMatrix, tensor: np.ndarray, target: np.ndarray) -> None:

@@ -23,7 +23,7 @@ from jaxphoton.models.forms import FACTOR_NAMES, FACTORS, Forms, beside, wanted_
 from jaxphoton.models.naming import Placement, Source, Use, placed_shape
 from jaxphoton.models.protocol import Family
 from jaxphoton.models.registry import read_family, settings_file
-from jaxphoton.weights.assembling import Part, assemble
+from jaxphoton.weights.assembling import Part, assemble, packed
 from jaxphoton.weights.checkpoint import Checkpoint, WeightsError, open_checkpoint
 from jaxphoton.weights.mapped import TensorEntry
 from jaxphoton.weights.placing import Placing, as_sharding, is_weight, put_quantized, to_dense
@@ -165,13 +165,15 @@ class _Plan:
       family: as the weights have it.
       plain: the abstract tree with plain matrices.
       kept, wanted: the forms of matrices that are stored so and stay so, and of those that are to be quantized.
-      parts: the tensors that fill each leaf of the tree with the kept forms.
+      leaves: of the tree with the kept forms, by path; of int4 not yet packed.
+      parts: the tensors that fill each of them.
     """
 
     family: Family
     plain: Any
     kept: Forms
     wanted: Forms
+    leaves: dict[str, jax.ShapeDtypeStruct]
     parts: dict[str, list[Part]]
 
 
@@ -181,8 +183,8 @@ def _load(path: str | Path, family: Family, dtype: DTypeLike, placing: Placing, 
     checkpoint = open_checkpoint(path)
     plan = _from_headers(checkpoint, family, dtype, choice)
     leaves, sharding = {}, as_sharding(placing)
-    for name, leaf in by_path(with_forms(plan.plain, plan.kept)).items():
-        buffer = assemble(checkpoint, leaf, plan.parts[name])
+    for name, leaf in plan.leaves.items():
+        buffer = packed(assemble(checkpoint, leaf, plan.parts[name]))
         # Waiting bounds host memory: a transfer in flight keeps its buffer alive. A finished one leaves it to a list of
         # garbage, which every run of the collector empties.
         form = plan.wanted.get(name)
@@ -231,9 +233,11 @@ def _from_headers(checkpoint: Checkpoint, family: Family, dtype: DTypeLike, choi
     wanted = choice.wanted
     forms = {} if wanted is None else wanted_forms(family, plain, form, wanted)
     wanted = {path: form for path, form in forms.items() if path not in kept}
-    shapes = by_path(with_forms(plain, kept))
-    parts = _parts(checkpoint, with_factors(places, kept), shapes, sources, unknown, stored, faults)
-    return _Plan(family, plain, kept, wanted, parts)
+    leaves, matrices = by_path(with_forms(plain, kept)), by_path(plain)
+    for path, each in kept.items():
+        leaves[path] = jax.ShapeDtypeStruct(matrices[path].shape, jnp.dtype(each.dtype))
+    parts = _parts(checkpoint, with_factors(places, kept), leaves, sources, unknown, stored, faults)
+    return _Plan(family, plain, kept, wanted, leaves, parts)
 
 
 def _parts(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxphoton.files import FileError, read_json
-from jaxphoton.layers.spec import by_path, with_forms
+from jaxphoton.layers.spec import RowScaledForm, by_path, with_forms
 from jaxphoton.messages import escaped, first_line, listed, short
 from jaxphoton.models.forms import Forms, leaf_forms, wanted_forms
 from jaxphoton.models.naming import Moved
@@ -169,8 +170,7 @@ def _plan(checkpointer: Any, folder: Path, family: Family, dtype: DTypeLike, cho
     stored = _stored(checkpointer, folder)
     form, quantization = family.tensors.stored_form(stored), choice.wanted
     plain = family.network.abstract(dtype, form)
-    paths, forms = by_path(plain), leaf_forms(stored)
-    forms = {path: each for path, each in forms.items() if path in paths and paths[path].shape == stored[path].shape}
+    forms = _forms(plain, stored)
     shapes, moved = by_path(with_forms(plain, forms)), family.tensors.moved(stored.keys())
     asked = stored_shapes(shapes, moved)
     _check_stored(folder, {name: leaf.shape for name, leaf in stored.items()}, asked)
@@ -196,6 +196,16 @@ def _read(folder: Path, leaves: dict[str, jax.ShapeDtypeStruct]) -> dict[str, An
             return checkpointer.restore(folder, args=args)
     except Exception as error:  # orbax passes on whatever its storage raises
         raise WeightsError(f"{escaped(folder)}: cannot be restored: {first_line(error)}") from error
+
+
+def _forms(plain: Any, leaves: Mapping[str, Any]) -> Forms:
+    """The forms that stored leaves tell, of matrices that can be in them: those of another model may tell any."""
+    found, columns = leaf_forms(leaves), {path: leaf.shape[-1] for path, leaf in by_path(plain).items() if leaf.shape}
+    return {
+        path: form
+        for path, form in found.items()
+        if path in columns and (isinstance(form, RowScaledForm) or columns[path] % form.group == 0)
+    }
 
 
 def _verify(directory: Path) -> None:
@@ -232,9 +242,7 @@ def _check_stored(folder: Path, stored: dict[str, tuple[int, ...]], shapes: dict
 def _checked_leaves(params: Any, family: Family) -> dict[str, jax.Array]:
     leaves = by_path(params)
     plain = family.network.abstract(jnp.bfloat16, family.tensors.stored_form(leaves))
-    paths = by_path(plain)
-    forms = {path: form for path, form in leaf_forms(leaves).items() if path in paths}
-    tree = with_forms(plain, forms)
+    tree = with_forms(plain, _forms(plain, leaves))
     wanted = {name: leaf.shape for name, leaf in by_path(tree).items()}
     if {name: leaf.shape for name, leaf in leaves.items()} != wanted:
         raise WeightsError("the parameters to save are not those of the settings")

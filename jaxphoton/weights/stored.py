@@ -11,7 +11,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from jaxphoton.layers.spec import GroupedForm, MatrixForm, RowScaledForm
+from jaxphoton.layers.spec import GroupedForm, RowScaledForm
 from jaxphoton.messages import quoted
 from jaxphoton.models.forms import Forms, beside
 from jaxphoton.models.naming import Placement, Source
@@ -72,7 +72,7 @@ def stored_forms(
     return found
 
 
-def _joined(parts: list[StoredMatrix | None], columns: int) -> MatrixForm | None:
+def _joined(parts: list[StoredMatrix | None], columns: int) -> RowScaledForm | GroupedForm | None:
     kept = [part for part in parts if part is not None]
     if len(kept) < len(parts) or len({part.dtype for part in kept}) != 1:
         return None

@@ -9,7 +9,7 @@ from itertools import accumulate
 import jax
 import jax.numpy as jnp
 
-from jaxphoton.layers.grouped import Grouped
+from jaxphoton.layers.grouped import Grouped, pack
 from jaxphoton.layers.spec import FLOAT8, MatrixForm, by_path, with_forms
 from jaxphoton.layers.weight import Dense, RowScaled, Weight
 
@@ -52,7 +52,7 @@ def in_int4(matrix: jax.Array, group: int = 4) -> Grouped:
     low, high = grouped.min(-1), grouped.max(-1)
     scale = (high - low) / 15
     levels = jnp.round((grouped - low[..., None]) / scale[..., None]) - 8
-    return Grouped(levels.astype(jnp.int4).reshape(matrix.shape), scale, -low / scale - 8)
+    return Grouped(pack(levels.astype(jnp.int4).reshape(matrix.shape)), scale, -low / scale - 8)
 
 
 def in_int4_symmetric(matrix: jax.Array, group: int = 4) -> Grouped:

@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxphoton.config import EngineConfig
+from jaxphoton.config.quantization import quantization
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.gpus import Gpu
 from jaxphoton.engine.state import PagedCache
+from jaxphoton.models.forms import quantized_tree
 from jaxphoton.models.moondream.costs import costs
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
@@ -49,10 +51,16 @@ class Program:
 
 
 def step(
-    chip: Gpu, rows: int, layers: int, model: str = "moondream2", form: str = "xla", experts: bool = True
+    chip: Gpu,
+    rows: int,
+    layers: int,
+    model: str = "moondream2",
+    form: str = "xla",
+    experts: bool = True,
+    quantize: str | None = None,
 ) -> list[Program]:
     """The decode step; the name of one whose layers are in another form than XLA's begins with the form."""
-    shapes = _Shapes(chip, layers, model, rows, form=form, experts=experts)
+    shapes = _Shapes(chip, layers, model, rows, form=form, experts=experts, quantize=quantize)
     name = f"{'' if form == 'xla' else f'{form}-'}{shapes.kind}step {rows} rows"
     return [shapes.program(name, ("step", rows))]
 
@@ -63,15 +71,19 @@ def halves(chip: Gpu, rows: int, layers: int) -> list[Program]:
     return [shapes.program(f"{name} {rows} rows", (name, rows)) for name in ("forward", "sample")]
 
 
-def prefill(chip: Gpu, rows: int, length: int, layers: int, model: str = "moondream2") -> list[Program]:
+def prefill(
+    chip: Gpu, rows: int, length: int, layers: int, model: str = "moondream2", quantize: str | None = None
+) -> list[Program]:
     """One chunk of prompts."""
-    shapes = _Shapes(chip, layers, model, prefill_rows=(rows,), prefill_lengths=(length,))
+    shapes = _Shapes(chip, layers, model, quantize=quantize, prefill_rows=(rows,), prefill_lengths=(length,))
     return [shapes.program(f"{shapes.kind}prefill {rows} x {length}", ("prefill", rows, length))]
 
 
-def prefix(chip: Gpu, images: int, layers: int, model: str = "moondream2") -> list[Program]:
+def prefix(
+    chip: Gpu, images: int, layers: int, model: str = "moondream2", quantize: str | None = None
+) -> list[Program]:
     """Image prefixes."""
-    shapes = _Shapes(chip, layers, model, vision=((images, 2 * images),))
+    shapes = _Shapes(chip, layers, model, quantize=quantize, vision=((images, 2 * images),))
     name = f"{shapes.kind}prefix {images} image{'s' * (images > 1)}"
     program = shapes.program(name, ("prefix", images, shapes.family.prefix_lengths[-1]))
     return [dataclasses.replace(program, needed=costs(shapes.family).prefix(images, 2).flops)]
@@ -99,17 +111,20 @@ class _Shapes(Programs):
         backend: str = "triton",
         form: str = "xla",
         experts: bool = True,
+        quantize: str | None = None,
         **buckets: Any,
     ):
         """`rows` of a step and the form of its layers; without `experts` all layers of a model are its dense ones;
-        `buckets` of the other programs as in EngineConfig."""
+        `quantize` the weights, as the loaders do; `buckets` of the other programs as in EngineConfig."""
         full = named_config(model)
         text = dataclasses.replace(full.text, n_layers=layers, moe=full.text.moe if experts else None)
         family = MoondreamFamily(dataclasses.replace(full, text=text))
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        tree = family.network.abstract(jnp.bfloat16)
+        tree = quantized_tree(family, jnp.bfloat16, quantization(quantize))
         params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree)
-        self.kind = "experts-" if text.moe else "tau-" if text.tau_attn else ""  # what names of programs begin with
+        # What names of programs begin with.
+        self.kind = "experts-" if text.moe else "tau-" if text.tau_attn else ""
+        self.kind = f"{quantize}-{self.kind}" if quantize else self.kind
         self._layers, self._step, self._kernels = layers, (rows,), Kernels(backend, chip.target)
         super().__init__(
             params, family, EngineConfig(max_rows=ROWS, step_rows=(ROWS,), step_form=form, host_masks=True, **buckets)

@@ -14,6 +14,7 @@ from jaxphoton.layers import moe
 from jaxphoton.layers.attention import attend as plain
 from jaxphoton.layers.attention import cudnn_attend
 from jaxphoton.layers.fused import StepParts
+from jaxphoton.layers.placed import placed
 from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.moondream import adapters, inputs, vision
 from jaxphoton.models.moondream import network as text
@@ -89,7 +90,8 @@ class MoondreamNetwork:
         trace = text.Trace()
         experts = moe.PLAIN if kernels.backend == "plain" else moe.by_kernels(**kernels.options)
         step = StepParts(kernels.step, **kernels.options, attend=attend_joined) if kernels.step else None
-        hidden, cache = text.forward(params.text, self._config.text, x, positions, attend, cache, experts, trace, step)
+        weights = params.text if kernels.backend == "plain" else placed(params.text, **kernels.options)
+        hidden, cache = text.forward(weights, self._config.text, x, positions, attend, cache, experts, trace, step)
         if margins is not None:
             margins += [moe.gap(route) for route in trace.routes]
         return hidden, cache

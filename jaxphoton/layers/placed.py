@@ -16,7 +16,8 @@ from kernels_pallas.quant_matmul import quant_matmul
 
 
 def placed(params: Any, backend: str | None = None, target: Target | None = None) -> Any:
-    """A tree of parameters whose `Grouped` matrices multiply by a kernel on GPUs; the leaves stay the same.
+    """A tree of parameters whose `Grouped` matrices multiply by a kernel on GPUs; the leaves stay the same. Those of
+    experts, in stacks, are left alone.
 
     There XLA would write such a matrix out in the dtype of its input before every product. It does not do that for
     factors of whole rows, which stay as they are.
@@ -26,7 +27,9 @@ def placed(params: Any, backend: str | None = None, target: Target | None = None
         return params
 
     def with_kernel(node: Any) -> Any:
-        return GroupedByKernel(node, backend, target) if isinstance(node, Grouped) else node
+        if not isinstance(node, Grouped) or len(node.matrix.shape) != 2:
+            return node
+        return GroupedByKernel(node, backend, target)
 
     return jax.tree.map(with_kernel, params, is_leaf=lambda node: isinstance(node, Grouped))
 
@@ -34,7 +37,7 @@ def placed(params: Any, backend: str | None = None, target: Target | None = None
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
 class GroupedByKernel(Weight):
-    """`Grouped` whose product of two axes is a kernel; all others are as before. Never an argument of a program."""
+    """`Grouped` of two axes whose product with rows is a kernel. Never an argument of a program."""
 
     base: Grouped
     backend: str | None = dataclasses.field(metadata={"static": True})

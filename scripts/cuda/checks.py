@@ -23,6 +23,7 @@ class Limits:
       temporary: bytes.
       operations: at most so many times the needed ones, for any routing of tokens to experts.
       reads: bytes of weights that are read, over those of the weights once.
+      share: bytes of the weights that are read, over those that they have in bfloat16.
     """
 
     one_graph: bool = False
@@ -31,6 +32,7 @@ class Limits:
     temporary: int | None = None
     operations: float | None = None
     reads: float | None = None
+    share: float | None = None
 
 
 # By a program's name, else by its first word; little above what there is (`make cuda-check` prints it), so that one
@@ -41,6 +43,11 @@ LIMITS = {
     "step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=16 * MB, reads=1.02),
     "fused-step": Limits(one_graph=True, per_layer=5, around=30, temporary=16 * MB, reads=1.02),
     "fused-step 1 rows": Limits(one_graph=True, per_layer=5, around=31, temporary=16 * MB, reads=1.02),
+    # Weights in few bits: their products are as many kernels as in bfloat16.
+    "int8-step": Limits(one_graph=True, per_layer=10, around=30, temporary=16 * MB, reads=1.02, share=0.52),
+    "int8-step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=16 * MB, reads=1.02, share=0.52),
+    "int4-step": Limits(one_graph=True, per_layer=10, around=30, temporary=16 * MB, reads=1.02, share=0.28),
+    "int4-step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=16 * MB, reads=1.02, share=0.28),
     # Moondream 3's dense layers alone; four of these are in what follows, whose limits are of the others.
     "fused-tau-step": Limits(one_graph=True, per_layer=6, around=30, temporary=16 * MB, reads=1.02),
     "fused-tau-step 1 rows": Limits(one_graph=True, per_layer=6, around=33, temporary=16 * MB, reads=1.02),
@@ -52,6 +59,9 @@ LIMITS = {
     "sample": Limits(one_graph=True, temporary=16 * MB),
     "prefill": Limits(temporary=64 * MB),
     "prefix": Limits(temporary=64 * MB),
+    "int8-prefill": Limits(temporary=64 * MB),
+    "int4-prefill": Limits(temporary=64 * MB),
+    "int4-prefix": Limits(temporary=64 * MB),
     "experts-prefill": Limits(temporary=100 * MB),
     "experts-prefix": Limits(temporary=240 * MB, operations=1.35),  # of one image 57 MB, of four 228
     "encode": Limits(temporary=400 * MB),
@@ -90,6 +100,8 @@ def faults(evidence: Evidence, limits: Limits | None = None) -> list[str]:
         found.append(_list(f"{evidence.kernels} kernels, at most {most} are allowed", evidence.busiest))
     if limits.reads is not None and evidence.weight_reads > limits.reads:
         found.append(_list(f"{evidence.weight_reads:.2f} times the bytes of the weights are read", evidence.read_again))
+    if limits.share is not None and evidence.weight_share > limits.share:
+        found.append(f"weights of {evidence.weight_share:.3f} times their bytes in bfloat16, at most {limits.share}")
     if spilling := [
         f"{usage['kernel']}: {usage['spilled']} bytes" for usage in evidence.usage if usage["spilled"] > SPILLED
     ]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from jaxphoton.engine.gpus import Gpu
+from jaxphoton.layers.spec import nbytes
 from scripts.cuda import buffers, occupancy, plugin, reads, thunks
 from scripts.cuda.operations import operations
 from scripts.cuda.programs import Program
@@ -40,6 +41,7 @@ class Evidence:
       needed: those that it cannot do without; 0 where they are not compared.
       weight_reads: bytes of weights that the kernels take which always run, over those of the same weights once; 0 for
         none. What only branches take, and lines of a table, do not count.
+      weight_share: bytes of all those weights, with their factors, over those of the large ones in bfloat16.
       read_again: the weights that several kernels take.
       usage: `occupancy.Usage` of every launch of a kernel of kernels_pallas, as plain data.
     """
@@ -63,6 +65,7 @@ class Evidence:
     operations: int = 0
     needed: int = 0
     weight_reads: float = 0.0
+    weight_share: float = 0.0
     read_again: tuple[str, ...] = ()
     usage: tuple[Mapping[str, Any], ...] = ()
 
@@ -97,17 +100,21 @@ def read(program: Program, chip: Gpu, dump: Path, memory: Any) -> dict[str, Any]
         "operations": operations(hlo) if program.needed else 0,
         "needed": program.needed,
         "weight_copies": _named(v for v in values if tuple(sorted(v.dimensions)) in weights),
-        **_reads(hlo, {leaf.shape: leaf.size * leaf.dtype.itemsize for leaf in large}),
+        **_reads(hlo, jax.tree.leaves(program.weights)),
         "usage": tuple(map(dataclasses.asdict, occupancy.usages(chip, plugin.ptxas(), dump, listed, hlo))),
     }
 
 
-def _reads(hlo: str, sizes: Mapping[tuple[int, ...], int]) -> dict[str, Any]:
-    found = [(name, shape, count) for name, shape, count in reads.weight_reads(hlo, sizes) if count]
-    once = sum(sizes[shape] for _, shape, _ in found)
+def _reads(hlo: str, leaves: Sequence[jax.ShapeDtypeStruct]) -> dict[str, Any]:
+    by_shape = {reads.shape_of(leaf): leaf for leaf in leaves}
+    found = [(name, by_shape[shape], count) for name, shape, count in reads.weight_reads(hlo, by_shape) if count]
+    large = [(name, leaf, count) for name, leaf, count in found if leaf.size >= LARGE]
+    once = sum(nbytes(leaf) for _, leaf, _ in large)
+    in_bfloat16 = sum(2 * leaf.size for _, leaf, _ in large)
     return {
-        "weight_reads": sum(sizes[shape] * count for _, shape, count in found) / once if once else 0.0,
-        "read_again": _named(f"{name}, by {count} kernels" for name, _, count in found if count > 1),
+        "weight_reads": sum(nbytes(leaf) * count for _, leaf, count in large) / once if once else 0.0,
+        "weight_share": sum(nbytes(leaf) for _, leaf, _ in found) / in_bfloat16 if once else 0.0,
+        "read_again": _named(f"{name}, by {count} kernels" for name, _, count in large if count > 1),
     }
 
 

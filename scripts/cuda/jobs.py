@@ -56,6 +56,10 @@ def _all() -> tuple[Job, ...]:
     steps += [program("h200", "prefix", images=images, layers=FULL, model="moondream3") for images in (1, 4)]
     steps += [program("h200", "prefill", rows=4, length=128, layers=FULL, model="moondream3")]
     steps += [program(c, "step", rows=r, layers=FULL, **form) for form in FORMS for r in (1, 8, 32) for c in CHIPS]
+    for quantize in ("int8", "int4"):
+        steps += [program("h200", "step", rows=rows, layers=FULL, quantize=quantize) for rows in (1, 8, 32)]
+        steps += [program("h200", "prefill", rows=4, length=128, layers=FULL, quantize=quantize)]
+    steps += [program("h200", "prefix", images=1, layers=FULL, quantize="int4")]
     others = [
         job
         for chip in CHIPS
@@ -83,7 +87,10 @@ def _ci() -> tuple[Job, ...]:
         program("h200", "step", rows=8, layers=EXPERTS_CUT, model="moondream3"),
         program("h200", "step", rows=8, layers=EXPERTS_CUT, **FUSED_TAU),
         program("h200", "prefix", images=1, layers=EXPERTS_CUT, model="moondream3"),
-        *(job for job in _kernels() if job.name != "quant_matmul" or job.chip == "h200"),  # they take long to compile
+        program("h200", "step", rows=8, layers=CUT, quantize="int4"),
+        program("h200", "prefill", rows=4, length=128, layers=CUT, quantize="int4"),
+        # Of few bits the programs above have both forms.
+        *(job for job in _kernels() if job.name != "quant_matmul"),
     )
 
 

@@ -18,6 +18,7 @@ from jaxphoton.engine.state import PagedCache
 from jaxphoton.models.forms import quantized_tree
 from jaxphoton.models.moondream.costs import costs
 from jaxphoton.models.moondream.family import MoondreamFamily
+from jaxphoton.models.moondream.params import PUBLISHED
 from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.models.protocol import Kernels
 
@@ -120,7 +121,7 @@ class _Shapes(Programs):
         text = dataclasses.replace(full.text, n_layers=layers, moe=full.text.moe if experts else None)
         family = MoondreamFamily(dataclasses.replace(full, text=text))
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        tree = quantized_tree(family, jnp.bfloat16, quantization(quantize))
+        tree = quantized_tree(family, jnp.bfloat16, quantization(quantize), PUBLISHED)
         params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree)
         # What names of programs begin with.
         self.kind = "experts-" if text.moe else "tau-" if text.tau_attn else ""

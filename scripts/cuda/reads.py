@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection
+from typing import Any
 
 _LINE = re.compile(r"^\s*(?:ROOT )?%(?P<name>\S+) = (?P<shape>\w+\[[\d,]*\])\S* (?P<op>[\w-]+)\((?P<operands>[^)]*)\)")
 _CALLS = re.compile(r"calls=%(\S+?),")
-_DIMENSIONS = re.compile(r"\[([\d,]*)\]")
+_NAMES = {"bfloat16": "bf16", "float32": "f32", "int8": "s8", "int4": "s4", "int32": "s32", "float8_e4m3fn": "f8e4m3fn"}
 SAME = ("bitcast", "copy-start")  # the result lies where the operand does
 
 
-def weight_reads(hlo: str, shapes: Collection[tuple[int, ...]]) -> list[tuple[str, tuple[int, ...], int]]:
-    """Parameters with one of these shapes: name, shape, and how many kernels take it whenever the program runs.
+def shape_of(leaf: Any) -> str:
+    """As HLO writes it."""
+    return f"{_NAMES[leaf.dtype.name]}[{','.join(map(str, leaf.shape))}]"
+
+
+def weight_reads(hlo: str, shapes: Collection[str]) -> list[tuple[str, str, int]]:
+    """Parameters of one of these shapes ("bf16[96,64]"): name, shape, and how many kernels take it whenever the program
+    runs.
 
     Kernels in branches of conditionals do not count, nor do gathers, which read lines of a table.
     """
@@ -21,14 +28,13 @@ def weight_reads(hlo: str, shapes: Collection[tuple[int, ...]]) -> list[tuple[st
     computations = (text.strip() for text in before.split("\n\n"))
     gathers = {text.partition(" ")[0].removeprefix("%") for text in computations if " gather(" in text}
     origin: dict[str, str] = {}
-    found: dict[str, tuple[int, ...]] = {}
+    found: dict[str, str] = {}
     reads = Counter[str]()
     for line in entry.splitlines():
         match = _LINE.match(line)
         if match is None:
             continue
-        dimensions = _DIMENSIONS.search(match["shape"])
-        shape = tuple(int(size) for size in dimensions[1].split(",") if size) if dimensions else ()
+        shape = match["shape"]
         operands = [name.strip().removeprefix("%") for name in match["operands"].split(",")]
         if match["op"] == "parameter" and shape in shapes:
             origin[match["name"]] = match["name"]

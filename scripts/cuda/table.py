@@ -9,7 +9,7 @@ from scripts.cuda.checks import faults, kernels_per_layer
 from scripts.cuda.evidence import Evidence
 
 HEAD = ("program", "layers", "chip", "top-level thunks", "kernels", "+ branches", "a layer", "temp MB", "alias MB")
-HEAD += ("x needed", "reads", "s", "verdict")
+HEAD += ("x needed", "reads", "x bf16", "s", "verdict")
 USAGE = ("kernel", "chip", "blocks", "threads", "registers", "spilled", "shared", "occupancy", "waves", "first in")
 
 
@@ -52,6 +52,7 @@ def _cells(evidence: Evidence, found: Sequence[Evidence]) -> tuple[str, ...]:
         f"{evidence.aliased / 1e6:.1f}",
         f"{evidence.operations / evidence.needed:.2f}" if evidence.needed else "",
         f"{evidence.weight_reads:.2f}" if evidence.weight_reads else "",
+        f"{evidence.weight_share:.3f}" if evidence.weight_share else "",
         f"{evidence.seconds:.0f}",
         "; ".join(fault.partition(":")[0] for fault in faults(evidence)) or "ok",
     )

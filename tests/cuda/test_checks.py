@@ -10,14 +10,14 @@ from scripts.cuda.checks import Limits, faults, kernels_per_layer
 from scripts.cuda.evidence import Evidence
 from scripts.cuda.table import rows_of
 
-LIMITS = Limits(one_graph=True, per_layer=10, around=5, temporary=1000, operations=1.5, reads=1.02)
+LIMITS = Limits(one_graph=True, per_layer=10, around=5, temporary=1000, operations=1.5, reads=1.02, share=0.28)
 USAGE = {
     "kernel": "output_product", "launches": 2, "blocks": 256, "threads": 128, "registers": 64, "spilled": 0,
     "shared": 61440, "occupancy": 0.1875, "waves": 0.646,
 }  # fmt: skip
 GOOD = Evidence(
     "step 8 rows", "h200", 2, 1.0, top={"kCommandBuffer": 1}, kernels=25, temporary=1000, aliased=640, pool=600,
-    weight_reads=1.0, usage=(USAGE,),
+    weight_reads=1.0, weight_share=0.27, usage=(USAGE,),
 )  # fmt: skip
 
 
@@ -36,6 +36,7 @@ def test_what_is_within_its_limits_passes():
         ({"weight_copies": ("bf16[8,9] transpose.1",)}, ("weights", "transpose.1")),
         ({"aliased": 599}, ("600 bytes", "only 599")),
         ({"kernels": 26, "busiest": ("9 x wrapped_slice",)}, ("26 kernels, at most 25", "wrapped_slice")),
+        ({"weight_share": 0.31}, ("0.310 times their bytes in bfloat16",)),
         ({"weight_reads": 1.5, "read_again": ("in_w, by 2 kernels",)}, ("1.50 times", "in_w")),
         ({"usage": (USAGE | {"spilled": 24},)}, ("spilled", "output_product: 24 bytes")),
         ({"temporary": 1001, "largest": ("f32[8,51200] fusion.2",)}, ("temporaries", "fusion.2")),

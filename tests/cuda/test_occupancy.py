@@ -81,8 +81,8 @@ def test_smaller_chips_hold_less():
 
 
 def test_only_what_always_runs_and_is_no_gather_reads_weights():
-    found = weight_reads(HLO, {(512, 64), (96, 64), (64, 96)})
-    assert found == [("wte.1", (512, 64), 0), ("in_w.1", (96, 64), 2), ("out_w.1", (64, 96), 0)]
+    found = weight_reads(HLO, {"bf16[512,64]", "bf16[96,64]", "bf16[64,96]", "s8[96,64]"})
+    assert found == [("wte.1", "bf16[512,64]", 0), ("in_w.1", "bf16[96,64]", 2), ("out_w.1", "bf16[64,96]", 0)]
 
 
 def test_our_kernels_are_told_with_their_launches(plugin, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,13 @@ from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
 from jaxphoton.prompt.tokenizer import Tokenizer
-from jaxphoton.requests.adapters import AdapterRegistry
+from jaxphoton.requests.adapter_folder import AdapterFolder
+from jaxphoton.requests.adapters import AdapterRegistry, check_room, with_room
 from jaxphoton.requests.errors import EngineStartError, ModelClosed, fault_of, forget_frames
 from jaxphoton.requests.images import EncodedImage
 from jaxphoton.requests.methods import SkillMethods
 from jaxphoton.requests.session import Session
+from jaxphoton.weights.adapters import load_adapter
 
 if TYPE_CHECKING:
     from jaxphoton.engine.engine import Submission
@@ -76,6 +78,8 @@ class Moondream(SkillMethods):
         allow_truncated: bool = False,
         fast_decode: bool = False,
         resize: Resize | None = None,
+        adapters: Mapping[str, str | os.PathLike[str] | Adapter] | None = None,
+        adapter_folder: str | os.PathLike[str] | None = None,
     ):
         if not all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params)):
             raise ValueError(SPLIT)
@@ -100,7 +104,10 @@ class Moondream(SkillMethods):
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._closed = False
-        self.adapters = AdapterRegistry(self._read_adapter)
+        folder = None if adapter_folder is None else AdapterFolder(adapter_folder)
+        self.adapters = AdapterRegistry(partial(load_adapter, family=self.family), folder)
+        for name, adapter in (adapters or {}).items():
+            self.load_adapter(name, adapter)
 
     @classmethod
     def from_pretrained(
@@ -122,6 +129,8 @@ class Moondream(SkillMethods):
         fast_decode: bool = False,
         resize: Resize | None = None,
         executables: str | os.PathLike[str] | None = None,
+        adapters: Mapping[str, str | os.PathLike[str] | Adapter] | None = None,
+        adapter_folder: str | os.PathLike[str] | None = None,
     ) -> Moondream:
         """Loads a model.
 
@@ -146,11 +155,18 @@ class Moondream(SkillMethods):
             most 2 levels away; None for the fast one, and with a warning the exact one where that cannot be had.
           executables: a folder of programs that `jaxphoton compile` has stored, instead of compiling. They are code:
             use none that you do not trust. `engine` is then by default what they were compiled with.
+          adapters: files or folders of adapters (`jaxphoton.weights.adapters`), or adapters themselves, by the names
+            under which they are asked for: `model.caption(image, adapter=name)`. Unless `engine` says how many, rows of
+            one batch may have 4 different ones; more take turns.
+          adapter_folder: of adapters that may be asked for too, as NAME, or as FT_ID@STEP where they are FT_ID/STEP.
+            They are read when they are first asked for.
 
         Raises:
           ExecutablesError: the folder is damaged, or its programs are for another chip, jax, driver or version. Those
             for another model or engine are an EngineStartError when the engine starts.
-          WeightsError: the checkpoint is missing, broken or of another shape, or there is no such `quantize`.
+          WeightsError: the checkpoint, or an adapter, is missing, broken or of another shape, or there is no such
+            `quantize`.
+          NotADirectoryError: there is no `adapter_folder`.
           ConfigError: its settings cannot be read.
           TokenizerError: its tokenizer cannot be read, or is another model's.
           ValueError: an unknown dtype or device, a sharding that splits parameters, or a `max_pixels`, `background` or
@@ -179,6 +195,8 @@ class Moondream(SkillMethods):
             allow_truncated=allow_truncated,
             fast_decode=fast_decode,
             resize=resize,
+            adapters=adapters,
+            adapter_folder=adapter_folder,
         )
         model.path, model._stored = path, stored
         return model
@@ -266,6 +284,32 @@ class Moondream(SkillMethods):
         """
         _ = self.session
 
+    def load_adapter(self, name: str, adapter: str | os.PathLike[str] | Adapter) -> None:
+        """Makes an adapter known by a name, also while requests run; nothing is compiled, and nobody waits for it.
+
+        One that has this name already is replaced; requests that have begun keep theirs.
+
+        Raises:
+          WeightsError: it cannot be read, or does not fit the model.
+          ValueError, TypeError: the name is none, or the engine has no room for adapters, or for none of this rank.
+          ModelClosed: the model was closed.
+        """
+        found = self.adapters.read(name, adapter)
+        with self._lock:
+            if self._closed:
+                raise ModelClosed
+            if self._session is not None or self._engine_config.adapter_slots:
+                check_room(name, self.family.network.adapter_rank(found), self._engine_config)
+            self.adapters.register(name, found)
+
+    def forget_adapter(self, name: str) -> None:
+        """The reverse of `load_adapter`; requests that have begun go on.
+
+        Raises:
+          UnknownAdapter: there is none of this name.
+        """
+        self.adapters.forget(name)
+
     def encode_image(self, image: Any) -> EncodedImage:
         """Decodes and crops an image once; the result can be asked many times.
 
@@ -299,11 +343,9 @@ class Moondream(SkillMethods):
         skills = self.family.skills(encode, self._clamp_boxes)
         return Session(engine, self.family, self.tokenizer, skills, self._image_rules, self.adapters)
 
-    def _read_adapter(self, path: str | os.PathLike[str], name: str) -> Adapter:
-        raise NotImplementedError
-
     def _start_engine(self) -> Engine:
         try:
+            self._engine_config = with_room(self._engine_config, self.adapters, self.family.network.adapter_rank)
             return Engine(Programs(self.params, self.family, self._engine_config, stored=self._stored))
         except Exception as error:
             forget_frames(error)

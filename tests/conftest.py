@@ -59,3 +59,29 @@ def shapes():
     engine = EngineConfig(max_rows=8, step_rows=(8,), prefill_rows=(4,), prefill_lengths=(32,), vision=((4, 20),))
     with Moondream.from_pretrained("shapes", engine=engine) as model:
         yield model
+
+
+@pytest.fixture(scope="session")
+def adapted(tmp_path_factory):
+    """The shipped model with the adapters "cats" and "dogs" and a folder that has "tune@7" and "broken", on an engine
+    with room for two; compiled once for the whole suite. Whoever loads others takes them away."""
+    from jaxphoton import Moondream
+    from jaxphoton.config import EngineConfig
+    from tests.adapters import saved
+
+    root = tmp_path_factory.mktemp("adapters")
+    given = {name: saved(root / f"{name}.safetensors", seed) for seed, name in enumerate(("cats", "dogs"))}
+    saved(root / "folder" / "tune" / "7.safetensors", 7)
+    (root / "folder" / "broken.pt").write_bytes(b"no file of torch")
+    engine = EngineConfig(
+        max_rows=4,
+        step_rows=(4,),
+        prefill_rows=(1,),
+        prefill_lengths=(32,),
+        vision=((1, 5),),
+        host_masks=False,
+        adapter_slots=2,
+        adapter_rank=8,
+    )
+    with Moondream.from_pretrained("shapes", engine=engine, adapters=given, adapter_folder=root / "folder") as model:
+        yield model

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any
 
+from jaxphoton.requests.adapter_folder import check_name
 from jaxphoton.requests.settings import RANGES, Settings
 
 # From a value that was given to the one that is meant; ValueError says what is allowed.
@@ -88,6 +89,20 @@ def shard_of(value: Any) -> tuple[int, int]:
     if not found or not 0 <= value[0] < value[1]:
         raise ValueError("(index, count), the index from 0")
     return value[0], value[1]
+
+
+def adapters(value: Any) -> tuple[tuple[str, str], ...]:
+    """Names and paths, from a mapping or from pairs."""
+    pairs = value.items() if isinstance(value, Mapping) else value
+    if not isinstance(value, (Mapping, list, tuple)) or not all(isinstance(p, tuple) and len(p) == 2 for p in pairs):
+        raise ValueError("paths of adapters by name")
+    try:
+        found = tuple((check_name(name), path(place)) for name, place in pairs)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"paths of adapters by name ({error})") from None
+    if len({name for name, _ in found}) < len(found):
+        raise ValueError("paths of adapters by name, each name once")
+    return found
 
 
 def setting(name: str) -> Check:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,8 @@ from jaxphoton.batch.options import AccountOptions, RunOptions
 from jaxphoton.batch.workers.gpus import replica_gpus
 from jaxphoton.batch.workers.inprocess import EngineOptions, LocalAnswerer
 from jaxphoton.batch.workers.pool import Replicas
-from jaxphoton.messages import quoted
+from jaxphoton.messages import listed, quoted
+from jaxphoton.requests.errors import UnknownAdapter, UnusableAdapter
 
 if TYPE_CHECKING:  # which imports jax
     from jaxphoton.api import Moondream
@@ -31,6 +32,7 @@ class RunModel(Protocol):
     Attributes:
       name: as people know it.
       settings: what of it changes the results, for the header of the journal.
+      adapters: names of those that may be asked for.
     """
 
     @property
@@ -38,6 +40,9 @@ class RunModel(Protocol):
 
     @property
     def settings(self) -> dict[str, Any]: ...
+
+    @property
+    def adapters(self) -> tuple[str, ...]: ...
 
     def find(self) -> Family:
         """Its settings; it is downloaded if it has to be.
@@ -52,6 +57,14 @@ class RunModel(Protocol):
 
         Raises:
           BatchError: one of its files cannot be read.
+        """
+        ...
+
+    def adapter_digests(self, names: Collection[str]) -> dict[str, str]:
+        """What tells the adapters of these names from others, once the model was found.
+
+        Raises:
+          BatchError: there is none of a name, or it cannot be read, or does not fit the model.
         """
         ...
 
@@ -98,6 +111,8 @@ class NamedModel:
     def __init__(self, name: str, options: RunOptions, restricted: bool = False):
         self.name, self._options, self._restricted = name, options, restricted
         self._path: Path | None = None
+        self._family: Family | None = None
+        self._digests: dict[str, str] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -115,13 +130,33 @@ class NamedModel:
 
         try:
             self._path = hub.resolve(self.name, self._options.model.revision)
-            return hub.check(self._path)
+            self._family = hub.check(self._path)
+            return self._family
         except (ConfigError, WeightsError, OSError) as error:
             raise BatchError(f"model {quoted(self.name)}: {error}") from error
 
     def digest(self) -> str:
         assert self._path is not None
         return _digest(self.name, self._path)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self._options.model.adapters)
+
+    def adapter_digests(self, names: Collection[str]) -> dict[str, str]:
+        from jaxphoton.weights.adapters import load_adapter
+        from jaxphoton.weights.checkpoint import WeightsError
+
+        assert self._family is not None
+        paths = dict(self._options.model.adapters)
+        for name in [name for name in names if name not in self._digests]:
+            if name not in paths:
+                raise _no_adapter(name, paths)
+            try:
+                self._digests[name] = load_adapter(paths[name], self._family, name).digest.hex()
+            except WeightsError as error:
+                raise BatchError(f"adapter {quoted(name)}: {error}") from error
+        return {name: self._digests[name] for name in names}
 
     @contextmanager
     def answering(self, log: Callable[[str], None]) -> Iterator[Answering]:
@@ -157,7 +192,7 @@ class NamedModel:
         """The arguments of `Moondream.from_pretrained`; JSON values."""
         model = self._options.model
         given = {name: getattr(model, name) for name in ("revision", "dtype", "executables")}
-        given |= asdict(self._options.pictures)
+        given |= asdict(self._options.pictures) | {"adapters": dict(model.adapters) or None}
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -186,11 +221,25 @@ class OpenModel:
             return _digest(str(self._model.path), self._model.path)
         return params_digest(self._model.params)
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return tuple(self._model.adapters.registered)
+
+    def adapter_digests(self, names: Collection[str]) -> dict[str, str]:
+        try:
+            return {name: self._model.adapters.get(name).digest.hex() for name in names}
+        except (UnknownAdapter, UnusableAdapter) as error:
+            raise BatchError(str(error)) from error
+
     @contextmanager
     def answering(self, log: Callable[[str], None]) -> Iterator[Answering]:
         answerer = LocalAnswerer(self._model)
         answerer.start()
         yield answerer, 1
+
+
+def _no_adapter(name: str, there: Iterable[str]) -> BatchError:
+    return BatchError(f"there is no adapter {quoted(name)}; there is {listed(there) or 'none'}")
 
 
 def load_model(name: str, **loading: Any) -> Moondream:

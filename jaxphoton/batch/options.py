@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
-from jaxphoton.batch.checks import colour, number, one_of, option, path, setting, several, shard_of, text, yes
+from jaxphoton.batch.checks import adapters, colour, number, one_of, option, path, setting, several, shard_of, text, yes
 from jaxphoton.batch.errors import OptionError
 from jaxphoton.config.fields import MOST
 from jaxphoton.image.ways import RESIZES, Resize
@@ -130,6 +130,7 @@ class ModelOptions(_Part):
       deterministic: the same result to the last bit in any order, sharding and company; slower.
       replicas: engine processes, each with a GPU of its own; None for one a visible GPU.
       executables: a folder of programs that `jaxphoton compile` has stored.
+      adapters: paths by the names that `Ask.adapter` knows them by. A single one is meant where no ask names any.
     """
 
     revision: str | None = option(None, text)
@@ -141,6 +142,7 @@ class ModelOptions(_Part):
     deterministic: bool = option(False, yes)
     replicas: int | None = option(1, lambda value: None if value is None else number(int, 1)(value))
     executables: str | None = option(None, path)
+    adapters: tuple[tuple[str, str], ...] = option((), adapters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

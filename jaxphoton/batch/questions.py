@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,12 +28,14 @@ class Question:
         variables and doubled braces (see `variables.fill`).
       length: of a caption without a prompt.
       reasoning: of a query: whether the model thinks first; None leaves it to the model.
+      adapter: the name of what answers beside the model; None for nothing.
     """
 
     kind: str
     text: str = ""
     length: str = "normal"
     reasoning: bool | None = None
+    adapter: str | None = None
 
     @property
     def skill(self) -> Skill:
@@ -132,6 +134,21 @@ class Questions:
         return any(is_variable(name, self.known) for name in names)
 
     @property
+    def tells_adapters(self) -> bool:
+        """Whether answers differ in their adapter, so that each result says which it has."""
+        return len({question.adapter for question in self.each}) > 1
+
+    def adapters(self, digests: Callable[[Collection[str]], Mapping[str, str]]) -> dict[str, Any]:
+        """For the header of the journal: of each question in turn the adapter and its digest; nothing without any.
+
+        Args:
+          digests: of the adapters of some names.
+        """
+        names = [question.adapter for question in self.each]
+        found = digests({name for name in names if name is not None}) if any(names) else {}
+        return {"adapters": ["" if name is None else f"{name} {found[name]}" for name in names]} if found else {}
+
+    @property
     def plain_words(self) -> tuple[str, ...]:
         """What stands in braces like a variable, and is none."""
         return tuple(name for name in self._names if is_word(name) and not is_variable(name, self.known))
@@ -176,7 +193,11 @@ class Questions:
         """
         self._around(item)  # lest it turn out when the image is done
         return tuple(
-            Ask(*question.asked(fill(question.text, item, self.extension, self.known)), settings)
+            Ask(
+                *question.asked(fill(question.text, item, self.extension, self.known)),
+                settings,
+                adapter=question.adapter,
+            )
             for question, settings in self.asked
         )
 
@@ -184,6 +205,10 @@ class Questions:
         """The answers to `asks`, in the same order."""
         answered = zip(self.asked, asks, results, strict=True)
         rows = [question.result(ask, result) for (question, _), ask, result in answered]
+        if self.tells_adapters:
+            rows = [
+                row | {"adapter": question.adapter or ""} for row, (question, _) in zip(rows, self.asked, strict=True)
+            ]
         for row in rows if self.prefix or self.suffix else ():
             if "caption" in row:
                 before, after = self._around(item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ class Work:
             # Only where it is asked for: journals from before this option go on.
             | ({"exclude": list(inputs.exclude)} if inputs.exclude else {}),
             **self.questions.description(),
+            **self.questions.adapters(model.adapter_digests),
             **model.settings,
         }
         places = self.places
@@ -132,13 +133,22 @@ def _questions(ask: Asked, options: RunOptions) -> Questions:
     texts = options.texts
     each, settings = questions_of(ask)
     return Questions(
-        each,
+        _with_adapter(each, [name for name, _ in options.model.adapters]),
         texts.settings | settings,
         texts.captions_per_image,
         texts.prefix,
         texts.suffix,
         options.output.extension,
     )
+
+
+def _with_adapter(questions: tuple[Question, ...], given: Sequence[str]) -> tuple[Question, ...]:
+    """With the one that is given, where none of them names any."""
+    if not given or any(question.adapter for question in questions):
+        return questions
+    if len(given) > 1:
+        raise OptionError("{adapters}: there is {names}, and nothing says which of them answers", names=listed(given))
+    return tuple(replace(question, adapter=given[0]) for question in questions)
 
 
 def questions_of(ask: Asked) -> tuple[tuple[Question, ...], dict[str, Any]]:
@@ -158,7 +168,10 @@ def questions_of(ask: Asked) -> tuple[tuple[Question, ...], dict[str, Any]]:
     settings = [_settings_of(each) for each in asks]
     if any(other != settings[0] for other in settings):
         raise BatchError("all that is asked in a run is generated with the same settings")
-    return tuple(each if isinstance(each, Question) else _question(each) for each in asks), settings[0]
+    questions = (
+        each if isinstance(each, Question) else replace(_question(each), adapter=each.adapter) for each in asks
+    )
+    return tuple(questions), settings[0]
 
 
 def _settings_of(ask: Ask | Question) -> dict[str, Any]:

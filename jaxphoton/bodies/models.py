@@ -9,7 +9,7 @@ from typing import TypeVar
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.bodies.skills import Body
 from jaxphoton.messages import listed, quoted
-from jaxphoton.requests.adapters import KnownAdapters
+from jaxphoton.requests.adapters import KnownAdapters, no_adapter
 from jaxphoton.requests.ask import Ask
 
 CHAT_DEFAULT = "moondream3-preview"  # what the `moondream` client asks for where nothing was said
@@ -60,6 +60,20 @@ class ModelNames:
         """What those are told that ask for a model which is not here."""
         message = f"there is no model {quoted(name)} here; there is {listed(self.every())}"
         return BodyError(message, "model", "model_not_found", 404)
+
+
+def adapter_behind(adapters: KnownAdapters, body: T) -> T:
+    """The body with the adapter behind its model's name, whatever that is: files are written for any model.
+
+    Raises:
+      BodyError: what stands behind it can only be an adapter (FT_ID@STEP), and is not here; or settings name another.
+    """
+    _, slash, behind = (body.model or "").rpartition("/")
+    if slash and behind in adapters:
+        return with_adapter(body, behind)
+    if slash and behind.rpartition("@")[2].isdecimal() and "@" in behind:
+        raise BodyError(str(no_adapter(behind, adapters)), "model", "model_not_found", 404)
+    return body
 
 
 def with_adapter(body: T, adapter: str) -> T:

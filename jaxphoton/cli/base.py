@@ -13,13 +13,15 @@ from absl import flags
 from absl.flags import argparse_flags
 
 from jaxphoton.files import open_regular
-from jaxphoton.messages import to_stderr
+from jaxphoton.messages import quoted, to_stderr
+from jaxphoton.requests.adapter_folder import check_name
 from jaxphoton.requests.settings import MAX_SEED, MAX_TEMPERATURE
 
 OK, FATAL, SOME_FAILED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 STDOUT = "-"  # as the name of an output
 
 _LARGEST_TEXT = 1 << 20
+_SPELLED = {"background": "--alpha-background", "adapters": "--adapter"}
 
 
 class CommandError(Exception):
@@ -28,7 +30,7 @@ class CommandError(Exception):
 
 def spelled(name: str) -> str:
     """The command line's name of an option of a run."""
-    return "--alpha-background" if name == "background" else f"--{name.replace('_', '-')}"
+    return _SPELLED.get(name) or f"--{name.replace('_', '-')}"
 
 
 def say(command: str, text: str) -> None:
@@ -186,8 +188,34 @@ def numbers(text: str) -> list[int]:
     return values
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Which model, and how it is loaded."""
+def named_path(text: str) -> tuple[str, str]:
+    """An argparse type: NAME=PATH of an adapter."""
+    name, equals, path = text.partition("=")
+    if not equals or not path:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not of the form NAME=PATH")
+    try:
+        return check_name(name), os.path.expanduser(path)  # a shell does that only where a word begins
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def add_adapter_option(group: argparse._ArgumentGroup, use: str) -> None:
+    """
+    Args:
+      use: which requests have it, for the help.
+    """
+    group.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        type=named_path,
+        metavar="NAME=PATH",
+        help=f"an adapter (LoRA): a folder of PEFT, or a file of Moondream's own forms or ours; {use}",
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Which model, and how it is loaded; the group of these options."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -205,6 +233,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="refuse images of more pixels than this (default: a safe bound)",
     )
+    return group
 
 
 def add_sampling_options(parser: argparse.ArgumentParser, *, objects: bool = False) -> None:

@@ -10,6 +10,7 @@ from jaxphoton.batch.options import EXISTING, FORMS, IMAGE_SUFFIX
 from jaxphoton.cli.base import (
     CommandError,
     CommandParser,
+    add_adapter_option,
     add_model_options,
     add_sampling_options,
     asked,
@@ -52,7 +53,7 @@ def add_batch_options(parser: CommandParser, *, objects: bool = False) -> None:
     _add_output(parser)
     add_picture_options(parser)
     _add_run(parser)
-    add_model_options(parser)
+    add_adapter_option(add_model_options(parser), "every image is asked with it")
     add_sampling_options(parser, objects=objects)
     _add_recording(parser)
 

@@ -51,6 +51,12 @@ def add_parser(subparsers) -> None:
         "--kv-pages", type=number(int, 2), metavar="N", help="pages of keys and values (default: what the device holds)"
     )
     parser.add_argument("--rows", type=number(int, 1, 4096), metavar="N", help="images decoded at once")
+    parser.add_argument(
+        "--adapter-slots", type=number(int, 1), default=0, metavar="N", help="for so many adapters at once"
+    )
+    parser.add_argument(
+        "--adapter-rank", type=number(int, 1), default=16, metavar="R", help="their largest rank (default: 16)"
+    )
     parser.add_argument("--deterministic", action="store_true", help="for runs with --deterministic")
 
 
@@ -133,7 +139,9 @@ def _engine(args: argparse.Namespace, on_cpu: bool, family: Any) -> Any:
 
     max_context = family.max_context
     engine = platform.cpu_engine(family.max_crops) if on_cpu else EngineConfig()
-    engine = dataclasses.replace(engine, kv_dtype=args.kv_dtype)
+    engine = dataclasses.replace(
+        engine, kv_dtype=args.kv_dtype, adapter_slots=args.adapter_slots, adapter_rank=args.adapter_rank
+    )
     engine = EngineOptions(rows=args.rows, deterministic=args.deterministic).applied(engine, max_context)
     if args.kv_pages is not None:
         return dataclasses.replace(engine, kv_pages=args.kv_pages)

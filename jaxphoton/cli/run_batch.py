@@ -9,7 +9,16 @@ from pathlib import Path
 
 from jaxphoton.batch.errors import SettingsDiffer
 from jaxphoton.batch.options import NAMES, RunOptions
-from jaxphoton.cli.base import INTERRUPTED, OK, SOME_FAILED, CommandError, add_model_options, say, spelled
+from jaxphoton.cli.base import (
+    INTERRUPTED,
+    OK,
+    SOME_FAILED,
+    CommandError,
+    add_adapter_option,
+    add_model_options,
+    say,
+    spelled,
+)
 from jaxphoton.cli.batch_options import add_engine_options, add_picture_options
 
 EPILOG = """\
@@ -58,7 +67,10 @@ def add_parser(subparsers) -> None:
     group.add_argument("--restart", action="store_true", help="throw the journal away and begin again")
     add_picture_options(parser)
     add_engine_options(parser.add_argument_group("the run"))
-    add_model_options(parser)
+    add_adapter_option(
+        add_model_options(parser),
+        'for bodies whose model ends in "/NAME", or with {"settings": {"adapter": "NAME"}}; may be repeated',
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -93,11 +93,19 @@ def _backend(args: argparse.Namespace) -> Backend:
     from jaxphoton.batch.model import load_model
     from jaxphoton.batch.workers.gpus import replica_gpus
     from jaxphoton.batch.workers.inprocess import EngineOptions
+    from jaxphoton.requests.adapters import FOLDER_RANK, SLOTS
     from jaxphoton.server.backend import LocalBackend
     from jaxphoton.server.replicas import ReplicaBackend
 
-    loading = {name: getattr(args, name) for name in ("revision", "dtype", "max_pixels", "executables", "resize")}
-    options = EngineOptions(args.rows, image_workers=args.workers)
+    adapters = dict(args.adapter)
+    if len(adapters) < len(args.adapter):
+        raise CommandError("--adapter: a name can stand for one adapter only")
+    names = ("revision", "dtype", "max_pixels", "executables", "resize", "adapter_folder")
+    loading = {name: getattr(args, name) for name in names} | {"adapters": adapters or None}
+    slots, rank = args.adapter_slots, args.adapter_rank
+    if slots or rank:  # each goes without the other
+        slots, rank = slots or SLOTS, rank or FOLDER_RANK
+    options = EngineOptions(args.rows, image_workers=args.workers, adapter_slots=slots, adapter_rank=rank)
     if args.replicas != 0:
         gpus = replica_gpus(args.replicas)
         given = {name: value for name, value in loading.items() if value is not None}

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxphoton.cli.base import CommandError, add_model_options, number, plain
+from jaxphoton.cli.base import CommandError, add_adapter_option, add_model_options, number, plain
 from jaxphoton.cli.batch_options import replicas
 from jaxphoton.image.ways import RESIZES
 from jaxphoton.messages import quoted
@@ -30,7 +30,28 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_access(parser)
     _add_limits(parser)
-    add_model_options(parser)
+    group = add_model_options(parser)
+    add_adapter_option(group, "for requests whose model is MODEL/NAME, or whose settings name it; may be repeated")
+    group.add_argument(
+        "--adapter-folder",
+        type=_folder,
+        metavar="DIR",
+        help="adapters that are read when they are first asked for: MODEL/NAME is DIR/NAME, MODEL/FT_ID@STEP also "
+        "DIR/FT_ID/STEP",
+    )
+    group.add_argument(
+        "--adapter-slots",
+        type=number(int, 1),
+        metavar="N",
+        help="adapters that requests decoded at once may have; more take turns (default: as many as --adapter, at most "
+        "4)",
+    )
+    group.add_argument(
+        "--adapter-rank",
+        type=number(int, 1),
+        metavar="R",
+        help="the largest rank of an adapter (default: that of --adapter, with a folder at least 32)",
+    )
     group = parser.add_argument_group("the engine")
     group.add_argument("--name", action="append", default=[], type=plain, help="another name of the model, for clients")
     group.add_argument("--rows", type=number(int, 1), metavar="N", help="requests decoded at once (default: what fits)")
@@ -52,6 +73,13 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         "--resize", choices=RESIZES, help="exact: by Pillow; fast: at most 2 levels away (default: fast)"
     )
     group.add_argument("--workers", type=number(int, 0), metavar="N", help="processes that decode pictures")
+
+
+def _folder(text: str) -> str:
+    path = os.path.expanduser(text)
+    if not os.path.isdir(path):
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no folder")
+    return path
 
 
 def _add_access(parser: argparse.ArgumentParser) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from jaxphoton.config import EngineConfig
 from jaxphoton.messages import listed, quoted
 from jaxphoton.models.naming import WeightsError
 from jaxphoton.requests.adapter_folder import AdapterFolder, check_name
@@ -17,8 +19,17 @@ if TYPE_CHECKING:
     from jaxphoton.models.adapters import Adapter
 
 KEPT = 32  # of those found in a folder
+SLOTS = 4  # on the device, where nobody says how many
+LEAST_RANK = 8
+FOLDER_RANK = 32  # where nobody knows what will be asked for: the most that Photon takes
 
 Path = str | os.PathLike[str]
+
+
+class Load(Protocol):
+    """Reads the adapter of a path; raises WeightsError."""
+
+    def __call__(self, path: Path, *, name: str) -> Adapter: ...
 
 
 class KnownAdapters(Protocol):
@@ -39,11 +50,11 @@ class AdapterRegistry:
     Those of a folder are read when they are first asked for, and not again while they are among the last `KEPT`.
 
     Args:
-      load: reads the adapter of a path and calls it by a name; raises WeightsError.
+      load: reads them.
       folder: where names are looked for that are not registered.
     """
 
-    def __init__(self, load: Callable[[Path, str], Adapter], folder: AdapterFolder | None = None):
+    def __init__(self, load: Load, folder: AdapterFolder | None = None):
         self._load, self._folder = load, folder
         self._lock, self._reading = threading.Lock(), threading.Lock()
         self._registered: dict[str, Adapter] = {}
@@ -58,7 +69,7 @@ class AdapterRegistry:
         """
         check_name(name)
         if isinstance(adapter, (str, os.PathLike)):
-            return self._load(adapter, name)
+            return self._load(adapter, name=name)
         if not hasattr(adapter, "pairs"):
             raise TypeError(f"adapter {quoted(name)} must be a path or an Adapter, not {type(adapter).__name__}")
         return adapter
@@ -90,7 +101,7 @@ class AdapterRegistry:
             if (found := self._known(name)) is not None:
                 return found
             try:
-                found = self._load(path, name)
+                found = self._load(path, name=name)
             except (WeightsError, OSError) as error:
                 raise UnusableAdapter(f"adapter {quoted(name)} cannot be used: {error}") from error
             with self._lock:
@@ -104,6 +115,10 @@ class AdapterRegistry:
         """Those that are, by name."""
         with self._lock:
             return dict(self._registered)
+
+    @property
+    def has_folder(self) -> bool:
+        return self._folder is not None
 
     def names(self) -> tuple[str, ...]:
         """See `KnownAdapters`."""
@@ -135,6 +150,35 @@ class AdapterPlaces:
 
     def __contains__(self, name: object) -> bool:
         return name in self._given or (self._folder is not None and self._folder.find(name) is not None)
+
+
+def with_room(engine: EngineConfig, adapters: AdapterRegistry, rank_of: Callable[[Adapter], int]) -> EngineConfig:
+    """The engine's settings with room for the adapters that there are, unless they have some already.
+
+    Raises:
+      ValueError: one that is registered needs more.
+    """
+    ranks = {name: rank_of(adapter) for name, adapter in adapters.registered.items()}
+    if not engine.adapter_slots and (ranks or adapters.has_folder):
+        rank = max(LEAST_RANK, FOLDER_RANK if adapters.has_folder else 1, *ranks.values())
+        slots = SLOTS if adapters.has_folder else min(len(ranks), SLOTS)
+        engine = dataclasses.replace(engine, adapter_slots=slots, adapter_rank=1 << (rank - 1).bit_length())
+    for name, rank in ranks.items():
+        check_room(name, rank, engine)
+    return engine
+
+
+def check_room(name: str, rank: int, engine: EngineConfig) -> None:
+    """
+    Raises:
+      ValueError: an engine of these settings takes no adapter of this rank.
+    """
+    if not engine.adapter_slots:
+        fault = "finds no room: the engine has none for adapters. Load the model with adapters="
+        raise ValueError(f"adapter {quoted(name)} {fault}, or give EngineConfig.adapter_slots")
+    if rank > engine.adapter_rank:
+        fault = f"has rank {rank}, and the engine takes up to {engine.adapter_rank}"
+        raise ValueError(f"adapter {quoted(name)} {fault}: give EngineConfig.adapter_rank")
 
 
 def no_adapter(name: str, there: KnownAdapters) -> UnknownAdapter:

@@ -100,7 +100,8 @@ class _ToSession:
 
     @property
     def instant(self) -> bool:
-        return self.prepared.constraint is None  # which would have to be made
+        # These would have to be made, or brought to the device.
+        return self.prepared.constraint is None and self.prepared.adapter is None
 
     def submit(self, on_event: OnEvent | None, wait: bool) -> Pending:
         return self.session.submit_prepared(self.picture, self.prepared, self.ask, on_event, wait)

@@ -70,7 +70,7 @@ class Batches:
         self,
         folder: Path,
         served: Served,
-        resolve: Callable[[Body], Body] = lambda body: body,
+        resolve: Callable[[Body], Body] | None = None,
         remote: bool = False,
         ending: Callable[[], bool] = lambda: False,
         name: str | None = None,

@@ -136,7 +136,7 @@ class ReplicaBackend:
     def run_model(self) -> RunModel:
         """See `Backend`."""
         (_, options, _), _ = self._arguments
-        given = {name: value for name, value in options.items() if name != "path_or_id"}
+        given = {name: value for name, value in options.items() if name not in ("path_or_id", "adapter_folder")}
         return _RunningModel(options["path_or_id"], RunOptions().changed(**given), self.running)
 
     def running(self) -> Replicas:

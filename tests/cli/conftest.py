@@ -20,11 +20,13 @@ from jaxphoton.weights.checkpoint import WeightsError
 
 
 class FakeModel:
-    """Answers with what it was asked; `calls` and `loaded` hold the arguments. Files named bad* are bad images."""
+    """Answers with what it was asked; `calls` and `loaded` hold the arguments, `adapters` what each call named. Files
+    named bad* are bad images."""
 
     def __init__(self):
         self.calls: list[tuple] = []
         self.loaded: dict = {}
+        self.adapters: list[str | None] = []
         self.engine_config = EngineConfig()
         self.family = MoondreamFamily(ModelConfig())
         self.config = self.family.config
@@ -56,6 +58,7 @@ class FakeModel:
         if name.startswith("bad"):
             return Answer(job.key, error=ImageError(job.name, "not-an-image", "not an image"))
         self.calls += [(name, ask.skill, dict(ask.arguments), dict(ask.settings or {})) for ask in job.asks]
+        self.adapters += [ask.adapter for ask in job.asks]
         if any(len(str(ask.arguments)) > 130 for ask in job.asks):
             return Answer(job.key, error=ValueError("the question is too long"))
         results = tuple(self._result(name, number, ask) for number, ask in enumerate(job.asks))

@@ -27,7 +27,7 @@ class Loader:
     def __init__(self):
         self.read = []
 
-    def __call__(self, path, name):
+    def __call__(self, path, *, name):
         self.read.append(str(path))
         if str(path).endswith("broken"):
             raise WeightsError(f"{path}: no pairs")

@@ -38,12 +38,14 @@ class LineForm:
         described = settings.get("tasks")
         tasks = [task for task in described if isinstance(task, str)] if isinstance(described, list) else []
         captions = settings.get("captions_per_image")
+        adapters = settings.get("adapters")
+        told = ("adapter",) if isinstance(adapters, list) and len(set(map(str, adapters))) > 1 else ()
         # Task and fields of every answer of an image.
         self._layout: list[tuple[str, tuple[str, ...]]] = []
         for task in tasks:
             kind = task.partition(":")[0]
             times = captions if kind == "caption" and isinstance(captions, int) else 1
-            self._layout += [(kind, (*names_of(task), *_END))] * times
+            self._layout += [(kind, (*told, *names_of(task), *_END))] * times
         names = dict.fromkeys(name for _, fields in self._layout for name in fields)
         seen: list[tuple[str, tuple[str, ...]]] = []
         for record in records:

@@ -57,7 +57,8 @@ class RequestRules:
       paths: whether pictures may be files of this machine.
       fetch: the bytes at an http address, given the part of the body that has it, or raises BodyError; None where none
         may be fetched.
-      resolve: a body as it is to be answered, or raises BodyError.
+      resolve: a body as it is to be answered, or raises BodyError; None to pass the name of the model over, but for an
+        adapter behind it.
       priority: of all asks; those in the bodies, and their deadlines, are for single requests.
       most: lines under way at once; None for as many as the model takes.
       name: what answers call the model; None for the name that it was loaded by, of a folder its own.
@@ -66,7 +67,7 @@ class RequestRules:
     url: str | None = None
     paths: bool = True
     fetch: Fetch | None = None
-    resolve: Callable[[Body], Body] = lambda body: body
+    resolve: Callable[[Body], Body] | None = None
     priority: int = 0
     most: int | None = None
     name: str | None = None
@@ -140,7 +141,7 @@ class RequestRunner:
             return _Entry(line, error=line.fault)
         try:
             body = line.endpoint.parsed(line.body, self._pictures.read)
-            return _Entry(line, self._rules.resolve(body))
+            return _Entry(line, body if self._rules.resolve is None else self._rules.resolve(body))
         except _OWN as error:
             return _Entry(line, error=error)
 

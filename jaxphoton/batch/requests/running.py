@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ from jaxphoton.batch.requests.pictures import RequestPictures
 from jaxphoton.batch.requests.runner import DEFAULT_RULES, RequestRules, RequestRunner
 from jaxphoton.batch.runner import stoppable
 from jaxphoton.batch.summary import RunResult, Tally
+from jaxphoton.bodies.models import adapter_behind
+from jaxphoton.requests.adapters import AdapterPlaces
 
 if TYPE_CHECKING:  # which imports jax
     from jaxphoton.api import Moondream
@@ -113,7 +116,9 @@ def _places(out: str, errors: str | None, options: RunOptions) -> Places:
 
 
 def _settings(file: RequestFile, model: RunModel) -> dict[str, Any]:
-    return {"requests": {"lines": file.survey.lines, "sha256": file.survey.sha256}, **model.settings}
+    # Only where there are some: journals from before go on.
+    adapters = {"adapters": model.adapter_digests(model.adapters)} if model.adapters else {}
+    return {"requests": {"lines": file.survey.lines, "sha256": file.survey.sha256}, **adapters, **model.settings}
 
 
 class _Run:
@@ -170,6 +175,8 @@ class _Run:
         observer, rules = self._observer, self._rules
         if rules.name is None:
             rules = replace(rules, name=name_for_clients(self._model.name))
+        if rules.resolve is None:
+            rules = replace(rules, resolve=partial(adapter_behind, AdapterPlaces(self._model.adapters)))
         root = os.path.dirname(os.path.abspath(self._file.path)) if rules.paths else None
         answerer, _ = opened.enter_context(self._model.answering(observer.note))
         with stoppable(observer.stop, signals) as signal:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # which imports jax
 class EngineOptions:
     """Attributes:
     rows: sequences decoded at once.
-    depth, image_workers, image_timeout, host_masks: as in `EngineConfig`.
+    depth, image_workers, image_timeout, host_masks, adapter_slots, adapter_rank: as in `EngineConfig`.
     deterministic: an image's result does not depend on what runs beside it.
     """
 
@@ -33,10 +33,12 @@ class EngineOptions:
     deterministic: bool = False
     image_timeout: float | None = None
     host_masks: bool | None = None
+    adapter_slots: int | None = None
+    adapter_rank: int | None = None
 
     def applied(self, engine: EngineConfig, max_context: int) -> EngineConfig:
         """The engine's settings with these changes, for a model of so many positions; what is None stays."""
-        names = ("depth", "image_workers", "image_timeout", "host_masks")
+        names = ("depth", "image_workers", "image_timeout", "host_masks", "adapter_slots", "adapter_rank")
         changes: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.rows is not None:
             kept = (rows for rows in engine.step_rows if rows < self.rows)

@@ -38,6 +38,7 @@ class FakeRunModel:
     """
 
     name, settings = "fake", {"dtype": "none"}  # noqa: RUF012 (nobody writes to it)
+    adapters: tuple[str, ...] = ()
 
     def __init__(self, answer: Callable[[Any], Exception | None] = lambda job: None):
         self._answer = answer
@@ -51,6 +52,9 @@ class FakeRunModel:
 
     def digest(self) -> str:
         return "digest"
+
+    def adapter_digests(self, names) -> dict[str, str]:
+        return {name: f"digest of {name}" for name in names}
 
     @contextmanager
     def answering(self, log) -> Any:

@@ -28,7 +28,7 @@ class Grouped(Weight):
 
     matrix: Leaf  # int8 or float8 [..., rows, columns], uint8 [..., rows, columns / 2] for int4
     scale: Leaf  # bfloat16 or float32 [..., rows, groups]
-    zero: Leaf | None = None  # as scale; None for zeros
+    zero: Leaf | None = None  # bfloat16 or float32 [..., rows, groups]; None for zeros
 
     @property
     def numbers(self) -> jax.Array:

@@ -50,7 +50,7 @@ def quantize(matrix: jax.Array, form: MatrixForm) -> Weight:
     if isinstance(form, RowScaledForm):
         levels, scale = _nearest(matrix.astype(jnp.float32), form.dtype, "float32")
         return RowScaled(levels, scale)
-    assert isinstance(form, GroupedForm) and not form.zero, form
+    assert isinstance(form, GroupedForm) and form.zero is None, form
     grouped = matrix.astype(jnp.float32).reshape(*matrix.shape[:-1], -1, form.group)
     levels, scale = _nearest(grouped, form.dtype, form.scale)
     levels = levels.reshape(matrix.shape)

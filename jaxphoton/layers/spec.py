@@ -80,14 +80,14 @@ class GroupedForm:
     """Numbers of `dtype` (int4, int8, float8) with a factor for every `group` columns of a row, which fill the row.
 
     Attributes:
-      scale: dtype of the factors, and of the zero points.
-      zero: whether there are zero points.
+      scale: dtype of the factors.
+      zero: dtype of the zero points, None where there are none.
     """
 
     dtype: str
     group: int
     scale: str = "bfloat16"
-    zero: bool = False
+    zero: str | None = None
 
     def __call__(self, matrix: Spec) -> Grouped:
         groups, rest = divmod(matrix.shape[-1], self.group)
@@ -97,7 +97,8 @@ class GroupedForm:
         stored = dataclasses.replace(matrix, dtype=jnp.dtype(self.dtype))
         if self.dtype == "int4":
             stored = dataclasses.replace(stored, shape=(*matrix.shape[:-1], matrix.shape[-1] // 2), dtype=PACKED)
-        return Grouped(stored, factors, factors if self.zero else None)
+        zero = None if self.zero is None else dataclasses.replace(factors, dtype=jnp.dtype(self.zero))
+        return Grouped(stored, factors, zero)
 
 
 DOTTED: Any = {"simple": True, "separator": "."}

@@ -71,7 +71,9 @@ def leaf_forms(leaves: Mapping[str, jax.ShapeDtypeStruct]) -> Forms:
             found[path] = RowScaledForm(dtype)
         elif len(scale.shape) == len(leaf.shape) and scale.shape[-1] and columns % scale.shape[-1] == 0:
             group = columns // scale.shape[-1]
-            found[path] = GroupedForm(dtype, group, jnp.dtype(scale.dtype).name, beside(path, "zero") in leaves)
+            zero = leaves.get(beside(path, "zero"))
+            names = (None if each is None else jnp.dtype(each.dtype).name for each in (scale, zero))
+            found[path] = GroupedForm(dtype, group, *names)
     return found
 
 
@@ -83,7 +85,7 @@ def with_factors(places: Iterable[Placement], forms: Mapping[str, MatrixForm]) -
         form = forms.get(place.leaf)
         if form is None:
             continue
-        zero = isinstance(form, GroupedForm) and form.zero
+        zero = isinstance(form, GroupedForm) and form.zero is not None
         for factor in FACTORS[: 1 + zero]:
             index = _factor_index(place, form)
             found.append(Placement(beside(place.name, factor), beside(place.leaf, factor), index))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,12 @@ class Checkpoint:
     def __len__(self) -> int:
         return len(self._homes)
 
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the files say of themselves; of names that are in several, one of these."""
+        files = {id(file): file for file in self._homes.values()}.values()
+        return {name: value for file in files for name, value in file.metadata.items()}
+
     def entry(self, name: str) -> TensorEntry:
         return self._homes[name].entries[name]
 
@@ -84,6 +91,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _open(path: Path) -> MappedFile:
+    if path.suffix == ".gguf":
+        raise WeightsError(f"{escaped(path)}: GGUF files are not read; use the safetensors of the model")
     return TorchFile(path) if path.suffix in TORCH_SUFFIXES else TensorFile(path)
 
 

@@ -17,16 +17,18 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxphoton.config.quantization import NONE, Quantization, quantization
+from jaxphoton.files import FileError, read_json
 from jaxphoton.layers.spec import RowScaledForm, by_path, with_forms
 from jaxphoton.messages import escaped, listed, quoted, short
 from jaxphoton.models.forms import FACTOR_NAMES, FACTORS, Forms, beside, wanted_forms, with_factors
 from jaxphoton.models.naming import Placement, Source, Use, placed_shape
 from jaxphoton.models.protocol import Family
-from jaxphoton.models.registry import read_family, settings_file
+from jaxphoton.models.registry import MAX_BYTES, read_family, settings_file
 from jaxphoton.weights.assembling import Part, assemble, packed
 from jaxphoton.weights.checkpoint import Checkpoint, WeightsError, open_checkpoint
 from jaxphoton.weights.mapped import TensorEntry
 from jaxphoton.weights.placing import Placing, as_sharding, is_weight, put_quantized, to_dense
+from jaxphoton.weights.quantized import opening
 from jaxphoton.weights.stored import FEW, StoredMatrix, stored_forms, stored_matrices
 
 __all__ = ["Placing", "WeightsError", "abstract_model", "load_model", "load_params"]
@@ -127,14 +129,20 @@ def abstract_model(
         from jaxphoton.weights import orbax
 
         return family, orbax.abstract(path, family, dtype, choice)
-    plan = _from_headers(open_checkpoint(path), family, dtype, choice)
+    plan = _from_headers(opening.plain(open_checkpoint(path)), family, dtype, choice)
     return plan.family, with_forms(plan.plain, plan.kept | plan.wanted)
 
 
 def _family(path: Path) -> Family:
     if not os.path.lexists(path):
         raise WeightsError(f"{escaped(path)}: no such file or folder")
-    return read_family(settings_file(path))
+    settings = settings_file(path)
+    family = read_family(settings)
+    try:
+        opening.check_settings(read_json(settings, MAX_BYTES))
+    except (FileError, WeightsError) as error:
+        raise WeightsError(f"{escaped(settings)}: {error}") from None
+    return family
 
 
 def load_params(
@@ -180,7 +188,7 @@ class _Plan:
 def _load(path: str | Path, family: Family, dtype: DTypeLike, placing: Placing, choice: Choice) -> tuple[Family, Any]:
     if jnp.dtype(dtype).name not in DTYPES:
         raise WeightsError(f"weights cannot be loaded as {jnp.dtype(dtype).name}; use one of {', '.join(DTYPES)}")
-    checkpoint = open_checkpoint(path)
+    checkpoint = opening.plain(open_checkpoint(path))
     plan = _from_headers(checkpoint, family, dtype, choice)
     leaves, sharding = {}, as_sharding(placing)
     for name, leaf in plan.leaves.items():

@@ -7,7 +7,7 @@ import mmap
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -49,10 +49,15 @@ class TensorEntry:
 
 
 class MappedFile(ABC):
-    """A file of tensors, memory-mapped; what it holds is found by `_find` of the format."""
+    """A file of tensors, memory-mapped; what it holds is found by `_find` of the format.
+
+    Attributes:
+      metadata: what the file says of itself.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.metadata: dict[str, Any] = {}
         try:
             with open_regular(self.path) as file:
                 self.entries = self._find(file)

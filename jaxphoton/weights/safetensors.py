@@ -38,14 +38,9 @@ MAX_HEADER_BYTES = 16 << 20
 class TensorFile(MappedFile):
     """One `.safetensors` file, memory-mapped.
 
-    Attributes:
-      metadata: what its header says of the whole file.
-
     Raises:
       WeightsError: the file cannot be read, or its header does not describe its data exactly.
     """
-
-    metadata: dict[str, Any]
 
     def _find(self, file: BinaryIO) -> dict[str, TensorEntry]:
         entries, self.metadata = _read_header(file, os.fstat(file.fileno()).st_size)

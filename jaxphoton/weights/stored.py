@@ -33,6 +33,7 @@ class StoredMatrix:
     scale: Source
     zero: Source | None
     scale_dtype: np.dtype
+    zero_dtype: np.dtype | None
 
 
 def stored_matrices(
@@ -51,16 +52,19 @@ def stored_matrices(
         if not by_row and (factors.shape != (*entry.shape[:-1], groups) or not groups or columns % groups):
             faults[scale.name] = f"{quoted(list(factors.shape))} instead of {list(entry.shape[:-1])}"
             groups = 1
-        elif zero is not None and checkpoint.entry(zero.name).shape != factors.shape:
-            faults[zero.name] = f"{quoted(list(checkpoint.entry(zero.name).shape))} instead of {list(factors.shape)}"
-        found[name] = StoredMatrix(entry.dtype, columns, columns // groups, scale, zero, factors.dtype)
+        points = None if zero is None else checkpoint.entry(zero.name)
+        if zero is not None and points is not None and points.shape != factors.shape:
+            faults[zero.name] = f"{quoted(list(points.shape))} instead of {list(factors.shape)}"
+        kinds = factors.dtype, None if points is None else points.dtype
+        found[name] = StoredMatrix(entry.dtype, columns, columns // groups, scale, zero, *kinds)
     return found, faults
 
 
 def stored_forms(
     places: Iterable[Placement], leaves: Mapping[str, jax.ShapeDtypeStruct], stored: Mapping[str, StoredMatrix]
 ) -> Forms:
-    """The forms of leaves that can hold their tensors exactly as they are stored: all of one type."""
+    """The forms of leaves that hold their tensors exactly as these are stored: all of one type, with zero points or
+    without."""
     parts: dict[str, list[Placement]] = defaultdict(list)
     for place in places:
         parts[place.leaf].append(place)
@@ -74,11 +78,17 @@ def stored_forms(
 
 def _joined(parts: list[StoredMatrix | None], columns: int) -> RowScaledForm | GroupedForm | None:
     kept = [part for part in parts if part is not None]
-    if len(kept) < len(parts) or len({part.dtype for part in kept}) != 1:
+    if len(kept) < len(parts) or len({(part.dtype, part.zero is None) for part in kept}) != 1:
         return None
-    dtype, zero = kept[0].dtype.name, any(part.zero is not None for part in kept)
+    dtype, zero = kept[0].dtype.name, kept[0].zero is not None
+    if dtype == "int4" and columns % 2:
+        return None  # two of them are a byte
     group = math.gcd(*(part.group for part in kept))
     if group == columns and not zero and dtype != "int4":
         return RowScaledForm(dtype)
-    narrow = all(part.scale_dtype == ml_dtypes.bfloat16 for part in kept)
-    return GroupedForm(dtype, group, "bfloat16" if narrow else "float32", zero)
+    scales, zeros = ({getattr(part, name) for part in kept} for name in ("scale_dtype", "zero_dtype"))
+    return GroupedForm(dtype, group, _widest(scales), _widest(zeros) if zero else None)
+
+
+def _widest(dtypes: set[np.dtype]) -> str:
+    return "bfloat16" if dtypes == {np.dtype(ml_dtypes.bfloat16)} else "float32"

@@ -19,7 +19,7 @@ from jaxphoton.models.moondream.checks.cases import GENERATED, Bench
 from jaxphoton.models.moondream.checks.vision import check_crops
 from jaxphoton.verify.golden import Case, GoldenError, open_golden
 from jaxphoton.verify.report import TOLERANCE, Findings, judge
-from jaxphoton.verify.run import packaged_golden, run_case
+from jaxphoton.verify.run import packaged_golden, run_case, run_model
 from jaxphoton.weights.checkpoint import Checkpoint
 
 
@@ -27,6 +27,14 @@ from jaxphoton.weights.checkpoint import Checkpoint
 def test_every_case_of_md2_tiny_passes(md2_bench, md2_golden):
     reports = [run_case(md2_bench, name) for name in md2_golden.case_names()]
     assert len(reports) >= 22
+    failed = [report.line() for report in reports if not report.passed]
+    assert not failed, "\n".join(failed)
+
+
+def test_every_case_of_md2_tiny_int4_passes(goldens):
+    (golden,) = (model for model in open_golden(goldens) if model.name == "md2-tiny-int4")
+    reports = list(run_model(golden, jnp.float32))
+    assert {"dequantised_rows", "caption", "detect", "prefill", "region"} <= {report.name for report in reports}
     failed = [report.line() for report in reports if not report.passed]
     assert not failed, "\n".join(failed)
 
@@ -124,7 +132,7 @@ def test_a_folder_that_is_no_golden_directory_is_named(tmp_path):
 def test_models_of_other_families_are_left_out_aloud(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("jaxphoton.verify.run.run_case", lambda bench, name, *how: judge(name, Findings(), *how))
     shipped, weights = packaged_golden()
-    for name, config in (("llava", {"model_type": "llava"}), ("four-bit", {"config": {"text": {"group_size": 128}}})):
+    for name, config in (("llava", {"model_type": "llava"}), ("blip", {"model_type": "blip"})):
         (tmp_path / name).mkdir()
         for file in ("cases.json", "cases.safetensors"):
             (tmp_path / name / file).write_bytes((shipped / "shapes" / file).read_bytes())
@@ -137,7 +145,7 @@ def test_models_of_other_families_are_left_out_aloud(tmp_path, monkeypatch, caps
     assert main(["verify", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert "12 of 12 cases passed" in printed.out
-    assert "llava left out" in printed.err and "four-bit left out" in printed.err
+    assert "llava left out" in printed.err and "blip left out" in printed.err
     assert main(["verify", str(tmp_path), "--model", "llava"]) == 1
     (tmp_path / "shapes" / "config.json").write_text('{"config": {"text": {"dim": -1}}}', encoding="utf-8")
     assert main(["verify", str(tmp_path)]) == 1

@@ -57,8 +57,6 @@ def config_from_dict(data: dict[str, Any]) -> ModelConfig:
     base = _packaged(_family(data))["config"]
     inner = _object(data["config"], "config") if "config" in data else data
     given = {name: _object(inner.get(name), name) for name in PARTS}
-    if (given["text"].get("group_size") or given["region"].get("group_size")) is not None:
-        raise OtherFamily("int4 checkpoints (group_size set) are not supported")
     merged = {name: {**base.get(name, {}), **given[name]} for name in PARTS}
     if isinstance(merged["text"].get("moe"), dict):
         merged["text"]["moe"] = _build(MoeConfig, merged["text"]["moe"], "text.moe")

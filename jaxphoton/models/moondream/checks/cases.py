@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxphoton.models.moondream.checks import generation, region, text, vision
+from jaxphoton.models.moondream.checks import few_bits, generation, region, text, vision
 from jaxphoton.models.moondream.checks.bench import MoondreamBench as Bench
 
 __all__ = ["Bench", "CHECKS", "GENERATED"]
@@ -24,5 +24,9 @@ CHECKS = (
     (r"reasoning", generation.check_reasoning),
     (r"reasoning_photon_layout", generation.check_photon_layout),
     (r"top_p", generation.check_top_p),
+    (r"detect", few_bits.check_detect),
+    (r"dequantised_rows", few_bits.check_rows),
+    (r"dequantised", few_bits.check_sums),
+    (r"bf16_dequant", few_bits.check_rounded),
 )
-GENERATED = r"caption|query|reasoning|(detect|point)_(upstream|photon)"
+GENERATED = r"caption|query|reasoning|detect|(detect|point)_(upstream|photon)"

@@ -19,11 +19,13 @@ from jaxphoton.verify.report import Findings
 
 
 def check_region(bench: MoondreamBench, case: Case, findings: Findings) -> None:
-    config, params, bins = bench.config.region, bench.params.region, case["bins"]
-    for name, divisor in (("bin_to_coord_upstream", "bins"), ("bin_to_coord_photon", "bins-1")):
-        values = readouts.coordinate_values(dataclasses.replace(config, coord_divisor=divisor))
-        findings.close(name, values[bins], case[name])
-    findings.close("bin_to_size", readouts.size_values(config)[bins], case["bin_to_size"])
+    config, params = bench.config.region, bench.params.region
+    if "bins" in case:
+        bins = case["bins"]
+        for name, divisor in (("bin_to_coord_upstream", "bins"), ("bin_to_coord_photon", "bins-1")):
+            values = readouts.coordinate_values(dataclasses.replace(config, coord_divisor=divisor))
+            findings.close(name, values[bins], case[name])
+        findings.close("bin_to_size", readouts.size_values(config)[bins], case["bin_to_size"])
     coordinates = jnp.asarray(case["coord_values"], jnp.float32)[:, None]
     findings.close("coord_embeds", region.encode_coordinate(params, coordinates), case["coord_embeds"])
     sizes = jnp.asarray(case["size_values"], jnp.float32)
@@ -42,8 +44,8 @@ def check_objects(bench: MoondreamBench, case: Case, findings: Findings) -> None
     most = case.facts.get("max_objects", len(ids))
     generation = bench.generate(oracle, case["prompt"], image, kind, len(ids), most)
     findings.equal("token_ids", [token.id for token in generation.tokens], ids)
-    findings.equal("bins", _bins(generation, case["bins"].shape), case["bins"])
-    findings.close("objects", _objects(kind, variant, bench, generation), case["objects"])
+    findings.equal("bins", bins_of(generation, case["bins"].shape), case["bins"])
+    findings.close("objects", objects_of(kind, variant, bench, generation), case["objects"])
     replay = tokens(ids, _split(case["values"]), bench.tokenizer.coord_id, bench.tokenizer.size_id)
     readouts = oracle.replay(plain_prompt(case["prompt"]), image, replay[:-1])
     reads = [r.hidden for r, token in zip(readouts, replay, strict=True) if token.value is not None]
@@ -62,7 +64,7 @@ def _split(values: np.ndarray) -> list[tuple[float, ...]]:
     return parts
 
 
-def _bins(generation: Generation, shape: tuple[int, ...]) -> np.ndarray:
+def bins_of(generation: Generation, shape: tuple[int, ...]) -> np.ndarray:
     flat = [b for token in generation.content for b in token.bins or ()]
     return np.array(flat, np.int32).reshape(-1, shape[1])
 
@@ -72,7 +74,7 @@ def _values(generation: Generation, shape: tuple[int, ...]) -> np.ndarray:
     return np.array(flat, np.float32).reshape(-1, shape[1])
 
 
-def _objects(kind: str, variant: str, bench: MoondreamBench, generation: Generation) -> np.ndarray:
+def objects_of(kind: str, variant: str, bench: MoondreamBench, generation: Generation) -> np.ndarray:
     prompt = plain_prompt(())
     skill = Detect(prompt, clamp=variant == "photon") if kind == "detect" else Point(prompt)
     result = skill.parse(generation, lambda ids: "")

@@ -23,8 +23,11 @@ def check_block_mask(bench: MoondreamBench, case: Case, findings: Findings) -> N
 def check_prefill(bench: MoondreamBench, case: Case, findings: Findings) -> None:
     prompt, image = plain_prompt(case["prompt"]), bench.image(case)
     trace = bench.trace(prompt, image)
-    findings.close("layer_hidden", trace.hidden, case["layer_hidden"])
+    positions = case["positions"] if "positions" in case else slice(None)
+    findings.close("layer_hidden", [hidden[positions] for hidden in trace.hidden], case["layer_hidden"])
     findings.close("logits", trace.logits[-len(prompt.ids) :], case["logits"])
+    if "final_normed_last" not in case:
+        return  # recorded in parts
     findings.close("final_normed_last", trace.normed[-1], case["final_normed_last"])
     length, prefix = len(trace.normed), bench.config.text.prefix_attn if image is not None else 0
     positions = jnp.arange(length, dtype=jnp.int32)[None]

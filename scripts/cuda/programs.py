@@ -59,10 +59,12 @@ def step(
     form: str = "xla",
     experts: bool = True,
     quantize: str | None = None,
+    adapters: int = 0,
 ) -> list[Program]:
-    """The decode step; the name of one whose layers are in another form than XLA's begins with the form."""
-    shapes = _Shapes(chip, layers, model, rows, form=form, experts=experts, quantize=quantize)
-    name = f"{'' if form == 'xla' else f'{form}-'}{shapes.kind}step {rows} rows"
+    """The decode step; the name of one whose layers are in another form than XLA's begins with the form. `adapters` are
+    their slots; `quantize` the weights, as the loaders do."""
+    shapes = _Shapes(chip, layers, model, rows, form=form, experts=experts, quantize=quantize, adapter_slots=adapters)
+    name = f"{'' if form == 'xla' else f'{form}-'}{shapes.kind}{'adapters-' if adapters else ''}step {rows} rows"
     return [shapes.program(name, ("step", rows))]
 
 
@@ -113,10 +115,11 @@ class _Shapes(Programs):
         form: str = "xla",
         experts: bool = True,
         quantize: str | None = None,
-        **buckets: Any,
+        **settings: Any,
     ):
         """`rows` of a step and the form of its layers; without `experts` all layers of a model are its dense ones;
-        `quantize` the weights, as the loaders do; `buckets` of the other programs as in EngineConfig."""
+        `quantize` the weights, as the loaders do; `settings` are buckets of the other programs, and more, as in
+        EngineConfig."""
         full = named_config(model)
         text = dataclasses.replace(full.text, n_layers=layers, moe=full.text.moe if experts else None)
         family = MoondreamFamily(dataclasses.replace(full, text=text))
@@ -128,7 +131,7 @@ class _Shapes(Programs):
         self.kind = f"{quantize}-{self.kind}" if quantize else self.kind
         self._layers, self._step, self._kernels = layers, (rows,), Kernels(backend, chip.target)
         super().__init__(
-            params, family, EngineConfig(max_rows=ROWS, step_rows=(ROWS,), step_form=form, host_masks=True, **buckets)
+            params, family, EngineConfig(max_rows=ROWS, step_rows=(ROWS,), step_form=form, host_masks=True, **settings)
         )
 
     def _compile_to_fit(self) -> dict:
@@ -141,4 +144,5 @@ class _Shapes(Programs):
     def program(self, name: str, key: tuple) -> Program:
         function, arguments, donated = self._shapes[key]
         pool = next((argument for argument in arguments if isinstance(argument, PagedCache)), None)
-        return Program(name, function, arguments, donated, self._layers, arguments[0], pool)
+        weights = arguments[0][0] if self.engine.adapter_slots and key[0] != "vision" else arguments[0]
+        return Program(name, function, arguments, donated, self._layers, weights, pool)

@@ -42,6 +42,18 @@ class Pairs:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
+class LayerPairs:
+    """The pairs of the same matrix in L layers."""
+
+    a: tuple[Leaf, ...]  # of each layer [S, R, columns]
+    b: Leaf  # [L, rows, S, R]
+
+    def __getitem__(self, layer: int) -> Pairs:
+        return Pairs(self.a[layer], self.b[layer])
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, slots=True)
 class ChosenPairs:
     """Pairs, and which slot each row of the batch has chosen."""
 
@@ -53,15 +65,15 @@ class ChosenPairs:
 
 
 def put(pool: Any, one: Any, slot: jax.Array) -> Any:
-    """A tree of `Pairs` with those of a tree of one slot in place of what slot number `slot` held."""
+    """A tree of `Pairs` and `LayerPairs` with those of a tree of one slot in place of what slot number `slot` held."""
 
-    def placed(pairs: Pairs, new: Pairs) -> Pairs:
-        return Pairs(
-            lax.dynamic_update_slice_in_dim(pairs.a, new.a, slot, pairs.a.ndim - 3),
-            lax.dynamic_update_slice_in_dim(pairs.b, new.b, slot, pairs.b.ndim - 2),
-        )
+    def at(axis: int, held: Any, new: Any) -> Any:
+        return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, slot, x.ndim - axis), held, new)
 
-    return jax.tree.map(placed, pool, one, is_leaf=lambda node: isinstance(node, Pairs))
+    def placed(pairs: Any, new: Any) -> Any:
+        return type(pairs)(at(3, pairs.a, new.a), at(2, pairs.b, new.b))
+
+    return jax.tree.map(placed, pool, one, is_leaf=lambda node: isinstance(node, Pairs | LayerPairs))
 
 
 @jax.tree_util.register_dataclass

@@ -220,7 +220,7 @@ class Network(Protocol):
         ...
 
     def adapters(self, dtype: DTypeLike, slots: int, rank: int) -> Any:
-        """Room for so many adapters of up to that rank: a tree of `jaxphoton.layers.adapters.Pairs` with
+        """Room for so many adapters of up to that rank: a tree for `jaxphoton.layers.adapters.put` with
         jax.ShapeDtypeStruct leaves."""
         ...
 

@@ -1,7 +1,6 @@
 """Adapters of the text decoder: their pairs in slots, stacked over the layers, and the parameters with them.
 
-A decode step receives every leaf as an argument and pays for each on the host: a kind of matrix is one pair of leaves
-for all layers, sliced statically.
+This is the plain form, matrix by matrix. Programs take another (`packed`).
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -33,6 +33,21 @@ MODULES = {
 _MODULE = re.compile(r"text\.blocks\.(\d+)\.(.+)")
 
 
+# Those of its input matrix (one for all rows, or one for each block), of its output matrix (the same of columns), and
+# of what its input adds to its output.
+OfLayer = tuple[tuple[Pairs, ...], tuple[Pairs, ...], Pairs | None]
+
+
+class Pool(Protocol):
+    """Pairs in slots, in one form or another."""
+
+    @property
+    def experts_fc1(self) -> Pairs | None: ...
+    @property
+    def experts_fc2(self) -> Pairs | None: ...
+    def of_layer(self, index: int) -> OfLayer: ...
+
+
 @struct.dataclass
 class TextPairs:
     """The pairs of L layers, of which the first M are dense; None where no layer has such a matrix."""
@@ -44,6 +59,15 @@ class TextPairs:
     fc2: Pairs | None  # [M]
     experts_fc1: Pairs | None = None  # [L - M, E]; of R / k each, where a token has k experts
     experts_fc2: Pairs | None = None  # [L - M, E]
+
+    def of_layer(self, index: int) -> OfLayer:
+        def of(pairs: Pairs) -> Pairs:
+            return Pairs(pairs.a[index], pairs.b[index])
+
+        direct = None if self.proj_input is None else of(self.proj_input)
+        if self.fc1 is None or self.fc2 is None or index >= len(self.fc1.a):
+            return (of(self.qkv),), (of(self.proj),), direct
+        return (of(self.qkv), of(self.fc1)), (of(self.proj), of(self.fc2)), direct
 
 
 def abstract(config: TextConfig, dtype: DTypeLike, slots: int, rank: int) -> TextPairs:
@@ -90,28 +114,22 @@ def slot(config: TextConfig, adapter: Adapter, dtype: DTypeLike, rank: int) -> T
     return one
 
 
-def with_adapters(params: Params, config: TextConfig, pool: TextPairs, slots: jax.Array) -> Params:
+def with_adapters(params: Params, config: TextConfig, pool: Pool, slots: jax.Array) -> Params:
     """Parameters whose matrices add, for each row of the batch, the pairs of its slot, int32 [B]."""
     dense = _dense_layers(config)
     layers = (_adapted(layer, pool, i, dense, slots) for i, layer in enumerate(params.text.layers))
     return replace(params, text=replace(params.text, layers=tuple(layers)))
 
 
-def _adapted(layer: TextLayer, pool: TextPairs, index: int, dense: int, slots: jax.Array) -> TextLayer:
-    def of(pairs: Pairs) -> Pairs:
-        return Pairs(pairs.a[index], pairs.b[index])
-
-    into, out = (of(pool.qkv),), (of(pool.proj),)
-    if index < dense:
-        assert pool.fc1 is not None and pool.fc2 is not None
-        into, out = (*into, of(pool.fc1)), (*out, of(pool.fc2))
+def _adapted(layer: TextLayer, pool: Pool, index: int, dense: int, slots: jax.Array) -> TextLayer:
+    into, out, direct = pool.of_layer(index)
     experts = layer.experts
     if experts is not None:
         assert pool.experts_fc1 is not None and pool.experts_fc2 is not None
         # Not cut: the kernels would be given copies.
         pairs = ExpertPairs(pool.experts_fc1, pool.experts_fc2, slots, index - dense)
         experts = replace(experts, adapters=pairs)
-    direct = None if pool.proj_input is None else ChosenPairs(of(pool.proj_input), slots)
+    direct = None if direct is None else ChosenPairs(direct, slots)
     into, out = AdaptedRows(layer.in_w, into, slots), AdaptedColumns(layer.out_w, out, slots)
     return replace(layer, in_w=into, out_w=out, direct=direct, experts=experts)
 

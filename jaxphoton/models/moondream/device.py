@@ -16,10 +16,10 @@ from jaxphoton.layers.attention import cudnn_attend
 from jaxphoton.layers.fused import StepParts
 from jaxphoton.layers.placed import placed
 from jaxphoton.models.adapters import Adapter
-from jaxphoton.models.moondream import adapters, inputs, vision
+from jaxphoton.models.moondream import adapters, inputs, packed, vision
 from jaxphoton.models.moondream import network as text
-from jaxphoton.models.moondream.adapters import TextPairs
 from jaxphoton.models.moondream.config import ModelConfig
+from jaxphoton.models.moondream.packed import PackedPairs
 from jaxphoton.models.moondream.params import PUBLISHED, Form, Params, VisionParams, abstract
 from jaxphoton.models.protocol import Attend, AttendJoined, Kernels
 
@@ -46,16 +46,16 @@ class MoondreamNetwork:
     def kv_scale(self, params: Params) -> Any:
         return params.text.kv_scale
 
-    def adapters(self, dtype: DTypeLike, slots: int, rank: int) -> TextPairs:
-        return adapters.abstract(self._config.text, dtype, slots, rank)
+    def adapters(self, dtype: DTypeLike, slots: int, rank: int) -> PackedPairs:
+        return packed.room(self._config.text, dtype, slots, rank)
 
     def adapter_rank(self, adapter: Adapter) -> int:
         return adapters.rank_of(self._config.text, adapter)
 
-    def adapter_slot(self, adapter: Adapter, dtype: DTypeLike, rank: int) -> TextPairs:
-        return adapters.slot(self._config.text, adapter, dtype, rank)
+    def adapter_slot(self, adapter: Adapter, dtype: DTypeLike, rank: int) -> PackedPairs:
+        return packed.pack(adapters.slot(self._config.text, adapter, dtype, rank))
 
-    def with_adapters(self, params: Params, pool: TextPairs, slots: jax.Array) -> Params:
+    def with_adapters(self, params: Params, pool: PackedPairs, slots: jax.Array) -> Params:
         return adapters.with_adapters(params, self._config.text, pool, slots)
 
     def encode(self, encoder: VisionParams, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:

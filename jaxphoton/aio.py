@@ -58,6 +58,10 @@ class AsyncMoondream:
         """Loads a model; see `Moondream.from_pretrained`."""
         return cls(await asyncio.to_thread(Moondream.from_pretrained, path_or_id, **options))
 
+    async def load_adapter(self, name: str, adapter: Any) -> None:
+        """Makes an adapter known by a name; see `Moondream.load_adapter`."""
+        await asyncio.to_thread(self.model.load_adapter, name, adapter)
+
     async def encode_image(self, image: Any) -> EncodedImage:
         """Decodes and crops an image once; see `Moondream.encode_image`."""
         return await asyncio.to_thread(self.model.encode_image, image)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,13 @@ from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.executables import Executables
 from jaxphoton.image.decode import MAX_PIXELS, check_rules
 from jaxphoton.image.ways import Resize, check_resize, default_resize
-from jaxphoton.loading import SPLIT, load, open_executables
+from jaxphoton.loading import SPLIT, load, open_executables, read_adapters
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.requests.adapter_folder import AdapterFolder
-from jaxphoton.requests.adapters import AdapterRegistry, check_room, with_room
+from jaxphoton.requests.adapters import AdapterRegistry, GivenAdapters, check_room, named, with_room
 from jaxphoton.requests.errors import EngineStartError, ModelClosed, fault_of, forget_frames
 from jaxphoton.requests.images import EncodedImage
 from jaxphoton.requests.methods import SkillMethods
@@ -78,7 +78,7 @@ class Moondream(SkillMethods):
         allow_truncated: bool = False,
         fast_decode: bool = False,
         resize: Resize | None = None,
-        adapters: Mapping[str, str | os.PathLike[str] | Adapter] | None = None,
+        adapters: GivenAdapters = None,
         adapter_folder: str | os.PathLike[str] | None = None,
     ):
         if not all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params)):
@@ -106,7 +106,7 @@ class Moondream(SkillMethods):
         self._closed = False
         folder = None if adapter_folder is None else AdapterFolder(adapter_folder)
         self.adapters = AdapterRegistry(partial(load_adapter, family=self.family), folder)
-        for name, adapter in (adapters or {}).items():
+        for name, adapter in named(adapters).items():
             self.load_adapter(name, adapter)
 
     @classmethod
@@ -129,7 +129,7 @@ class Moondream(SkillMethods):
         fast_decode: bool = False,
         resize: Resize | None = None,
         executables: str | os.PathLike[str] | None = None,
-        adapters: Mapping[str, str | os.PathLike[str] | Adapter] | None = None,
+        adapters: GivenAdapters = None,
         adapter_folder: str | os.PathLike[str] | None = None,
     ) -> Moondream:
         """Loads a model.
@@ -174,6 +174,10 @@ class Moondream(SkillMethods):
           EngineStartError: the device cannot hold them.
         """
         stored = None if executables is None else open_executables(executables, device, sharding)
+        if adapter_folder is not None:
+            AdapterFolder(adapter_folder)
+        if adapters is not None:
+            adapters = read_adapters(path_or_id, revision, float8_experts, adapters)
         params, config, tokenizer, path = load(
             path_or_id,
             revision,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,11 +16,14 @@ from jaxphoton.config.quantization import Quantization
 from jaxphoton.engine.executables import Executables, ExecutablesError
 from jaxphoton.engine.places import Here
 from jaxphoton.messages import quoted
+from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import Params
 from jaxphoton.prompt.tokenizer import Tokenizer, load_tokenizer
+from jaxphoton.requests.adapters import AdapterRegistry, GivenAdapters, named
 from jaxphoton.requests.errors import EngineStartError, fault_of, forget_frames
 from jaxphoton.weights import hub
+from jaxphoton.weights.adapters import load_adapter
 from jaxphoton.weights.load import load_model
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -58,6 +62,20 @@ def load(
     config = dataclasses.replace(config, region=dataclasses.replace(config.region, coord_divisor=coordinates))
     tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, family), config.text.vocab_size)
     return params, config, tokenizer, path
+
+
+def read_adapters(
+    path_or_id: str, revision: str | None, float8_experts: bool, adapters: GivenAdapters
+) -> dict[str, Adapter]:
+    """The adapters of a model that is still to be loaded, which takes longer.
+
+    Raises:
+      WeightsError, ConfigError: they cannot be read or do not fit the model, or there is no model.
+      ValueError, TypeError: a name that is none, or what is no adapter.
+    """
+    family = hub.check(hub.resolve(path_or_id, revision, float8_experts))
+    registry = AdapterRegistry(partial(load_adapter, family=family))
+    return {name: registry.read(name, adapter) for name, adapter in named(adapters).items()}
 
 
 def open_executables(

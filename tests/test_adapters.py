@@ -77,6 +77,10 @@ def test_for_asyncio(adapted, alone):
         model = AsyncMoondream(adapted)
         asked = (model.caption(PICTURES[0], settings=GREEDY, adapter=name) for name in NAMES)
         pieces = [piece async for piece in model.stream_caption(PICTURES[0], settings=GREEDY, adapter="dogs")]
+        await model.load_adapter("birds", drawn(10))
+        birds = await model.query(PICTURES[0], "What?", settings=GREEDY, adapter="birds")
+        adapted.forget_adapter("birds")
+        assert birds.tokens != (await model.query(PICTURES[0], "What?", settings=GREEDY)).tokens
         return await asyncio.gather(*asked), "".join(pieces)
 
     results, text = asyncio.run(ask())
@@ -117,6 +121,21 @@ def test_an_engine_whose_room_is_too_small_does_not_start(shapes):
     model.engine_config = EngineConfig(adapter_slots=1, adapter_rank=8)
     with pytest.raises(EngineStartError, match="adapter 'wide' has rank 12"):
         model.start()
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "fault"),
+    [
+        ({"adapters": {"cats": "/nowhere/cats"}}, WeightsError, "/nowhere/cats: no such file"),
+        ({"adapters": {"a/b": "/nowhere/cats"}}, ValueError, "has no slash"),
+        ({"adapters": {"cats": 3}}, TypeError, "must be a path or an Adapter, not int"),
+        ({"adapters": ["cats"]}, TypeError, "adapters must be a mapping from names to paths, not list"),
+        ({"adapter_folder": "/nowhere"}, NotADirectoryError, "/nowhere: no folder of adapters"),
+    ],
+)
+def test_what_cannot_be_loaded(given, error, fault):
+    with pytest.raises(error, match=fault):
+        Moondream.from_pretrained("shapes", **given)
 
 
 def test_over_http(adapted, alone):

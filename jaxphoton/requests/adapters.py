@@ -6,8 +6,8 @@ import dataclasses
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.messages import listed, quoted
@@ -24,6 +24,7 @@ LEAST_RANK = 8
 FOLDER_RANK = 32  # where nobody knows what will be asked for: the most that Photon takes
 
 Path = str | os.PathLike[str]
+GivenAdapters: TypeAlias = "Mapping[str, Path | Adapter] | None"
 
 
 class Load(Protocol):
@@ -179,6 +180,17 @@ def check_room(name: str, rank: int, engine: EngineConfig) -> None:
     if rank > engine.adapter_rank:
         fault = f"has rank {rank}, and the engine takes up to {engine.adapter_rank}"
         raise ValueError(f"adapter {quoted(name)} {fault}: give EngineConfig.adapter_rank")
+
+
+def named(adapters: Any) -> Mapping[str, Any]:
+    """Adapters as they are given, by name.
+
+    Raises:
+      TypeError: it is no mapping.
+    """
+    if not isinstance(adapters, (Mapping, type(None))):
+        raise TypeError(f"adapters must be a mapping from names to paths, not {type(adapters).__name__}")
+    return adapters or {}
 
 
 def no_adapter(name: str, there: KnownAdapters) -> UnknownAdapter:

@@ -57,8 +57,9 @@ def test_a_gpu_that_is_not_here_is_compiled_for_in_bfloat16(fake, monkeypatch, t
     monkeypatch.setattr(gpus, "require_plugin", lambda: None)
     monkeypatch.setattr(gpus, "has_module", lambda name: False)
     command = ["compile", "--out", str(tmp_path / "out"), "--gpu", "h200", "--rows", "16", "--kv-dtype", "float8"]
-    assert main(command) == 0
+    assert main([*command, "--adapter-slots", "3", "--adapter-rank", "64"]) == 0
     made = FakePrograms.made
+    assert (made.engine.adapter_slots, made.engine.adapter_rank) == (3, 64)
     assert made.place.target == gpus.CHIPS["h200"].target and made.place.target.capability == 90
     assert made.place.kind == "NVIDIA H200"
     assert str(made.family.network.dtype(made.params)) == "bfloat16"

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from jaxphoton.config import EngineConfig
 from jaxphoton.models.adapters import Adapter, LowRank
 from jaxphoton.models.naming import WeightsError
 from jaxphoton.requests import adapters as module
 from jaxphoton.requests.adapter_folder import AdapterFolder
-from jaxphoton.requests.adapters import AdapterPlaces, AdapterRegistry
+from jaxphoton.requests.adapters import AdapterPlaces, AdapterRegistry, with_room
 from jaxphoton.requests.errors import UnknownAdapter, UnusableAdapter
 
 
@@ -142,6 +143,24 @@ def test_one_that_cannot_be_read_says_so_each_time(folder):
         with pytest.raises(UnusableAdapter, match="adapter 'broken' cannot be used: .*: no pairs"):
             registry.get("broken")
     assert len(loader.read) == 2
+
+
+def ranked(engine=None, folder=None, **ranks):
+    registry = AdapterRegistry(Loader(), folder)
+    for name, rank in ranks.items():
+        registry.register(name, adapter(name, rank))
+    made = with_room(engine or EngineConfig(), registry, lambda each: each.rank)
+    return made.adapter_slots, made.adapter_rank
+
+
+def test_an_engine_has_the_room_that_is_needed(folder):
+    assert ranked() == (0, EngineConfig().adapter_rank)
+    assert ranked(a=1) == (1, 8) and ranked(a=9, b=3) == (2, 16) and ranked(a=16) == (1, 16)
+    assert ranked(**{f"n{number}": 33 for number in range(9)}) == (4, 64)
+    assert ranked(folder=AdapterFolder(folder)) == (4, 32) and ranked(folder=AdapterFolder(folder), a=33) == (4, 64)
+    assert ranked(EngineConfig(adapter_slots=7, adapter_rank=5), a=5) == (7, 5)
+    with pytest.raises(ValueError, match="adapter 'a' has rank 6, and the engine takes up to 5"):
+        ranked(EngineConfig(adapter_slots=7, adapter_rank=5), a=6)
 
 
 def test_unknown_names_are_told_which_there_are():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import httpx2 as httpx
 import pytest
 from openai import OpenAI
+from PIL import Image
 
 from jaxphoton.requests.adapter_folder import AdapterFolder
 from jaxphoton.requests.adapters import AdapterPlaces
@@ -16,7 +17,7 @@ from jaxphoton.requests.errors import UnknownAdapter, UnusableAdapter
 from jaxphoton.server.batching import Batches
 from jaxphoton.server.service import Service
 from tests.batch.requests.fake import FakeRunModel, request
-from tests.server.serving import FakeBackend
+from tests.server.serving import EXAMPLES, FakeBackend
 from tests.server.test_batching import Served, begun, ended, lines_of
 
 MESSAGES = [{"role": "user", "content": "What is it?"}]
@@ -132,6 +133,15 @@ def test_openais_client_sees_and_asks_them(ask):
         answer = client.chat.completions.create(model=name, messages=MESSAGES)  # type: ignore[arg-type]
         assert answer.model == f"owner/{name}"
     assert [each.adapter for _, each in backend.asked] == ["tune@120", None]
+
+
+def test_moondreams_client_asks_them(ask):
+    moondream = pytest.importorskip("moondream", reason="pip install --no-deps moondream: its client is NOT tested")
+    backend, address = ask(Result(message=MESSAGE, answer="A cat."))
+    client = moondream.vl(endpoint=address, model="moondream3-preview/tune@120")
+    image = Image.open(EXAMPLES / "scene_01.png")
+    assert client.query(image, "What is it?")["answer"] == client.chat(MESSAGES)["message"]["content"] == "A cat."
+    assert [each.adapter for _, each in backend.asked] == ["tune@120"] * 2
 
 
 def test_lines_of_a_batch(ask, tmp_path, places):

@@ -183,7 +183,7 @@ class AdapterNames(Protocol):
 
     shapes: Mapping[str, tuple[int, ...]]
 
-    def module(self, path: str) -> str:
+    def module(self, path: str, /) -> str:
         """The canonical name of the module at a path that a checkpoint of the model would have."""
         ...
 

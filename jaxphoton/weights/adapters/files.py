@@ -23,7 +23,7 @@ FINETUNE = "lora_state_dict"  # where a training checkpoint has its adapter
 MAX_CONFIG_BYTES = 1 << 20
 
 
-def load_adapter(path: str | Path, family: Family, name: str | None = None) -> Adapter:
+def load_adapter(path: str | os.PathLike[str], family: Family, name: str | None = None) -> Adapter:
     """The adapter of a folder or a file, for a model of this family.
 
     A folder with an `adapter_config.json` is one of PEFT; any other holds one `.safetensors` file or one of

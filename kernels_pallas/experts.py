@@ -1,21 +1,24 @@
-"""What the kernels of experts share: the check of their arguments, the gate gelu(u) * (g + 1), gelu exact, and pairs of
-low rank beside the matrices, of which every token takes those in one slot, or none."""
+"""What the kernels of experts share: the check of their arguments, the gate gelu(u) * (g + 1), gelu exact, and the way
+through the columns of matrices in few bits."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
 
-from kernels_pallas.triton_shim import dot, load
+from kernels_pallas.expert_pairs import Pairs
+from kernels_pallas.packed import by_place, unpacked, words
+from kernels_pallas.products import block
 
 DTYPES = (jnp.bfloat16, jnp.float32)
-SCALED_DTYPES = (jnp.float8_e4m3fn, jnp.int8)
+SCALED_DTYPES = (jnp.float8_e4m3fn, jnp.int8, jnp.int4)
+GROUP_SCALES = (jnp.bfloat16, jnp.float32)
+MOST_OF_GROUP = 128  # columns of a block
 
 
 def gated(u: jax.Array, g: jax.Array) -> jax.Array:
@@ -32,18 +35,6 @@ def gated_in_kernel(u: jax.Array, g: jax.Array) -> jax.Array:
     return 0.5 * u * (1 + jnp.where(u < 0, -erf, erf)) * (g + jnp.float32(1))
 
 
-class Pairs(NamedTuple):
-    """The pairs of one matrix of each expert of some layers, in S slots: b @ (a @ x) is added to its product with x."""
-
-    a: jax.Array  # [L, E, S, R, columns]
-    b: jax.Array  # [L, E, rows, S, R]
-    layer: int
-
-    def here(self) -> tuple[jax.Array, jax.Array]:
-        """Those of the layer."""
-        return self.a[self.layer], self.b[self.layer]
-
-
 class Beside(NamedTuple):
     """What stands beside the matrices of experts, as in `kernels_pallas.moe_decode.api`."""
 
@@ -54,81 +45,70 @@ class Beside(NamedTuple):
     slots: jax.Array | None
 
 
-def pairs_of(a: jax.Array | None, b: jax.Array | None, layer: int) -> Pairs | None:
-    return None if a is None or b is None else Pairs(a, b, layer)
-
-
-def narrow(pairs: Pairs, experts: jax.Array, slots: jax.Array, x: jax.Array) -> jax.Array:
-    """a @ x of each choice, float32 [..., R].
-
-    For experts and slots int32 [...], both of choices, and x that broadcasts to [..., columns]; of a choice without a
-    slot it is anything. Written as a sum, which XLA computes where it reads the chosen `a`: for a product it would
-    write them down.
-    """
-    layers, count, each = pairs.a.shape[:3]
-    # All layers' in one row: a slice of them would be written down.
-    every = pairs.a.reshape(layers * count * each, *pairs.a.shape[3:])
-    chosen = every.at[(pairs.layer * count + experts) * each + jnp.maximum(slots, 0)]
-    a = chosen.get(mode="promise_in_bounds").astype(jnp.float32)
-    return jnp.sum(a * x[..., None, :].astype(jnp.float32), axis=-1)
-
-
-def widened(pair: tuple[jax.Array, jax.Array], slots: jax.Array, x: jax.Array) -> jax.Array:
-    """b @ (a @ x) of one expert's pairs, float32 [N, rows], for slots int32 [N] and x float32 [N, columns]."""
-    a, b = (matrix.astype(jnp.float32) for matrix in pair)
-    down = jnp.einsum("nd,srd->nsr", x, a, precision="highest")
-    own = slots[:, None, None] == lax.iota(jnp.int32, a.shape[0])[None, :, None]
-    # Selected, not multiplied: what another's pair makes of this token may overflow.
-    return jnp.einsum("nsr,fsr->nf", jnp.where(own, down, 0), b, precision="highest")
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=("narrow", "b", "slots"), meta_fields=("first",))
 @dataclass(frozen=True, slots=True)
-class Added:
-    """What a kernel adds to its products, as it reads it."""
+class Blocks:
+    """How a kernel goes through the columns of a matrix, for few bits in groups of them or whole.
 
-    narrow: Any  # float32 [T * k, R], a line a line of its input
-    b: Any  # [L * E, rows, S * R]
-    slots: Any  # int32 [T]
-    first: int  # where the layer's experts begin
-
-
-def added(pairs: Pairs, experts: jax.Array, slots: jax.Array, of_tokens: jax.Array, x: jax.Array) -> Added:
-    """For experts int32 [...] of choices, slots int32 [...] of theirs and [T] of tokens, and x as in `narrow`."""
-    lines = narrow(pairs, experts, slots, x)
-    layers, count, rows = pairs.b.shape[:3]
-    b = pairs.b.reshape(layers * count, rows, -1)
-    return Added(lines.reshape(-1, lines.shape[-1]), b, of_tokens, pairs.layer * count)
-
-
-def factors_of(
-    add: Added, expert: Any, blocks: tuple[Any, ...], lines: jax.Array, tokens: jax.Array, dtype: Any
-) -> tuple[jax.Array, list[jax.Array]]:
-    """In a kernel: (x [N, K], b [rows, K] for each block of rows), whose products are to be added.
-
-    Lines int32 [N] are those of `add.narrow`, tokens theirs; tokens behind the last give zeros. Row by row only the
-    columns of the token's slot are not zero.
+    Attributes:
+      columns: of a block; a group is never crossed.
+      bits: of a word that `columns` are stored in; 0 where numbers are by themselves.
+      of_group: blocks of a group; 0 without groups.
+      count: of all.
     """
-    rank, width = add.narrow.shape[1], add.b.shape[2]
-    column = lax.iota(jnp.int32, max(16, pl.next_power_of_2(width)))  # a dot takes no fewer
-    inside = tokens < add.slots.shape[0]
-    slot = load(add.slots.at[tokens], mask=inside, other=-1)
-    own = (slot[:, None] == lax.div(column, rank)[None, :]) & (column < width)[None, :]
-    x = load(add.narrow.at[lines[:, None], lax.rem(column, rank)[None, :]], mask=own, other=0).astype(dtype)
-    b = []
-    for block in blocks:
-        rows = block.start + lax.iota(jnp.int32, block.size)
-        b.append(
-            load(add.b.at[add.first + expert, rows[:, None], column[None, :]], mask=(column < width)[None, :], other=0)
-        )
-    return x, b
+
+    columns: int
+    bits: int
+    of_group: int
+    count: int
+
+    @classmethod
+    def of(cls, matrix: jax.Array, scale: jax.Array | None, most: int) -> Blocks:
+        """`most` columns at a time."""
+        width = matrix.shape[-1]
+        if scale is None or scale.ndim < 3:
+            columns = block(width, most)
+            return cls(columns, 0, 0, width // columns)
+        group = width // scale.shape[2]
+        columns = block(group, MOST_OF_GROUP)
+        bits = min(32, columns // 4) if matrix.dtype == jnp.int4 else 0
+        return cls(columns, bits, group // columns, width // columns)
+
+    @property
+    def size(self) -> int:
+        """Of a block, as it is stored."""
+        return self.columns * 4 // self.bits if self.bits else self.columns
+
+    def packed(self, x: jax.Array, matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """x [B, K] and matrix [..., K] as the kernel reads them."""
+        return (by_place(x, self.bits // 4), words(matrix, self.bits)) if self.bits else (x, matrix)
+
+    def numbers(self, stored: list[jax.Array]) -> Iterator[tuple[tuple[int, ...], tuple[jax.Array, ...]]]:
+        """In a kernel: a block of each of some matrices -> (a place, which x begins with, the numbers there)."""
+        if not self.bits:
+            yield (), tuple(stored)
+            return
+        for parts in zip(*(unpacked(each, self.bits) for each in stored), strict=True):
+            yield parts[0][0], tuple(numbers for _, numbers in parts)
+
+    def factors(self, scale_ref: Any, expert: Any, rows: Any, i: Any) -> jax.Array:
+        """In a kernel: those of rows in the group of block i."""
+        return scale_ref[expert, rows, lax.div(i, self.of_group)]
 
 
-def product(x: jax.Array, y: jax.Array) -> jax.Array:
-    """In a kernel: x [N, K] times y [M, K], float32 [N, M]."""
-    # Without it float32 would be TF32.
-    precision = lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
-    return dot(x, y, trans_b=True, precision=precision)
+def group_refusals(matrix: jax.Array, scale: jax.Array | None) -> list[str]:
+    """Which groups no kernel takes."""
+    if scale is None or scale.ndim < 3:
+        return []
+    group, least = matrix.shape[2] // scale.shape[2], 32 if matrix.dtype == jnp.int4 else 16
+    return [f"groups of {group} columns are not a multiple of {least}"] if group % least else []
+
+
+def wide(matrix: jax.Array, scale: jax.Array | None) -> jax.Array:
+    """[..., N, M] with its factors [..., N] or [..., N, groups], in float32."""
+    values = matrix.astype(jnp.float32)
+    if scale is None or scale.ndim < matrix.ndim:
+        return values if scale is None else values * scale[..., None]
+    return (values.reshape(*scale.shape, -1) * scale.astype(jnp.float32)[..., None]).reshape(matrix.shape)
 
 
 def check(
@@ -152,20 +132,32 @@ def check(
         raise ValueError(f"down must be {[count, model, rows // 2]} beside such an up, not {list(down.shape)}")
     if up.dtype != down.dtype or up.dtype not in (x.dtype, *SCALED_DTYPES):
         raise ValueError(
-            f"up and down must be {x.dtype} like x, float8_e4m3fn or int8, not {up.dtype} and {down.dtype}"
+            f"up and down must be {x.dtype} like x, float8_e4m3fn, int8 or int4, not {up.dtype} and {down.dtype}"
         )
     if experts.ndim != 2 or experts.shape[0] != x.shape[0] or not experts.shape[1] or experts.dtype != jnp.int32:
         raise ValueError(f"experts must be int32 [{x.shape[0]}, k], not {experts.dtype}{list(experts.shape)}")
     if weights.shape != experts.shape or weights.dtype != jnp.float32:
         raise ValueError(f"weights must be float32{list(experts.shape)}, not {weights.dtype}{list(weights.shape)}")
-    scales = {"up_scale": (up_scale, (count, rows)), "down_scale": (down_scale, (count, model))}
-    for name, (scale, shape) in scales.items():
-        if up.dtype not in SCALED_DTYPES:
-            if scale is not None:
-                raise ValueError(f"scales go with 8-bit matrices, these are {up.dtype}")
-        elif scale is None or scale.shape != shape or scale.dtype != jnp.float32:
-            raise ValueError(f"{up.dtype} matrices need {name}, float32{list(shape)}")
+    for name, scale, matrix in (("up_scale", up_scale, up), ("down_scale", down_scale, down)):
+        if fault := _scale_fault(name, scale, matrix):
+            raise ValueError(fault)
     _check_pairs(x, up, down, pairs, layer)
+
+
+def _scale_fault(name: str, scale: jax.Array | None, matrix: jax.Array) -> str | None:
+    count, rows, columns = matrix.shape
+    if matrix.dtype not in SCALED_DTYPES:
+        return None if scale is None else f"scales go with matrices of few bits, these are {matrix.dtype}"
+    if scale is not None and scale.ndim == 3:
+        each = scale.shape[2]
+        if scale.shape[:2] == (count, rows) and each and not columns % each and scale.dtype in GROUP_SCALES:
+            return None
+        return f"{name} must be [{count}, {rows}, groups of {columns} columns], not {scale.dtype}{list(scale.shape)}"
+    if matrix.dtype == jnp.int4:
+        return f"int4 matrices need {name} of groups, [{count}, {rows}, groups]"
+    if scale is None or scale.shape != (count, rows) or scale.dtype != jnp.float32:
+        return f"{matrix.dtype} matrices need {name}, float32{[count, rows]}"
+    return None
 
 
 def _check_pairs(x: jax.Array, up: jax.Array, down: jax.Array, pairs: dict[str, jax.Array | None], layer: int) -> None:

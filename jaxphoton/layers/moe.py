@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from flax import struct
 from jax import lax
 
 from jaxphoton.layers.adapters import Pairs
+from jaxphoton.layers.grouped import Grouped
 from jaxphoton.layers.mlp import gelu_exact
 from jaxphoton.layers.weight import Dense, Leaf, RowScaled, Weight, einsum
 from kernels_pallas.dispatch import Target
@@ -137,20 +138,26 @@ def mix(
     `backend` and `target` as in `kernels_pallas.dispatch.choose`.
     """
     up, down = params.fc1_w, params.fc2_w
-    if not isinstance(up, Dense | RowScaled) or not isinstance(down, Dense | RowScaled):
+    if not _known(up) or not _known(down) or up.matrix.dtype != down.matrix.dtype:
         return mix_dense(params, x, experts, weights)
+    fc1, fc2 = (weight.numbers if isinstance(weight, Grouped) else weight.matrix for weight in (up, down))
     few = experts.size <= FEW * up.matrix.shape[0]
     beside: dict[str, Any] = {"up_scale": _scale(up), "down_scale": _scale(down)}
     if (adapters := params.adapters) is not None:
-        fc1, fc2 = adapters.fc1, adapters.fc2
-        beside |= {"slots": adapters.slots, "up_a": fc1.a, "up_b": fc1.b, "down_a": fc2.a, "down_b": fc2.b}
+        first, second = adapters.fc1, adapters.fc2
+        beside |= {"slots": adapters.slots, "up_a": first.a, "up_b": first.b, "down_a": second.a, "down_b": second.b}
         beside["layer"] = adapters.layer
     chosen = moe_decode if few else moe_prefill
-    return chosen(x, up.matrix, down.matrix, experts, weights, **beside, backend=backend, target=target)
+    return chosen(x, fc1, fc2, experts, weights, **beside, backend=backend, target=target)
 
 
-def _scale(weight: Weight) -> jax.Array | None:
-    return weight.scale if isinstance(weight, RowScaled) else None
+def _known(weight: Weight) -> TypeGuard[Dense | RowScaled | Grouped]:
+    """Whether the kernels know the form."""
+    return isinstance(weight, Dense | RowScaled) or (isinstance(weight, Grouped) and weight.zero is None)
+
+
+def _scale(weight: Dense | RowScaled | Grouped) -> jax.Array | None:
+    return None if isinstance(weight, Dense) else weight.scale
 
 
 def mix_dense(params: ExpertParams, x: jax.Array, experts: jax.Array, weights: jax.Array) -> jax.Array:

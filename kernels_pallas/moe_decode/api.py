@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 
 from kernels_pallas.dispatch import Target, choose
-from kernels_pallas.experts import Beside, check, pairs_of
+from kernels_pallas.expert_pairs import pairs_of
+from kernels_pallas.experts import Beside, check
 from kernels_pallas.moe_decode import reference, triton
 
 
@@ -38,11 +39,13 @@ def moe_decode(
 
     Args:
       x: [T, D] (tokens, model), bfloat16 or float32.
-      up: [E, 2 I, D] (experts, twice the inner size, model) in x's dtype, float8_e4m3fn or int8.
+      up: [E, 2 I, D] (experts, twice the inner size, model) in x's dtype, float8_e4m3fn, int8 or int4.
       down: [E, D, I] in the dtype of `up`.
       experts: int32 [T, k], numbers in 0..E-1.
       weights: float32 [T, k].
-      up_scale, down_scale: float32 [E, 2 I] and [E, D], for 8-bit matrices alone: value = stored * scale of the row.
+      up_scale, down_scale: for matrices of few bits alone, value = stored * scale: float32 [E, 2 I] and [E, D], of
+        rows; or bfloat16 or float32 [E, 2 I, G] and [E, D, G], of G groups of neighbouring columns, the only ones of
+        int4.
       slots: int32 [T], -1 for none; it and the following all together or not at all.
       up_a, down_a: [L, E, S, R, D] and [L, E, S, R, I] in x's dtype, finite; L layers, so that no slice is copied.
       up_b, down_b: [L, E, 2 I, S, R] and [L, E, D, S, R] in x's dtype, finite.
@@ -59,7 +62,7 @@ def moe_decode(
     """
     pairs = {"slots": slots, "up_a": up_a, "up_b": up_b, "down_a": down_a, "down_b": down_b}
     check(x, up, down, experts, weights, up_scale, down_scale, pairs, layer)
-    chosen = choose("moe_decode", backend, target, triton.refusals(down, experts), (up, down))
+    chosen = choose("moe_decode", backend, target, triton.refusals(up, down, experts, up_scale, down_scale), (up, down))
     beside = Beside(up_scale, down_scale, pairs_of(up_a, up_b, layer), pairs_of(down_a, down_b, layer), slots)
     if chosen == "reference":
         return reference.moe_decode(x, up, down, experts, weights, beside)

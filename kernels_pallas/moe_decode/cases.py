@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FLOAT8, INT8 = "float8_e4m3fn", "int8"
-SCALED = (FLOAT8, INT8)
-WHOLE = 32  # the size of whole numbers
+FLOAT8, INT8, INT4 = "float8_e4m3fn", "int8", "int4"
+SCALED = (FLOAT8, INT8, INT4)
+WHOLE = {INT8: 32, INT4: 3}  # the size of whole numbers
 LAYERS = 2  # of pairs
+BESIDE = ("up", "down", "up_scale", "down_scale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Case:
         "uneven", the first expert is everybody's first choice, the last one nobody's.
       dtype: of x and the result.
       matrix_dtype: of up and down; None for dtype.
+      group: columns that share a scale; 0 for all of a row.
       slots, rank: S and R of the pairs beside the matrices; no slots for none.
     """
 
@@ -38,6 +40,7 @@ class Case:
     routing: str = "random"
     dtype: str = "bfloat16"
     matrix_dtype: str | None = None
+    group: int = 0
     slots: int = 0
     rank: int = 2
 
@@ -45,12 +48,13 @@ class Case:
         """What one call must read and write at least: chosen experts once (of pairs, as if all had one slot), tokens,
         choices and results."""
         chosen = len(np.unique(self._experts(np.random.default_rng(0))))
-        scales = 4 * (2 * self.inner + self.model) if self.matrix_dtype in SCALED else 0
-        expert = 3 * self.inner * self.model * jnp.dtype(self.matrix_dtype or self.dtype).itemsize + scales
+        of_matrices = {name: x for name, x in self.abstract().items() if name in BESIDE}
+        sizes = {INT4: 0.5}
+        expert = sum(x.size // self.experts * sizes.get(x.dtype.name, x.dtype.itemsize) for x in of_matrices.values())
         if self.slots:
             expert += self.rank * (2 * self.model + 3 * self.inner) * jnp.dtype(self.dtype).itemsize
         token = 2 * self.model * jnp.dtype(self.dtype).itemsize + 8 * self.top
-        return chosen * expert + self.tokens * token
+        return int(chosen * expert) + self.tokens * token
 
     def flops(self) -> int:
         """Products and sums of the chosen experts."""
@@ -69,7 +73,9 @@ class Case:
         }
         if self.matrix_dtype in SCALED:
             for name in ("up", "down"):
-                arguments[f"{name}_scale"] = array(arguments[name].shape[:2], np.float32)
+                rows, columns = arguments[name].shape[1:]
+                groups = ((columns // self.group,), self.dtype) if self.group else ((), np.float32)
+                arguments[f"{name}_scale"] = array((self.experts, rows, *groups[0]), groups[1])
         if self.slots:
             arguments |= {"slots": array((self.tokens,), np.int32), "layer": LAYERS - 1}
             for name in ("up", "down"):
@@ -88,12 +94,16 @@ class Case:
         weights = np.exp(arguments["weights"])
         arguments |= {"experts": experts, "weights": weights / weights.sum(axis=1, keepdims=True)}
         for name in ("up", "down"):
+            size = WHOLE.get(self.matrix_dtype or "", 1)
             if self.matrix_dtype in SCALED:
-                scale = np.exp(0.2 * arguments[f"{name}_scale"])
-                size = WHOLE if self.matrix_dtype == INT8 else 1
-                arguments[f"{name}_scale"] = scale * np.float32(arguments[name].shape[2] ** -0.5 / size)
+                # Not in a narrow dtype, whose scales would be off in all groups alike.
+                scale = np.exp(
+                    0.2 * _normal(random, jax.ShapeDtypeStruct(arguments[f"{name}_scale"].shape, np.float32))
+                )
+                scale = (scale * arguments[name].shape[2] ** -0.5 / size).astype(arguments[f"{name}_scale"].dtype)
+                arguments[f"{name}_scale"] = scale
             # There is no NaN among whole numbers.
-            arguments[f"{name}_scale" if self.matrix_dtype == INT8 else name][unchosen] = np.nan
+            arguments[f"{name}_scale" if self.matrix_dtype in WHOLE else name][unchosen] = np.nan
         if self.slots:
             arguments |= {"slots": random.integers(-1, self.slots, self.tokens, np.int32), "layer": LAYERS - 1}
         return arguments
@@ -116,8 +126,8 @@ def _normal(random: np.random.Generator, array: jax.ShapeDtypeStruct) -> np.ndar
     values = random.standard_normal(min(array.size, 1_000_003), np.float32)
     if len(array.shape) >= 3 and array.dtype.itemsize > 1:
         values *= array.shape[-1] ** -0.5
-    if array.dtype == np.int8:
-        values = np.clip(np.rint(WHOLE * values), -127, 127)
+    if (size := WHOLE.get(array.dtype.name)) is not None:
+        values = np.clip(np.rint(size * values), *((-8, 7) if array.dtype.name == INT4 else (-127, 127)))
     return np.resize(values.astype(array.dtype), array.shape)
 
 
@@ -137,6 +147,10 @@ SMALL = (
     Case("float8", 8, 2, matrix_dtype=FLOAT8),
     Case("float8_float32", 4, 3, dtype="float32", matrix_dtype=FLOAT8),
     Case("int8", 8, 2, matrix_dtype=INT8),
+    Case("int4", 8, 2, model=256, inner=128, matrix_dtype=INT4, group=128),
+    Case("int4_float32", 5, 2, matrix_dtype=INT4, group=64, dtype="float32"),
+    Case("int4_small_groups", 3, 2, model=96, inner=32, matrix_dtype=INT4, group=32, dtype="float32", slots=2),
+    Case("int8_groups", 3, 2, model=64, inner=32, matrix_dtype=INT8, group=32, dtype="float32"),
     Case("adapters", 8, 2, dtype="float32", slots=3),
     Case("adapters_one_token", 1, 4, model=64, inner=32, dtype="float32", slots=1, rank=3),
     Case("adapters_many_tokens", 20, 2, experts=4, model=64, inner=32, dtype="float32", slots=5, rank=4),
@@ -151,6 +165,7 @@ def _moondream3(name: str, tokens: int, **changes: Any) -> Case:
 REAL = (
     *(_moondream3("moondream3", tokens) for tokens in (1, 8, 32)),
     *(_moondream3("moondream3_float8", tokens, matrix_dtype=FLOAT8) for tokens in (1, 8, 32)),
+    *(_moondream3("moondream3_int4", tokens, matrix_dtype=INT4, group=128) for tokens in (1, 8, 32)),
     _moondream3("moondream3_same", 32, routing="same"),
     *(_moondream3("moondream3_adapters", tokens, slots=4) for tokens in (1, 8, 32)),
 )

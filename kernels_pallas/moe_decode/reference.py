@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels_pallas.experts import Beside, Pairs, gated, narrow
+from kernels_pallas.expert_pairs import Pairs, narrow
+from kernels_pallas.experts import Beside, gated, wide
 from kernels_pallas.moe_prefill.reference import moe_prefill
 
 
@@ -29,8 +30,7 @@ def moe_decode(
 
 def _gather(matrices: jax.Array, scale: jax.Array | None, experts: jax.Array) -> jax.Array:
     """[E, N, M] and experts [T, k] -> float32 [T, k, N, M]."""
-    chosen = matrices[experts].astype(jnp.float32)
-    return chosen if scale is None else chosen * scale[experts][:, :, :, None]
+    return wide(matrices[experts], None if scale is None else scale[experts])
 
 
 def _delta(pairs: Pairs | None, experts: jax.Array, slots: jax.Array | None, x: jax.Array) -> jax.Array | float:

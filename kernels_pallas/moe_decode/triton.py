@@ -20,7 +20,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from kernels_pallas.experts import Added, Beside, Pairs, added, factors_of, gated_in_kernel, product
+from kernels_pallas.expert_pairs import Added, Pairs, added, factors_of, product
+from kernels_pallas.experts import Beside, Blocks, gated_in_kernel, group_refusals
+from kernels_pallas.products import block
 from kernels_pallas.triton_shim import load, pallas_call, store
 
 MOST_CHOICES = 1024  # every program looks at all of them
@@ -34,20 +36,25 @@ STAGES = 4  # two blocks are on their way while one is used (read off the PTX)
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Static sizes of one kernel: choices (T * k), of a token (k), experts (E), rows and columns of a block, columns of
-    the matrix."""
+    """Static: choices (T * k), of a token (k), experts (E), rows of a block, the way through the columns."""
 
     choices: int
     top: int
     experts: int
     rows: int
-    columns: int
-    width: int
+    columns: Blocks
 
 
-def refusals(down: jax.Array, experts: jax.Array) -> list[str]:
+def refusals(
+    up: jax.Array,
+    down: jax.Array,
+    experts: jax.Array,
+    up_scale: jax.Array | None,
+    down_scale: jax.Array | None,
+) -> list[str]:
     """Why the kernels cannot take these shapes and dtypes on any device."""
     reasons = [f"{size} rows or columns are not a multiple of 16" for size in down.shape[1:] if size % 16]
+    reasons += [*group_refusals(up, up_scale), *group_refusals(down, down_scale)]
     if experts.size > MOST_CHOICES:
         reasons.append(f"{experts.size} choices of experts are more than {MOST_CHOICES}")
     return reasons
@@ -93,9 +100,9 @@ def _call(
     interpret: bool,
 ) -> jax.Array:
     """One kernel: [T * k, size], a line a choice."""
-    width = matrices.shape[2]
-    rows, columns = _block(size, ROWS), _block(width, BYTES // matrices.dtype.itemsize)
-    plan = _Plan(experts.size, experts.shape[1], matrices.shape[0], rows, columns, width)
+    columns, rows = Blocks.of(matrices, scale, BYTES // matrices.dtype.itemsize), block(size, ROWS)
+    plan = _Plan(experts.size, experts.shape[1], matrices.shape[0], rows, columns)
+    inputs, matrices = columns.packed(inputs, matrices)
     run = pallas_call(
         partial(kernel, plan),
         name=name,
@@ -108,20 +115,14 @@ def _call(
     return run(experts.reshape(-1), inputs, matrices, scale, add)
 
 
-def _block(size: int, most: int) -> int:
-    """The largest power of two that divides `size`, `most` at most."""
-    return min(size & -size, most)
-
-
 def _up(plan: _Plan, experts_ref, x_ref, up_ref, scale_ref, add: Added | None, out_ref) -> None:
     """Writes a block of gelu(u) * (g + 1) for all tokens of an expert."""
     first = pl.program_id(0) * plan.rows
     u_rows, g_rows = (pl.ds(start, plan.rows) for start in (first, up_ref.shape[1] // 2 + first))
 
     def visit(expert: Any, choices: Any) -> None:
-        u, g = _products(plan, x_ref, lax.div(choices, plan.top), up_ref, expert, (u_rows, g_rows))
-        if scale_ref is not None:
-            u, g = u * scale_ref[expert, u_rows][None], g * scale_ref[expert, g_rows][None]
+        tokens = lax.div(choices, plan.top)
+        u, g = _products(plan, x_ref, tokens, up_ref, scale_ref, expert, (u_rows, g_rows))
         if add is not None:
             u, g = _sums(plan, add, expert, (u_rows, g_rows), choices, (u, g), x_ref.dtype)
         _write(out_ref, choices, first, gated_in_kernel(u, g))
@@ -135,9 +136,7 @@ def _down(plan: _Plan, experts_ref, hidden_ref, down_ref, scale_ref, add: Added 
     rows = pl.ds(first, plan.rows)
 
     def visit(expert: Any, choices: Any) -> None:
-        (result,) = _products(plan, hidden_ref, choices, down_ref, expert, (rows,))
-        if scale_ref is not None:
-            result = result * scale_ref[expert, rows][None]
+        (result,) = _products(plan, hidden_ref, choices, down_ref, scale_ref, expert, (rows,))
         if add is not None:
             (result,) = _sums(plan, add, expert, (rows,), choices, (result,), hidden_ref.dtype)
         _write(out_ref, choices, first, result)
@@ -179,22 +178,33 @@ def _for_tokens(plan: _Plan, experts_ref: Any, visit: Callable[[Any, Any], None]
 
 
 def _products(
-    plan: _Plan, in_ref: Any, lines: Any, matrices_ref: Any, expert: Any, blocks: tuple[Any, ...]
+    plan: _Plan, in_ref: Any, lines: Any, matrices_ref: Any, scale_ref: Any, expert: Any, blocks: tuple[Any, ...]
 ) -> tuple[jax.Array, ...]:
     """Lines int32 [TOKENS] of in_ref times each block of an expert's rows: float32 [TOKENS, rows].
 
     Lines behind the last give zeros and are not read.
     """
+    way = plan.columns
+    inside = lines[:, None] < in_ref.shape[-2]
+    zeros = (jnp.zeros((TOKENS, plan.rows), jnp.float32),) * len(blocks)
 
-    def step(i: Any, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        columns = i * plan.columns + lax.iota(jnp.int32, plan.columns)
-        x = load(in_ref.at[lines[:, None], columns[None, :]], mask=lines[:, None] < in_ref.shape[0], other=0)
-        span = pl.ds(i * plan.columns, plan.columns)
-        parts = [matrices_ref[expert, block, span].astype(x.dtype) for block in blocks]
-        return tuple(total + product(x, part) for total, part in zip(sums, parts, strict=True))
+    def add(i: Any, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        columns = i * way.size + lax.iota(jnp.int32, way.size)
+        stored = [matrices_ref[expert, block, pl.ds(i * way.size, way.size)] for block in blocks]
+        for place, parts in way.numbers(stored):
+            x = load(in_ref.at[(*place, lines[:, None], columns[None, :])], mask=inside, other=0)
+            sums = tuple(total + product(x, part.astype(x.dtype)) for total, part in zip(sums, parts, strict=True))
+        return sums
 
-    zeros = jnp.zeros((TOKENS, plan.rows), jnp.float32)
-    return lax.fori_loop(0, plan.width // plan.columns, step, (zeros,) * len(blocks))
+    def add_scaled(i: Any, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        factors = [way.factors(scale_ref, expert, block, i).astype(jnp.float32)[None] for block in blocks]
+        parts = zip(sums, add(i, zeros), factors, strict=True)
+        return tuple(total + part * factor for total, part, factor in parts)
+
+    sums = lax.fori_loop(0, way.count, add_scaled if way.of_group else add, zeros)
+    if scale_ref is None or way.of_group:
+        return sums
+    return tuple(total * scale_ref[expert, block][None] for total, block in zip(sums, blocks, strict=True))
 
 
 def _write(out_ref: Any, lines: Any, first: Any, values: jax.Array) -> None:

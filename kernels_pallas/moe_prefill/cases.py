@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kernels_pallas.moe_decode.cases import FLOAT8, INT8, Case
+from kernels_pallas.moe_decode.cases import FLOAT8, INT4, INT8, Case
 
 # For the interpreter, which copies whole operands about. A tile takes 128 choices of an expert, in steps of 32.
 SMALL = (
@@ -17,6 +17,8 @@ SMALL = (
     Case("float8", 100, 2, matrix_dtype=FLOAT8),
     Case("float8_float32", 33, 3, model=64, inner=32, dtype="float32", matrix_dtype=FLOAT8),
     Case("int8", 40, 2, matrix_dtype=INT8),
+    Case("int4", 40, 2, model=256, inner=128, matrix_dtype=INT4, group=128),
+    Case("int4_small_groups", 40, 2, model=64, inner=32, matrix_dtype=INT4, group=32, dtype="float32", slots=2),
     Case("adapters", 40, 2, model=64, inner=32, dtype="float32", slots=3),
     Case("adapters_one_expert", 150, 1, model=32, inner=16, routing="same", dtype="float32", slots=5, rank=4),
     Case("adapters_float8", 40, 2, matrix_dtype=FLOAT8, slots=2, rank=1),
@@ -31,6 +33,7 @@ def _moondream3(name: str, tokens: int, **changes: Any) -> Case:
 REAL = (
     *(_moondream3("moondream3", tokens) for tokens in (730, 2920)),
     _moondream3("moondream3_float8", 730, matrix_dtype=FLOAT8),
+    _moondream3("moondream3_int4", 730, matrix_dtype=INT4, group=128),
     _moondream3("moondream3_uneven", 730, routing="uneven"),
     _moondream3("moondream3_adapters", 730, slots=4),
 )

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kernels_pallas.experts import Beside, gated, widened
+from kernels_pallas.expert_pairs import widened
+from kernels_pallas.experts import Beside, gated, wide
 
 TOKENS = 32  # of one product: what an expert's last product takes too many is half of that on average
 
@@ -30,7 +31,7 @@ def moe_prefill(
 
     def expert(out: jax.Array, given: tuple) -> tuple[jax.Array, None]:
         first, size, up, down, up_scale, down_scale, up_pair, down_pair = given
-        wide_up, wide_down = _wide(up, up_scale), _wide(down, down_scale)
+        wide_up, wide_down = wide(up, up_scale), wide(down, down_scale)
 
         def product(i: jax.Array, out: jax.Array) -> jax.Array:
             start = first + i * TOKENS
@@ -47,12 +48,6 @@ def moe_prefill(
     out, _ = lax.scan(expert, jnp.zeros((count + TOKENS, x.shape[1]), jnp.float32), given)
     each = jnp.zeros((count, x.shape[1]), jnp.float32).at[order].set(out[:count], unique_indices=True)
     return jnp.sum(each.reshape(*experts.shape, -1) * weights[:, :, None], axis=1).astype(x.dtype)
-
-
-def _wide(matrix: jax.Array, scale: jax.Array | None) -> jax.Array:
-    """[N, M] in float32."""
-    wide = matrix.astype(jnp.float32)
-    return wide if scale is None else wide * scale[:, None]
 
 
 def _feed(

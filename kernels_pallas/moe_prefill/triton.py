@@ -21,7 +21,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from kernels_pallas.experts import Added, Beside, added, factors_of, gated_in_kernel, product
+from kernels_pallas.expert_pairs import Added, added, factors_of, product
+from kernels_pallas.experts import Beside, Blocks, gated_in_kernel, group_refusals
+from kernels_pallas.products import block
 from kernels_pallas.triton_shim import load, pallas_call, store
 
 STEP = 32
@@ -37,20 +39,25 @@ CHUNK = 1024  # choices that `order` looks at together
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Static sizes of one kernel: choices (T * k), of a token (k), experts (E), rows and columns of a block, columns of
-    the matrix."""
+    """Static: choices (T * k), of a token (k), experts (E), rows of a block, the way through the columns."""
 
     choices: int
     top: int
     experts: int
     rows: int
-    columns: int
-    width: int
+    columns: Blocks
 
 
-def refusals(down: jax.Array, experts: jax.Array) -> list[str]:
+def refusals(
+    up: jax.Array,
+    down: jax.Array,
+    experts: jax.Array,
+    up_scale: jax.Array | None,
+    down_scale: jax.Array | None,
+) -> list[str]:
     """Why the kernels cannot take these shapes and dtypes on any device."""
-    return [f"{size} rows or columns are not a multiple of 16" for size in down.shape[1:] if size % 16]
+    reasons = [f"{size} rows or columns are not a multiple of 16" for size in down.shape[1:] if size % 16]
+    return [*reasons, *group_refusals(up, up_scale), *group_refusals(down, down_scale)]
 
 
 def tiles(choices: int, experts: int) -> int:
@@ -154,25 +161,23 @@ def _call(
     interpret: bool,
 ) -> jax.Array:
     """One kernel: [T * k, size] in the dtype of its inputs."""
-    width = matrices.shape[2]
-    rows = _block(size, ROWS // (2 if kernel is _up else 1))
-    columns = _block(width, BYTES // inputs.dtype.itemsize)
-    plan = _Plan(order.size, top, starts.size, rows, columns, width)
+    dtype = inputs.dtype
+    rows, columns = (
+        block(size, ROWS // (2 if kernel is _up else 1)),
+        Blocks.of(matrices, scale, BYTES // dtype.itemsize),
+    )
+    plan = _Plan(order.size, top, starts.size, rows, columns)
+    inputs, matrices = columns.packed(inputs, matrices)
     run = pallas_call(
         partial(kernel, plan),
         name=name,
         grid=(size // rows, tiles(order.size, starts.size)),
-        out_shape=jax.ShapeDtypeStruct((order.size, size), inputs.dtype),
+        out_shape=jax.ShapeDtypeStruct((order.size, size), dtype),
         warps=WARPS,
         stages=STAGES,
         interpret=interpret,
     )
     return run(order, starts, inputs, weights, matrices, scale, add)
-
-
-def _block(size: int, most: int) -> int:
-    """The largest power of two that divides `size`, `most` at most."""
-    return min(size & -size, most)
 
 
 def _up(plan: _Plan, order_ref, starts_ref, x_ref, _, up_ref, scale_ref, add: Added | None, out_ref) -> None:
@@ -185,10 +190,8 @@ def _up(plan: _Plan, order_ref, starts_ref, x_ref, _, up_ref, scale_ref, add: Ad
         places = _places(begin, widths)
         choices = [order_ref[jnp.minimum(place, plan.choices - 1)] for place in places]
         tokens = [lax.div(choice, plan.top) for choice in choices]
-        products = _products(plan, up_ref, expert, (u_rows, g_rows), x_ref, tokens)
+        products = _products(plan, up_ref, scale_ref, expert, (u_rows, g_rows), x_ref, tokens)
         for place, choice, token, (u, g) in zip(places, choices, tokens, products, strict=True):
-            if scale_ref is not None:
-                u, g = u * scale_ref[expert, u_rows][:, None], g * scale_ref[expert, g_rows][:, None]
             if add is not None:
                 x, (of_u, of_g) = factors_of(add, expert, (u_rows, g_rows), choice, token, x_ref.dtype)
                 u, g = u + product(of_u, x), g + product(of_g, x)
@@ -207,10 +210,8 @@ def _down(
     def tile(expert: Any, begin: Any, end: Any, widths: tuple[int, ...]) -> None:
         places = _places(begin, widths)
         lines = [jnp.minimum(place, plan.choices - 1) for place in places]
-        products = _products(plan, down_ref, expert, (rows,), hidden_ref, lines)
+        products = _products(plan, down_ref, scale_ref, expert, (rows,), hidden_ref, lines)
         for place, line, (result,) in zip(places, lines, products, strict=True):
-            if scale_ref is not None:
-                result = result * scale_ref[expert, rows][:, None]
             choice = order_ref[line]
             if add is not None:
                 x, (of_rows,) = factors_of(add, expert, (rows,), line, lax.div(choice, plan.top), hidden_ref.dtype)
@@ -248,23 +249,41 @@ def _places(begin: Any, widths: tuple[int, ...]) -> list[jax.Array]:
 
 
 def _products(
-    plan: _Plan, matrices_ref: Any, expert: Any, blocks: tuple[Any, ...], in_ref: Any, lines: list[jax.Array]
+    plan: _Plan,
+    matrices_ref: Any,
+    scale_ref: Any,
+    expert: Any,
+    blocks: tuple[Any, ...],
+    in_ref: Any,
+    lines: list[jax.Array],
 ) -> list[tuple[jax.Array, ...]]:
     """Each block of an expert's rows times each group of lines of in_ref: float32 [rows, width], by group."""
-
-    def step(i: Any, sums: list[tuple[jax.Array, ...]]) -> list[tuple[jax.Array, ...]]:
-        columns = i * plan.columns + lax.iota(jnp.int32, plan.columns)
-        span = pl.ds(i * plan.columns, plan.columns)
-        matrices = [matrices_ref[expert, block, span].astype(in_ref.dtype) for block in blocks]
-        found = []
-        for group, totals in zip(lines, sums, strict=True):
-            x = in_ref[group[:, None], columns[None, :]]
-            parts = [product(matrix, x) for matrix in matrices]
-            found.append(tuple(total + part for total, part in zip(totals, parts, strict=True)))
-        return found
-
+    way = plan.columns
     zeros = [(jnp.zeros((plan.rows, len(group)), jnp.float32),) * len(blocks) for group in lines]
-    return lax.fori_loop(0, plan.width // plan.columns, step, zeros)
+
+    def add(i: Any, sums: list[tuple[jax.Array, ...]]) -> list[tuple[jax.Array, ...]]:
+        columns = i * way.size + lax.iota(jnp.int32, way.size)
+        stored = [matrices_ref[expert, block, pl.ds(i * way.size, way.size)] for block in blocks]
+        # Groups' factors meet the numbers here: beside sums of each group there is no room for those of all.
+        factors = [way.factors(scale_ref, expert, block, i)[:, None] for block in blocks if way.of_group]
+        for place, matrices in way.numbers(stored):
+            if way.of_group:
+                pairs = zip(matrices, factors, strict=True)
+                matrices = [each.astype(factor.dtype) * factor for each, factor in pairs]
+            matrices = [matrix.astype(in_ref.dtype) for matrix in matrices]
+            found = []
+            for group, totals in zip(lines, sums, strict=True):
+                x = in_ref[(*place, group[:, None], columns[None, :])]
+                parts = [product(matrix, x) for matrix in matrices]
+                found.append(tuple(total + part for total, part in zip(totals, parts, strict=True)))
+            sums = found
+        return sums
+
+    sums = lax.fori_loop(0, way.count, add, zeros)
+    if scale_ref is None or way.of_group:
+        return sums
+    factors = [scale_ref[expert, block][:, None] for block in blocks]
+    return [tuple(total * factor for total, factor in zip(totals, factors, strict=True)) for totals in sums]
 
 
 def _write(out_ref: Any, lines: Any, first: Any, values: jax.Array) -> None:

@@ -14,8 +14,7 @@ def definition(arguments: dict) -> np.ndarray:
     """One choice at a time, in float64, from the words of the contract."""
     x, up, down, weights = (np.asarray(arguments[name], np.float64) for name in ("x", "up", "down", "weights"))
     if "up_scale" in arguments:
-        up = up * np.asarray(arguments["up_scale"], np.float64)[:, :, None]
-        down = down * np.asarray(arguments["down_scale"], np.float64)[:, :, None]
+        up, down = (_scaled(arguments[f"{name}_scale"], matrix) for name, matrix in (("up", up), ("down", down)))
     erf = np.vectorize(math.erf, otypes=[float])
     out = np.zeros_like(x)
     for (token, j), expert in np.ndenumerate(np.asarray(arguments["experts"])):
@@ -24,6 +23,12 @@ def definition(arguments: dict) -> np.ndarray:
         fed = 0.5 * u * (1 + erf(u / math.sqrt(2))) * (g + 1)
         out[token] += weights[token, j] * (down[expert] @ fed + delta("down", fed))
     return out
+
+
+def _scaled(scale: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Factors [E, N] or [E, N, groups]."""
+    each = np.asarray(scale, np.float64).reshape(*matrix.shape[:2], -1)
+    return matrix * np.repeat(each, matrix.shape[2] // each.shape[2], axis=2)
 
 
 def _delta(arguments: dict, expert: int, token: int, name: str, x: np.ndarray) -> np.ndarray | float:

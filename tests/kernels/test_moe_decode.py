@@ -141,6 +141,7 @@ def abstract(case: Case, **changes) -> dict:
         (H200, {"inner": 40}, "40 rows or columns"),
         (H200, {"model": 72}, "72 rows or columns"),
         (H200, {"tokens": 129, "top": 8}, "1032 choices"),
+        (H200, {"matrix_dtype": "int4", "group": 16}, "groups of 16 columns are not a multiple of 32"),
         (A100, {"matrix_dtype": "float8_e4m3fn"}, "float8 needs compute capability 8.9"),
         (Target("cpu"), {}, "NVIDIA"),
     ],
@@ -173,9 +174,12 @@ def test_one_byte_matrices_whose_offsets_overflow_are_refused(experts, refused):
         ("random", {"experts": ((8, 2), jnp.uint32)}, "experts must be int32"),
         ("random", {"weights": ((8, 3), jnp.float32)}, r"weights must be float32\[8, 2\]"),
         ("random", {"weights": ((8, 2), jnp.bfloat16)}, "weights must be float32"),
-        ("random", {"down_scale": ((8, 128), jnp.float32)}, "scales go with 8-bit"),
+        ("random", {"down_scale": ((8, 128), jnp.float32)}, "scales go with matrices of few bits, these are float32"),
         ("float8", {"up_scale": ((8, 64), jnp.float32)}, r"need up_scale, float32\[8, 128\]"),
         ("float8", {"down_scale": ((8, 128), jnp.bfloat16)}, "need down_scale"),
+        ("int4", {"up_scale": ((8, 256), jnp.float32)}, r"int4 matrices need up_scale of groups, \[8, 256, groups\]"),
+        ("int4", {"up_scale": ((8, 256, 3), jnp.bfloat16)}, r"up_scale must be \[8, 256, groups of 256 columns\]"),
+        ("int4", {"down_scale": ((8, 256, 1), jnp.float16)}, r"down_scale must be .*not float16\[8, 256, 1\]"),
     ],
 )
 def test_bad_input_is_named(name, changes, message):

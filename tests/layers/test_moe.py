@@ -15,9 +15,11 @@ from jaxphoton.layers import moe
 from jaxphoton.layers.adapters import Pairs
 from jaxphoton.layers.moe import ExpertPairs, ExpertParams
 from jaxphoton.layers.weight import Dense, RowScaled, Weight
-from tests.layers.forms import dense_of
+from tests.layers.forms import dense_of, in_int4, in_int4_symmetric, in_int8
 
 EXPERTS, DIM, INNER = 8, 12, 6
+GROUPED = {"fc1_w": {"group": 4}, "fc2_w": {"group": 2}}
+FEW_BITS = {in_int8: {"fc1_w": {}, "fc2_w": {}}, in_int4_symmetric: GROUPED, in_int4: GROUPED}
 erf = np.vectorize(math.erf)
 
 
@@ -106,6 +108,19 @@ def test_every_row_has_the_experts_of_its_adapter(mix, length, float8):
     for row, slot in enumerate(slots):
         expected = loop(merged(params, slot), x[row], route.experts[row], route.weights[row])
         np.testing.assert_allclose(got[row], expected, atol=5e-5)
+
+
+@pytest.mark.parametrize("count", [1, 40], ids=lambda n: f"{n} tokens")
+@pytest.mark.parametrize("form", [in_int8, in_int4_symmetric, in_int4])
+def test_experts_in_few_bits_are_what_their_numbers_say(form, count):
+    params, x = drawn(6), tokens(count)
+    stored = {name: form(getattr(params, name).matrix, **groups) for name, groups in FEW_BITS[form].items()}
+    few = dataclasses.replace(params, **stored)
+    same = dataclasses.replace(params, **{name: weight.dense(jnp.float32) for name, weight in stored.items()})
+    route = routed(params, x, 2)
+    expected = loop(same, x, route.experts, route.weights)
+    for mix in (moe.mix_dense, partial(moe.mix, backend="reference")):
+        np.testing.assert_allclose(moe.apply(few, route, x, mix), expected, atol=5e-5)
 
 
 def test_the_kernel_follows_from_the_choices_an_expert(monkeypatch):

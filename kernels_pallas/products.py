@@ -20,6 +20,7 @@ from kernels_pallas.triton_shim import dot, load, store
 
 MOST_ROWS = 32  # of x; beyond, XLA's products do as well
 DTYPES = (jnp.bfloat16, jnp.float32)
+SCALED_DTYPES = (jnp.float8_e4m3fn, jnp.int8)  # of matrices with a float32 factor a row
 
 
 def refusals(x: jax.Array, matrix: jax.Array) -> list[str]:
@@ -28,6 +29,25 @@ def refusals(x: jax.Array, matrix: jax.Array) -> list[str]:
     if x.shape[0] > MOST_ROWS:
         reasons.append(f"{x.shape[0]} rows are more than {MOST_ROWS}")
     return reasons
+
+
+def check_scale(x: jax.Array, matrix: jax.Array, scale: jax.Array | None) -> None:
+    """Raises ValueError unless a matrix [N, K] is in x's dtype, or in 8 bits with factors [N]."""
+    if scale is None and matrix.dtype != x.dtype:
+        raise ValueError(f"matrix must be {x.dtype} where it has no scale, not {matrix.dtype}")
+    if scale is None:
+        return
+    if matrix.dtype not in SCALED_DTYPES:
+        raise ValueError(f"scale goes with 8-bit matrices, this is {matrix.dtype}")
+    if scale.shape != matrix.shape[:1] or scale.dtype != jnp.float32:
+        raise ValueError(f"scale must be float32[{matrix.shape[0]}], not {scale.dtype}{list(scale.shape)}")
+
+
+def scaled_product(x: jax.Array, matrix: jax.Array, scale: jax.Array | None) -> jax.Array:
+    """x [B, K] times a matrix [N, K], of which factors [N] meet the sums, in plain jax.numpy: float32 [B, N]."""
+    wide = matrix.astype(x.dtype)  # 8 bits are exact in bfloat16
+    product = jnp.einsum("bk,nk->bn", x, wide, precision="highest", preferred_element_type=jnp.float32)
+    return product if scale is None else product * scale[None]
 
 
 def block(size: int, most: int) -> int:
@@ -87,6 +107,6 @@ def add_products(
         x = of_block(i * columns + lax.iota(jnp.int32, columns))
         # Without it float32 would be TF32.
         precision = lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
-        return sums + dot(x, matrix[rows, span], trans_b=True, precision=precision)
+        return sums + dot(x, matrix[rows, span].astype(x.dtype), trans_b=True, precision=precision)
 
     return lax.fori_loop(begin, end, step, sums)

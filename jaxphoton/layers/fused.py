@@ -17,7 +17,8 @@ from jax import lax
 
 from jaxphoton.layers.mlp import gelu_exact, gelu_tanh
 from jaxphoton.layers.norms import layer_norm
-from jaxphoton.layers.weight import Dense, Weight, linear, matmul
+from jaxphoton.layers.placed import GroupedByKernel
+from jaxphoton.layers.weight import Dense, RowScaled, Weight, linear, matmul
 from kernels_pallas import dispatch
 from kernels_pallas.input_product import input_product
 from kernels_pallas.output_product import output_product
@@ -70,8 +71,8 @@ class StepParts:
         self, h: jax.Array, weight: Weight, bias: jax.Array, layer: int, gelu_from: int | None = None
     ) -> jax.Array:
         """h times a weight [Q + F, D] plus the bias [L, Q + F] of `layer`; from column `gelu_from` on through gelu."""
-        if (matrix := self._matrix("input", weight, "input_product")) is not None:
-            return input_product(h, matrix, bias, layer=layer, gelu_from=gelu_from, **self._options)
+        if (arrays := self._arrays("input", weight, "input_product", RowScaled)) is not None:
+            return input_product(h, bias=bias, layer=layer, gelu_from=gelu_from, **arrays, **self._options)
         u = linear(h, weight, bias[layer])
         if gelu_from is None:
             return u
@@ -81,14 +82,14 @@ class StepParts:
 
     def factor_parts(self, u: jax.Array, weight: Weight) -> jax.Array:
         """gelu of the first columns of u times a weight [2 N, Q], float32 [S, B, 2 N], in parts for `attend`."""
-        if (matrix := self._matrix("attention", weight, "tau_product")) is not None:
-            return tau_product(u, matrix, **self._options)
+        if (arrays := self._arrays("attention", weight, "tau_product")) is not None:
+            return tau_product(u, **arrays, **self._options)
         return matmul(gelu_exact(u[:, : weight.columns]), weight, out=jnp.float32)[None]
 
     def output(self, a: jax.Array, u: jax.Array, weight: Weight) -> jax.Array:
         """[a | the last F columns of u] times a weight [D, A + F], in parts for `norm`."""
-        if (matrix := self._matrix("output", weight, "output_product")) is not None:
-            return output_product(a, u, matrix, **self._options)
+        if (arrays := self._arrays("output", weight, "output_product", RowScaled)) is not None:
+            return output_product(a, u, **arrays, **self._options)
         hidden = weight.columns - a.shape[1]
         return matmul(jnp.concatenate([a, u[:, u.shape[1] - hidden :]], axis=1), weight, out=jnp.float32)[None]
 
@@ -101,12 +102,17 @@ class StepParts:
     def _options(self) -> dict[str, Any]:
         return {"backend": self.backend, "target": self.target}
 
-    def _matrix(self, part: str, weight: Weight, op: str) -> Any:
-        """The array that the kernel `op` of a part reads; None where XLA computes it."""
-        if part not in self.kernels:
+    def _arrays(self, part: str, weight: Weight, op: str, *others: type[RowScaled]) -> dict[str, jax.Array] | None:
+        """What the kernel `op` of a part reads of a plain matrix, or of one in other forms; None where XLA computes it.
+
+        Matrices in groups have a kernel of their own.
+        """
+        if part not in self.kernels or isinstance(weight, GroupedByKernel):
             return None
         if isinstance(weight, Dense):
-            return weight.matrix
+            return {"matrix": weight.matrix}
+        if isinstance(weight, others):
+            return {"matrix": weight.matrix, "scale": weight.scale}
         # Says so, or raises where kernels were asked for.
         dispatch.choose(op, self.backend, self.target, [f"it takes no {type(weight).__name__} matrices"])
         return None

@@ -50,7 +50,7 @@ class GroupedByKernel(Weight):
             return self.base.einsum(equation, x, out, product)
         base, flat = self.base, x.reshape(-1, x.shape[-1])
         options = {"backend": self.backend, "target": self.target}
-        result = quant_matmul(flat, base.matrix, base.scale, base.zero, out=out or x.dtype, **options)
+        result = quant_matmul(flat, base.numbers, base.scale, base.zero, out=out or x.dtype, **options)
         return result.reshape(*x.shape[:-1], -1)
 
     def dense(self, dtype: DTypeLike) -> Dense:

@@ -21,6 +21,7 @@ class Case:
       rows, size, width: B, N, K.
       gelu_from: where gelu begins; None for nowhere.
       dtype: of everything.
+      stored: 8-bit dtype of a matrix with factors of its rows; None for `dtype`.
     """
 
     name: str
@@ -29,11 +30,16 @@ class Case:
     width: int = 64
     gelu_from: int | None = 40
     dtype: str = "bfloat16"
+    stored: str | None = None
 
     def bytes(self) -> int:
         """What one call must read and write at least."""
-        numbers = (self.rows + self.size) * self.width + (self.rows + 1) * self.size
-        return numbers * jnp.dtype(self.dtype).itemsize
+        numbers = self.rows * self.width + (self.rows + 1) * self.size
+        return numbers * jnp.dtype(self.dtype).itemsize + self._matrix_bytes()
+
+    def _matrix_bytes(self) -> int:
+        of_matrix = self.size * self.width * jnp.dtype(self.stored or self.dtype).itemsize
+        return of_matrix + (4 * self.size if self.stored else 0)
 
     def flops(self) -> int:
         return 2 * self.rows * self.size * self.width
@@ -42,6 +48,9 @@ class Case:
         """Arguments of `input_product`, arrays as shapes and dtypes, for compiling."""
         shapes = {"x": (self.rows, self.width), "matrix": (self.size, self.width), "bias": (LAYERS, self.size)}
         arrays = {name: jax.ShapeDtypeStruct(shape, self.dtype) for name, shape in shapes.items()}
+        if self.stored:
+            arrays["matrix"] = jax.ShapeDtypeStruct(shapes["matrix"], self.stored)
+            arrays["scale"] = jax.ShapeDtypeStruct((self.size,), jnp.float32)
         return {**arrays, "layer": 1, "gelu_from": self.gelu_from}
 
     def make(self, seed: int = 0) -> dict[str, Any]:
@@ -51,10 +60,12 @@ class Case:
         for name in ("x", "matrix", "bias"):
             values = random.standard_normal(arguments[name].shape, np.float32)
             if name == "matrix":
-                values *= self.width**-0.5
+                values *= 20 if self.stored else self.width**-0.5
             if name == "bias":
                 values[0] = np.nan
-            arguments[name] = values.astype(self.dtype)
+            arguments[name] = values.astype(arguments[name].dtype)
+        if self.stored:
+            arguments["scale"] = random.uniform(0.5, 2, self.size).astype(np.float32) / (20 * self.width**0.5)
         return arguments
 
 
@@ -68,6 +79,9 @@ SMALL = (
     Case("two_tiles", 20, dtype="float32"),
     Case("most_rows", 32, size=32, gelu_from=16, dtype="float32"),
     Case("odd_sizes", 3, size=112, width=80, dtype="float32"),
+    Case("int8", 5, dtype="float32", stored="int8"),
+    Case("float8", 3, dtype="float32", stored="float8_e4m3fn"),
+    Case("bfloat16_int8", 8, width=256, stored="int8"),
     Case("bfloat16_one_row", 1),
     Case("bfloat16", 8, size=128, width=512),
     Case("bfloat16_two_tiles", 20),

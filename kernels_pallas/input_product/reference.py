@@ -5,10 +5,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kernels_pallas.products import scaled_product
 
-def input_product(x: jax.Array, matrix: jax.Array, bias: jax.Array, *, layer: int, gelu_from: int) -> jax.Array:
+
+def input_product(
+    x: jax.Array, matrix: jax.Array, bias: jax.Array, scale: jax.Array | None, *, layer: int, gelu_from: int
+) -> jax.Array:
     """Shapes and meaning as in `kernels_pallas.input_product.api`."""
-    product = jnp.einsum("bk,nk->bn", x, matrix, precision="highest", preferred_element_type=jnp.float32)
+    product = scaled_product(x, matrix, scale)
     plain = (product + bias[layer].astype(jnp.float32)[None]).astype(x.dtype)
     through = jax.nn.gelu(plain[:, gelu_from:].astype(jnp.float32), approximate=True).astype(x.dtype)
     return jnp.concatenate([plain[:, :gelu_from], through], axis=1)

@@ -36,6 +36,7 @@ def input_product(
     x: jax.Array,
     matrix: jax.Array,
     bias: jax.Array,
+    scale: jax.Array | None = None,
     *,
     layer: int,
     gelu_from: int,
@@ -59,18 +60,21 @@ def input_product(
         interpret=interpret,
     )
     # An operand, not a constant of the kernel: all layers share one.
-    return call(jnp.full(1, layer, jnp.int32), x, matrix, bias)
+    return call(jnp.full(1, layer, jnp.int32), x, matrix, bias, *(() if scale is None else (scale,)))
 
 
 def _kernel(
-    layer_ref: Any, x_ref: Any, matrix_ref: Any, bias_ref: Any, out_ref: Any, *, rows: int, columns: int, gelu_from: int
+    layer_ref: Any, x_ref: Any, matrix_ref: Any, bias_ref: Any, *refs: Any, rows: int, columns: int, gelu_from: int
 ) -> None:
+    *scale_refs, out_ref = refs
     first = pl.program_id(0) * rows
     mine = pl.ds(first, rows)
     bias = bias_ref[layer_ref[0], mine].astype(jnp.float32)
     sums = jnp.zeros((tile(x_ref.shape[0]), rows), jnp.float32)
     blocks = matrix_ref.shape[1] // columns
     sums = add_products(sums, 0, blocks, columns, partial(rows_of, x_ref), matrix_ref, mine)
+    for scale_ref in scale_refs:
+        sums *= scale_ref[mine][None]
     out = (sums + bias[None]).astype(out_ref.dtype).astype(jnp.float32)
     through = (first + lax.iota(jnp.int32, rows) >= gelu_from)[None]
     write_rows(out_ref, (), first, jnp.where(through, gelu(out), out))

@@ -6,7 +6,7 @@ import jax
 
 from kernels_pallas.dispatch import Target, choose
 from kernels_pallas.output_product import reference, triton
-from kernels_pallas.products import DTYPES
+from kernels_pallas.products import DTYPES, check_scale
 
 
 def output_product(
@@ -14,6 +14,7 @@ def output_product(
     u: jax.Array,
     matrix: jax.Array,
     *,
+    scale: jax.Array | None = None,
     splits: int | None = None,
     backend: str | None = None,
     target: Target | None = None,
@@ -26,7 +27,8 @@ def output_product(
     Args:
       a: [B, A], bfloat16 or float32: what attention gave.
       u: [B, Q + F] in a's dtype: what `kernels_pallas.input_product` gave. Taken whole: a slice would be a copy.
-      matrix: [D, A + F] in a's dtype.
+      matrix: [D, A + F] in a's dtype, or in float8_e4m3fn or int8.
+      scale: float32 [D], for 8-bit matrices alone: value = stored * scale of the row.
       splits: programs that share the columns of a row, S; None chooses by D and the device. `reference` makes 1.
       backend: one of `kernels_pallas.dispatch.BACKENDS`; None chooses.
       target: the device compiled for; None for jax's default device.
@@ -39,20 +41,21 @@ def output_product(
       KernelUnavailable: the backend asked for cannot compute this here.
     """
     _check(a, u, matrix, splits)
+    check_scale(a, matrix, scale)
     target = target or Target.of(jax.devices()[0])
     chosen = choose("output_product", backend, target, triton.refusals(a, matrix), (matrix,))
     if chosen == "reference":
-        return reference.output_product(a, u, matrix)
+        return reference.output_product(a, u, matrix, scale)
     splits = splits or triton.choose_splits(a, matrix, target.cores)
-    return triton.output_product(a, u, matrix, splits=splits, interpret=chosen == "interpret")
+    return triton.output_product(a, u, matrix, scale, splits=splits, interpret=chosen == "interpret")
 
 
 def _check(a, u, matrix, splits) -> None:
     if a.ndim != 2 or 0 in a.shape or a.dtype not in DTYPES:
         raise ValueError(f"a must be [B, A] in bfloat16 or float32, not {a.dtype}{list(a.shape)}")
     rows, width = a.shape
-    if matrix.ndim != 2 or matrix.shape[1] <= width or matrix.dtype != a.dtype:
-        raise ValueError(f"matrix must be {a.dtype} [D, {width} + F], not {matrix.dtype}{list(matrix.shape)}")
+    if matrix.ndim != 2 or matrix.shape[1] <= width:
+        raise ValueError(f"matrix must be [D, {width} + F], not {matrix.dtype}{list(matrix.shape)}")
     hidden = matrix.shape[1] - width
     if u.ndim != 2 or u.shape[0] != rows or u.shape[1] < hidden or u.dtype != a.dtype:
         raise ValueError(f"u must be {a.dtype} [{rows}, Q + {hidden}], not {u.dtype}{list(u.shape)}")

@@ -21,6 +21,7 @@ class Case:
       before: Q, columns of u before those of the MLP.
       splits: S; None for the kernel's choice.
       dtype: of a, u and the matrix.
+      stored: 8-bit dtype of a matrix with factors of its rows; None for `dtype`.
     """
 
     name: str
@@ -31,11 +32,14 @@ class Case:
     before: int = 96
     splits: int | None = None
     dtype: str = "bfloat16"
+    stored: str | None = None
 
     def bytes(self) -> int:
         """What one call must read and write at least, with one part."""
         width = self.attended + self.hidden
-        return (self.rows + self.size) * width * jnp.dtype(self.dtype).itemsize + 4 * self.rows * self.size
+        numbers = self.rows * width * jnp.dtype(self.dtype).itemsize + 4 * self.rows * self.size
+        of_matrix = self.size * width * jnp.dtype(self.stored or self.dtype).itemsize
+        return numbers + of_matrix + (4 * self.size if self.stored else 0)
 
     def flops(self) -> int:
         return 2 * self.rows * self.size * (self.attended + self.hidden)
@@ -48,6 +52,9 @@ class Case:
             "matrix": (self.size, self.attended + self.hidden),
         }
         arrays = {name: jax.ShapeDtypeStruct(shape, self.dtype) for name, shape in shapes.items()}
+        if self.stored:
+            arrays["matrix"] = jax.ShapeDtypeStruct(shapes["matrix"], self.stored)
+            arrays["scale"] = jax.ShapeDtypeStruct((self.size,), jnp.float32)
         return {**arrays, "splits": self.splits}
 
     def make(self, seed: int = 0) -> dict[str, Any]:
@@ -57,10 +64,12 @@ class Case:
         for name in ("a", "u", "matrix"):
             values = random.standard_normal(arguments[name].shape, np.float32)
             if name == "matrix":
-                values *= (self.attended + self.hidden) ** -0.5
+                values *= 20 if self.stored else (self.attended + self.hidden) ** -0.5
             if name == "u":
                 values[:, : self.before] = np.nan
-            arguments[name] = values.astype(self.dtype)
+            arguments[name] = values.astype(arguments[name].dtype)
+        if self.stored:
+            arguments["scale"] = random.uniform(0.5, 2, self.size).astype(np.float32) / 256
         return arguments
 
 
@@ -74,6 +83,9 @@ SMALL = (
     Case("two_tiles", 20, splits=2, dtype="float32"),
     Case("odd_sizes", 3, size=80, attended=48, hidden=112, before=16, dtype="float32"),
     Case("nothing_before", 3, before=0, dtype="float32"),
+    Case("int8", 5, splits=2, dtype="float32", stored="int8"),
+    Case("float8", 3, dtype="float32", stored="float8_e4m3fn"),
+    Case("bfloat16_int8", 8, attended=128, hidden=512, stored="int8"),
     Case("bfloat16_one_row", 1),
     Case("bfloat16", 8, attended=128, hidden=512, before=384),
     Case("bfloat16_two_tiles", 20, splits=2),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kernels_pallas.products import scaled_product
 
-def output_product(a: jax.Array, u: jax.Array, matrix: jax.Array) -> jax.Array:
+
+def output_product(a: jax.Array, u: jax.Array, matrix: jax.Array, scale: jax.Array | None) -> jax.Array:
     """Shapes and meaning as in `kernels_pallas.output_product.api`; one part."""
     hidden = matrix.shape[1] - a.shape[1]
     x = jnp.concatenate([a, u[:, u.shape[1] - hidden :]], axis=1)
-    return jnp.einsum("bk,nk->bn", x, matrix, precision="highest", preferred_element_type=jnp.float32)[None]
+    return scaled_product(x, matrix, scale)[None]

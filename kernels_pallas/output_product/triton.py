@@ -63,7 +63,14 @@ def choose_splits(a: jax.Array, matrix: jax.Array, cores: int, tuning: Tuning = 
 
 
 def output_product(
-    a: jax.Array, u: jax.Array, matrix: jax.Array, *, splits: int, interpret: bool, tuning: Tuning = Tuning()
+    a: jax.Array,
+    u: jax.Array,
+    matrix: jax.Array,
+    scale: jax.Array | None = None,
+    *,
+    splits: int,
+    interpret: bool,
+    tuning: Tuning = Tuning(),
 ) -> jax.Array:
     """Shapes and meaning as in `kernels_pallas.output_product.api`."""
     size, width = matrix.shape
@@ -80,7 +87,7 @@ def output_product(
         stages=tuning.stages or (6 if tile(a.shape[0]) == 16 else 4),
         interpret=interpret,
     )
-    return call(a, u, matrix)
+    return call(a, u, matrix, *(() if scale is None else (scale,)))
 
 
 def _block(a: jax.Array, matrix: jax.Array, tuning: Tuning) -> tuple[int, int]:
@@ -91,7 +98,8 @@ def _block(a: jax.Array, matrix: jax.Array, tuning: Tuning) -> tuple[int, int]:
     return rows, block(columns, tuning.bytes // matrix.dtype.itemsize)
 
 
-def _kernel(plan: _Plan, a_ref: Any, u_ref: Any, matrix_ref: Any, out_ref: Any) -> None:
+def _kernel(plan: _Plan, a_ref: Any, u_ref: Any, matrix_ref: Any, *refs: Any) -> None:
+    *scale_refs, out_ref = refs
     first, split = pl.program_id(0) * plan.rows, pl.program_id(1)
     begin = split * plan.share
     end = jnp.minimum(begin + plan.share, plan.blocks)
@@ -103,4 +111,6 @@ def _kernel(plan: _Plan, a_ref: Any, u_ref: Any, matrix_ref: Any, out_ref: Any) 
     sums = jnp.zeros((tile(a_ref.shape[0]), plan.rows), jnp.float32)
     sums = add(sums, begin, jnp.minimum(end, plan.attended), of_block=partial(rows_of, a_ref))
     sums = add(sums, jnp.maximum(begin, plan.attended), end, of_block=of_mlp)
+    for scale_ref in scale_refs:
+        sums *= scale_ref[pl.ds(first, plan.rows)][None]
     write_rows(out_ref, (split,), first, sums)

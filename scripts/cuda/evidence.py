@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from jaxphoton.engine.gpus import Gpu
+from jaxphoton.layers.grouped import PACKED
 from jaxphoton.layers.spec import nbytes
 from scripts.cuda import buffers, occupancy, plugin, reads, thunks
 from scripts.cuda.operations import operations
@@ -110,7 +111,7 @@ def _reads(hlo: str, leaves: Sequence[jax.ShapeDtypeStruct]) -> dict[str, Any]:
     found = [(name, by_shape[shape], count) for name, shape, count in reads.weight_reads(hlo, by_shape) if count]
     large = [(name, leaf, count) for name, leaf, count in found if leaf.size >= LARGE]
     once = sum(nbytes(leaf) for _, leaf, _ in large)
-    in_bfloat16 = sum(2 * leaf.size for _, leaf, _ in large)
+    in_bfloat16 = sum(2 * leaf.size * (1 + (leaf.dtype == PACKED)) for _, leaf, _ in large)
     return {
         "weight_reads": sum(nbytes(leaf) * count for _, leaf, count in large) / once if once else 0.0,
         "weight_share": sum(nbytes(leaf) for _, leaf, _ in found) / in_bfloat16 if once else 0.0,

@@ -9,7 +9,7 @@ from typing import Any
 
 _LINE = re.compile(r"^\s*(?:ROOT )?%(?P<name>\S+) = (?P<shape>\w+\[[\d,]*\])\S* (?P<op>[\w-]+)\((?P<operands>[^)]*)\)")
 _CALLS = re.compile(r"calls=%(\S+?),")
-_NAMES = {"bfloat16": "bf16", "float32": "f32", "int8": "s8", "int4": "s4", "int32": "s32", "float8_e4m3fn": "f8e4m3fn"}
+_NAMES = {"bfloat16": "bf16", "float32": "f32", "int8": "s8", "uint8": "u8", "float8_e4m3fn": "f8e4m3fn"}
 SAME = ("bitcast", "copy-start")  # the result lies where the operand does
 
 

@@ -44,7 +44,7 @@ def test_kernel_equals_reference_on_every_version():
 def test_reference_is_the_formula(case):
     arguments = case.make(2)
     x, matrix, bias = (np.asarray(arguments[name], np.float64) for name in ("x", "matrix", "bias"))
-    expected = x @ matrix.T + bias[arguments["layer"]]
+    expected = x @ matrix.T * np.asarray(arguments.get("scale", 1), np.float64) + bias[arguments["layer"]]
     if case.gelu_from is not None:
         z = expected[:, case.gelu_from :]
         z *= 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
@@ -120,7 +120,8 @@ def test_what_the_kernel_cannot_do_is_said(target, changes, reason):
     ("changes", "message"),
     [
         ({"x": ((5, 64), jnp.float16)}, r"x must be \[B, K\] in bfloat16 or float32"),
-        ({"matrix": ((96, 32), jnp.float32)}, r"matrix must be float32 \[N, 64\]"),
+        ({"matrix": ((96, 32), jnp.float32)}, r"matrix must be \[N, 64\]"),
+        ({"matrix": ((96, 64), jnp.int8), "scale": ((1,), jnp.float32)}, r"scale must be float32\[96\]"),
         ({"matrix": ((96, 64), jnp.int8)}, "not int8"),
         ({"bias": ((2, 64), jnp.float32)}, r"bias must be float32 \[L, 96\]"),
         ({"bias": ((1, 96), jnp.float32)}, "layer 1 of 1"),

@@ -46,7 +46,7 @@ def test_kernel_equals_reference_on_every_version():
 def test_reference_is_the_formula(case):
     arguments = case.make(2)
     a, u, matrix = (np.asarray(arguments[name], np.float64) for name in ("a", "u", "matrix"))
-    expected = np.hstack([a, u[:, case.before :]]) @ matrix.T
+    expected = np.hstack([a, u[:, case.before :]]) @ matrix.T * np.asarray(arguments.get("scale", 1), np.float64)
     assert error(run(arguments, "reference"), expected) <= TOLERANCE[case.dtype]
 
 
@@ -110,7 +110,9 @@ def test_what_the_kernel_cannot_do_is_said(target, changes, reason):
     ("changes", "message"),
     [
         ({"a": ((5, 32), jnp.float16)}, r"a must be \[B, A\] in bfloat16 or float32"),
-        ({"matrix": ((64, 32), jnp.float32)}, r"matrix must be float32 \[D, 32 \+ F\]"),
+        ({"matrix": ((64, 32), jnp.float32)}, r"matrix must be \[D, 32 \+ F\]"),
+        ({"matrix": ((64, 160), jnp.int8)}, "matrix must be float32 where it has no scale, not int8"),
+        ({"scale": ((64,), jnp.float32)}, "scale goes with 8-bit matrices, this is float32"),
         ({"matrix": ((64, 160), jnp.int8)}, "not int8"),
         ({"u": ((5, 64), jnp.float32)}, r"u must be float32 \[5, Q \+ 128\]"),
         ({"u": ((4, 224), jnp.float32)}, r"u must be float32 \[5, Q \+ 128\]"),

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from jaxphoton.layers.fused import StepParts
-from jaxphoton.layers.weight import Dense, RowScaled
+from jaxphoton.layers.grouped import Grouped
+from jaxphoton.layers.placed import placed
+from jaxphoton.layers.weight import Dense
 from kernels_pallas.dispatch import KernelUnavailable, Target
+from tests.layers.forms import in_float8, in_int4_symmetric, in_int8
 
 ROWS, WIDTH, QKV, HIDDEN, ATTENDED, LAYERS = 3, 48, 96, 80, 32, 2
 PARTS = ("norm", "input", "output")
@@ -79,21 +82,35 @@ def test_named_parts_are_computed_by_kernels():
         assert found == {named[part] for part in kernels}
 
 
-def scaled(p: dict) -> dict:
-    """The same layers with matrices of 8 bits."""
-    matrices = {}
-    for name in ("in_w", "out_w"):
-        matrices[name] = [
-            RowScaled(jnp.ones(w.matrix.shape, jnp.int8), jnp.full(w.matrix.shape[0], 0.125)) for w in p[name]
-        ]
-    return p | matrices
+def in_form(p: dict, form) -> dict:
+    """The same layers with matrices of few bits."""
+    return p | {name: [form(weight.matrix) for weight in p[name]] for name in ("in_w", "out_w")}
+
+
+@pytest.mark.parametrize("form", [in_int8, in_float8])
+def test_kernels_take_matrices_with_factors_of_rows(form):
+    p = in_form(parameters("float32"), form)
+    plain = p | {name: [weight.dense(jnp.float32) for weight in p[name]] for name in ("in_w", "out_w")}
+    out = jax.jit(lambda p: layers(StepParts(PARTS, "interpret"), p))(p)
+    expected = definition(plain)
+    assert np.max(np.abs(np.asarray(out, np.float64) - expected)) <= 2e-6 * np.max(np.abs(expected))
+
+
+def test_matrices_in_groups_have_a_kernel_of_their_own():
+    def in_groups(matrix: jax.Array) -> Grouped:
+        return Grouped(matrix.astype(jnp.int8), jnp.ones((matrix.shape[0], matrix.shape[1] // 16), jnp.bfloat16))
+
+    p = in_form(parameters("bfloat16"), in_groups)
+    step = StepParts(("input", "output"), "interpret")
+    text = str(jax.make_jaxpr(lambda p: layers(step, placed(p, "interpret")))(p))
+    assert "quant_matmul" in text and "input_product" not in text and "output_product" not in text
 
 
 def test_matrices_of_other_forms_are_left_to_xla_aloud(caplog):
-    p, target = scaled(parameters("float32")), Target("cuda", 90)
+    p, target = in_form(parameters("float32"), in_int4_symmetric), Target("cuda", 90)
     expected = layers(StepParts(()), p)
     out = layers(StepParts(("input", "output"), "auto", target), p)
     np.testing.assert_array_equal(out, expected)
     assert all(f"{part}_product: the plain form is used" in caplog.text for part in ("input", "output"))
-    with pytest.raises(KernelUnavailable, match="no RowScaled matrices"):
+    with pytest.raises(KernelUnavailable, match="no Grouped matrices"):
         layers(StepParts(("input",), "triton", target), p)

@@ -88,7 +88,8 @@ class AdaptedRows(Weight):
     def einsum(
         self, equation: str, x: jax.Array, out: DTypeLike | None = None, product: DTypeLike | None = None
     ) -> jax.Array:
-        delta = jnp.concatenate([pair.delta(x, self.slots) for pair in self.pairs], axis=-1)
+        fed = _for_pairs(x, self.base)
+        delta = jnp.concatenate([pair.delta(fed, self.slots) for pair in self.pairs], axis=-1)
         return (self.base.einsum(equation, x, jnp.float32, product) + delta).astype(out or x.dtype)
 
     def dense(self, dtype: DTypeLike) -> Dense:
@@ -112,7 +113,7 @@ class AdaptedColumns(Weight):
         self, equation: str, x: jax.Array, out: DTypeLike | None = None, product: DTypeLike | None = None
     ) -> jax.Array:
         widths = [pair.a.shape[-1] for pair in self.pairs]
-        fed = jnp.split(x, list(accumulate(widths))[:-1], axis=-1)
+        fed = jnp.split(_for_pairs(x, self.base), list(accumulate(widths))[:-1], axis=-1)
         result = self.base.einsum(equation, x, jnp.float32, product)
         for pair, part in zip(self.pairs, fed, strict=True):
             result += pair.delta(part, self.slots)
@@ -124,3 +125,12 @@ class AdaptedColumns(Weight):
     @property
     def columns(self) -> int:
         return self.base.columns
+
+
+def _for_pairs(x: jax.Array, base: Weight) -> jax.Array:
+    """The x that pairs beside a matrix read.
+
+    XLA joins products of one x. With an array in x's dtype that saves a kernel; a matrix in few bits it would first
+    write down in x's dtype.
+    """
+    return x if isinstance(base, Dense) else lax.optimization_barrier(x)

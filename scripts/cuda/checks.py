@@ -43,6 +43,9 @@ LIMITS = {
     "step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=16 * MB, reads=1.02),
     "fused-step": Limits(one_graph=True, per_layer=5, around=30, temporary=16 * MB, reads=1.02),
     "fused-step 1 rows": Limits(one_graph=True, per_layer=5, around=31, temporary=16 * MB, reads=1.02),
+    # With adapters: six kernels a layer more, and what XLA takes for more products of one row.
+    "adapters-step": Limits(one_graph=True, per_layer=16, around=30, temporary=16 * MB, reads=1.02),
+    "adapters-step 1 rows": Limits(one_graph=True, per_layer=19, around=30, temporary=16 * MB, reads=1.02),
     # Weights in few bits: their products are as many kernels as in bfloat16.
     "int8-step": Limits(one_graph=True, per_layer=10, around=30, temporary=16 * MB, reads=1.02, share=0.52),
     "int8-step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=16 * MB, reads=1.02, share=0.52),

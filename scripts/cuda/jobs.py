@@ -23,6 +23,7 @@ CHIPS = ("h200", "a100", "l40s")
 JOB_ENDS = "{}"  # a worker's line between the evidence of jobs
 FULL, CUT = 24, 2  # text layers of both models, and of what is quick to compile
 FORMS = ({}, {"form": "fused"})  # of a step's layers
+SLOTS = 4  # of adapters
 EXPERTS_CUT = 6  # of Moondream 3: two of them have experts
 FUSED_EXPERTS = {"model": "moondream3", "form": "fused"}
 FUSED_TAU = {**FUSED_EXPERTS, "experts": False}  # its dense layers, in all places
@@ -60,6 +61,7 @@ def _all() -> tuple[Job, ...]:
         steps += [program("h200", "step", rows=rows, layers=FULL, quantize=quantize) for rows in (1, 8, 32)]
         steps += [program("h200", "prefill", rows=4, length=128, layers=FULL, quantize=quantize)]
     steps += [program("h200", "prefix", images=1, layers=FULL, quantize="int4")]
+    steps += [program("h200", "step", rows=rows, layers=FULL, adapters=SLOTS) for rows in (1, 8, 32)]
     others = [
         job
         for chip in CHIPS
@@ -89,6 +91,7 @@ def _ci() -> tuple[Job, ...]:
         program("h200", "prefix", images=1, layers=EXPERTS_CUT, model="moondream3"),
         program("h200", "step", rows=8, layers=CUT, quantize="int4"),
         program("h200", "prefill", rows=4, length=128, layers=CUT, quantize="int4"),
+        program("h200", "step", rows=8, layers=CUT, adapters=SLOTS),
         # Of few bits the programs above have both forms.
         *(job for job in _kernels() if job.name != "quant_matmul"),
     )

@@ -19,7 +19,7 @@ from jaxphoton.engine.buckets import table_width
 from jaxphoton.engine.control import ControlPacker, Masks, Output, Prefill, Row
 from jaxphoton.engine.launch import PrefillPlan, StepPlan
 from jaxphoton.engine.pages import TRASH_PAGE
-from jaxphoton.engine.request import Request, Sequence
+from jaxphoton.engine.request import NO_SLOT, Request, Sequence
 from jaxphoton.models.protocol import Readout
 
 READ = 2  # columns of the readout
@@ -89,9 +89,10 @@ class FakeDevice:
     ):
         self._geometry, self._automaton, self._script = geometry, automaton, script
         width = table_width(geometry.context, geometry.page_size)
-        self._shape = ControlPacker(geometry.rows, width, 0, readout)
+        self._shape = ControlPacker(geometry.rows, width, 0, readout, adapters=True)
         self._cells: dict[tuple[int, int], Any] = {}
         self._rows: dict[int, RowTruth] = {}
+        self._adapters: dict[int, bytes] = {}  # by slot
         self._outputs: list[FakeOutput] = []
         self._completed = self._fetched = 0
         self.log: list[tuple] = []
@@ -112,8 +113,14 @@ class FakeDevice:
 
     def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, FakeOutput]:
         output = self._new("prefill", plan.sequences)
-        for sequence, pages in zip(plan.images, self._prefix_control(plan.images), strict=True):
-            self._write_prefix(output, sequence, pages)
+        for sequence in plan.adapters:
+            if sequence.adapter in self._adapters.values():
+                raise DeviceFault(f"the adapter of request {sequence.request.number} lies in a slot already")
+            assert sequence.adapter is not None and sequence.staged is not None
+            self._adapters[sequence.adapter_slot] = sequence.adapter
+        for sequence, line in zip(plan.images, self._prefix_control(plan.images), strict=True):
+            self._check_slot(sequence, line)
+            self._write_prefix(output, sequence, line[:-1])
         chunk = self._geometry.chunk
         most = max(s.prefill_length - s.prefix_length for s in plan.sequences)
         chunks = -(-most // chunk)
@@ -168,7 +175,7 @@ class FakeDevice:
 
     def reset(self) -> None:
         """All that was launched and stored is lost."""
-        self._cells.clear(), self._rows.clear()
+        self._cells.clear(), self._rows.clear(), self._adapters.clear()
         self._completed = self._fetched = len(self._outputs)
         self.log.append(("reset",))
 
@@ -282,6 +289,7 @@ class FakeDevice:
     # What is where
 
     def _table(self, output: FakeOutput, sequence: Sequence, line: np.ndarray) -> np.ndarray:
+        self._check_slot(sequence, line)
         table = line[len(Row) : len(Row) + self._shape.table]
         shared = sequence.prefix_page_count
         for i, page in enumerate(p for p in table.tolist() if p != TRASH_PAGE):
@@ -295,7 +303,12 @@ class FakeDevice:
 
     def _image(self, sequence: Sequence) -> tuple:
         assert sequence.request.image is not None
-        return ("image", sequence.request.image.digest)
+        return ("image", sequence.request.image.digest, sequence.adapter)
+
+    def _check_slot(self, sequence: Sequence, line: np.ndarray) -> None:
+        found = None if line[-1] == NO_SLOT else self._adapters.get(int(line[-1]), b"nothing")
+        if found != sequence.adapter:
+            raise DeviceFault(f"request {sequence.request.number} has {found} for the adapter {sequence.adapter}")
 
     def _place(self, sequence: Sequence, position: int) -> int:
         gap = -sequence.prefix_length % self._geometry.page_size
@@ -320,6 +333,8 @@ class FakeDevice:
         tables = lines[:, len(Row) : len(Row) + self._shape.table]
         if np.any(lines[:, Row.ROW] != self._geometry.rows) or np.any(tables != TRASH_PAGE):
             raise DeviceFault("padding must name the row and the page that belong to nobody")
+        if np.any(lines[:, -1] != NO_SLOT):
+            raise DeviceFault("padding must have no adapter")
 
     def _expected_ids(self, sequence: Sequence) -> list[int]:
         script = self._script(sequence.request, sequence.max_tokens)

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxphoton.constraints import automaton
 from jaxphoton.constraints.grammar import Replay
+from jaxphoton.engine.adapter_slots import Staged
 from jaxphoton.engine.launch import Limits
 from jaxphoton.engine.pages import TRASH_PAGE, PageAllocator
 from jaxphoton.engine.pipeline import DeviceError, Launch, Pipeline
@@ -18,6 +19,7 @@ from jaxphoton.engine.request import NO_SLOT, Request, Sequence
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.prepare import Prepared
+from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
@@ -39,12 +41,17 @@ def image(name: int, crops: int = 2) -> Prepared:
 
 
 def request(
-    grammar: str = "text", prompt: int = 5, picture: Prepared | None = None, max_tokens: int = 8, **settings
+    grammar: str = "text",
+    prompt: int = 5,
+    picture: Prepared | None = None,
+    max_tokens: int = 8,
+    adapter: Adapter | None = None,
+    **settings,
 ) -> Request:
     """A request of `prompt` ids. Its answer follows from the seed alone (`answer`)."""
     settings = {"seed": 1, "max_objects": 50, **settings}
     ids = tuple(10 + i % 50 for i in range(prompt))
-    return Request(Prompt(ids), grammar, Settings(max_tokens=max_tokens, **settings), picture)
+    return Request(Prompt(ids), grammar, Settings(max_tokens=max_tokens, **settings), picture, adapter=adapter)
 
 
 def segments(request: Request, prefix: int) -> Segments:
@@ -130,7 +137,9 @@ class Harness:
 
     def sequence(self, request: Request) -> Sequence:
         geometry = self.geometry
-        return Sequence(request, segments(request, geometry.prefix), geometry.page_size, geometry.context)
+        sequence = Sequence(request, segments(request, geometry.prefix), geometry.page_size, geometry.context)
+        sequence.staged = None if request.adapter is None else Staged(request.adapter)
+        return sequence
 
     def cancel(self, sequence: Sequence) -> None:
         """Gives a sequence up as the engine does; nothing happens if it has ended."""

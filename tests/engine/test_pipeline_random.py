@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxphoton.engine.adapter_slots import AdapterSlots
 from jaxphoton.engine.control import ControlPacker, Row
 from jaxphoton.engine.pages import PageAllocator
 from jaxphoton.engine.request import Sequence
 from jaxphoton.engine.scheduler import Scheduler
+from jaxphoton.models.adapters import Adapter
 from tests.engine.fake import DeviceFault, Geometry
 from tests.engine.harness import Harness, image, request
 
+ADAPTERS = st.none() | st.builds(lambda name: Adapter(name, name.encode(), {}, ""), st.sampled_from("abc"))
 PICTURES = st.none() | st.builds(image, st.integers(1, 3), st.integers(1, 4))
 REQUESTS = st.builds(
     request,
@@ -25,6 +28,7 @@ REQUESTS = st.builds(
     max_tokens=st.integers(1, 30),
     max_objects=st.integers(1, 6),
     seed=st.integers(0, 2**32 - 1),
+    adapter=ADAPTERS,
 )
 # A request, ticks before the next one arrives, launches that complete by themselves meanwhile, and after how many
 # further arrivals it is cancelled.
@@ -41,11 +45,14 @@ ARRIVALS = st.lists(
     pages=st.integers(9, 20),
     prefill_rows=st.integers(1, 3),
     share=st.booleans(),
+    slots=st.integers(1, 2),
     stop=st.sampled_from([0.03, 0.0, 0.3]),
     faults=st.just(frozenset()) | st.frozensets(st.integers(0, 40), max_size=3),
 )
-def test_any_schedule_gives_every_request_its_tokens(arrivals, depth, rows, pages, prefill_rows, share, stop, faults):
-    limits = {"prefill_rows": prefill_rows, "vision": ((2, 4),), "share_prefixes": share}
+def test_any_schedule_gives_every_request_its_tokens(
+    arrivals, depth, rows, pages, prefill_rows, share, slots, stop, faults
+):
+    limits = {"prefill_rows": prefill_rows, "vision": ((2, 4),), "share_prefixes": share, "adapter_slots": slots}
     harness = Harness(depth, rows, pages, stop, Geometry(rows), faults, **limits)
     sequences, given_up = [], {}
     for number, (drawn, ticks, completing, patience) in enumerate(arrivals):
@@ -169,3 +176,20 @@ def test_committing_in_the_wrong_order_is_noticed(monkeypatch):
     monkeypatch.setattr("jaxphoton.engine.pipeline.deque", Newest)
     with pytest.raises(DeviceFault, match="is due"):
         busy()
+
+
+def test_a_slot_that_changes_hands_too_early_is_noticed(monkeypatch):
+    def available(slots: AdapterSlots, digest: bytes) -> bool:
+        return True
+
+    def room(slots: AdapterSlots) -> int:
+        return slots._free.pop() if slots._free else slots._held.pop(next(iter(slots._held))).slot
+
+    monkeypatch.setattr(AdapterSlots, "available", available)
+    monkeypatch.setattr(AdapterSlots, "_room", room)
+    harness = Harness(rows=3, stop=0, pages=16, adapter_slots=1)
+    for name in "ab":
+        harness.submit(request(adapter=Adapter(name, name.encode(), {}, "")))
+    harness.check_books = lambda: None
+    with pytest.raises(DeviceFault, match="for the adapter"):
+        harness.run()

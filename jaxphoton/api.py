@@ -60,10 +60,12 @@ class Moondream(SkillMethods):
 
     Attributes:
       path: the files that it was loaded from; None where it was made of parameters.
+      quantize: how they were quantized, as it was given.
       adapters: those that may be asked for, by name.
     """
 
     path: Path | None = None
+    quantize: str | Quantization | None = None
 
     def __init__(
         self,
@@ -202,7 +204,7 @@ class Moondream(SkillMethods):
             adapters=adapters,
             adapter_folder=adapter_folder,
         )
-        model.path, model._stored = path, stored
+        model.path, model._stored, model.quantize = path, stored, quantize
         return model
 
     @property

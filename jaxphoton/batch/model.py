@@ -120,6 +120,7 @@ class NamedModel:
         return {
             "pictures": asdict(self._options.pictures),
             "dtype": model.dtype,
+            "quantize": model.quantize,
             "deterministic": (model.rows or True) if model.deterministic else False,
         }
 
@@ -191,7 +192,7 @@ class NamedModel:
     def _loading(self) -> dict[str, Any]:
         """The arguments of `Moondream.from_pretrained`; JSON values."""
         model = self._options.model
-        given = {name: getattr(model, name) for name in ("revision", "dtype", "executables")}
+        given = {name: getattr(model, name) for name in ("revision", "dtype", "quantize", "executables")}
         given |= asdict(self._options.pictures) | {"adapters": dict(model.adapters) or None}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -210,6 +211,7 @@ class OpenModel:
         return {
             "pictures": self._model.picture_options,
             "dtype": str(self._model.family.network.dtype(self._model.params)),
+            "quantize": way if isinstance(way := self._model.quantize, str | None) else asdict(way),
             "deterministic": engine.max_rows if engine.fixed_shapes else False,
         }
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from jaxphoton.batch.checks import adapters, colour, number, one_of, option, path, setting, several, shard_of, text, yes
 from jaxphoton.batch.errors import OptionError
 from jaxphoton.config.fields import MOST
+from jaxphoton.config.quantization import NAMES as QUANTIZE
 from jaxphoton.image.ways import RESIZES, Resize
 from jaxphoton.messages import quoted
 from jaxphoton.requests.settings import Settings
@@ -123,6 +124,8 @@ class ModelOptions(_Part):
     Attributes:
       revision: branch, tag or commit of a Hugging Face model.
       dtype: by default bfloat16, on a CPU float32.
+      quantize: "int8", "float8", "int4" or "int4-64": large matrices in few bits; "none" for none, whatever the
+        checkpoint has.
       rows: images decoded at once; None for what fits.
       depth: launches under way at once: 1 blocks, 2 pipelines.
       workers: processes that decode pictures.
@@ -135,6 +138,7 @@ class ModelOptions(_Part):
 
     revision: str | None = option(None, text)
     dtype: Precision | None = option(None, one_of(*get_args(Precision)))
+    quantize: str | None = option(None, one_of(*QUANTIZE))
     rows: int | None = option(None, number(int, 1, most=MOST))
     depth: int | None = option(None, one_of(1, 2))
     workers: int | None = option(None, number(int, 0))

@@ -7,11 +7,12 @@ import math
 import os
 from difflib import get_close_matches
 from importlib.util import find_spec
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
 from absl.flags import argparse_flags
 
+from jaxphoton.config.quantization import NAMES
 from jaxphoton.files import open_regular
 from jaxphoton.messages import quoted, to_stderr
 from jaxphoton.requests.adapter_folder import check_name
@@ -227,6 +228,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
     group.add_argument(
         "--dtype", choices=["float32", "bfloat16"], help="precision (default: bfloat16, on a CPU float32)"
     )
+    add_quantize_option(group)
     group.add_argument(
         "--max-pixels",
         type=number(int, 1),
@@ -234,6 +236,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
         help="refuse images of more pixels than this (default: a safe bound)",
     )
     return group
+
+
+def add_quantize_option(parser: Any) -> None:
+    """To a parser or a group of one."""
+    parser.add_argument(
+        "--quantize",
+        choices=NAMES,
+        help="large matrices in few bits, made on the way to the device; what a checkpoint stores so is kept, and "
+        "'none' brings all to --dtype (default: as in the checkpoint)",
+    )
 
 
 def add_sampling_options(parser: argparse.ArgumentParser, *, objects: bool = False) -> None:

@@ -85,7 +85,8 @@ def _measure(args: argparse.Namespace, pinning: Any) -> tuple[dict[str, Any], li
     from jaxphoton.measure.pipeline_bench import measure_stream
     from jaxphoton.measure.timing import copy_bandwidth
 
-    model = load_model(args.model, revision=args.revision, dtype=args.dtype, max_pixels=args.max_pixels)
+    loading = {name: getattr(args, name) for name in ("revision", "dtype", "quantize", "max_pixels")}
+    model = load_model(args.model, **loading)
     family, params = model.family, model.params
     context = args.context or min(850, family.max_context - 8)
     if not args.tokens + 2 < context <= family.max_context - 8:

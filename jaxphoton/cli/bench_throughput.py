@@ -82,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
 def _model(args: argparse.Namespace) -> Any:
     from jaxphoton.batch.model import load_model
 
-    model = load_model(args.model, revision=args.revision, dtype=args.dtype, max_pixels=args.max_pixels)
+    loading = {name: getattr(args, name) for name in ("revision", "dtype", "quantize", "max_pixels")}
+    model = load_model(args.model, **loading)
     changes: dict[str, Any] = {}
     if args.max_waiting:
         changes["max_waiting"] = args.max_waiting

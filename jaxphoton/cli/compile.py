@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jaxphoton.cli.base import OK, CommandError, number, say
+from jaxphoton.cli.base import OK, CommandError, add_quantize_option, number, say
 
 DESCRIPTION = """\
 Compiles every program that a model's engine runs and writes them to the folder DIR, which must not exist or be empty.
@@ -45,6 +45,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16"], help="precision (default: bfloat16, on a CPU float32)"
     )
+    add_quantize_option(parser)
     parser.add_argument("--float8-experts", action="store_true", help="for experts kept as they are in the checkpoint")
     parser.add_argument("--kv-dtype", choices=["model", "float8"], default="model", help="of stored keys and values")
     parser.add_argument(
@@ -124,7 +125,7 @@ def _compile(args: argparse.Namespace) -> tuple[Any, int]:
     on_cpu = place.target.platform == "cpu"
     dtype = args.dtype or ("float32" if on_cpu else "bfloat16")
     path = hub.resolve(args.model, args.revision, args.float8_experts)
-    family, tree = abstract_model(path, dtype, args.float8_experts)
+    family, tree = abstract_model(path, dtype, args.float8_experts, args.quantize)
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree)
     programs = Programs(params, family, _engine(args, on_cpu, family), place=place)
     return programs, programs.store(args.out)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from jaxphoton.cli.base import add_quantize_option
+
 
 def add_parser(subparsers) -> None:
     """Adds the command to an argparse subparsers object."""
@@ -21,6 +23,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--float8-experts", action="store_true", help="keep the experts of a float8 checkpoint as they are stored"
     )
+    add_quantize_option(parser)
     parser.add_argument("--revision", default=None, help="revision of a Hugging Face id")
     parser.set_defaults(run=run)
 
@@ -32,16 +35,17 @@ def run(args: argparse.Namespace) -> int:
     from jaxphoton.weights.checkpoint import WeightsError
 
     try:
-        print(_convert(args.src, args.dst, args.dtype, args.float8_experts, args.revision))
+        print(_convert(args.src, args.dst, args.dtype, args.quantize, args.float8_experts, args.revision))
     except (ConfigError, TokenizerError, WeightsError, OSError) as error:
         print(f"jaxphoton convert: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _convert(src: str, dst: str, dtype: str, float8_experts: bool, revision: str | None) -> str:
+def _convert(src: str, dst: str, dtype: str, quantize: str | None, float8_experts: bool, revision: str | None) -> str:
     import jax
 
+    from jaxphoton.layers.spec import by_path
     from jaxphoton.models.registry import read_family, settings_file
     from jaxphoton.prompt.tokenizer import load_tokenizer
     from jaxphoton.weights import hub, load, orbax
@@ -53,9 +57,10 @@ def _convert(src: str, dst: str, dtype: str, float8_experts: bool, revision: str
     tokenizer = hub.resolve_tokenizer(src, source, family)
     load_tokenizer(tokenizer, family.vocab_size)
     # On the host: a conversion needs no accelerator, and the model may not fit one.
-    family, params = load.load_model(source, dtype, jax.devices("cpu")[0], quantized=float8_experts)
+    family, params = load.load_model(source, dtype, jax.devices("cpu")[0], float8_experts, quantize)
     folder = orbax.save(dst, params, family, tokenizer)
-    leaves = jax.tree.leaves(params)
-    count, held = sum(leaf.size for leaf in leaves), sum(leaf.nbytes for leaf in leaves)
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    plain = family.network.abstract(dtype, family.tensors.stored_form(by_path(params)))
+    count = sum(leaf.size for leaf in jax.tree.leaves(plain))
     written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return f"{folder}: {count:,} parameters as {dtype}, {held:,} bytes of weights, {written:,} bytes on disk"

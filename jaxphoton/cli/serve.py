@@ -100,7 +100,7 @@ def _backend(args: argparse.Namespace) -> Backend:
     adapters = dict(args.adapter)
     if len(adapters) < len(args.adapter):
         raise CommandError("--adapter: a name can stand for one adapter only")
-    names = ("revision", "dtype", "max_pixels", "executables", "resize", "adapter_folder")
+    names = ("revision", "dtype", "quantize", "max_pixels", "executables", "resize", "adapter_folder")
     loading = {name: getattr(args, name) for name in names} | {"adapters": adapters or None}
     slots, rank = args.adapter_slots, args.adapter_rank
     if slots or rank:  # each goes without the other

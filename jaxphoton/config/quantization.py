@@ -29,6 +29,7 @@ class Quantization:
 
 
 QUANTIZATIONS = {kind: Quantization(kind, kind) for kind in KINDS}
+NAMES = (*QUANTIZATIONS, NONE)
 
 
 def quantization(name: str | Quantization | None) -> Quantization | None:
@@ -40,5 +41,5 @@ def quantization(name: str | Quantization | None) -> Quantization | None:
     if name is None or isinstance(name, Quantization) or name == NONE:
         return None if name == NONE else name
     if name not in QUANTIZATIONS:
-        raise ValueError(f"quantize must be one of {', '.join((*QUANTIZATIONS, NONE))}, got {name!r}")
+        raise ValueError(f"quantize must be one of {', '.join(NAMES)}, got {name!r}")
     return QUANTIZATIONS[name]

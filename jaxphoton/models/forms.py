@@ -72,8 +72,8 @@ def leaf_forms(leaves: Mapping[str, jax.ShapeDtypeStruct]) -> Forms:
         elif len(scale.shape) == len(leaf.shape) and scale.shape[-1] and columns % scale.shape[-1] == 0:
             group = columns // scale.shape[-1]
             zero = leaves.get(beside(path, "zero"))
-            names = (None if each is None else jnp.dtype(each.dtype).name for each in (scale, zero))
-            found[path] = GroupedForm(dtype, group, *names)
+            zeros = None if zero is None else jnp.dtype(zero.dtype).name
+            found[path] = GroupedForm(dtype, group, jnp.dtype(scale.dtype).name, zeros)
     return found
 
 

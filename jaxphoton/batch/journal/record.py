@@ -16,7 +16,7 @@ from jaxphoton.requests.skills import SKILLS, kinds
 Status = Literal["ok", "failed"]
 FORMAT = 1
 # What settings were before journals had them.
-_BEFORE = {"pictures.resize": "exact"}
+_BEFORE = {"pictures.resize": "exact", "quantize": None}
 
 
 @dataclass(frozen=True, slots=True)

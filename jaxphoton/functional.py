@@ -6,13 +6,20 @@ static.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
+from jaxphoton.layers.adapters import put
 from jaxphoton.layers.cache import DenseCache, dense_attend
+from jaxphoton.models.adapters import Adapter
+from jaxphoton.models.moondream import adapters as text_adapters
 from jaxphoton.models.moondream import inputs, region, vision
 from jaxphoton.models.moondream import network as text
+from jaxphoton.models.moondream.adapters import TextPairs
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import Params
 from jaxphoton.models.moondream.pictures import crop_owners
@@ -116,3 +123,47 @@ def decode_step(
 def read(params: Params, config: ModelConfig, hidden: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What hidden states [B, D] predict, float32: logits [B, V], coordinate bins [B, bins], size bins [B, 2, bins]."""
     return text.logits(params.text, hidden), *region.decode(params.region, config.region, hidden)
+
+
+def with_adapters(params: Params, config: ModelConfig, pool: TextPairs, slots: jax.Array) -> Params:
+    """Parameters with which `prefill` and `decode_step` add, for each row of the batch, the adapter of its slot.
+
+    Args:
+      pool: adapters in slots, of `adapter_pool` or `new_adapter`; it can be differentiated like any parameter.
+      slots: int32 [B]; -1 for none.
+    """
+    return text_adapters.with_adapters(params, config.text, pool, slots)
+
+
+def adapter_pool(
+    config: ModelConfig, adapters: Sequence[Adapter], dtype: DTypeLike = jnp.float32, rank: int = 1
+) -> TextPairs:
+    """Adapters in slots, in their order, in the type of the parameters; `rank` is the least of the slots.
+
+    Raises:
+      WeightsError: one does not fit the model.
+    """
+    rank = max(rank, *(text_adapters.rank_of(config.text, adapter) for adapter in adapters))
+    shapes = text_adapters.abstract(config.text, dtype, len(adapters), rank)
+    pool = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    for slot, adapter in enumerate(adapters):
+        pool = put(pool, text_adapters.slot(config.text, adapter, dtype, rank), jnp.int32(slot))
+    return pool
+
+
+def new_adapter(config: ModelConfig, key: jax.Array, rank: int, dtype: DTypeLike = jnp.float32) -> TextPairs:
+    """A pool of one slot to train: as usual, `a` is random and `b` is zero, so that it changes nothing at first.
+
+    It has pairs for every matrix that can have one, but for those of Moondream 2's variants, which no other tool reads.
+    """
+    return text_adapters.new(config.text, key, rank, dtype)
+
+
+def adapter_of(config: ModelConfig, pool: TextPairs, name: str, slot: int = 0) -> Adapter:
+    """What a slot of a pool holds, as an adapter to save (`jaxphoton.weights.adapters`) or to register with a model;
+    pairs that add nothing are left out.
+
+    Raises:
+      WeightsError: it adds nothing at all, or has numbers that are not finite.
+    """
+    return Adapter.of(name, text_adapters.pairs_of(config.text, jax.device_get(pool), slot), "trained")

@@ -28,6 +28,7 @@ from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Generation, Token
 
 PROMPT_STEP = 64  # prompts are padded to a multiple of this, so that few lengths compile
+ADAPTER_RANK = 8  # adapters are padded to it, so that few ranks compile
 PLAIN = Kernels("plain")
 
 # draw(logits float32 [n], stream of random words) -> (chosen entry, its log-probability)
@@ -164,7 +165,9 @@ class Oracle:
     def _adapted(self, adapter: Adapter) -> Any:
         """The parameters with an adapter, which is the only one that there is."""
         network = self.family.network
-        one = network.adapter_slot(adapter, network.dtype(self.params), network.adapter_rank(adapter))
+        one = network.adapter_slot(
+            adapter, network.dtype(self.params), max(ADAPTER_RANK, network.adapter_rank(adapter))
+        )
         return network.with_adapters(self._decoder, jax.tree.map(jnp.asarray, one), jnp.zeros(1, jnp.int32))
 
     def _choose(

@@ -9,6 +9,7 @@ from typing import Any
 from jaxphoton.constraints.grammar import Grammar, State
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.ways import Resize
+from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.protocol import Family, Prompt
 from jaxphoton.oracle.oracle import Oracle, OracleRequest, Picture
 from jaxphoton.requests.settings import Settings
@@ -35,8 +36,9 @@ class Bench:
     def image(self, case: Case) -> Picture | None:
         """The picture that the case names; None for text only."""
         index = case.facts.get("image")
-        if index is None:
-            return None
+        return None if index is None else self.picture(index)
+
+    def picture(self, index: int) -> Picture:
         if index not in self._images:
             self._images[index] = self.oracle.encode_image(self.crops(f"image{index}"))
         return self._images[index]
@@ -52,10 +54,11 @@ class Bench:
         grammar: str,
         max_tokens: int,
         max_objects: int = 1 << 20,
+        adapter: Adapter | None = None,
     ) -> Generation:
         """Greedy generation from prompt ids."""
         settings = Settings(temperature=0.0, max_tokens=max_tokens, max_objects=max_objects, seed=0)
-        request = OracleRequest(plain_prompt(prompt), self.grammars[grammar], settings, image)
+        request = OracleRequest(plain_prompt(prompt), self.grammars[grammar], settings, image, adapter=adapter)
         return oracle.run(request)
 
 

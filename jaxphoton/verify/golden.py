@@ -20,6 +20,7 @@ from jaxphoton.models.protocol import Pictures
 from jaxphoton.weights.checkpoint import Checkpoint, open_checkpoint
 
 MAX_FACTS_BYTES = 16 << 20
+ADAPTERS = "adapters."  # names of cases with adapters start with it
 
 
 class GoldenError(ValueError):
@@ -36,6 +37,8 @@ class GoldenModel:
       arrays: the expected arrays.
       facts: `cases.json`.
       images: the arrays of `images.safetensors`.
+      folder: the model's.
+      adapters: what the model expects with adapters, of the folder `adapters`; None without one.
     """
 
     name: str
@@ -43,12 +46,15 @@ class GoldenModel:
     arrays: Checkpoint
     facts: dict[str, Any]
     images: Checkpoint
+    folder: Path
+    adapters: AdapterCases | None = None
 
     def case_names(self) -> list[str]:
         """All cases, in the order in which one stands on another."""
         crops = {f"crops.{name.split('.')[0]}" for name in self.images}
         listed = {name.split(".")[0] for name in self.arrays} | set(self.facts.get("cases", {}))
-        return sorted(crops) + (["real_config_tiling"] if "real_config_tiling" in self.facts else []) + sorted(listed)
+        tiling = ["real_config_tiling"] if "real_config_tiling" in self.facts else []
+        return sorted(crops) + tiling + sorted(listed) + (self.adapters.case_names() if self.adapters else [])
 
     def crops(self, image: str, pictures: Pictures, resize: Resize = "exact") -> Crops:
         """The recorded crops of a picture; with a fast resize, as far from them as its are from the exact one's."""
@@ -67,6 +73,29 @@ class GoldenModel:
             return Case(self.images, name.removeprefix("crops."), {})
         if name == "real_config_tiling":
             return Case(self.arrays, name, self.facts[name])
+        if name.startswith(ADAPTERS) and self.adapters is not None:
+            return self.adapters.case(name)
+        return Case(self.arrays, name, self.facts.get("cases", {}).get(name, {}))
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterCases:
+    """What a model expects with adapters.
+
+    Attributes:
+      arrays: the expected arrays.
+      facts: `cases.json`; the files of an adapter are relative to the model's folder.
+    """
+
+    arrays: Checkpoint
+    facts: dict[str, Any]
+
+    def case_names(self) -> list[str]:
+        with_files = {name for name, facts in self.facts.get("cases", {}).items() if "files" in facts}
+        return sorted(f"{ADAPTERS}{name}" for name in {name.split(".")[0] for name in self.arrays} | with_files)
+
+    def case(self, name: str) -> Case:
+        name = name.removeprefix(ADAPTERS)
         return Case(self.arrays, name, self.facts.get("cases", {}).get(name, {}))
 
 
@@ -112,9 +141,14 @@ def open_golden(directory: Path, weights: Path | None = None) -> list[GoldenMode
 def _models(directory: Path, images: Checkpoint, weights: Path | None) -> Iterator[GoldenModel]:
     for folder in sorted(directory.iterdir()):
         if (folder / "cases.safetensors").is_file() and (folder / "cases.json").is_file():
-            facts = _facts(folder / "cases.json")
-            arrays = open_checkpoint(folder / "cases.safetensors")
-            yield GoldenModel(folder.name, weights or folder, arrays, facts, images)
+            arrays, facts = _cases(folder)
+            below = folder / "adapters"
+            adapters = AdapterCases(*_cases(below)) if (below / "cases.json").is_file() else None
+            yield GoldenModel(folder.name, weights or folder, arrays, facts, images, folder, adapters)
+
+
+def _cases(folder: Path) -> tuple[Checkpoint, dict[str, Any]]:
+    return open_checkpoint(folder / "cases.safetensors"), _facts(folder / "cases.json")
 
 
 def _facts(file: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from jaxphoton.cli.main import main
+from jaxphoton.models.moondream.checks.adapters import _adapter
 from jaxphoton.models.moondream.checks.cases import GENERATED, Bench
 from jaxphoton.models.moondream.checks.vision import check_crops
 from jaxphoton.verify.golden import Case, GoldenError, open_golden
@@ -27,6 +28,8 @@ from jaxphoton.weights.checkpoint import Checkpoint
 def test_every_case_of_md2_tiny_passes(md2_bench, md2_golden):
     reports = [run_case(md2_bench, name) for name in md2_golden.case_names()]
     assert len(reports) >= 22
+    adapters = {"adapters.peft", "adapters.peft_patterns", "adapters.peft_rslora", "adapters.upstream"}
+    assert adapters <= {report.name for report in reports}
     failed = [report.line() for report in reports if not report.passed]
     assert not failed, "\n".join(failed)
 
@@ -41,7 +44,7 @@ def test_every_case_of_md2_tiny_int4_passes(goldens):
 
 def test_every_case_of_md3_tiny_passes(md3_bench):
     names = md3_bench.golden.case_names()
-    assert {"prefill", "fp8_prefill", "reasoning"} <= set(names) and len(names) >= 22
+    assert {"prefill", "fp8_prefill", "reasoning", "adapters.kestrel"} <= set(names) and len(names) >= 22
     failed = [report.line() for name in names if not (report := run_case(md3_bench, name)).passed]
     assert not failed, "\n".join(failed)
 
@@ -65,6 +68,20 @@ def test_a_router_that_differs_fails_the_prefill_case(md3_bench):
     params = dataclasses.replace(md3_bench.params, text=dataclasses.replace(text, router_b=bias))
     report = run_case(Bench(md3_bench.golden, params, md3_bench.family), "prefill")
     assert any("router_topk_ids" in fault for fault in report.faults)
+
+
+@pytest.mark.parametrize("name", ["peft", "upstream"])
+def test_the_model_alone_fails_the_cases_of_adapters(md2_bench, monkeypatch, name):
+    monkeypatch.setattr("jaxphoton.models.moondream.checks.adapters._adapter", lambda *case: None)
+    report = run_case(md2_bench, f"adapters.{name}")
+    assert report.max_error > 1 and any("tokens" in fault for fault in report.faults)
+
+
+def test_files_of_one_adapter_must_hold_the_same(md2_bench):
+    case = md2_bench.golden.case("adapters.peft")
+    case.facts = {"files": ["adapters/peft/adapter_model.safetensors", "adapters/peft_rslora/adapter_config.json"]}
+    _adapter(md2_bench, case, findings := Findings())
+    assert findings.faults and findings.faults[0].startswith("adapter:")
 
 
 def test_a_small_error_in_the_weights_fails_every_case_that_reads_them(md2_bench, md2_golden):

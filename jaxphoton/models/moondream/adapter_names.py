@@ -37,9 +37,11 @@ class MoondreamAdapterNames:
     """
 
     def __init__(self, config: TextConfig, module: Callable[[str], str]):
-        self._config = config
-        self.module = module
+        self._config, self._module = config, module
         self.shapes: Mapping[str, tuple[int, ...]] = dict(self._shapes())
+
+    def module(self, path: str) -> str:
+        return self._module(path)
 
     def pair(self, tensor: str) -> tuple[str, str] | None:
         tensor = tensor.replace("._orig_mod", "")

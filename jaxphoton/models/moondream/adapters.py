@@ -11,6 +11,7 @@ from functools import partial
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.typing import DTypeLike
@@ -112,6 +113,32 @@ def slot(config: TextConfig, adapter: Adapter, dtype: DTypeLike, rank: int) -> T
     if wrong:
         raise WeightsError(f"the adapter {adapter.name} does not fit: {'; '.join(wrong)}")
     return one
+
+
+def new(config: TextConfig, key: jax.Array, rank: int, dtype: DTypeLike) -> TextPairs:
+    """One slot to train: `a` drawn at random, `b` zero; nothing for `attn.proj@input`, which no other tool reads."""
+    shapes = replace(abstract(config, dtype, 1, rank), proj_input=None)
+    kinds, tree = jax.tree.flatten(shapes, is_leaf=lambda node: isinstance(node, Pairs))
+    drawn = []
+    for one, own in zip(kinds, jax.random.split(key, len(kinds)), strict=True):
+        scale = jnp.asarray(one.a.shape[-1] ** -0.5, dtype)
+        drawn.append(Pairs(scale * jax.random.normal(own, one.a.shape, dtype), jnp.zeros(one.b.shape, dtype)))
+    return jax.tree.unflatten(tree, drawn)
+
+
+def pairs_of(config: TextConfig, pool: TextPairs, slot: int) -> dict[str, LowRank]:
+    """What a slot holds, by module, of a pool of NumPy leaves; pairs that add nothing are left out."""
+    held: dict[str, LowRank] = {}
+    for module, field in MODULES.items():
+        experts = getattr(pool, f"experts_{field}", None)
+        for pairs, first in ((getattr(pool, field), 0), (experts, _dense_layers(config))):
+            if pairs is None:
+                continue
+            for i, (a, b) in enumerate(zip(pairs.a, pairs.b, strict=True)):
+                pair = LowRank(a[..., slot, :, :], b[..., slot, :])
+                if np.any(pair.a) and np.any(pair.b):
+                    held[f"text.blocks.{first + i}.{module}"] = pair
+    return held
 
 
 def with_adapters(params: Params, config: TextConfig, pool: Pool, slots: jax.Array) -> Params:

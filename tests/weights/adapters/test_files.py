@@ -184,7 +184,7 @@ def test_our_own_files_hold_nothing_else(tmp_path, write_file, family):
 def test_the_digest_knows_modules_and_numbers_and_not_the_name():
     one = ours()
     assert Adapter.of("other", one.pairs, "elsewhere").digest == one.digest
-    assert Adapter.of("mine", dict(reversed(one.pairs.items())), "").digest == one.digest
+    assert Adapter.of("mine", dict(reversed([*one.pairs.items()])), "").digest == one.digest
     moved = {name.replace("blocks.2", "blocks.0"): held for name, held in one.pairs.items()}
     scaled = {name: LowRank(held.a, held.b * 2) for name, held in one.pairs.items()}
     assert len({Adapter.of("mine", pairs, "").digest for pairs in (one.pairs, moved, scaled)}) == 3

@@ -8,17 +8,20 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.functional import prefill, prompt_inputs
+from jaxphoton.functional import adapter_pool, prefill, prompt_inputs, with_adapters
 from jaxphoton.image.ways import Resize
 from jaxphoton.layers.moe import Route
+from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.moondream import network as text
+from jaxphoton.models.moondream.adapters import TextPairs
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
 from jaxphoton.models.protocol import Family, Prompt
-from jaxphoton.oracle.oracle import Oracle, Picture
+from jaxphoton.oracle.oracle import ADAPTER_RANK, Oracle, Picture
 from jaxphoton.requests.tokens import Token
 from jaxphoton.verify.bench import Bench
 from jaxphoton.verify.golden import GoldenModel
@@ -71,11 +74,13 @@ class MoondreamBench(Bench):
         family, params = load_model(self.golden.weights / FLOAT8_FILE, wte.dtype, wte.sharding, keep)
         return MoondreamBench(self.golden, params, family, self._resize)
 
-    def trace(self, prompt: Prompt, image: Picture | None) -> Traced:
+    def trace(self, prompt: Prompt, image: Picture | None, adapter: Adapter | None = None) -> Traced:
         """One whole prompt, with everything on the way."""
         ids, kinds, values = prompt_inputs(self.config, prompt, image is not None)
+        wte = self.params.text.wte
         traced = self._traced(
             self.params,
+            pool=None if adapter is None else adapter_pool(self.config, [adapter], wte.dtype, ADAPTER_RANK),
             ids=ids[None],
             kinds=kinds[None],
             values=values[None],
@@ -94,7 +99,9 @@ def tokens(ids: Iterable[int], values: Iterable[tuple[float, ...]], coordinate: 
     return [Token(int(i), value=tuple(map(float, next(rest))) if i in (coordinate, size) else None) for i in ids]
 
 
-def _trace(params: Params, config: ModelConfig, ids, kinds, values, image):
+def _trace(params: Params, config: ModelConfig, pool: TextPairs | None, ids, kinds, values, image):
+    if pool is not None:
+        params = with_adapters(params, config, pool, jnp.zeros(len(ids), jnp.int32))
     seen = text.Trace()
     hidden, _ = prefill(params, config, ids, kinds, values, image, seen)
     readouts = text.logits(params.text, hidden), text.final_norm(params.text, hidden)

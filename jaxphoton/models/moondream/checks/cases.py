@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxphoton.models.moondream.checks import few_bits, generation, region, text, vision
+from jaxphoton.models.moondream.checks import adapters, few_bits, generation, region, text, vision
 from jaxphoton.models.moondream.checks.bench import MoondreamBench as Bench
 
 __all__ = ["Bench", "CHECKS", "GENERATED"]
@@ -28,5 +28,7 @@ CHECKS = (
     (r"dequantised_rows", few_bits.check_rows),
     (r"dequantised", few_bits.check_sums),
     (r"bf16_dequant", few_bits.check_rounded),
+    (r"adapters\.prefill", adapters.check_positions),
+    (r"adapters\..+", adapters.check_adapter),
 )
 GENERATED = r"caption|query|reasoning|detect|(detect|point)_(upstream|photon)"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.moondream.checks.bench import MoondreamBench, tokens
 from jaxphoton.models.moondream.readouts import coordinate_values
 from jaxphoton.models.moondream.skills.query import Query
 from jaxphoton.oracle import sampling
+from jaxphoton.oracle.oracle import Picture
 from jaxphoton.requests.tokens import Generation, Token
 from jaxphoton.verify.bench import plain_prompt
 from jaxphoton.verify.golden import Case
@@ -17,11 +19,23 @@ from jaxphoton.verify.report import Findings
 
 
 def check_text(bench: MoondreamBench, case: Case, findings: Findings) -> None:
-    """caption and query: row i of the logits selects token i; one more row where generation stopped."""
-    ids, expected, image = case["tokens"], case["logits"], bench.image(case)
-    generation = bench.generate(bench.oracle, case["prompt"], image, "text", len(expected))
+    """caption and query."""
+    compare_text(bench, case["prompt"], bench.image(case), case["tokens"], case["logits"], findings)
+
+
+def compare_text(
+    bench: MoondreamBench,
+    prompt: Iterable[int],
+    image: Picture | None,
+    ids: np.ndarray,
+    expected: np.ndarray,
+    findings: Findings,
+    adapter: Adapter | None = None,
+) -> None:
+    """Row i of the expected logits selects token i; one more row where generation stopped."""
+    generation = bench.generate(bench.oracle, prompt, image, "text", len(expected), adapter=adapter)
     findings.equal("tokens", [token.id for token in generation.content][: len(ids)], ids)
-    readouts = bench.oracle.replay(plain_prompt(case["prompt"]), image, tokens(ids, (), -1, -1))
+    readouts = bench.oracle.replay(plain_prompt(prompt), image, tokens(ids, (), -1, -1), adapter)
     findings.close("logits", [r.logits for r in readouts[: len(expected)]], expected)
     if len(expected) > len(ids):
         suppressed = bench.grammars["text"].states["answer"].suppress

@@ -204,6 +204,7 @@ class Programs:
             donated: tuple[int, ...] = (1, 2),
             config: ProgramConfig = config,
         ) -> None:
+            function = programs.on_device(function)
             if self._adapters is None or key[0] == "sample":
                 jobs[key] = partial(function, config), (decoder, *arguments), donated
             else:

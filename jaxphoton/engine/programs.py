@@ -28,6 +28,7 @@ from jaxphoton.engine import control as layout
 from jaxphoton.engine.control import Prefill, Row
 from jaxphoton.engine.state import PagedCache, RowState, joined_attend, paged_attend
 from jaxphoton.layers.adapters import put
+from jaxphoton.layers.placed import placed
 from jaxphoton.models.protocol import Family, Kernels
 from kernels_pallas.masked_sample import masked_sample
 
@@ -54,6 +55,16 @@ class ProgramConfig:
     def fed(self) -> int:
         """Numbers that a token carries besides its id."""
         return 0 if self.family.readout is None else self.family.readout.fed
+
+
+def on_device(program: Callable[..., Any]) -> Callable[..., Any]:
+    """A program whose matrices of few bits multiply as its device does it best."""
+
+    @wraps(program)
+    def run(config: ProgramConfig, params: Any, *arguments: Any) -> Any:
+        return program(config, placed(params, **config.kernels.options), *arguments)
+
+    return run
 
 
 def with_adapters(program: Callable[..., Any]) -> Callable[..., Any]:

@@ -69,6 +69,23 @@ def test_where_a_kernel_multiplies(backend, target, kernel):
     assert all(a is b for a, b in zip(jax.tree.leaves(found), jax.tree.leaves([weight, plain]), strict=True))
 
 
+@pytest.mark.parametrize("form", [in_int8, in_int4])
+def test_on_a_cpu_no_large_matrix_is_widened_at_once(form):
+    matrix = jnp.asarray(np.random.default_rng(2).standard_normal((2048, 1024)), jnp.float32)
+    weight, x = form(matrix) if form is in_int8 else form(matrix, 32), jnp.ones((2, 3, 1024), jnp.float32)
+    cpu = Target("cpu")
+    assert placed(in_int8(MATRIX), "auto", cpu).matrix.shape == MATRIX.shape  # a small one stays as it is
+    products = {
+        name: jax.jit(lambda x, weight, where=where: matmul(x, placed(weight, *where)))
+        for name, where in {"blocks": ("auto", cpu), "plain": ("plain", cpu)}.items()
+    }
+    compiled = {name: product.lower(x, weight).compile() for name, product in products.items()}
+    assert error(compiled["blocks"](x, weight), compiled["plain"](x, weight)) <= 2e-6
+    bytes_used = {name: program.memory_analysis().temp_size_in_bytes for name, program in compiled.items()}
+    assert bytes_used["blocks"] < matrix.nbytes / 2 <= bytes_used["plain"]
+    np.testing.assert_array_equal(placed(weight, "auto", cpu).dense("float32").matrix, weight.dense("float32").matrix)
+
+
 def test_it_is_the_kernel_that_a_program_for_a_gpu_calls():
     def program(x, weight):
         return matmul(x, placed(weight, "auto", H200))

@@ -61,6 +61,7 @@ class MoondreamNetwork:
     def encode(self, encoder: VisionParams, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:
         fused = kernels.backend in ("auto", "triton") and kernels.target is not None
         on_cuda = fused and kernels.target is not None and kernels.target.platform == "cuda"
+        encoder = placed(encoder, **kernels.options)
         pixels, rows, columns, owner = packed
         crops = (pixels, rows, columns, owner, images)
         if kernels.backend == "auto" and kernels.target is not None and kernels.target.platform == "cpu":
@@ -90,8 +91,7 @@ class MoondreamNetwork:
         trace = text.Trace()
         experts = moe.PLAIN if kernels.backend == "plain" else moe.by_kernels(**kernels.options)
         step = StepParts(kernels.step, **kernels.options, attend=attend_joined) if kernels.step else None
-        weights = params.text if kernels.backend == "plain" else placed(params.text, **kernels.options)
-        hidden, cache = text.forward(weights, self._config.text, x, positions, attend, cache, experts, trace, step)
+        hidden, cache = text.forward(params.text, self._config.text, x, positions, attend, cache, experts, trace, step)
         if margins is not None:
             margins += [moe.gap(route) for route in trace.routes]
         return hidden, cache

@@ -62,15 +62,15 @@ class Blocks:
     count: int
 
     @classmethod
-    def of(cls, matrix: jax.Array, scale: jax.Array | None, most: int) -> Blocks:
-        """`most` columns at a time."""
+    def of(cls, matrix: jax.Array, scale: jax.Array | None, most: int, most_bits: int = 32) -> Blocks:
+        """`most` columns at a time, words of at most so many bits."""
         width = matrix.shape[-1]
         if scale is None or scale.ndim < 3:
             columns = block(width, most)
             return cls(columns, 0, 0, width // columns)
         group = width // scale.shape[2]
         columns = block(group, MOST_OF_GROUP)
-        bits = min(32, columns // 4) if matrix.dtype == jnp.int4 else 0
+        bits = min(most_bits, columns // 4) if matrix.dtype == jnp.int4 else 0
         return cls(columns, bits, group // columns, width // columns)
 
     @property

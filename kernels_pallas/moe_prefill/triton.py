@@ -32,6 +32,7 @@ WIDTHS = ((32,), (64,), (64, 32), (128,))
 TOKENS = STEP * len(WIDTHS)  # an even routing of 730 tokens gives an expert of Moondream 3 91 of them
 # Rows of a matrix (in the up kernel half of them of u, half of g), and bytes of a token at a time.
 ROWS, BYTES = 128, 128
+WORD = 16  # bits: of four numbers. Words of 32 make twice as many dots, and twice the time to compile
 WARPS = 8
 STAGES = 3  # more do not fit into the shared memory of an L40S
 CHUNK = 1024  # choices that `order` looks at together
@@ -162,10 +163,8 @@ def _call(
 ) -> jax.Array:
     """One kernel: [T * k, size] in the dtype of its inputs."""
     dtype = inputs.dtype
-    rows, columns = (
-        block(size, ROWS // (2 if kernel is _up else 1)),
-        Blocks.of(matrices, scale, BYTES // dtype.itemsize),
-    )
+    rows = block(size, ROWS // (2 if kernel is _up else 1))
+    columns = Blocks.of(matrices, scale, BYTES // dtype.itemsize, WORD)
     plan = _Plan(order.size, top, starts.size, rows, columns)
     inputs, matrices = columns.packed(inputs, matrices)
     run = pallas_call(

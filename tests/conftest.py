@@ -63,8 +63,8 @@ def shapes():
 
 @pytest.fixture(scope="session")
 def adapted(tmp_path_factory):
-    """The shipped model with the adapters "cats" and "dogs" and a folder that has "tune@7" and "broken", on an engine
-    with room for two; compiled once for the whole suite. Whoever loads others takes them away."""
+    """The shipped model with the adapters "cats" and "dogs" and a folder that has "tune@7", "wide" and "broken", on
+    an engine with room for two; compiled once for the whole suite. Whoever loads others takes them away."""
     from jaxphoton import Moondream
     from jaxphoton.config import EngineConfig
     from tests.adapters import saved
@@ -72,6 +72,7 @@ def adapted(tmp_path_factory):
     root = tmp_path_factory.mktemp("adapters")
     given = {name: saved(root / f"{name}.safetensors", seed) for seed, name in enumerate(("cats", "dogs"))}
     saved(root / "folder" / "tune" / "7.safetensors", 7)
+    saved(root / "folder" / "wide.safetensors", 3, rank=9)
     (root / "folder" / "broken.pt").write_bytes(b"no file of torch")
     engine = EngineConfig(
         max_rows=4,

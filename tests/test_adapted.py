@@ -99,13 +99,14 @@ def test_one_comes_and_goes_while_the_engine_runs(adapted, alone, tmp_path):
     assert adapted.session.engine._programs._compiled == compiled
     for name in ("birds", "same"):
         adapted.forget_adapter(name)
-    with pytest.raises(UnknownAdapter, match="no adapter 'birds' here; there is cats, dogs, broken, tune@7"):
+    with pytest.raises(UnknownAdapter, match="no adapter 'birds' here; there is cats, dogs, broken, tune@7, wide"):
         caption(adapted, "birds")
 
 
 def test_what_has_no_room_is_refused(adapted, shapes, tmp_path):
-    with pytest.raises(ValueError, match=r"adapter 'wide' has rank 9, and the engine takes up to 8: give .*_rank"):
-        adapted.load_adapter("wide", drawn(3, rank=9))
+    for ask in (lambda: adapted.load_adapter("wide", drawn(3, rank=9)), lambda: caption(adapted, "wide")):
+        with pytest.raises(ValueError, match=r"adapter 'wide' has rank 9, and the engine takes up to 8: give .*_rank"):
+            ask()
     with pytest.raises(ValueError, match="adapter 'cats' finds no room: the engine has none for adapters"):
         shapes.start()
         shapes.load_adapter("cats", drawn(3))
@@ -113,7 +114,7 @@ def test_what_has_no_room_is_refused(adapted, shapes, tmp_path):
         adapted.load_adapter("lost", tmp_path / "lost")
     with pytest.raises(UnusableAdapter, match="adapter 'broken' cannot be used"):
         caption(adapted, "broken")
-    assert adapted.adapters.names() == ("cats", "dogs", "broken", "tune@7") and shapes.adapters.names() == ()
+    assert adapted.adapters.names() == ("cats", "dogs", "broken", "tune@7", "wide") and shapes.adapters.names() == ()
 
 
 def test_an_engine_whose_room_is_too_small_does_not_start(shapes):
@@ -152,6 +153,7 @@ def test_over_http(adapted, alone):
             ({"settings": {"adapter": "birds"}}, 404, "model_not_found"),
             ({"model": "shapes/birds"}, 404, "model_not_found"),
             ({"model": "shapes/broken"}, 500, "adapter_unusable"),
+            ({"model": "shapes/wide"}, 400, None),
         ):
             answer = httpx.post(f"{address}/v1/caption", json={**body, **more})
             assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import threading
 from collections.abc import AsyncIterator, Mapping
@@ -65,9 +66,9 @@ class Captioner:
       arguments: of the task, the same for every row: `length` or `prompt` (which takes the place of the model's own
         captioning prompt), `question`, `reasoning`, `object`.
       columns: arguments that rows bring along, as {argument: column}; null falls back to `arguments`.
-      settings: how to generate, see `Moondream`; by default greedy.
+      settings: how to generate, see `Moondream`, and with which "adapter"; by default greedy.
       engine: see `EngineConfig`; its `image_workers` decode beside the actor.
-      options: more of `Moondream.from_pretrained`, such as `revision`, `dtype` or `max_pixels`.
+      options: more of `Moondream.from_pretrained`, such as `revision`, `dtype`, `max_pixels` or `adapters`.
 
     Raises:
       ValueError: an unknown task, or arguments or settings that no row could be asked with.
@@ -131,7 +132,7 @@ class Captioner:
         file = io.BytesIO()
         Image.new("RGB", (32, 32)).save(file, "PNG")
         ask = self._ask({name: _EXAMPLES.get(name) for name in self._columns})
-        ask = Ask(ask.skill, ask.arguments, {"max_tokens": 1, **(ask.settings or {})})
+        ask = dataclasses.replace(ask, settings={"max_tokens": 1, **(ask.settings or {})})
         for answer in self._model.answer([Job(None, file.getvalue(), (ask,))]):
             if answer.error is not None:
                 raise answer.error

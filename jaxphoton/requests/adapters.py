@@ -60,6 +60,11 @@ class AdapterRegistry:
         self._lock, self._reading = threading.Lock(), threading.Lock()
         self._registered: dict[str, Adapter] = {}
         self._kept: OrderedDict[str, Adapter] = OrderedDict()
+        self._check: Callable[[str, Adapter], None] = lambda name, adapter: None
+
+    def limit(self, check: Callable[[str, Adapter], None]) -> None:
+        """Has what is found in the folder from now on refused that `check` raises ValueError for."""
+        self._check = check
 
     def read(self, name: str, adapter: Path | Adapter) -> Adapter:
         """An adapter that may be registered under a name.
@@ -92,6 +97,7 @@ class AdapterRegistry:
         Raises:
           UnknownAdapter: there is none.
           UnusableAdapter: it is in the folder, and cannot be read, or does not fit the model.
+          ValueError: it is in the folder, and the engine has no room for its rank.
         """
         if (found := self._known(name)) is not None:
             return found
@@ -105,6 +111,7 @@ class AdapterRegistry:
                 found = self._load(path, name=name)
             except (WeightsError, OSError) as error:
                 raise UnusableAdapter(f"adapter {quoted(name)} cannot be used: {error}") from error
+            self._check(name, found)
             with self._lock:
                 self._kept[name] = found
                 if len(self._kept) > KEPT:
@@ -154,7 +161,8 @@ class AdapterPlaces:
 
 
 def with_room(engine: EngineConfig, adapters: AdapterRegistry, rank_of: Callable[[Adapter], int]) -> EngineConfig:
-    """The engine's settings with room for the adapters that there are, unless they have some already.
+    """The engine's settings with room for the adapters that there are, unless they have some already; from now on they
+    are the limit of those in the folder.
 
     Raises:
       ValueError: one that is registered needs more.
@@ -166,6 +174,7 @@ def with_room(engine: EngineConfig, adapters: AdapterRegistry, rank_of: Callable
         engine = dataclasses.replace(engine, adapter_slots=slots, adapter_rank=1 << (rank - 1).bit_length())
     for name, rank in ranks.items():
         check_room(name, rank, engine)
+    adapters.limit(lambda name, adapter: check_room(name, rank_of(adapter), engine))
     return engine
 
 

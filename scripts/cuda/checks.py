@@ -51,6 +51,10 @@ LIMITS = {
     "int8-step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=16 * MB, reads=1.02, share=0.52),
     "int4-step": Limits(one_graph=True, per_layer=10, around=30, temporary=16 * MB, reads=1.02, share=0.28),
     "int4-step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=16 * MB, reads=1.02, share=0.28),
+    "int8-adapters-step": Limits(one_graph=True, per_layer=16, around=30, temporary=16 * MB, reads=1.02, share=0.52),
+    "int8-adapters-step 1 rows": Limits(one_graph=True, per_layer=19, around=30, temporary=16 * MB, reads=1.02),
+    "int4-adapters-step": Limits(one_graph=True, per_layer=16, around=30, temporary=16 * MB, reads=1.02, share=0.3),
+    "int4-adapters-step 1 rows": Limits(one_graph=True, per_layer=19, around=30, temporary=16 * MB, reads=1.02),
     # Moondream 3's dense layers alone; four of these are in what follows, whose limits are of the others.
     "fused-tau-step": Limits(one_graph=True, per_layer=6, around=30, temporary=16 * MB, reads=1.02),
     "fused-tau-step 1 rows": Limits(one_graph=True, per_layer=6, around=33, temporary=16 * MB, reads=1.02),
@@ -68,6 +72,8 @@ LIMITS = {
     "experts-prefill": Limits(temporary=100 * MB),
     "experts-prefix": Limits(temporary=240 * MB, operations=1.35),  # of one image 57 MB, of four 228
     "encode": Limits(temporary=400 * MB),
+    "xla-rows": Limits(),  # what there would be without kernels, for comparison
+    "xla-groups": Limits(),
     # Kernels of kernels_pallas: less than a copy of what they read.
     "paged_attention": Limits(temporary=8 * MB),
     "step_attention": Limits(per_layer=0, around=2, temporary=8 * MB),

@@ -59,6 +59,7 @@ def _all() -> tuple[Job, ...]:
     steps += [program(c, "step", rows=r, layers=FULL, **form) for form in FORMS for r in (1, 8, 32) for c in CHIPS]
     for quantize in ("int8", "int4"):
         steps += [program("h200", "step", rows=rows, layers=FULL, quantize=quantize) for rows in (1, 8, 32)]
+        steps += [program("h200", "step", rows=r, layers=FULL, quantize=quantize, adapters=SLOTS) for r in (1, 8, 32)]
         steps += [program("h200", "prefill", rows=4, length=128, layers=FULL, quantize=quantize)]
     steps += [program("h200", "prefix", images=1, layers=FULL, quantize="int4")]
     steps += [program("h200", "step", rows=rows, layers=FULL, adapters=SLOTS) for rows in (1, 8, 32)]
@@ -75,7 +76,7 @@ def _all() -> tuple[Job, ...]:
             program(chip, "halves", rows=8, layers=CUT),
         )
     ]
-    return (*steps, *others, *_kernels())
+    return (*steps, *others, *_kernels(), Job("h200", "scripts.cuda.plain_products:plain_products"))
 
 
 def _ci() -> tuple[Job, ...]:

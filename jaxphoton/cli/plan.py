@@ -8,15 +8,18 @@ import re
 from typing import Any
 
 from jaxphoton.cli.base import OK, CommandError, check_drawing, number
+from jaxphoton.config.quantization import QUANTIZATIONS
 
 DESCRIPTION = """\
 Adds up the memory of a model and a load from its settings alone: weights, keys and values, row state, what the
 programs need while they run, and what is left to the runtime. With a GPU or a size of memory: how many requests fit
-there; without: the smallest GPU that holds the load."""
+there; without: the smallest GPU that holds the load, and how many requests fit GPUs of 8 to 141 GB with weights in
+every form."""
 EPILOG = """\
 examples:
   jaxphoton plan --model moondream2 --rows 32 --context 1024
   jaxphoton plan --model moondream2 --gpu L4 --plot plan.png
+  jaxphoton plan --model moondream3 --quantize int4 --gpu L4 --adapter-slots 4
   jaxphoton plan --model checkpoints/mine --memory 24GiB --rows 64 --json
 """
 UNITS = {"": 1, "B": 1} | {f"{p}B": 1000**n for n, p in enumerate("KMGT", 1)}
@@ -36,6 +39,13 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="(default: bfloat16)")
     parser.add_argument(
         "--kv-dtype", choices=["model", "float8"], default="model", help="of keys and values (default: the model's)"
+    )
+    parser.add_argument("--quantize", choices=QUANTIZATIONS, help="weights in few bits (default: none)")
+    parser.add_argument(
+        "--adapter-slots", type=number(int, 0), default=0, metavar="N", help="adapters of one batch (default: none)"
+    )
+    parser.add_argument(
+        "--adapter-rank", type=number(int, 1), default=16, metavar="N", help="the largest of adapters (default: 16)"
     )
     parser.add_argument(
         "--rows", type=number(int, 1, 4096), metavar="N", help="requests at once (default: 32; with a GPU what fits)"
@@ -84,9 +94,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> tuple[dict[str, Any], Any, Any]:
     """The JSON object, the plan and its engine."""
+    from jaxphoton.config import EngineConfig
     from jaxphoton.measure.chips import find_chip
     from jaxphoton.measure.cost_model import parameter_count, planned_family
-    from jaxphoton.measure.memory_plan import engine_of, usable_bytes
+    from jaxphoton.measure.memory_plan import engine_of, rows_that_fit, usable_bytes
 
     family = planned_family(args.model)
     most = family.max_context
@@ -96,8 +107,9 @@ def _report(args: argparse.Namespace) -> tuple[dict[str, Any], Any, Any]:
     chip = find_chip(args.gpu) if args.gpu else None
     memory = chip.memory if chip else args.memory
     planner = _planner(args, family)
-    rows = args.rows or (32 if memory is None else planner.most_rows(memory, context))
-    engine = engine_of(rows)
+    given = EngineConfig(adapter_slots=args.adapter_slots, adapter_rank=args.adapter_rank)
+    rows = args.rows or (32 if memory is None else planner.most_rows(memory, context, given))
+    engine = engine_of(rows, given)
     plan = planner.load(engine, context) if memory is None else planner.fit(engine, memory)
     smallest = planner.smallest(plan) if memory is None else None
     contexts = sorted({n for n in (context, 1024, 2048, most) if n <= most})
@@ -106,6 +118,7 @@ def _report(args: argparse.Namespace) -> tuple[dict[str, Any], Any, Any]:
         "model": args.model,
         "parameters": parameter_count(family),
         "dtype": args.dtype,
+        "quantize": args.quantize,
         **_bytes(plan),
         "kv_bytes_per_position": planner.position_bytes,
         "kv_bytes_per_request": planner.pages_of(engine, context) * plan.page_bytes,
@@ -116,6 +129,7 @@ def _report(args: argparse.Namespace) -> tuple[dict[str, Any], Any, Any]:
         "memory_bytes": memory,
         "reserve_bytes": None if memory is None else memory - usable_bytes(memory, engine),
         "smallest_gpu": smallest.name if smallest else None,
+        "fits_gb": rows_that_fit(family, args.dtype, args.kv_dtype, context, given) if memory is None else None,
     }
     return report, plan, engine
 
@@ -141,32 +155,43 @@ def _planner(args: argparse.Namespace, family: Any):
     from jaxphoton.measure.memory_plan import Planner
 
     if not args.compile:
-        return Planner(family, args.dtype, kv_dtype=args.kv_dtype)
+        return Planner(family, args.dtype, kv_dtype=args.kv_dtype, quantize=args.quantize)
     from jaxphoton.measure.compiled import compiled_scratch
     from jaxphoton.platform import find_device
 
     def scratch(engine):
-        return compiled_scratch(family, args.dtype, engine)
+        return compiled_scratch(family, args.dtype, engine, args.quantize)
 
     source = f"compiled for {find_device(None).device_kind}"
-    return Planner(family, args.dtype, scratch, source, args.kv_dtype)
+    return Planner(family, args.dtype, scratch, source, args.kv_dtype, args.quantize)
 
 
 def _show(report: dict[str, Any], plan: Any) -> None:
     from jaxphoton.engine.memory import human
 
-    print(f"{report['model']}: {report['parameters']:,} parameters in {report['dtype']}; nothing was loaded\n")
+    numbers = f"{report['dtype']}, matrices {report['quantize']}" if report["quantize"] else report["dtype"]
+    print(f"{report['model']}: {report['parameters']:,} parameters in {numbers}; nothing was loaded\n")
     for line in plan.lines():
         print(line)
     per_request = f"{human(report['kv_bytes_per_request'])} a request of {report['context']} positions"
     print(f"\nkeys and values: {human(report['kv_bytes_per_position'])} a position, {per_request}")
     if report["memory_bytes"] is None:
         print(f"smallest GPU that holds this: {report['smallest_gpu'] or 'none in the table'}")
+        _show_fits(report)
         return
     device = f"{report['gpu'] or 'the device'}: {human(report['memory_bytes'])}"
     print(f"{device}, of which {human(report['reserve_bytes'])} are left to the runtime")
     for context, fit in report["requests"].items():
         print(f"{fit:>6} requests at once of {context} positions")
+
+
+def _show_fits(report: dict[str, Any]) -> None:
+    fits = report["fits_gb"]
+    print(f"\nrequests at once of {report['context']} positions, by a GPU's memory and the form of the weights")
+    names = list(next(iter(fits.values())))
+    print("".join([f"{'':>7}", *(f"{name:>10}" for name in names)]))
+    for gigabytes, rows in fits.items():
+        print("".join([f"{gigabytes:>4} GB", *(f"{rows[name] or '-':>10}" for name in names)]))
 
 
 def size(text: str) -> int:

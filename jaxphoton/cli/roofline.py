@@ -7,11 +7,13 @@ import json
 from typing import Any
 
 from jaxphoton.cli.base import OK, CommandError, number, numbers
+from jaxphoton.config.quantization import QUANTIZATIONS
 
 DESCRIPTION = """\
 Bytes, operations and the floor in time of encoding an image, its prefix, a question and decode steps, from a model's
-settings and a GPU's figures: which resource binds each, and what batching buys. With a benchmark of
-scripts/gpu_check.py, on the figures measured there, and how far the measured steps are from their floors."""
+settings and a GPU's figures: which resource binds each, what batching buys, and what weights in few bits. With a
+benchmark of scripts/gpu_check.py, on the figures measured there, and how far the measured steps are from their
+floors."""
 EPILOG = """\
 examples:
   jaxphoton roofline --model moondream2 --gpu H100
@@ -35,6 +37,7 @@ def add_parser(subparsers) -> None:
     )
     device.add_argument("--measured", metavar="FILE", help="a gpu_check.json, with the figures measured there")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="(default: bfloat16)")
+    parser.add_argument("--quantize", choices=QUANTIZATIONS, help="weights in few bits (default: none)")
     parser.add_argument(
         "--rows", type=numbers, default=[1, 8, 32], metavar="N,N", help="of the steps (default: 1,8,32)"
     )
@@ -54,11 +57,12 @@ def run(args: argparse.Namespace) -> int:
         family = planned_family(args.model)
         benchmark = read_benchmark(args.measured) if args.measured else None
         chip = benchmark.chip if benchmark else find_chip(args.gpu)
-        parts = roofline.floors(family, chip, args.dtype, args.rows, args.context)
-        steps = roofline.batches(family, chip, args.dtype, args.context)
-        knee = roofline.knee(family, chip, args.dtype, args.context)
+        parts = roofline.floors(family, chip, args.dtype, args.rows, args.context, args.quantize)
+        steps = roofline.batches(family, chip, args.dtype, args.context, quantize=args.quantize)
+        knee = roofline.knee(family, chip, args.dtype, args.context, args.quantize)
+        forms = roofline.forms(family, chip, args.dtype, args.context, args.rows)
         same = benchmark is not None and benchmark.parameters == parameter_count(family)
-        measured = roofline.compare(family, args.dtype, benchmark) if benchmark and same else []
+        measured = roofline.compare(family, args.dtype, benchmark, args.quantize) if benchmark and same else []
         if args.plot:
             title = f"{args.model}, {args.context} positions a row"
             from jaxphoton.measure.plots import draw_roofline
@@ -70,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         "model": args.model,
         "parameters": parameter_count(family),
         "dtype": args.dtype,
+        "quantize": args.quantize,
         "context": args.context,
         "gpu": {
             "name": chip.name,
@@ -79,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         },
         "parts": [part.as_json() for part in parts],
         "batches": [step.as_json() for step in steps],
+        "forms": [form.as_json() for form in forms],
         "knee": {"kv_over_weights": knee.kv_over_weights, "compute_over_bytes": knee.compute_over_bytes},
         "measured": [step.as_json() for step in measured],
     }
@@ -94,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(report: dict[str, Any]) -> None:
     gpu = report["gpu"]
-    print(f"{report['model']}: {report['parameters']:,} parameters in {report['dtype']}")
+    numbers = f"{report['dtype']}, matrices {report['quantize']}" if report["quantize"] else report["dtype"]
+    print(f"{report['model']}: {report['parameters']:,} parameters in {numbers}")
     print(f"{gpu['name']} ({gpu['source']}): {gpu['gb_s']:.0f} GB/s, {gpu['tflop_s']:.0f} TFLOP/s\n")
     print(f"{'':<16} {'MB':>9} {'GFLOP':>9} {'FLOP/byte':>10} {'floor ms':>9}  bound by")
     for part in report["parts"]:
@@ -106,11 +113,21 @@ def _show(report: dict[str, Any]) -> None:
     for step in report["batches"]:
         print(f"{step['rows']:>5} {step['ms_per_token']:9.3f} {step['tokens_per_s']:9.0f}  {step['bound']}")
     _show_knee(report["knee"])
+    _show_forms(report["forms"])
     if report["measured"]:
         print("\nmeasured; a tick is a pipelined step with all that the host does")
         print(f"{'':<16} {'ms':>9} {'floor ms':>9}  times floor")
     for part in report["measured"]:
         print(f"{part['part']:<16} {part['measured_ms']:9.3f} {part['floor_ms']:9.3f} {part['times_floor']:12.2f}")
+
+
+def _show_forms(forms: list[dict[str, Any]]) -> None:
+    print("\nsteps of texts by the form of the weights, ms at the floor")
+    rows = forms[0]["floor_ms"]
+    print("".join([f"{'':<10} {'MB read':>9}", *(f"{f'rows {n}':>10}" for n in rows)]))
+    for form in forms:
+        times = (f"{ms:10.3f}" for ms in form["floor_ms"].values())
+        print("".join([f"{form['form']:<10} {form['weight_bytes'] / 1e6:9.1f}", *times]))
 
 
 def _show_knee(knee: dict[str, int | None]) -> None:

@@ -13,8 +13,10 @@ import jax
 
 from jaxphoton import platform
 from jaxphoton.config import EngineConfig
+from jaxphoton.config.quantization import quantization
 from jaxphoton.engine.buckets import Key, compiled
 from jaxphoton.engine.compiled import Programs
+from jaxphoton.models.forms import quantized_tree
 from jaxphoton.models.protocol import Family
 
 # What the programs are made from.
@@ -28,7 +30,7 @@ SOURCES = (
 )
 
 
-def compiled_scratch(family: Family, dtype: str, engine: EngineConfig) -> dict[Key, int]:
+def compiled_scratch(family: Family, dtype: str, engine: EngineConfig, quantize: str | None = None) -> dict[Key, int]:
     """Bytes of scratch and output of every program of an engine; minutes for a large model, the first time.
 
     Raises:
@@ -37,12 +39,12 @@ def compiled_scratch(family: Family, dtype: str, engine: EngineConfig) -> dict[K
     # The pool is an argument of the programs: its size is not part of their scratch, and need not be of the key.
     engine = dataclasses.replace(engine, kv_pages=2)
     place = platform.cache_folder()
-    file = place / "scratch" / f"{_key(family, dtype, engine)}.json" if place else None
+    file = place / "scratch" / f"{_key(family, dtype, engine, quantize)}.json" if place else None
     if file and file.is_file():
         return {tuple(key): size for key, size in json.loads(file.read_text(encoding="utf-8"))}
     platform.use_compilation_cache()
     here = jax.sharding.SingleDeviceSharding(platform.find_device(None))
-    tree = family.network.abstract(dtype)
+    tree = quantized_tree(family, dtype, quantization(quantize))
     shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), tree)
     programs = Programs(shapes, family, engine)
     scratch = {key: compiled(programs[key]) for key in programs.buckets.keys(engine)}
@@ -54,10 +56,10 @@ def compiled_scratch(family: Family, dtype: str, engine: EngineConfig) -> dict[K
     return scratch
 
 
-def _key(family: Family, dtype: str, engine: EngineConfig) -> str:
+def _key(family: Family, dtype: str, engine: EngineConfig, quantize: str | None) -> str:
     """Of everything that the programs depend on."""
     machine = [jax.__version__, platform.find_device(None).device_kind]
-    settings = [family.to_json(), dataclasses.asdict(engine), dtype, *machine]
+    settings = [family.to_json(), dataclasses.asdict(engine), dtype, quantize, *machine]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     root = Path(str(resources.files("jaxphoton"))).parent
     for name in SOURCES:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from jaxphoton.config.quantization import quantization
 from jaxphoton.messages import quoted
-from jaxphoton.models.costs import Cost, Costs
+from jaxphoton.models.costs import Cost, Costs, Storage
 from jaxphoton.models.protocol import Family
 from jaxphoton.models.registry import companion, named_family, packaged, read_family
 from jaxphoton.weights import hub
@@ -37,26 +38,35 @@ def costs_of(family: Family) -> Costs:
     return companion(family, "costs").costs(family)
 
 
-def weight_bytes(family: Family, dtype: str) -> dict[str, int]:
+def storage_of(dtype: str, quantize: str | None = None) -> Storage:
+    """Numbers of a dtype, matrices as `quantize` says (of `config.quantization`; None for none in few bits).
+
+    Raises:
+      ValueError: a dtype that models are not loaded in, or no such way to quantize.
+    """
+    return Storage(item_bytes(dtype), quantization(quantize))
+
+
+def weight_bytes(family: Family, dtype: str, quantize: str | None = None) -> dict[str, int]:
     """Bytes of the parameters by part as they lie on the device."""
-    return costs_of(family).weights(item_bytes(dtype))
+    return costs_of(family).weights(storage_of(dtype, quantize))
 
 
 def parameter_count(family: Family) -> int:
     return sum(costs_of(family).parameters().values())
 
 
-def encode_cost(family: Family, dtype: str, crops: int, images: int = 1) -> Cost:
+def encode_cost(family: Family, dtype: str, crops: int, images: int = 1, quantize: str | None = None) -> Cost:
     """Crops of `images` pictures, all together, to their embeddings."""
-    return costs_of(family).encode(images, crops, item_bytes(dtype))
+    return costs_of(family).encode(images, crops, storage_of(dtype, quantize))
 
 
-def prefix_cost(family: Family, dtype: str, images: int = 1) -> Cost:
+def prefix_cost(family: Family, dtype: str, images: int = 1, quantize: str | None = None) -> Cost:
     """Image prefixes into the cache."""
-    return costs_of(family).prefix(images, item_bytes(dtype))
+    return costs_of(family).prefix(images, storage_of(dtype, quantize))
 
 
-def prefill_cost(family: Family, dtype: str, rows: int, length: int, past: int) -> Cost:
+def prefill_cost(family: Family, dtype: str, rows: int, length: int, past: int, quantize: str | None = None) -> Cost:
     """Prompts of T = `length` positions behind `past` positions that are in the cache, and the first token.
 
     Every position passes the layers, one of each row the vocabulary head; attention is causal. The readout is not
@@ -64,14 +74,17 @@ def prefill_cost(family: Family, dtype: str, rows: int, length: int, past: int) 
     """
     tokens = rows * length
     pairs = rows * (length * past + length * (length + 1) // 2)
-    return costs_of(family).text(tokens, rows, pairs, rows * (past + length), item_bytes(dtype), readout=False)
+    storage = storage_of(dtype, quantize)
+    return costs_of(family).text(tokens, rows, pairs, rows * (past + length), storage, readout=False)
 
 
-def step_cost(family: Family, dtype: str, rows: int, context: int, readout: bool = True) -> Cost:
+def step_cost(
+    family: Family, dtype: str, rows: int, context: int, readout: bool = True, quantize: str | None = None
+) -> Cost:
     """One decode step of B rows that attend to S = `context` positions each, their own included; `readout` is what
     boxes and points read and texts do not. Of B S positions of keys and values one a row is written."""
     positions = rows * context
-    return costs_of(family).text(rows, rows, positions, positions, item_bytes(dtype), readout)
+    return costs_of(family).text(rows, rows, positions, positions, storage_of(dtype, quantize), readout)
 
 
 def planned_family(name: str) -> Family:

@@ -7,7 +7,10 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
+
 from jaxphoton.config import EngineConfig
+from jaxphoton.config.quantization import QUANTIZATIONS
 from jaxphoton.engine.buckets import Key, estimate, make_buckets
 from jaxphoton.engine.memory import (
     DeviceMemoryError,
@@ -24,12 +27,14 @@ from jaxphoton.models.protocol import Family
 
 ESTIMATED = "estimated"
 MOST_ROWS = 4096
+MEMORIES = (8, 12, 16, 24, 48, 80, 141)  # GB of GPUs that people have
 
 Scratch = Callable[[EngineConfig], Mapping[Key, int]]
 
 
 class Planner:
-    """Plans for one model in one dtype, its keys and values in `kv_dtype` (as in EngineConfig).
+    """Plans for one model in one dtype, its keys and values in `kv_dtype` (as in EngineConfig), matrices in few bits as
+    `quantize` says (as in `jaxphoton.config.quantization`). Adapters have the slots that the engine's settings say.
 
     `scratch` gives the bytes of an engine's programs and `source` says where it has them from; by default both are
     estimates.
@@ -42,11 +47,12 @@ class Planner:
         scratch: Scratch | None = None,
         source: str = ESTIMATED,
         kv_dtype: str = "model",
+        quantize: str | None = None,
     ):
-        self.family, self.source = family, source
+        self.family, self.source, self._dtype = family, source, dtype
         self._item = item_bytes(dtype)
         self._kv_item = 1 if kv_dtype == "float8" else self._item
-        self._weights = weight_bytes(family, dtype)
+        self._weights = weight_bytes(family, dtype, quantize)
         self._scratch = scratch or self.estimates
 
     def estimates(self, engine: EngineConfig) -> dict[Key, int]:
@@ -63,12 +69,13 @@ class Planner:
         Raises:
           DeviceMemoryError: not one request fits.
         """
-        limit, used = int(memory * client_fraction()), sum(self._weights.values())
-        scratch = self._scratch(engine)
-        return size_pool(self.family, engine, self._kv_item, self._weights, scratch, self.source, limit, used)
+        limit, weights = int(memory * client_fraction()), self._weights_of(engine)
+        scratch, used = self._scratch(engine), sum(weights.values())
+        return size_pool(self.family, engine, self._kv_item, weights, scratch, self.source, limit, used)
 
-    def most_rows(self, memory: int, context: int) -> int:
-        """The most requests of `context` positions at once on a device of `memory` bytes, by the estimates.
+    def most_rows(self, memory: int, context: int, engine: EngineConfig | None = None) -> int:
+        """The most requests of `context` positions at once on a device of `memory` bytes, by the estimates; `engine`
+        has the settings besides.
 
         Raises:
           DeviceMemoryError: not one fits.
@@ -76,7 +83,8 @@ class Planner:
         usable = usable_bytes(memory, EngineConfig())
 
         def total(rows: int) -> int:
-            return self._load(engine_of(rows), context, self.estimates(engine_of(rows))).total_bytes
+            sized = engine_of(rows, engine)
+            return self._load(sized, context, self.estimates(sized)).total_bytes
 
         rows = bisect.bisect_left(range(1, MOST_ROWS + 1), True, key=lambda rows: total(rows) > usable)
         if rows == 0:
@@ -103,12 +111,35 @@ class Planner:
     def _load(self, engine: EngineConfig, context: int, scratch: Mapping[Key, int]) -> MemoryPlan:
         pages, page = 1 + engine.max_rows * self.pages_of(engine, context), engine.page_size * self.position_bytes
         rows = row_state_bytes(self.family, engine.max_rows)
-        return MemoryPlan(self._weights, engine.max_rows, pages, page, scratch, self.source, rows)
+        return MemoryPlan(self._weights_of(engine), engine.max_rows, pages, page, scratch, self.source, rows)
+
+    def _weights_of(self, engine: EngineConfig) -> dict[str, int]:
+        """With the slots of adapters, and as much again: so many adapters wait on the device for a slot."""
+        if not engine.adapter_slots:
+            return self._weights
+        pool = self.family.network.adapters(self._dtype, engine.adapter_slots, engine.adapter_rank)
+        return {**self._weights, "adapters": 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pool))}
 
 
-def engine_of(rows: int) -> EngineConfig:
-    """The default engine with another number of rows."""
-    default = EngineConfig()
+def rows_that_fit(
+    family: Family, dtype: str, kv_dtype: str, context: int, engine: EngineConfig
+) -> dict[int, dict[str, int]]:
+    """Of each size of `MEMORIES`, the most requests of `context` positions at once, by the form of the weights (the
+    dtype itself is the plain one), by the estimates; 0 where not one fits."""
+    found: dict[int, dict[str, int]] = {gigabytes: {} for gigabytes in MEMORIES}
+    for name in (dtype, *QUANTIZATIONS):
+        planner = Planner(family, dtype, kv_dtype=kv_dtype, quantize=None if name == dtype else name)
+        for gigabytes, rows in found.items():
+            try:
+                rows[name] = planner.most_rows(gigabytes * 10**9, context, engine)
+            except DeviceMemoryError:
+                rows[name] = 0
+    return found
+
+
+def engine_of(rows: int, engine: EngineConfig | None = None) -> EngineConfig:
+    """The default engine, or another, with another number of rows."""
+    default = engine or EngineConfig()
     steps = (*(bucket for bucket in default.step_rows if bucket < rows), rows)
     return dataclasses.replace(default, max_rows=rows, step_rows=steps)
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from jaxphoton.config.quantization import QUANTIZATIONS
 from jaxphoton.measure.chips import Benchmark, Chip
 from jaxphoton.measure.cost_model import encode_cost, prefill_cost, prefix_cost, step_cost
 from jaxphoton.models.costs import Cost
@@ -78,6 +79,23 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class FormSteps:
+    """Steps of texts with weights in one form (a dtype is the plain one), by their rows.
+
+    Attributes:
+      weight_bytes: read by a step of one row.
+    """
+
+    form: str
+    weight_bytes: int
+    steps: dict[int, float]
+
+    def as_json(self) -> dict:
+        floors = {str(rows): 1e3 * seconds for rows, seconds in self.steps.items()}
+        return {"form": self.form, "weight_bytes": self.weight_bytes, "floor_ms": floors}
+
+
+@dataclass(frozen=True, slots=True)
 class Knee:
     """Rows from which on a larger batch buys less; None where that never comes.
 
@@ -106,7 +124,7 @@ class Comparison:
         return {"part": self.floor.name, **spent, "bound": self.floor.bound}
 
 
-def cost_of(name: str, family: Family, dtype: str, context: int) -> Cost:
+def cost_of(name: str, family: Family, dtype: str, context: int, quantize: str | None = None) -> Cost:
     """The cost of a part by its name: "encode I x C" (images, crops of each), "prefix I", "prefill B x T" (behind an
     image), "step B" or "tick B" of texts, "boxes B" a step that reads what tokens carry.
 
@@ -116,13 +134,13 @@ def cost_of(name: str, family: Family, dtype: str, context: int) -> Cost:
     match = re.fullmatch(r"(\w+) (\d+)(?: x (\d+))?", name)
     kind, count, size = (match[1], int(match[2]), int(match[3] or 1)) if match else ("", 0, 0)
     if kind == "encode":
-        return encode_cost(family, dtype, count * size, count)
+        return encode_cost(family, dtype, count * size, count, quantize)
     if kind == "prefix":
-        return prefix_cost(family, dtype, count)
+        return prefix_cost(family, dtype, count, quantize)
     if kind == "prefill":
-        return prefill_cost(family, dtype, count, size, family.prefix_lengths[-1])
+        return prefill_cost(family, dtype, count, size, family.prefix_lengths[-1], quantize)
     if kind in ("step", "tick", "boxes"):
-        return step_cost(family, dtype, count, context, readout=kind == "boxes")
+        return step_cost(family, dtype, count, context, kind == "boxes", quantize)
     raise ValueError(f"no costs are known of {name!r}")
 
 
@@ -130,29 +148,44 @@ def floor_of(name: str, cost: Cost, chip: Chip, dtype: str) -> Floor:
     return Floor(name, cost, cost.bytes / chip.bandwidth, cost.flops / chip.rate(dtype))
 
 
-def floors(family: Family, chip: Chip, dtype: str, rows: Sequence[int], context: int) -> list[Floor]:
+def floors(
+    family: Family, chip: Chip, dtype: str, rows: Sequence[int], context: int, quantize: str | None = None
+) -> list[Floor]:
     """The parts of a request: an image of few to most crops, its prefix, a question, and steps of `rows` sequences at
     `context` positions, of texts and of boxes."""
     most = family.max_crops
     names = [f"encode 1 x {crops}" for crops in CROPS if crops <= most] + ["prefix 1", f"prefill 1 x {PROMPT}"]
     names += [f"{kind} {batch}" for batch in rows for kind in ("step", "boxes")]
-    return [floor_of(name, cost_of(name, family, dtype, context), chip, dtype) for name in names]
+    return [floor_of(name, cost_of(name, family, dtype, context, quantize), chip, dtype) for name in names]
 
 
-def batches(family: Family, chip: Chip, dtype: str, context: int, rows: Sequence[int] = BATCHES) -> list[Batch]:
+def batches(
+    family: Family, chip: Chip, dtype: str, context: int, rows: Sequence[int] = BATCHES, quantize: str | None = None
+) -> list[Batch]:
     """Batch economics of texts at the floor."""
     found = []
     for batch in rows:
-        floor = floor_of("step", step_cost(family, dtype, batch, context, readout=False), chip, dtype)
+        floor = floor_of("step", step_cost(family, dtype, batch, context, False, quantize), chip, dtype)
         found.append(Batch(batch, floor.seconds, floor.bound))
     return found
 
 
-def knee(family: Family, chip: Chip, dtype: str, context: int) -> Knee:
+def forms(family: Family, chip: Chip, dtype: str, context: int, rows: Sequence[int]) -> list[FormSteps]:
+    """The floors of steps by the form of the weights."""
+    found = []
+    for name in (dtype, *QUANTIZATIONS):
+        quantize = None if name == dtype else name
+        steps = {each.rows: each.step_s for each in batches(family, chip, dtype, context, rows, quantize)}
+        read = step_cost(family, dtype, 1, context, False, quantize).weight_bytes
+        found.append(FormSteps(name, read, steps))
+    return found
+
+
+def knee(family: Family, chip: Chip, dtype: str, context: int, quantize: str | None = None) -> Knee:
     """Where batches of texts stop being nearly free."""
 
     def cost(rows: int) -> Cost:
-        return step_cost(family, dtype, rows, context, readout=False)
+        return step_cost(family, dtype, rows, context, False, quantize)
 
     def computes(rows: int) -> bool:
         return floor_of("step", cost(rows), chip, dtype).bound == "compute"
@@ -160,11 +193,11 @@ def knee(family: Family, chip: Chip, dtype: str, context: int) -> Knee:
     return Knee(_first_rows(lambda rows: cost(rows).kv_bytes > cost(rows).weight_bytes), _first_rows(computes))
 
 
-def compare(family: Family, dtype: str, benchmark: Benchmark) -> list[Comparison]:
+def compare(family: Family, dtype: str, benchmark: Benchmark, quantize: str | None = None) -> list[Comparison]:
     """What was measured, against its floors."""
     found = []
     for name, seconds in benchmark.seconds.items():
-        cost = cost_of(name, family, dtype, benchmark.context)
+        cost = cost_of(name, family, dtype, benchmark.context, quantize)
         found.append(Comparison(floor_of(name, cost, benchmark.chip, dtype), seconds))
     return found
 

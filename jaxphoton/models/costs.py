@@ -6,8 +6,16 @@ The bytes are a floor: weights and keys/values move once, activations stay on th
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from jaxphoton.config.quantization import Quantization
+from jaxphoton.models.naming import Use
+
+GROUPS = {"int4": 128, "int4-64": 64}
+GROUP_BYTES, ROW_BYTES = 2, 4  # factors of groups of 4 bits are bfloat16, all others float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +44,84 @@ class Cost:
         return self.flops / self.bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """In what numbers a model lies in memory.
+
+    Attributes:
+      item: bytes of a number that is not in few bits, and of keys and values.
+      quantization: which matrices are in few bits.
+    """
+
+    item: int
+    quantization: Quantization | None = None
+
+    def matrix(self, use: Use, rows: int, *widths: int) -> int:
+        """Bytes of a matrix of so many rows, whose parts are so wide beside each other, and of its factors.
+
+        As `layers.quantize.form_of`: a factor belongs to a row, or where there are several parts, or 4 bits, to a group
+        of columns that no two parts share.
+        """
+        kind, columns, shared = getattr(self.quantization, use, None), sum(widths), math.gcd(*widths)
+        if kind is None:
+            return self.item * rows * columns
+        if kind in GROUPS:
+            group = max(n for n in range(1, GROUPS[kind] + 1) if shared % n == 0)
+            return rows * (columns // 2 + GROUP_BYTES * (columns // group))
+        return rows * (columns + ROW_BYTES * (1 if len(widths) == 1 else columns // shared))
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Matrices of a use that may be in few bits: their (mean) number, rows, and the columns of parts side by side."""
+
+    use: Use
+    number: float
+    rows: int
+    widths: tuple[int, ...]
+
+    @property
+    def size(self) -> float:
+        return self.number * self.rows * sum(self.widths)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Parameters of a part of a model: matrices that may be in few bits, and how many numbers besides."""
+
+    matrices: Sequence[Matrix]
+    others: float
+
+    @property
+    def size(self) -> float:
+        """How many numbers all are."""
+        return self.others + sum(matrix.size for matrix in self.matrices)
+
+    def bytes(self, storage: Storage) -> float:
+        sizes = (each.number * storage.matrix(each.use, each.rows, *each.widths) for each in self.matrices)
+        return storage.item * self.others + sum(sizes)
+
+
 class Costs(Protocol):
-    """Costs of one model in numbers of `item` bytes."""
+    """Costs of one model, by how it lies in memory."""
 
     def parameters(self) -> dict[str, int]:
         """Numbers by part, the parts being the first level of the parameter tree."""
         ...
 
-    def weights(self, item: int) -> dict[str, int]:
+    def weights(self, storage: Storage) -> dict[str, int]:
         """Bytes by part, as they lie on the device."""
         ...
 
-    def encode(self, images: int, crops: int, item: int) -> Cost:
+    def encode(self, images: int, crops: int, storage: Storage) -> Cost:
         """Crops of so many images to their embeddings."""
         ...
 
-    def prefix(self, images: int, item: int) -> Cost:
+    def prefix(self, images: int, storage: Storage) -> Cost:
         """Image prefixes of the longest length into the cache."""
         ...
 
-    def text(self, tokens: int, sampled: int, pairs: int, positions: int, item: int, readout: bool) -> Cost:
+    def text(self, tokens: int, sampled: int, pairs: int, positions: int, storage: Storage, readout: bool) -> Cost:
         """`tokens` positions through all layers and `sampled` of them through the vocabulary head, and what the
         readout reads where `readout` says so; `pairs` of a position and one that it sees, `positions` in the cache."""
         ...

@@ -112,3 +112,33 @@ def test_float8_halves_keys_and_values(capsys):
         assert main(["plan", "--rows", "4", "--kv-dtype", kind, "--json"]) == 0
         sizes.append(json.loads(capsys.readouterr().out)["kv_bytes"])
     assert sizes[0] == 2 * sizes[1]
+
+
+def test_weights_in_few_bits_leave_room_for_more_requests(capsys):
+    plain, small = (plan(capsys, "--context", "1024", *more) for more in ((), ("--quantize", "int4")))
+    assert (plain["quantize"], small["quantize"]) == (None, "int4")
+    assert small["weights"]["text"] < 0.35 * plain["weights"]["text"]
+    assert small["weights"]["region"] == plain["weights"]["region"] and small["kv_bytes"] == plain["kv_bytes"]
+    assert small["total_bytes"] - plain["total_bytes"] == small["weights_bytes"] - plain["weights_bytes"]
+    assert small["fits_gb"] == plain["fits_gb"]  # of all forms
+    for rows in plain["fits_gb"].values():
+        assert rows["bfloat16"] <= rows["int8"] <= rows["int4"]
+    assert [rows["int4"] for rows in plain["fits_gb"].values()] == sorted(r["int4"] for r in plain["fits_gb"].values())
+    fitted = plan(capsys, "--context", "1024", "--quantize", "int4", "--memory", "24GB")
+    assert fitted["max_rows"] == plain["fits_gb"]["24"]["int4"] and fitted["fits_gb"] is None
+
+
+def test_slots_of_adapters_take_memory(capsys):
+    without, slots, wide = (
+        plan(capsys, "--memory", "24GB", "--rows", "60", *more)
+        for more in ((), ("--adapter-slots", "4"), ("--adapter-slots", "4", "--adapter-rank", "32"))
+    )
+    assert "adapters" not in without["weights"]
+    assert wide["weights"]["adapters"] == 2 * slots["weights"]["adapters"] > 0
+    assert wide["pages"] < slots["pages"] < without["pages"]
+
+
+def test_the_table_of_gpus_marks_what_does_not_fit(capsys):
+    assert main(["plan", "--model", "moondream3"]) == 0
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if " GB " in line}
+    assert lines["8"][2:] == ["-"] * 5 and "-" not in lines["80"]

@@ -75,3 +75,15 @@ def test_a_picture(measured, capsys, tmp_path):
 def test_refusals_name_the_fault(arguments, fault, capsys):
     assert main(["roofline", *arguments]) == 1
     assert fault in capsys.readouterr().err
+
+
+def test_steps_by_the_form_of_the_weights(capsys):
+    assert main(["roofline", "--gpu", "h200", "--rows", "1,32", "--quantize", "int8", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    forms = {form["form"]: form for form in report["forms"]}
+    assert list(forms) == ["bfloat16", "int8", "float8", "int4", "int4-64"]
+    part = next(part for part in report["parts"] if part["part"] == "step 32")
+    assert part["floor_ms"] == forms["int8"]["floor_ms"]["32"] < forms["bfloat16"]["floor_ms"]["32"]
+    assert forms["int4"]["weight_bytes"] < 0.28 * forms["bfloat16"]["weight_bytes"]
+    assert main(["roofline", "--gpu", "h200"]) == 0
+    assert "steps of texts by the form of the weights" in capsys.readouterr().out

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxphoton.config.quantization import QUANTIZATIONS, quantization
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.measure import cost_model
+from jaxphoton.models.forms import quantized_tree
 from jaxphoton.models.moondream.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import abstract, count
@@ -29,6 +31,24 @@ def test_weights_are_those_of_the_parameter_tree(family, dtype):
     expected = {name: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(part)) for name, part in parts.items()}
     assert cost_model.weight_bytes(model, dtype) == expected
     assert cost_model.parameter_count(model) == count(tree)
+
+
+@pytest.mark.parametrize("quantize", [*QUANTIZATIONS, None])
+@pytest.mark.parametrize("family", ["moondream2", "moondream3", "tiny"])
+def test_weights_in_few_bits_are_those_of_the_quantized_tree(family, quantize):
+    model = MoondreamFamily(tiny.CONFIG) if family == "tiny" else named_family(family)
+    tree = quantized_tree(model, "bfloat16", quantization(quantize))
+    expected = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    assert sum(cost_model.weight_bytes(model, "bfloat16", quantize).values()) == expected
+
+
+@pytest.mark.parametrize(("quantize", "share"), [("int8", 0.52), ("float8", 0.52), ("int4", 0.28), ("int4-64", 0.29)])
+def test_what_a_step_reads_in_few_bits(quantize, share):
+    plain, small = (
+        cost_model.step_cost(MOONDREAM2, "bfloat16", 1, 850, readout=False, quantize=each) for each in (None, quantize)
+    )
+    assert small.weight_bytes < share * plain.weight_bytes
+    assert (small.kv_bytes, small.flops) == (plain.kv_bytes, plain.flops)
 
 
 def test_moondream3_has_the_size_it_is_known_by():

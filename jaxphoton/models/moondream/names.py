@@ -239,8 +239,8 @@ class MoondreamTensors:
         kv_scales = scales <= sources.keys()
         return MoondreamFamily(config), Form(kv_scales), set() if kv_scales else scales
 
-    def placements(self, form: Form) -> tuple[Placement, ...]:
-        return placements(self._config, form)
+    def placements(self, form: Form | None) -> tuple[Placement, ...]:
+        return placements(self._config, form or PUBLISHED)
 
     def stored_form(self, leaves: Iterable[str]) -> Form:
         return Form("text.kv_scale" in set(leaves))

@@ -30,6 +30,7 @@ COMMANDS = (
     "timeline",
     "roofline",
     "plan",
+    "quality",
 )
 
 DESCRIPTION = "Moondream vision-language models on JAX: captions, answers, boxes and points from images."

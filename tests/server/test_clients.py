@@ -167,7 +167,7 @@ def test_moondream_passes_on_its_thoughts(answering, photo):
         (lambda vision, photo: vision.caption(photo, length="endless"), 400, "endless"),
         (lambda vision, photo: vision.detect(photo, " "), 400, "must not be empty"),
         (lambda vision, photo: vision.segment(photo, "fish"), 400, "no prompt for 'segment'"),
-        (lambda vision, photo: vision.caption(photo, settings={"variant": "a"}), 400, "unknown settings variant"),
+        (lambda vision, photo: vision.caption(photo, settings={"variant": "a"}), 404, "no adapter 'a' here"),
         (lambda vision, photo: vision.chat([]), 400, "must not be empty"),
         (lambda vision, photo: vl(vision.endpoint, model="other").caption(photo), 404, "other"),
         (lambda vision, photo: vl(vision.endpoint + "/v2").caption(photo), 404, "/v1/v2/caption"),

@@ -33,6 +33,7 @@ def beside(path: str, factor: str) -> str:
 def wanted_forms(family: Family, tree: Any, form: Any, quantization: Quantization) -> Forms:
     """The forms that a quantization makes of a plain tree of `Network.abstract(dtype, form)`."""
     widths, leaves = defaultdict[str, set[int]](set), by_path(tree)
+    form = family.tensors.stored_form(leaves) if form is None else form
     for place in family.tensors.placements(form):
         widths[place.leaf].add(placed_shape(leaves[place.leaf].shape, place.index)[-1])
     found: Forms = {}

@@ -62,6 +62,7 @@ LIMITS = {
     "fused-experts-step 1 rows": Limits(one_graph=True, per_layer=13, around=8, temporary=16 * MB),
     "forward": Limits(one_graph=True, per_layer=10, around=18, temporary=16 * MB, reads=1.02),
     "experts-step": Limits(one_graph=True, per_layer=15, around=30, temporary=16 * MB),
+    "int4-experts-step": Limits(one_graph=True, per_layer=15, around=30, temporary=16 * MB),
     "experts-adapters-step": Limits(one_graph=True, per_layer=18, around=30, temporary=16 * MB),
     "experts-step 1 rows": Limits(one_graph=True, per_layer=19, around=30, temporary=16 * MB),
     "sample": Limits(one_graph=True, temporary=16 * MB),

@@ -215,8 +215,12 @@ def add_adapter_option(group: argparse._ArgumentGroup, use: str) -> None:
     )
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Which model, and how it is loaded; the group of these options."""
+def add_model_options(parser: argparse.ArgumentParser, *, quantize: bool = True) -> argparse._ArgumentGroup:
+    """Which model, and how it is loaded; the group of these options.
+
+    Args:
+      quantize: whether `--quantize` is one of them; a command may have its own.
+    """
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -228,7 +232,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
     group.add_argument(
         "--dtype", choices=["float32", "bfloat16"], help="precision (default: bfloat16, on a CPU float32)"
     )
-    add_quantize_option(group)
+    if quantize:
+        add_quantize_option(group)
     group.add_argument(
         "--max-pixels",
         type=number(int, 1),

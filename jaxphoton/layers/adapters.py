@@ -59,9 +59,10 @@ class ChosenPairs:
 
     pairs: Pairs
     slots: Leaf  # int32 [B], NO_SLOT for none
+    beside: Weight  # a matrix that reads the same x
 
     def delta(self, x: jax.Array) -> jax.Array:
-        return self.pairs.delta(x, self.slots)
+        return self.pairs.delta(_for_pairs(x, self.beside), self.slots)
 
 
 def put(pool: Any, one: Any, slot: jax.Array) -> Any:

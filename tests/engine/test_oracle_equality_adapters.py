@@ -5,16 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+import jax
+import numpy as np
 import pytest
 
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.device import Device
-from jaxphoton.models.adapters import Adapter
+from jaxphoton.engine.engine import Engine, Submission
+from jaxphoton.engine.launch import Launch
+from jaxphoton.models.adapters import Adapter, LowRank
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
 from jaxphoton.oracle.oracle import Oracle
+from jaxphoton.requests.tokens import Token
 from tests.engine import test_oracle_equality_moe, tiny
 from tests.engine.comparison import Comparison
 from tests.engine.schedules import KINDS, schedule
@@ -87,3 +92,64 @@ def test_one_question_with_every_adapter_in_one_batch(adapters, programs, device
     asked = [dataclasses.replace(request("text", 6, 1, temperature=0.0), adapter=a) for a in (*adapters, None)]
     assert len({comparison.expected(one).tokens for one in asked}) == len(asked)
     run_and_compare(Loop(programs, device), comparison, Schedule(at_once(*asked, *asked)))
+
+
+def test_adapters_come_while_others_run_and_nothing_compiles(adapters, programs, comparison):
+    """A third adapter is submitted behind the first token of a request that goes on, which never stands still."""
+    asked = [dataclasses.replace(request("text", 6, max_tokens=40, temperature=1.5), adapter=a) for a in adapters]
+    compiled, events = list[str](), list[tuple[str, int]]()
+
+    def note(name: str, *_, **__) -> None:
+        if "compile" in name:
+            compiled.append(name)
+
+    def see(name: str, launch: Launch) -> None:
+        events.append((name, launch.number))
+
+    with Engine(programs, on_event=see) as engine:
+        first = engine.submit(asked[0])
+        first.future.result()  # whatever the first use costs is paid
+        del events[:]
+        jax.monitoring.register_event_duration_secs_listener(note)
+        try:
+            later = list[Submission]()
+
+            def on_token(token: Token, finish: str | None) -> None:
+                if len(later) < 2:
+                    later.append(engine.submit(asked[1 + len(later)]))
+
+            running = engine.submit(asked[0], on_token)
+            done = [submission.future.result() for submission in (running, *later)]
+        finally:
+            jax.monitoring.unregister_event_duration_listener(note)
+    assert not compiled and len(later) == 2
+    for one, generation in zip((asked[0], asked[1], asked[2]), done, strict=True):
+        comparison.compare(one, list(generation.tokens), generation.finish_reason)
+    # While there is work the next launch is enqueued before the last one is read, whatever is put into slots meanwhile.
+    kinds = [name for name, _ in events]
+    reads = [at for at, name in enumerate(kinds) if name == "commit_begin"]
+    behind = [kinds[:at].count("launch") - kinds[:at].count("commit_begin") for at in reads]
+    assert behind.count(1) <= len(done) and behind.count(2) == len(reads) - behind.count(1)
+
+
+def test_what_other_rows_have_changes_no_row(adapters, programs):
+    """The same rows with and without a neighbour's adapter, in programs of one shape."""
+    loop = Loop(programs)
+    mine = dataclasses.replace(request("text", 6, 1, temperature=1.5, max_tokens=12), adapter=adapters[0])
+    seen = []
+    for other in (None, *adapters):
+        beside = dataclasses.replace(request("text", 9, max_tokens=20, temperature=0.0), adapter=other)
+        sequences, _ = loop.run(Schedule(at_once(mine, beside)))
+        seen.append([(token.id, token.bins, np.float32(token.logprob)) for token in sequences[0].tokens])
+    tokens = [[(token, bins) for token, bins, _ in one] for one in seen]
+    assert all(one == tokens[0] for one in tokens)
+    for one in seen:
+        np.testing.assert_allclose([logprob for *_, logprob in one], [logprob for *_, logprob in seen[0]], atol=1e-5)
+
+
+def test_an_adapter_that_does_not_fit_is_refused_with_its_modules(adapters, programs):
+    large = dataclasses.replace(adapters[0], name="large", pairs={
+        name: LowRank(np.repeat(pair.a, 2, -2), np.repeat(pair.b, 2, -1)) for name, pair in adapters[0].pairs.items()
+    }, digest=b"large")  # fmt: skip
+    with Engine(programs) as engine, pytest.raises(ValueError, match=r"large does not fit: text\.blocks\.0.*rank 8"):
+        engine.submit(dataclasses.replace(request(), adapter=large))

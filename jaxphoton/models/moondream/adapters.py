@@ -156,7 +156,7 @@ def _adapted(layer: TextLayer, pool: Pool, index: int, dense: int, slots: jax.Ar
         # Not cut: the kernels would be given copies.
         pairs = ExpertPairs(pool.experts_fc1, pool.experts_fc2, slots, index - dense)
         experts = replace(experts, adapters=pairs)
-    direct = None if direct is None else ChosenPairs(direct, slots)
+    direct = None if direct is None else ChosenPairs(direct, slots, layer.in_w)
     into, out = AdaptedRows(layer.in_w, into, slots), AdaptedColumns(layer.out_w, out, slots)
     return replace(layer, in_w=into, out_w=out, direct=direct, experts=experts)
 
@@ -175,6 +175,9 @@ def _fill(one: TextPairs, name: str, pair: LowRank) -> str | None:
         return f"rank {pair.rank}{' of an expert' if each else ''}; there is room for {rank}"
     pairs.a[index][..., 0, : pair.rank, :] = pair.a
     pairs.b[index][..., 0, : pair.rank] = pair.b
+    # What is not finite in one slot would spread to rows of the others: 0 times infinity is no number.
+    if not (np.isfinite(pairs.a[index]).all() and np.isfinite(pairs.b[index]).all()):
+        return f"numbers too large for {pairs.a.dtype}"
     return None
 
 

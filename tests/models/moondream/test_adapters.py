@@ -192,5 +192,15 @@ def test_experts_by_kernels_have_adapters_too(random_params, length):
     np.testing.assert_allclose(few, plain, rtol=1e-4, atol=1e-4)
 
 
+def test_numbers_that_only_float32_holds_are_refused_in_bfloat16(random_params):
+    _, network = model(random_params, TEXT)
+    (name, pair), *_ = drawn(TEXT, 1, 2).pairs.items()
+    largest = np.full_like(pair.b, np.finfo(np.float32).max)
+    adapter = Adapter("mine", b"", {name: LowRank(pair.a, largest)}, "")
+    network.adapter_slot(adapter, "float32", RANK)
+    with pytest.raises(WeightsError, match=f"{name}: numbers too large for bfloat16"):
+        network.adapter_slot(adapter, "bfloat16", RANK)
+
+
 def test_every_module_that_may_have_a_pair_is_a_field_of_the_pool():
     assert set(adapters.MODULES.values()) <= {field.name for field in dataclasses.fields(adapters.TextPairs)}

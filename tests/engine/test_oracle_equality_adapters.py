@@ -1,4 +1,7 @@
-"""The same where rows of one batch have different adapters, of which some wait for a slot and others are swapped."""
+"""The same where rows of one batch have different adapters, of which some wait for a slot and others are swapped.
+
+`--adapter-schedules N` runs schedules 0 to N - 1 of each model.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ def comparison(model, params) -> Comparison:
 def test_random_schedules_give_what_the_oracle_gives(
     model, adapters, programs, device, comparison, pytestconfig, capsys
 ):
-    first, count = pytestconfig.getoption("--first-schedule"), pytestconfig.getoption("--schedules")
+    first, count = pytestconfig.getoption("--first-schedule"), pytestconfig.getoption("--adapter-schedules")
     loop, set_back = Loop(programs, device), 0
     for number in range(first, count):
         if number % RESET == 0:
@@ -77,7 +80,7 @@ def test_random_schedules_give_what_the_oracle_gives(
         try:
             set_back += run_and_compare(loop, comparison, schedule(number, model[1], (*adapters, None)))
         except BaseException as error:
-            error.add_note(f"schedule {number}: again with --first-schedule {number} --schedules {number + 1}")
+            error.add_note(f"schedule {number}: again with --first-schedule {number} --adapter-schedules {number + 1}")
             raise
     with capsys.disabled():
         print(
@@ -119,7 +122,7 @@ def test_adapters_come_while_others_run_and_nothing_compiles(adapters, programs,
                     later.append(engine.submit(asked[1 + len(later)]))
 
             running = engine.submit(asked[0], on_token)
-            done = [submission.future.result() for submission in (running, *later)]
+            done = [running.future.result(), *(submission.future.result() for submission in later)]
         finally:
             jax.monitoring.unregister_event_duration_listener(note)
     assert not compiled and len(later) == 2

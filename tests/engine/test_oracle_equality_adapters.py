@@ -102,9 +102,9 @@ def test_adapters_come_while_others_run_and_nothing_compiles(adapters, programs,
     asked = [dataclasses.replace(request("text", 6, max_tokens=40, temperature=1.5), adapter=a) for a in adapters]
     compiled, events = list[str](), list[tuple[str, int]]()
 
-    def note(name: str, *_, **__) -> None:
-        if "compile" in name:
-            compiled.append(name)
+    def note(event: str, duration_secs: float, **_) -> None:
+        if "compile" in event:
+            compiled.append(event)
 
     def see(name: str, launch: Launch) -> None:
         events.append((name, launch.number))

@@ -7,8 +7,6 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
-
 from jaxphoton.config import EngineConfig
 from jaxphoton.config.quantization import QUANTIZATIONS
 from jaxphoton.engine.buckets import Key, estimate, make_buckets
@@ -117,6 +115,8 @@ class Planner:
         """With the slots of adapters, and as much again: so many adapters wait on the device for a slot."""
         if not engine.adapter_slots:
             return self._weights
+        import jax  # what plans without adapters starts without it
+
         pool = self.family.network.adapters(self._dtype, engine.adapter_slots, engine.adapter_rank)
         return {**self._weights, "adapters": 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pool))}
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from jaxphoton.api import EncodedImage, Moondream
     from jaxphoton.config import ConfigError, EngineConfig
     from jaxphoton.image.errors import ImageError
+    from jaxphoton.image.several import SeveralImages
     from jaxphoton.models.moondream.config import ModelConfig
     from jaxphoton.requests.answer import Answer, Result
     from jaxphoton.requests.ask import Ask, Job
@@ -36,6 +37,7 @@ _PUBLIC = {
     "Moondream": "jaxphoton.api",
     "QueueFull": "jaxphoton.requests.errors",
     "Result": "jaxphoton.requests.answer",
+    "SeveralImages": "jaxphoton.image.several",
     "WeightsError": "jaxphoton.weights.load",
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "Moondream",
     "QueueFull",
     "Result",
+    "SeveralImages",
     "WeightsError",
     "__version__",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxphoton import Ask, AsyncMoondream, DeadlineExceeded, ImageError, Job, Moondream
+from jaxphoton import Ask, AsyncMoondream, DeadlineExceeded, ImageError, Job, Moondream, SeveralImages
 from jaxphoton.config import EngineConfig
 from jaxphoton.models.moondream.prompts import chat_prompt
 from jaxphoton.oracle.oracle import Oracle, OracleRequest
@@ -106,6 +106,56 @@ def arguments(messages: list[Any], reasoning: bool | None = None) -> dict[str, A
     return {"messages": texts, "reasoning": reasoning}
 
 
+def test_pictures_in_any_turn(shapes):
+    """As a client sends them that tells the whole conversation again, its pictures included."""
+    images = [np.asarray(Image.open(PICTURE).convert("RGB").rotate(37 * number + 9)) for number in range(3)]
+    messages = [user(QUESTION, images[0])]
+    launches, answers = [], []
+    with shapes.observe(launches=launches.append):
+        for number, more in enumerate(([user("And here?", images[1])], [user("Which has a car?", images[2])], [])):
+            shapes.engine.drain(PATIENCE)
+            launches.clear()
+            answers.append(shapes.chat(messages, settings=GREEDY))
+            shapes.engine.drain(PATIENCE)
+            # The picture in front is found again, those behind it are not kept.
+            assert sum(launch.images for launch in launches) == max(1, number)
+            assert answers[-1].metrics.cached_tokens == (65 if number else 0)
+            messages += [answers[-1]["message"], *more]
+    lengths = [answer.metrics.input_tokens for answer in answers]
+    assert lengths[1] - lengths[0] > 64 and lengths[2] - lengths[1] > 64
+    first, second = (shapes.chat([*messages[:2], user("Which?", image)], settings=GREEDY) for image in images[1:])
+    assert first.logprob != second.logprob, "a later picture changes nothing"
+
+
+def test_several_pictures_go_every_way(shapes):
+    wanted = shapes.chat(messages := [user(QUESTION, PICTURE), user("And now?", address())], settings=GREEDY)
+    place = {"type": "image"}
+    told = {"messages": [user(QUESTION), user("And now?")]}
+    for message in told["messages"]:
+        message["content"].insert(0, place)
+    both, ask = SeveralImages((PICTURE, PICTURE.read_bytes())), Ask("chat", told, GREEDY)
+    assert shapes.submit(both, ask).future.result(PATIENCE).tokens == wanted.tokens
+    (answer,) = shapes.answer([Job("a", both, (ask,))])
+    assert answer.results == (wanted,) and answer.size == shapes.encode_image(PICTURE).size
+    stream = shapes.chat(messages, stream=True, settings=GREEDY)
+    assert "".join(stream["message"]) == wanted["message"]["content"] and stream.tokens == wanted.tokens
+
+    async def main():
+        async with asyncio.timeout(PATIENCE):
+            assert (await AsyncMoondream(shapes).chat(messages, settings=GREEDY)).tokens == wanted.tokens
+
+    asyncio.run(main())
+    with pytest.raises(ImageError, match="picture 2 of 2"):
+        shapes.chat([user(QUESTION, PICTURE), user("And now?", b"no picture")], settings=GREEDY)
+    (answer,) = shapes.answer([Job("a", SeveralImages((PICTURE, b"no picture")), (ask,))])
+    assert isinstance(answer.error, ImageError) and "picture 2 of 2" in answer.error.fault
+    for image, fault in ((PICTURE, "places for 2 pictures, and 1 came"), (None, "and 0 came")):
+        with pytest.raises(ValueError, match=fault):
+            shapes.submit(image, ask)
+    with pytest.raises(ValueError, match="caption has places for 1 picture, and 2 came"):
+        shapes.submit(both, Ask("caption"))
+
+
 def test_a_message_can_be_restricted_as_an_answer(shapes):
     messages = [user(QUESTION, PICTURE), assistant("3"), user("Sure?")]
     said = shapes.chat(messages, settings={**GREEDY, "choices": ["yes, I am", "not quite"]})
@@ -129,7 +179,9 @@ def test_jobs_and_batches_take_conversations(shapes):
     [
         (lambda m: m.chat([]), ValueError, "messages must not be empty"),
         (lambda m: m.chat([user(" ")]), ValueError, r"messages\[0\]: the last message has neither text nor picture"),
-        (lambda m: m.chat([user("a"), user("b", PICTURE)]), ValueError, r"messages\[1\]: a picture can only stand"),
+        (lambda m: m.chat([user("a", b"")] * 17), ValueError, "17 pictures; a conversation can have 16"),
+        (lambda m: m.chat([user("a", b"")] * 8), ValueError, "8 pictures of 64 positions .* context holds 512"),
+        (lambda m: m.chat([user("a"), {"role": "user", "content": [{"type": "image"}]}]), ValueError, "has no picture"),
         (lambda m: m.chat([user("a", str(PICTURE))]), ValueError, "must be a data address"),
         (lambda m: m.chat([user("a", b"no picture")]), ImageError, "image"),
         (lambda m: m.chat([user("a", "data:image/png;base64,~")]), ImageError, "<data address>.* is not base64"),
@@ -143,7 +195,7 @@ def test_jobs_and_batches_take_conversations(shapes):
         (
             lambda m: m.submit(PICTURE, Ask("chat", {"messages": [user("a", PICTURE)]})),
             ValueError,
-            r"messages\[0\]: the picture of an ask is its image, and not in its messages",
+            r"messages\[0\]: the pictures of an ask are its image, and not in its messages",
         ),
     ],
 )  # fmt: skip
@@ -196,6 +248,7 @@ class Letters:
         return True
 
 
+PLACE = {"type": "image"}
 TALK = (
     {"role": "system", "content": "In one word."},
     {"role": "user", "content": "What is it? "},
@@ -225,3 +278,18 @@ def test_both_families_answer_as_the_oracle(goldens, name):
             truth = oracle.run(OracleRequest(prompt, grammar, Settings(**given), image))
             assert result.tokens == tuple(token.id for token in truth.tokens), (turns, reasoning)
             assert result.logprob == pytest.approx(sum(token.logprob for token in truth.tokens), abs=1e-3)
+        other = oracle.encode_image(model.encode_image(pixels[:, ::-1]).image.crops)
+        front = name == "md2-tiny"
+        turns = [
+            {"role": "user", "content": [PLACE] * front + [{"type": "text", "text": "Hm?"}]},
+            {"role": "user", "content": [PLACE, {"type": "text", "text": "What?"}]},
+        ]
+        prompt = chat_prompt(family.config.tokenizer, tokenizer.encode, turns_of(turns))
+        given = {"temperature": 1.0, "seed": 3, "max_tokens": 6}
+        images = SeveralImages(front * (pixels,) + (pixels[:, ::-1],))
+        ask = Ask("chat", {"messages": turns, "reasoning": False}, given)
+        result = model.submit(images, ask).future.result(PATIENCE)
+        settings, picture = Settings(**given), image if front else None
+        truth = oracle.run(OracleRequest(prompt, family.grammars["text"], settings, picture, further=[other]))
+        assert result.tokens == tuple(token.id for token in truth.tokens)
+        assert result.logprob == pytest.approx(sum(token.logprob for token in truth.tokens), abs=1e-3)

@@ -10,9 +10,10 @@ import msgspec
 
 from jaxphoton.bodies.decoding import decoded
 from jaxphoton.bodies.faults import BodyError
-from jaxphoton.bodies.pictures import Address, ReadPicture, picture_of
+from jaxphoton.bodies.pictures import Picture, ReadPicture, picture_of
 from jaxphoton.bodies.skills import Body, deadline_of
 from jaxphoton.requests.ask import Ask
+from jaxphoton.requests.chatting import together
 from jaxphoton.requests.conversation import parted
 from jaxphoton.requests.reading import take_reading
 from jaxphoton.requests.settings import MAX_SEED, TEXT_DEFAULTS, Settings
@@ -117,18 +118,18 @@ def _check_abilities(form: ChatForm) -> None:
                 raise BodyError(f'this model calls no functions: send no {name}, or tool_choice "none"', name)
 
 
-def _conversation(messages: list[Message], read: ReadPicture) -> tuple[bytes | Address | None, list[dict[str, str]]]:
-    """The picture, and the messages without it."""
+def _conversation(messages: list[Message], read: ReadPicture) -> tuple[Picture, list[dict[str, Any]]]:
+    """The pictures, and the messages without them."""
     plain = [msgspec.to_builtins(message) for message in messages]
     for message in plain:
         if message["role"] == "developer":
             message["role"] = "system"
     try:
-        texts, picture = parted(plain)
+        texts, pictures = parted(plain)
     except (TypeError, ValueError) as error:
         place = re.match(r"messages(\[\d+\](\.content\[\d+\])?)?", str(error))
         raise BodyError(str(error), place[0] if place else "messages") from None
-    return None if picture is None else read(picture, "image_url"), texts
+    return together([read(picture, "image_url") for picture in pictures]), texts
 
 
 def _sampling(form: ChatForm) -> dict[str, Any]:

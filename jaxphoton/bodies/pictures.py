@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.image.address import base64_of, data_of, is_data
+from jaxphoton.image.several import SeveralImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class Address:
     param: str = "image_url"
 
 
+# That of a body: its bytes, or where they are, or several of these; or none.
+Picture = bytes | Address | SeveralImages | None
 # From the text of a picture, and the part of the body that has it.
 ReadPicture = Callable[[str, str], bytes | Address]
 

@@ -12,7 +12,7 @@ import msgspec
 
 from jaxphoton.bodies.decoding import decoded
 from jaxphoton.bodies.faults import BodyError
-from jaxphoton.bodies.pictures import Address, ReadPicture, picture_of
+from jaxphoton.bodies.pictures import Picture, ReadPicture, picture_of
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.skill import REQUIRED, Argument, Shape
@@ -27,13 +27,13 @@ class Body:
     """What a client asks for.
 
     Attributes:
-      picture: bytes, an address, or None.
+      picture: bytes, an address, several of these, or None.
       ask: for the model.
       stream: whether the answer is to come in pieces.
       model: the name of one; None for whatever there is.
     """
 
-    picture: bytes | Address | None
+    picture: Picture
     ask: Ask
     stream: bool = False
     model: str | None = None

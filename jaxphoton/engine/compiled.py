@@ -20,7 +20,7 @@ from jaxphoton.constraints.automaton import TokenAutomaton, build
 from jaxphoton.engine import executables, programs
 from jaxphoton.engine.buckets import Key, compiled, estimate, make_buckets, table_width
 from jaxphoton.engine.compiling import compile_all, load_all
-from jaxphoton.engine.control import Prefill, Row
+from jaxphoton.engine.control import Block, Prefill, Row
 from jaxphoton.engine.executables import Executables, ExecutablesError
 from jaxphoton.engine.memory import MemoryPlan, size_pool
 from jaxphoton.engine.places import Here, Place
@@ -107,10 +107,6 @@ class Programs:
             form = step_form(self._place.kind, rows) if measured else "xla"
         kernels = dataclasses.replace(kernels, step=step_parts(form) or ())
         return dataclasses.replace(self.program_config, kernels=kernels)
-
-    def prefix_pages(self, length: int) -> int:
-        """Pages of an image prefix."""
-        return -(-length // self.engine.page_size)
 
     def store(self, folder: str | os.PathLike[str]) -> int:
         """Writes the programs to a new folder, for `Executables.open`; returns its bytes.
@@ -230,7 +226,7 @@ class Programs:
             add(("prefill", batch, length), programs.prefill, (cache, rows, _ints(batch, width)))
         for images, length in self.buckets.prefix:
             embeddings = jax.ShapeDtypeStruct((images, family.image_tokens, family.width), self.dtype)
-            width = self.prefix_pages(length) + (0 if family.fixed_prefix else 1 + length)
+            width = self.table + len(Block) + (0 if family.fixed_prefix else length)
             add(("prefix", images, length), programs.prefix, (cache, embeddings, _ints(images, width)), (1,))
         if self._adapters is not None:
             put = partial(programs.adapter, config), (self._adapters, self._room(1), _ints()), (0,)

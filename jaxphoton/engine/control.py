@@ -52,6 +52,14 @@ class Prefill(_Column):
     OBJECTS = auto()  # objects completed before it
 
 
+class Block(_Column):
+    """What an image block has, behind its page table; in a family whose blocks differ then its ids, [P]."""
+
+    START = auto()  # logical position of its first
+    COUNT = auto()  # of positions; 0 for padding
+    PREFIX = auto()  # length of the sequence's image prefix, behind which its pages have a gap
+
+
 class Output(_Column):
     """One row that comes back; the columns of the family's readout follow."""
 
@@ -116,11 +124,13 @@ class ControlPacker:
         length: int,
         automaton: TokenAutomaton,
         masks: Masks = NO_MASKS,
+        run: slice = slice(None),
     ) -> np.ndarray:
         """Chunk number `chunk` of `chunks`, int32 [batch, Row + table + mask_words + Prefill + (1 + F) length (+ 1)].
 
         Sequences are aligned at their end: the last chunk holds the last ids of all of them, and those with fewer
-        ids sit out the first chunks.
+        ids sit out the first chunks. A `run` is the part of the ids that goes, of a sequence that goes alone; only
+        behind the last id a token is sampled.
         """
         start_of_mask, parts = len(Row) + self.table, 1 + (self.readout.fed if self.readout else 0)
         start_of_extra = start_of_mask + self.mask_words
@@ -132,8 +142,9 @@ class ControlPacker:
         for line, sequence in zip(control, sequences, strict=False):
             try:
                 ids, fed = prefill_inputs(sequence, self.readout)
-                start = max(0, len(ids) - (chunks - chunk) * length)
-                stop = max(0, len(ids) - (chunks - chunk - 1) * length)
+                first, end, _ = run.indices(len(ids))
+                start = max(first, end - (chunks - chunk) * length)
+                stop = max(first, end - (chunks - chunk - 1) * length)
                 if stop == start:
                     continue
                 line[:start_of_mask] = self._lines[self._line_of(sequence), :start_of_mask]
@@ -142,7 +153,7 @@ class ControlPacker:
                 extra = line[start_of_extra:]
                 state, objects = replay(automaton, automaton.start[sequence.request.grammar], sequence.tokens)
                 extra[Prefill.COUNT] = stop - start
-                extra[Prefill.SAMPLE] = chunk == chunks - 1
+                extra[Prefill.SAMPLE] = stop == len(ids)
                 extra[Prefill.STATE], extra[Prefill.OBJECTS] = state, objects
                 inputs = line[start_of_extra + len(Prefill) : start_of_slots].reshape(parts, length)[:, : stop - start]
                 inputs[0], inputs[1:] = ids[start:stop], fed[start:stop].T
@@ -158,25 +169,43 @@ class ControlPacker:
                 line[:] = masks[sequence]
         return words
 
-    def prefix(self, images: Many[Sequence], batch: int, pages: int, ids: int = 0) -> np.ndarray:
-        """Page numbers of image prefixes, int32 [batch, pages (+ 1)]; zeros (the trash page) for padding.
-
-        With `ids` of a bucket int32 [batch, pages + 1 + ids (+ 1)]: their lengths and, padded with zeros, their ids
-        follow.
-        """
-        width = pages + (1 + ids if ids else 0)
-        control = np.zeros((batch, width + self.slots), np.int32)
-        control[:, width:] = NO_SLOT
+    def prefix(self, images: Many[Sequence], batch: int, ids: int = 0) -> np.ndarray:
+        """Image prefixes, int32 [batch, table + Block + ids (+ 1)]: the page table (the trash page for padding),
+        and with `ids` of a bucket those of each, padded with zeros."""
+        control = self._no_blocks(batch, ids)
         for line, sequence in zip(control, images, strict=False):
             try:
                 line[: len(sequence.prefix_pages)] = sequence.prefix_pages
-                line[width:] = sequence.adapter_slot
-                if ids:
-                    line[pages] = sequence.prefix_length
-                    line[pages + 1 : pages + 1 + sequence.prefix_length] = sequence.segments.prefix
+                self._fill_block(line, 0, sequence.segments.prefix, sequence, ids)
             except Exception as error:
                 raise RequestFault(sequence) from error
         return control
+
+    def block(self, sequence: Sequence, number: int, batch: int, ids: int = 0) -> np.ndarray:
+        """The same of one further image block of a sequence."""
+        control = self._no_blocks(batch, ids)
+        try:
+            start, stop = sequence.segments.blocks[number]
+            control[0, : len(sequence.page_table)] = sequence.page_table
+            block = sequence.segments.ids[start:stop]
+            self._fill_block(control[0], sequence.prefix_length + start, block, sequence, ids)
+        except Exception as error:
+            raise RequestFault(sequence) from error
+        return control
+
+    def _no_blocks(self, batch: int, ids: int) -> np.ndarray:
+        width = self.table + len(Block) + ids
+        control = np.zeros((batch, width + self.slots), np.int32)
+        control[:, width:] = NO_SLOT
+        return control
+
+    def _fill_block(self, line: np.ndarray, start: int, block: np.ndarray, sequence: Sequence, ids: int) -> None:
+        extra = line[self.table :]
+        extra[Block.START], extra[Block.COUNT] = start, len(block)
+        extra[Block.PREFIX] = sequence.prefix_length
+        extra[len(Block) + ids :] = sequence.adapter_slot
+        if ids:
+            extra[len(Block) : len(Block) + len(block)] = block
 
     def _line_of(self, sequence: Sequence) -> int:
         """The sequence's row, its line brought up to date."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,8 +15,9 @@ import numpy as np
 from jaxphoton.engine.buckets import Key
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.control import ControlPacker, Masks
-from jaxphoton.engine.launch import PrefillPlan, StepPlan
+from jaxphoton.engine.launch import PrefillPlan, StepPlan, parts_of
 from jaxphoton.engine.request import Sequence
+from jaxphoton.image.crops import Crops
 from jaxphoton.requests.errors import RequestFault
 
 
@@ -29,33 +32,28 @@ class Device:
         self._fill()
 
     def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, jax.Array]:
-        """Enqueues vision, prefixes and prompts of a plan; returns (control of the last chunk, output).
+        """Enqueues vision, image blocks and prompts of a plan; returns (control of the last chunk, output).
 
         Raises:
           RequestFault: one of its requests cannot be packed; nothing has been enqueued.
         """
         programs = self._programs
-        ids = max(s.prefill_length - s.prefix_length for s in plan.sequences)
-        batch, length = _smallest(programs.buckets.prefill, lambda b: (b[0] >= len(plan.sequences), b[1] >= ids))
-        chunks = -(-ids // length)
         # Everything is packed before anything is launched: what one request spoils, the others must not share.
-        prefix = self._pack_prefix(plan.images) if plan.images else None
-        controls = [
-            self._control.prefill(plan.sequences, chunk, chunks, batch, length, programs.automaton, plan.masks)
-            for chunk in range(chunks)
-        ]
+        packed = list[_Block | _Chunk]([self._pack_prefix(plan.images)] if plan.images else [])
+        for where in parts_of(plan):
+            packed += self._pack_text(plan, where) if isinstance(where, slice) else [self._pack_block(plan, where)]
         for sequence in plan.adapters:
             assert sequence.staged is not None
             self._put(sequence.staged.arrays, sequence.adapter_slot)
-        if prefix is not None:
-            vision, pictures, into, pages = prefix
-            embeddings = programs[vision](programs.encoder, *pictures)
-            self._cache = programs[into](self._decoder, self._cache, embeddings, pages)
-        run = programs["prefill", batch, length]
-        for control in controls:
-            self._cache, self._rows, output = run(self._decoder, self._cache, self._rows, control)
+        for part in packed:
+            if isinstance(part, _Block):
+                embeddings = programs[part.vision](programs.encoder, *part.packed)
+                self._cache = programs[part.into](self._decoder, self._cache, embeddings, part.control)
+            else:
+                run = programs[part.key]
+                self._cache, self._rows, output = run(self._decoder, self._cache, self._rows, part.control)
         output.copy_to_host_async()
-        return controls[-1], output
+        return packed[-1].control, output
 
     def step(self, plan: StepPlan) -> tuple[np.ndarray, jax.Array]:
         """Enqueues a decode step; returns (control, output)."""
@@ -115,14 +113,39 @@ class Device:
         self._pool = jax.tree.leaves(run(self._pool, arrays, index))
         self._decoder = [*programs.decoder, *self._pool]
 
-    def _pack_prefix(self, sequences: Many[Sequence]) -> tuple[Key, tuple[np.ndarray, ...], Key, np.ndarray]:
-        """The keys of both programs of some image prefixes, their packed pictures and their control."""
+    def _pack_text(self, plan: PrefillPlan, run: slice) -> list[_Chunk]:
+        """The chunks of a run of the ids of all sequences."""
+        programs = self._programs
+        ids = max(len(range(*run.indices(s.prefill_length - s.prefix_length))) for s in plan.sequences)
+        batch, length = _smallest(programs.buckets.prefill, lambda b: (b[0] >= len(plan.sequences), b[1] >= ids))
+        chunks = -(-ids // length)
+        what = (batch, length, programs.automaton, plan.masks, run)
+        controls = (self._control.prefill(plan.sequences, chunk, chunks, *what) for chunk in range(chunks))
+        return [_Chunk(("prefill", batch, length), control) for control in controls]
+
+    def _pack_prefix(self, sequences: Many[Sequence]) -> _Block:
+        pictures = [sequence.request.image.crops for sequence in sequences if sequence.request.image is not None]
+        longest = max(sequence.prefix_length for sequence in sequences)
+        return self._pack_images(sequences, pictures, longest, partial(self._control.prefix, sequences))
+
+    def _pack_block(self, plan: PrefillPlan, number: int) -> _Block:
+        (sequence,) = plan.sequences
+        start, stop = sequence.segments.blocks[number]
+        pictures = [sequence.request.further[number].crops]
+        return self._pack_images([sequence], pictures, stop - start, partial(self._control.block, sequence, number))
+
+    def _pack_images(
+        self,
+        sequences: Many[Sequence],
+        pictures: Many[Crops],
+        longest: int,
+        control: Callable[[int, int], np.ndarray],
+    ) -> _Block:
+        """A picture of each sequence, of up to so many positions; `control` packs their places given (batch, ids)."""
         programs = self._programs
         family = programs.family
-        pictures = [sequence.request.image.crops for sequence in sequences if sequence.request.image is not None]
         total = sum(len(picture.pixels) for picture in pictures)
         images, crops = next(b for b in programs.buckets.vision if b[0] >= len(sequences) and b[1] >= total)
-        longest = max(sequence.prefix_length for sequence in sequences)
         length = next(n for n in family.prefix_lengths if n >= longest)
 
         @contextmanager
@@ -133,9 +156,26 @@ class Device:
                 raise RequestFault(sequences[index]) from error
 
         packed = family.pack(pictures, images, crops, guard)
-        ids = 0 if family.fixed_prefix else length
-        control = self._control.prefix(sequences, images, programs.prefix_pages(length), ids)
-        return ("vision", images, crops), packed, ("prefix", images, length), control
+        places = control(images, 0 if family.fixed_prefix else length)
+        return _Block(("vision", images, crops), packed, ("prefix", images, length), places)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Block:
+    """Image blocks to be written: the keys of both programs, the packed pictures and their places."""
+
+    vision: Key
+    packed: tuple[np.ndarray, ...]
+    into: Key
+    control: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chunk:
+    """A chunk of prompts."""
+
+    key: Key
+    control: np.ndarray
 
 
 def _smallest(buckets: tuple[tuple[int, int], ...], fits: Callable[[tuple[int, int]], tuple[bool, bool]]):

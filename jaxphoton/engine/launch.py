@@ -19,13 +19,32 @@ from jaxphoton.requests.errors import RequestFault, forget_frames
 
 @dataclass(frozen=True, slots=True)
 class PrefillPlan:
-    """Sequences to prefill together; `images` are those whose image prefix is computed by this launch, `adapters` those
-    whose adapter is put into its slot before, `masks` those whose next id the host restricts."""
+    """Sequences to prefill together, or one alone that has further image blocks; `images` are those whose image prefix
+    is computed by this launch, `adapters` those whose adapter is put into its slot before, `masks` those whose next id
+    the host restricts."""
 
     sequences: tuple[Sequence, ...]
     images: tuple[Sequence, ...]
     adapters: tuple[Sequence, ...] = ()
     masks: Mapping[Sequence, Any] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> int:
+        """Pictures that it encodes."""
+        return len(self.images) + sum(len(sequence.segments.blocks) for sequence in self.sequences)
+
+
+def parts_of(plan: PrefillPlan) -> Iterator[slice | int]:
+    """What is written behind the image prefixes, in order: runs of the ids, and numbers of further image blocks. A
+    sequence has such only where it is alone; the last part is a run."""
+    done = 0
+    blocks = plan.sequences[0].segments.blocks if len(plan.sequences) == 1 else ()
+    for number, (start, stop) in enumerate(blocks):
+        if start > done:
+            yield slice(done, start)
+        yield number
+        done = stop
+    yield slice(done, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +142,7 @@ class Launch:
             kind=self.kind,
             rows=len(self.owners),
             zombies=zombies,
-            images=len(self.plan.images) if isinstance(self.plan, PrefillPlan) else 0,
+            images=self.plan.pictures if isinstance(self.plan, PrefillPlan) else 0,
             pages=pages,
             slot=slot,
             began=self.began,

@@ -1,6 +1,7 @@
 """The device programs as pure functions.
 
-* `prefix`: image embeddings (of `Network.encode`) -> key/value pages of their prefixes. Nothing comes back.
+* `prefix`: image embeddings (of `Network.encode`) -> key/value pages of their prefixes, or of an image block further
+  behind in a prompt. Nothing comes back.
 * `prefill`: one chunk of several prompts, behind an image prefix in their pages or alone; the last chunk samples
   the next token and sets the rows' state.
 * `step`: one token for every row.
@@ -25,7 +26,7 @@ from jax import lax
 
 from jaxphoton.constraints.automaton import DONE, TokenAutomaton
 from jaxphoton.engine import control as layout
-from jaxphoton.engine.control import Prefill, Row
+from jaxphoton.engine.control import Block, Prefill, Row
 from jaxphoton.engine.state import PagedCache, RowState, joined_attend, paged_attend
 from jaxphoton.layers.adapters import put
 from jaxphoton.layers.placed import placed
@@ -87,22 +88,21 @@ def adapter(config: ProgramConfig, pool: Any, one: Any, slot: jax.Array) -> Any:
 def prefix(
     config: ProgramConfig, params: Any, cache: PagedCache, embeddings: jax.Array, control: jax.Array
 ) -> PagedCache:
-    """Writes the prefixes with embeddings [I, N, D]; control as `control.ControlPacker.prefix` packs it."""
+    """Writes image blocks with embeddings [I, N, D], each behind all that its pages hold already: prefixes, or further
+    blocks. Control as `control.ControlPacker.prefix` and `block` pack it."""
     family, network = config.family, config.family.network
-    longest, images = family.prefix_lengths[-1], embeddings.shape[0]
-    ids = None
-    if not family.fixed_prefix:
-        # A bucket of P positions has ceil(P / G) pages, a length, and P ids.
-        longest = next(n for n in family.prefix_lengths if -(-n // cache.page_size) + 1 + n == control.shape[1])
-        control, lengths, ids = jnp.split(control, (control.shape[1] - longest - 1, control.shape[1] - longest), axis=1)
-    x = network.embed_prefix(params, ids, embeddings)
-    positions = jnp.broadcast_to(jnp.arange(longest, dtype=jnp.int32)[None], (images, longest))
-    lengths = jnp.full(images, longest, jnp.int32) if ids is None else lengths[:, 0]
-    valid = jnp.ones(positions.shape, bool) if ids is None else positions < lengths[:, None]
-    both_ways = jnp.zeros_like(lengths) if family.causal else lengths
-    attend = paged_attend(
-        config.kernels, cache.page_size, control, positions, valid, both_ways, network.kv_scale(params)
-    )
+    tables, head, ids = jnp.split(control, (config.table, config.table + len(Block)), axis=1)
+    start, count = head[:, Block.START], head[:, Block.COUNT]
+    x = network.embed_prefix(params, None if family.fixed_prefix else ids, embeddings)
+    offsets = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+    if family.fixed_prefix:
+        # A further block is the end of a prefix: what stands before the image in that goes.
+        left_out = x.shape[1] - count[:, None]
+        x = jnp.take_along_axis(x, (offsets + left_out)[..., None], axis=1, mode="clip")
+    positions = start[:, None] + offsets
+    ends = jnp.zeros_like(count) if family.causal else start + count
+    places = (cache.page_size, tables, positions, offsets < count[:, None], head[:, Block.PREFIX])
+    attend = paged_attend(config.kernels, *places, network.kv_scale(params), ends)
     return network.forward(params, x, positions, attend, cache, config.kernels)[1]
 
 

@@ -30,9 +30,9 @@ class Request:
       grammar: name in the family's grammars.
       settings: the seed is set.
       image: pictures of one digest share their prefix; None for text only.
+      further: pictures behind it, one for each of `Prompt.pictures`; these are nobody else's.
       constraint: makes the host's restriction of the ids, or None.
       deadline: when it is given up, in seconds of the engine's clock (`time.monotonic()`); None for never.
-      adapter: with which the model answers; None for none.
       priority: a higher one is admitted first; nobody who runs is preempted for it.
       adapter: what answers beside the model, or None.
       number: order of submission.
@@ -47,6 +47,7 @@ class Request:
     priority: int = 0
     adapter: Adapter | None = None
     number: int = field(default_factory=lambda: next(_numbers))
+    further: tuple[Prepared, ...] = ()
 
 
 class Sequence:
@@ -56,6 +57,7 @@ class Sequence:
       turn: sorts by priority, then by age.
       segments: its prompt, as the family made it with the image.
       prefix: what its prefix is told by, its ids, pixels and adapter; None without an image.
+      max_context: positions that it may have in all.
       tokens: committed.
       inflight_refs: launches that will each bring one more token for it (0, 1 or 2).
       finalized: its result is known (or it was given up); launches still under way change nothing any more.
@@ -82,6 +84,7 @@ class Sequence:
         image = request.image
         self.prefix = None if image is None else (segments.prefix.tobytes(), image.digest, self.adapter)
         self.prompt_length = self.prefix_length + len(segments.ids)
+        self.max_context = max_context
         self.max_tokens = min(request.settings.max_tokens, max_context - self.prompt_length)
         self.tokens: list[Token] = []
         self.inflight_refs = 0
@@ -132,10 +135,10 @@ class Sequence:
         submitted = now if self.submitted_at is None else self.submitted_at
         launched = now if self.launched_at is None else self.launched_at
         first = now if self.first_token_at is None else self.first_token_at
-        image = self.request.image
+        image, further = self.request.image, self.request.further
         return RequestMetrics(
             submitted=submitted,
-            prepare=0.0 if image is None else image.seconds,
+            prepare=sum(picture.seconds for picture in (image, *further) if picture is not None),
             queue=launched - submitted,
             prefill=first - launched,
             decode=now - first,
@@ -160,7 +163,7 @@ def sequence_of(request: Request, family: Family, page_size: int) -> Sequence:
     """A request as the engine keeps it.
 
     Raises:
-      ValueError: its prompt cannot stand with its image, or its deadline is no number. What making its constraint
+      ValueError: its prompt cannot stand with its pictures, or its deadline is no number. What making its constraint
         raises is raised as it is.
       TypeError: its priority is not an int.
     """
@@ -168,8 +171,11 @@ def sequence_of(request: Request, family: Family, page_size: int) -> Sequence:
         raise ValueError("the deadline is not a number")
     if not isinstance(request.priority, int):
         raise TypeError(f"the priority must be an int, not {type(request.priority).__name__}")
-    segments = family.segments(request.prompt, None if request.image is None else request.image.crops)
+    image, further = request.image, tuple(picture.crops for picture in request.further)
+    segments = family.segments(request.prompt, None if image is None else image.crops, further)
     length, most = len(segments.prefix), family.prefix_lengths[-1]
     if length > most:
         raise ValueError(f"the prompt has {length} positions up to the end of its image; at most {most} are taken")
+    if any(stop - start > most for start, stop in segments.blocks):
+        raise ValueError(f"the prompt has a picture of more than {most} positions")
     return Sequence(request, segments, page_size, family.max_context)

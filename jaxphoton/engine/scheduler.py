@@ -44,16 +44,19 @@ class Scheduler:
         if sequence.prompt_length == sequence.prefix_length:
             raise ValueError("the prompt is empty: behind an image at least one id is needed")
         if sequence.max_tokens < 1:
-            raise ValueError(f"the prompt has {sequence.prompt_length} positions and leaves no room for an answer")
+            raise ValueError(
+                f"the prompt has {sequence.prompt_length} positions and leaves no room for an answer; the model's "
+                f"context holds {sequence.max_context}"
+            )
         # The last token is never fed.
         need = sequence.prefix_page_count + sequence.pages_for(sequence.prompt_length + sequence.max_tokens - 1)
         if need > self.allocator.usable:
             raise ValueError(f"the request needs {need} pages of the cache; there are {self.allocator.usable}")
         if sequence.adapter is not None and not self.limits.adapter_slots:
             raise ValueError("adapters need an engine with EngineConfig(adapter_slots=...) of at least 1")
-        image = sequence.request.image
-        if image is not None and not self.limits.fits_vision(1, len(image.crops.pixels)):
-            raise ValueError(f"the image has {len(image.crops.pixels)} crops; no vision program takes so many")
+        for picture in (sequence.request.image, *sequence.request.further):
+            if picture is not None and not self.limits.fits_vision(1, len(picture.crops.pixels)):
+                raise ValueError(f"the image has {len(picture.crops.pixels)} crops; no vision program takes so many")
 
     def add(self, sequence: Sequence) -> None:
         insort(self.waiting, sequence, key=_turn)
@@ -69,8 +72,9 @@ class Scheduler:
             return None
         admitted, images, adapters, crops = list[Sequence](), list[Sequence](), list[Sequence](), 0
         for sequence in self._candidates():
-            if not self._rows or len(admitted) == self.limits.prefill_rows:
-                break
+            several = bool(sequence.segments.blocks)
+            if not self._rows or len(admitted) == self.limits.prefill_rows or (several and admitted):
+                break  # one with several image blocks is prefilled alone, block after block
             miss = sequence.request.image is not None and self._key(sequence) not in self.prefixes
             size = len(sequence.request.image.crops.pixels) if miss and sequence.request.image else 0
             fits = not miss or self.limits.fits_vision(len(images) + 1, crops + size)
@@ -82,7 +86,7 @@ class Scheduler:
                     crops += size
                 if fresh:
                     adapters.append(sequence)
-                if self._overtake(sequence):
+                if self._overtake(sequence) or several:
                     break
             elif sequence.bypassed >= self.limits.bypass:
                 break

@@ -68,6 +68,7 @@ def paged_attend(
     valid: jax.Array,
     prefixes: jax.Array,
     kv_scale: jax.Array | None = None,
+    ends: jax.Array | None = None,
 ) -> Attend:
     """Attention over paged keys and values: causal, and both ways among the positions of an image prefix.
 
@@ -80,6 +81,8 @@ def paged_attend(
       valid: bool [B, T], True for the first entries of a row; the others write to page 0 and see garbage.
       prefixes: int32 [B], length of the image prefix, 0 for text alone.
       kv_scale: float32 [L, 2], of float8 keys and values; None for 1.
+      ends: int32 [B], where an image block of these positions ends: all of it see up to there, and nobody else both
+        ways; None for `prefixes`.
     """
     places = _places(positions, prefixes, page_size)
 
@@ -99,7 +102,7 @@ def paged_attend(
             out = paged_attention(q[:, 0], *pools, lengths, prefixes, **options)[:, None]
         else:
             counts = jnp.sum(valid, axis=1, dtype=jnp.int32)
-            out = prefix_attention(q, *pools, positions[:, 0], counts, prefixes, **options)
+            out = prefix_attention(q, *pools, positions[:, 0], counts, prefixes, ends=ends, **options)
         return out, cache
 
     return write_and_attend

@@ -34,7 +34,8 @@ class ImageError(ValueError):
     def __init__(self, source: str, reason: Reason, fault: str):
         # All three in `args`, so that the error survives pickling on its way from a worker.
         super().__init__(source, reason, fault)
-        self.source, self.reason, self.fault = source, reason, fault
+        self.source, self.fault = source, fault
+        self.reason: Reason = reason
 
     def __str__(self) -> str:
         return f"{self.source}: {self.fault}"

@@ -32,9 +32,18 @@ def dense_attend(positions: jax.Array, prefix_length: jax.Array, length: int) ->
 
     positions int32 [B, T]; prefix_length int32 [B], the length of the bidirectional prefix, 0 without an image.
     """
-    rows = jnp.arange(positions.shape[0], dtype=jnp.int32)[:, None]
     keys = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32)[None], (positions.shape[0], length))
-    mask = block_mask(positions, keys, prefix_blocks(positions, prefix_length), prefix_blocks(keys, prefix_length))
+    return dense_attend_blocks(positions, prefix_blocks(keys, prefix_length))
+
+
+def dense_attend_blocks(positions: jax.Array, blocks: jax.Array) -> Attend:
+    """Attention over a DenseCache of S positions.
+
+    positions int32 [B, T]; blocks int32 [B, S], the image block of every position, see `block_mask`.
+    """
+    rows = jnp.arange(positions.shape[0], dtype=jnp.int32)[:, None]
+    keys = jnp.broadcast_to(jnp.arange(blocks.shape[1], dtype=jnp.int32)[None], blocks.shape)
+    mask = block_mask(positions, keys, blocks[rows, positions], blocks)
 
     def write_and_attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, cache: DenseCache):
         cache = DenseCache(

@@ -2,8 +2,8 @@
 
 A `Family` is bound to the settings of one model and lives on the host; its `Network` holds the pure functions of device
 programs. A prompt is a prefix, which ends with the image block and whose keys and values questions share, and the ids
-behind it. Sizes in docstrings: B rows, T tokens, I images, N image embeddings, P positions of a prefix, D width,
-V vocabulary, F and E the `fed` and `columns` of a readout.
+behind it, among which further image blocks may stand. Sizes in docstrings: B rows, T tokens, I images, N image
+embeddings, P positions of a prefix, D width, V vocabulary, F and E the `fed` and `columns` of a readout.
 """
 
 from __future__ import annotations
@@ -80,13 +80,16 @@ class Segments:
 
     Attributes:
       prefix: int32 [P], all up to the end of the image block, IMAGE where an embedding stands; empty without an image.
-      ids: int32 [T], what follows; at least one.
+      ids: int32 [T], what follows; at least one, and the last is no image.
       fed: int32 [T, F], what these carry besides their ids; zeros for nothing.
+      blocks: (start, stop) in `ids` of each further image block, ascending; IMAGE stands there as in a prefix. None is
+        longer than the longest prefix, and one of a family with `fixed_prefix` is the end of its prefix.
     """
 
     prefix: np.ndarray
     ids: np.ndarray
     fed: np.ndarray
+    blocks: tuple[tuple[int, int], ...] = ()
 
 
 class Readout(Protocol):
@@ -246,7 +249,8 @@ class Network(Protocol):
         ...
 
     def embed_prefix(self, params: Any, ids: jax.Array | None, embeddings: jax.Array) -> jax.Array:
-        """Input embeddings [I, P, D] of prefixes with ids int32 [I, P] (None for a family with `fixed_prefix`)."""
+        """Input embeddings [I, P, D] of prefixes, or of further image blocks, with ids int32 [I, P] (None for a family
+        with `fixed_prefix`)."""
         ...
 
     def embed(self, params: Any, ids: jax.Array, fed: jax.Array) -> jax.Array:
@@ -340,11 +344,11 @@ class Family(Protocol):
         """The settings in the form of a `config.json`."""
         ...
 
-    def segments(self, prompt: Prompt, image: Crops | None) -> Segments:
-        """A prompt with its image, or without one.
+    def segments(self, prompt: Prompt, image: Crops | None, further: Sequence[Crops] = ()) -> Segments:
+        """A prompt with its image, or without one, and with a further picture for each of `Prompt.pictures`.
 
         Raises:
-          ValueError: the prompt cannot stand with it.
+          ValueError: the prompt cannot stand with them.
         """
         ...
 

@@ -10,19 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.experimental import io_callback
 
 from jaxphoton.constraints.grammar import Grammar, Replay, State
 from jaxphoton.constraints.protocol import Constraint, MakeConstraint
 from jaxphoton.image.crops import Crops
-from jaxphoton.layers.cache import DenseCache, dense_attend
+from jaxphoton.layers.attention import TEXT_BLOCK
+from jaxphoton.layers.cache import DenseCache, dense_attend_blocks
 from jaxphoton.models.adapters import Adapter
-from jaxphoton.models.protocol import Family, Kernels, Prompt
+from jaxphoton.models.protocol import Family, Kernels, Prompt, Segments
 from jaxphoton.oracle import sampling
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Generation, Token
@@ -56,7 +58,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class OracleRequest:
-    """One request; `settings.seed` must be set unless greedy."""
+    """One request; `settings.seed` must be set unless greedy. `further` are for the places of `Prompt.pictures`."""
 
     prompt: Prompt
     grammar: Grammar
@@ -64,6 +66,7 @@ class OracleRequest:
     picture: Picture | None = None
     constraint: MakeConstraint | None = None
     adapter: Adapter | None = None
+    further: Sequence[Picture] = ()
 
 
 class Oracle:
@@ -85,14 +88,21 @@ class Oracle:
         packed = self.family.pack([crops], 1, len(crops.pixels), lambda index: nullcontext())
         return Picture(crops, self._encode(self.family.network.encoder(self.params), *packed)[0])
 
-    def start(self, prompt: Prompt, picture: Picture | None = None, adapter: Adapter | None = None) -> Session:
+    def start(
+        self,
+        prompt: Prompt,
+        picture: Picture | None = None,
+        adapter: Adapter | None = None,
+        further: Sequence[Picture] = (),
+    ) -> Session:
         """Prefills a prompt.
 
         Raises:
           ValueError: the prompt is longer than the model's context, or the adapter does not fit the model.
         """
         params = self._decoder if adapter is None else self._adapted(adapter)
-        segments = self.family.segments(prompt, None if picture is None else picture.crops)
+        crops = tuple(each.crops for each in further)
+        segments = self.family.segments(prompt, None if picture is None else picture.crops, crops)
         prefix, limit = len(segments.prefix), self.family.max_context
         length = prefix + len(segments.ids)
         if length >= limit:
@@ -106,12 +116,17 @@ class Oracle:
             ids=np.pad(segments.ids, (0, padding))[None],
             fed=np.pad(segments.fed, ((0, padding), (0, 0)))[None],
             length=np.int32(length),
+            blocks=_block_ids(segments, self.family)[None],
+            further=[
+                _Further(segments.ids[slice(*block)][None], np.int32(prefix + block[0]), each.embeddings[None])
+                for block, each in zip(segments.blocks, further, strict=True)
+            ],
         )
         return Session(self.family, partial(self._step, params), cache, length, _host(prediction))
 
     def generate(self, request: OracleRequest) -> Iterator[tuple[Token, Replay]]:
         """Yields each token as it is chosen, with the replay that took it; its `finish` says whether it is the last."""
-        session = self.start(request.prompt, request.picture, request.adapter)
+        session = self.start(request.prompt, request.picture, request.adapter, request.further)
         room = self.family.max_context - session.length
         replay = Replay(request.grammar, min(request.settings.max_tokens, room), request.settings.max_objects)
         constraint = None if request.constraint is None else request.constraint()
@@ -133,10 +148,15 @@ class Oracle:
         return Generation(tuple(token for token, _ in steps), finish)
 
     def replay(
-        self, prompt: Prompt, picture: Picture | None, tokens: Sequence[Token], adapter: Adapter | None = None
+        self,
+        prompt: Prompt,
+        picture: Picture | None,
+        tokens: Sequence[Token],
+        adapter: Adapter | None = None,
+        further: Sequence[Picture] = (),
     ) -> list[Prediction]:
         """Teacher forcing: the prediction that precedes each of `tokens`, and the one behind the last."""
-        session = self.start(prompt, picture, adapter)
+        session = self.start(prompt, picture, adapter, further)
         return [session.prediction, *(session.feed(token) for token in tokens)]
 
     def read(self, prediction: Prediction, token: int, draw: Draw) -> Token:
@@ -219,19 +239,44 @@ class Session:
         return self.prediction
 
 
-def _prefill(family: Family, params: Any, prefix, embeddings, ids, fed, length):
-    """A whole prompt, padded at its end: ids int32 [1, T], fed int32 [1, T, F] behind a prefix int32 [1, P] or None."""
+class _Further(NamedTuple):
+    """A further image block: its ids int32 [1, P], where it begins, and its embeddings [1, N, D]."""
+
+    ids: Any
+    start: Any
+    embeddings: Any
+
+
+def _block_ids(segments: Segments, family: Family) -> np.ndarray:
+    """int32 [max_context]: the number of the image block that a position is in, TEXT_BLOCK for none."""
+    blocks = np.full(family.max_context, TEXT_BLOCK, np.int32)
+    if not family.causal:
+        prefix = len(segments.prefix)
+        blocks[:prefix] = 0
+        for number, (start, stop) in enumerate(segments.blocks, 1):
+            blocks[prefix + start : prefix + stop] = number
+    return blocks
+
+
+def _prefill(family: Family, params: Any, prefix, embeddings, ids, fed, length, blocks, further):
+    """A whole prompt, padded at its end: ids int32 [1, T], fed int32 [1, T, F] behind a prefix int32 [1, P] or None;
+    `blocks` as of `_block_ids`, and what stands where."""
     network = family.network
-    x, start = network.embed(params, ids, fed), 0
+
+    def embedded(ids, embeddings):
+        if not family.fixed_prefix:
+            return network.embed_prefix(params, ids, embeddings)
+        return network.embed_prefix(params, None, embeddings)[:, -ids.shape[1] :]
+
+    x = network.embed(params, jnp.maximum(ids, 0), fed)
     if prefix is not None:
-        start = prefix.shape[1]
-        head = network.embed_prefix(params, None if family.fixed_prefix else prefix, embeddings)
-        x = jnp.concatenate([head, x], axis=1)
+        x = jnp.concatenate([embedded(prefix, embeddings), x], axis=1)
+    for block in further:
+        x = lax.dynamic_update_slice_in_dim(x, embedded(block.ids, block.embeddings), block.start, axis=1)
     positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
     spec, dtype = family.cache, network.dtype(params)
     cache = DenseCache.zeros(spec.n_layers, spec.n_kv_heads, spec.head_dim, 1, family.max_context, dtype)
-    both_ways = jnp.full(1, 0 if family.causal else start, jnp.int32)
-    hidden, margin, cache = _forward(family, params, x, positions, both_ways, cache)
+    hidden, margin, cache = _forward(family, params, x, positions, blocks, cache)
     margin = jnp.where(positions >= length, jnp.inf, margin).min(axis=1)
     return _predict(family, params, hidden[:, length - 1], margin), cache
 
@@ -239,14 +284,15 @@ def _prefill(family: Family, params: Any, prefix, embeddings, ids, fed, length):
 def _step(family: Family, params: Any, cache: DenseCache, ids, fed, positions):
     """One position, behind any prefix."""
     x = family.network.embed(params, ids, fed)
-    hidden, margin, cache = _forward(family, params, x, positions, jnp.zeros(1, jnp.int32), cache)
+    blocks = jnp.full((1, family.max_context), TEXT_BLOCK, jnp.int32)
+    hidden, margin, cache = _forward(family, params, x, positions, blocks, cache)
     return _predict(family, params, hidden[:, 0], margin[:, 0]), cache
 
 
-def _forward(family: Family, params: Any, x, positions, both_ways, cache):
+def _forward(family: Family, params: Any, x, positions, blocks, cache):
     """(hidden [1, T, D], the smallest margin of any layer, float32 [1, T], cache)."""
     margins: list[jax.Array] = []
-    attend = dense_attend(positions, both_ways, family.max_context)
+    attend = dense_attend_blocks(positions, blocks)
     hidden, cache = family.network.forward(params, x, positions, attend, cache, PLAIN, margins)
     margin = jnp.stack(margins).min(axis=0) if margins else jnp.full(x.shape[:2], jnp.inf, jnp.float32)
     return hidden, margin, cache

@@ -71,7 +71,8 @@ class Job:
 
     Attributes:
       key: comes back with the answer.
-      image: whatever `Moondream` takes, or None where no ask needs one.
+      image: whatever `Moondream` takes, SeveralImages of such for a conversation with places for them, or None where no
+        ask needs one.
       asks: at least one.
       name: of the image in errors; by default its path.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -87,14 +88,14 @@ class SessionCarrier:
     def _prepare(self, image: Any, ask: Ask, many: bool) -> Handover:
         session = self._model.session
         prepared = session.preparer.prepare(ask)
-        encoded = None if image is None else session.images.encode_beside(image, many)
-        return _ToSession(session, encoded and encoded.image, prepared, ask)
+        picture = None if image is None else session.images.prepared_beside(image, many)
+        return _ToSession(session, picture, prepared, ask)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ToSession:
     session: Session
-    picture: Prepared | None
+    picture: Prepared | Many[Prepared] | None
     prepared: PreparedAsk
     ask: Ask
 

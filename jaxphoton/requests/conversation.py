@@ -6,6 +6,8 @@
     {"role": "assistant", "content": "A cat."},
     {"role": "user", "content": "What colour is it?"},
 ]
+
+Where pictures are given apart from the messages, {"type": "image"} is the place of one.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from jaxphoton.messages import quoted
 Messages = Sequence[Mapping[str, Any]]
 
 ROLES = ("system", "user", "assistant")
+MOST_PICTURES = 16  # of a conversation; how many its context holds, the model says
+PLACE = object()  # a picture that is given apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Turn:
     Attributes:
       role: one of ROLES.
       text: of all its parts, joined as they are.
-      pictures: of its parts, as they were given.
+      pictures: of its parts, as they were given, or PLACE.
     """
 
     role: str
@@ -41,8 +45,8 @@ def turns_of(messages: Any) -> tuple[Turn, ...]:
 
     Raises:
       TypeError: the messages, one of them or its content are of another type.
-      ValueError: there are none, a role is unknown or out of its place, a picture stands where none can, or nothing is
-        asked at the end. The message names the turn.
+      ValueError: there are none, a role is unknown or out of its place, a picture stands where none can, there are
+        too many, or nothing is asked at the end. The message names the turn.
     """
     if isinstance(messages, (str, bytes, bytearray, Mapping)) or not isinstance(messages, Sequence):
         raise TypeError(f"messages must be a list of messages, not {type(messages).__name__}")
@@ -54,34 +58,40 @@ def turns_of(messages: Any) -> tuple[Turn, ...]:
         raise ValueError(f"messages[{last}]: the last message must be the user's, not of the role {turns[last].role!r}")
     if not turns[last].text.strip() and not turns[last].pictures and last != first_of_user(turns):
         raise ValueError(f"messages[{last}]: the last message has no text")
+    pictures = sum(len(turn.pictures) for turn in turns)
+    if pictures > MOST_PICTURES:
+        raise ValueError(f"messages: {pictures} pictures; a conversation can have {MOST_PICTURES}")
     return turns
 
 
 def first_of_user(turns: Sequence[Turn]) -> int:
-    """The index of the user's first turn, to which the picture of a conversation belongs."""
+    """The index of the user's first turn, to which a picture of the whole conversation belongs."""
     return next(number for number, turn in enumerate(turns) if turn.role == "user")
 
 
-def parted(messages: Any) -> tuple[list[dict[str, str]], Any]:
-    """The messages as texts alone, as an `Ask` takes them, and their picture, as it was given; None without one.
+def parted(messages: Any) -> tuple[list[dict[str, Any]], list[Any]]:
+    """The messages without their pictures, as an `Ask` takes them, and these, as they were given. One picture in the
+    user's first turn needs no place in the messages: it stands there anyway.
 
     Raises:
-      TypeError, ValueError: as `turns_of`; several pictures, one in a later turn, or neither text nor picture at the
-        end.
+      TypeError, ValueError: as `turns_of`; or neither text nor picture at the end, or a place without a picture.
     """
     turns = turns_of(messages)
-    first = first_of_user(turns)
-    for number, turn in enumerate(turns):
-        if turn.pictures and number != first:
-            raise ValueError(
-                f"messages[{number}]: a picture can only stand in the first turn of the user, messages[{first}]"
-            )
-        if len(turn.pictures) > 1:
-            raise ValueError(f"messages[{number}]: {len(turn.pictures)} pictures; a conversation can have one")
     if not turns[-1].text.strip() and not turns[-1].pictures:
         raise ValueError(f"messages[{len(turns) - 1}]: the last message has neither text nor picture")
-    texts = [{"role": turn.role, "content": turn.text} for turn in turns]
-    return texts, next(iter(turns[first].pictures), None)
+    pictures = [picture for turn in turns for picture in turn.pictures]
+    for number, turn in enumerate(turns):
+        if any(picture is PLACE for picture in turn.pictures):  # never `in`: arrays compare their pixels
+            raise ValueError(f"messages[{number}]: a part of it has no picture")
+    told = bool(pictures) and (len(pictures) > 1 or not turns[first_of_user(turns)].pictures)
+    return [{"role": turn.role, "content": _placed(turn) if told else turn.text} for turn in turns], pictures
+
+
+def _placed(turn: Turn) -> str | list[dict[str, str]]:
+    """The content of a turn with places for its pictures."""
+    if not turn.pictures:
+        return turn.text
+    return [*({"type": "image"} for _ in turn.pictures), {"type": "text", "text": turn.text}]
 
 
 def _turn(message: Any, number: int) -> Turn:
@@ -121,6 +131,8 @@ def _part(part: Any, where: str) -> Any:
     kind = part.get("type")
     if kind not in ("text", "image_url", "image"):
         raise ValueError(f"{where}: type must be 'text', 'image_url' or 'image', not {quoted(kind)}")
+    if kind == "image" and "image" not in part:
+        return PLACE
     value = part.get(kind)
     if kind == "text" and not isinstance(value, str):
         raise TypeError(f"{where}: text must be a string, not {type(value).__name__}")

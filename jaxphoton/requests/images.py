@@ -14,6 +14,7 @@ from jaxphoton.engine.metrics import Observers
 from jaxphoton.image.crops import Pictures
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import Prepared, prepare
+from jaxphoton.image.several import SeveralImages, gathered
 from jaxphoton.requests.bounds import image_workers
 from jaxphoton.requests.errors import ModelClosed
 
@@ -67,31 +68,48 @@ class Images:
         Raises:
           ImageError, TypeError, ValueError: as `prepare`, or crops of another model.
         """
-        return image if isinstance(image, EncodedImage) else EncodedImage(self.prepared(image), self._pictures)
+        return image if isinstance(image, EncodedImage) else EncodedImage(self._prepared(image), self._pictures)
 
-    def prepared(self, image: Any) -> Prepared:
-        """The same for one use."""
+    def prepared(self, image: Any) -> Prepared | list[Prepared]:
+        """The same for one use; of SeveralImages a list."""
+        if isinstance(image, SeveralImages):
+            return image.each(self._prepared)
+        return self._prepared(image)
+
+    def _prepared(self, image: Any) -> Prepared:
         if isinstance(image, EncodedImage):
-            return self.taken(image)
-        return self.taken(prepare(image, self._pictures, **self._rules))
+            return self._taken(image)
+        return self._taken(prepare(image, self._pictures, **self._rules))
 
     def encode_beside(self, image: Any, many: bool) -> EncodedImage:
         """`encode` for a thread beside others: in the image workers where they run, and where there are many images,
         for which they are started."""
+        return image if isinstance(image, EncodedImage) else EncodedImage(self._beside(image, many), self._pictures)
+
+    def prepared_beside(self, image: Any, many: bool) -> Prepared | list[Prepared]:
+        """`prepared` in the same way."""
+        if isinstance(image, SeveralImages):
+            return image.each(lambda each: self._beside(each, many))
+        return self._beside(image, many)
+
+    def _beside(self, image: Any, many: bool) -> Prepared:
         with self._lock:
             running = self._pool is not None
         pool = self.pool() if (running or many) and not isinstance(image, EncodedImage) else None
         if pool is None:
-            return self.encode(image)
+            return self._prepared(image)
         try:
-            return EncodedImage(self.taken(pool.submit(image).result()), self._pictures)
+            return self._taken(pool.submit(image).result())
         except RuntimeError as error:
             if self._closed:
                 raise ModelClosed from error
             raise
 
     def later(self, image: Any, name: str | None) -> Future[Any]:
-        """Has the workers prepare an image, if there are any; `taken` what the future brings."""
+        """Has the workers prepare an image, if there are any; `taken` what the future brings, of SeveralImages a
+        list."""
+        if isinstance(image, SeveralImages):
+            return gathered([self.later(each, name) for each in image.images])
         pool = None if isinstance(image, EncodedImage) else self.pool()
         if pool is not None:
             return pool.submit(image, name=name)
@@ -102,12 +120,16 @@ class Images:
             future.set_exception(error)
         return future
 
-    def taken(self, picture: Prepared | EncodedImage) -> Prepared:
-        """A picture for the engine; observers are told of one that was prepared for it.
+    def taken(self, picture: Any) -> Prepared | list[Prepared]:
+        """A picture for the engine, Prepared or an EncodedImage, or a list of such; observers are told of one that was
+        prepared for it.
 
         Raises:
           ValueError: an EncodedImage with the crops of another model.
         """
+        return [self._taken(each) for each in picture] if isinstance(picture, list) else self._taken(picture)
+
+    def _taken(self, picture: Prepared | EncodedImage) -> Prepared:
         if isinstance(picture, EncodedImage):
             if picture.pictures != self._pictures:
                 raise ValueError("this EncodedImage was made for a model with other crops")

@@ -124,10 +124,10 @@ class SkillMethods:
     ) -> Any:
         """Answers the last message of a conversation in the form of OpenAI's clients (`requests.conversation`).
 
-        One picture may stand in the first message of the user, as {"type": "image_url", "image_url": {"url": ...}} or
-        {"type": "image", "image": ...}: a data address, or any image but a path that is a text (so that no message
-        names a file of this machine; give a pathlib.Path). Settings and `reasoning` are those of `query`; a setting
-        "reasoning" goes before the argument.
+        Pictures may stand in all messages of the user, as many as the context holds, as {"type": "image_url",
+        "image_url": {"url": ...}} or {"type": "image", "image": ...}: a data address, or any image but a path that is a
+        text (so that no message names a file of this machine; give a pathlib.Path). Settings and `reasoning` are those
+        of `query`; a setting "reasoning" goes before the argument.
 
         Returns {"message": {"role": "assistant", "content": text}, "finish_reason"}, after reasoning with its text as
         "reasoning" of the message, and its places as "reasoning_details": {"grounding"}. With stream=True "message" is
@@ -160,7 +160,7 @@ class SkillMethods:
           task: "caption", "query", "detect", "point", "segment" or "chat".
           images: images, or (key, image) pairs; an image's key is its position where none is given. Read lazily, a
             bounded number ahead.
-          arguments: of the task, such as `length`, `question`, `object` or `messages` (of which the picture is none).
+          arguments: of the task, such as `length`, `question`, `object` or `messages` (which have no pictures).
 
         Yields:
           (key, result, error); a broken image has an error, the rest goes on.

@@ -7,6 +7,7 @@ import json
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from jaxphoton.requests.reading import Reading, take_reading
 from jaxphoton.requests.settings import MAX_SEED, Settings
 from jaxphoton.requests.skill import Skill
 from jaxphoton.requests.skills import FamilySkills, skill_of
-from jaxphoton.requests.tokens import Form
+from jaxphoton.requests.tokens import Form, Prompt
 
 if TYPE_CHECKING:
     from jaxphoton.constraints import AnswerGrammars
@@ -52,25 +53,38 @@ class PreparedAsk:
     reading: Reading = Reading()
     adapter: Adapter | None = None
 
-    def request(self, image: Prepared | None, ask: Ask) -> Request:
+    def request(self, image: Prepared | Many[Prepared] | None, ask: Ask) -> Request:
         """One request; a seed is drawn where none is given.
 
+        Args:
+          image: the picture, or several, or None.
+
         Raises:
-          ValueError: there is no image where one is needed.
+          ValueError: there is no image where one is needed, or there are more or fewer than places for them.
         """
+        image, further = self._placed(image)
         if image is None and self.skill.needs_image:
             raise ValueError(f"{self.skill.name} needs an image")
         if image is None and self.form.prompt.values:
             raise ValueError("spatial_refs need an image")
-        if image is None and self.form.prompt.needs_image:
+        if image is None and self.form.prompt.image:
             raise ValueError(f"{self.skill.name} needs a text or an image")
         settings = self.settings
         if settings.seed is None:
             settings = dataclasses.replace(settings, seed=secrets.randbelow(MAX_SEED + 1))
-        form = self.form
-        return Request(
-            form.prompt, form.grammar, settings, image, self.constraint, ask.deadline, ask.priority, self.adapter
-        )
+        form, asked = self.form, (self.constraint, ask.deadline, ask.priority, self.adapter)
+        return Request(form.prompt, form.grammar, settings, image, *asked, further=further)
+
+    def _placed(self, image: Prepared | Many[Prepared] | None) -> tuple[Prepared | None, tuple[Prepared, ...]]:
+        """The picture in front, if there is one, and those of the places behind it."""
+        given: list[Prepared] = [] if image is None else [image] if isinstance(image, Prepared) else list(image)
+        places, front = len(self.form.prompt.pictures), self.form.prompt.image
+        most = places + (front is not False)
+        if len(given) > most or (places and len(given) < places + bool(front)):
+            there = f"{self.skill.name} has places for {_count(most, 'picture')}"
+            raise ValueError(f"{there}, and {len(given)} came with it")
+        further = len(given) - places
+        return (given[0] if further > 0 else None), tuple(given[max(0, further) :])
 
 
 class AskPreparer:
@@ -103,6 +117,7 @@ class AskPreparer:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         made = self._made(ask)
+        self._check_room(made.form.prompt)
         if key and len(made.form.prompt.ids) <= self._family.max_context:  # others never run, and may be of megabytes
             with self._lock:
                 self._kept[key] = made
@@ -122,6 +137,23 @@ class AskPreparer:
             settings = dataclasses.replace(settings, max_tokens=skill.tokens_per_object * settings.max_objects + 1)
         return PreparedAsk(skill, form, settings, constraint, reading)
 
+    def _check_room(self, prompt: Prompt) -> None:
+        """Refuses several pictures that no context holds before any of them is decoded.
+
+        Raises:
+          ValueError: with the numbers.
+        """
+        family, count = self._family, len(prompt.pictures) + bool(prompt.image)
+        if not prompt.pictures or not family.fixed_prefix:  # elsewhere pictures are of different lengths
+            return
+        text = family.prefix_lengths[-1] - family.image_tokens + len(prompt.ids)
+        need = count * family.image_tokens + text
+        if need >= family.max_context:
+            raise ValueError(
+                f"{_count(count, 'picture')} of {family.image_tokens} positions and {text} of text are {need}; the "
+                f"model's context holds {family.max_context}, the answer included"
+            )
+
     @cached_property
     def grammars(self) -> AnswerGrammars:
         """What restricted answers are compiled by."""
@@ -130,3 +162,7 @@ class AskPreparer:
         family = self._family
         # Of several ids that stop any will do.
         return AnswerGrammars(self._tokenizer, family.vocab_size, min(family.stop_ids), family.answer_id)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

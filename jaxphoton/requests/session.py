@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Sequence as Many
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class Session:
 
     def submit_prepared(
         self,
-        picture: Prepared | None,
+        picture: Prepared | Many[Prepared] | None,
         prepared: PreparedAsk,
         ask: Ask,
         on_event: OnEvent | None = None,
@@ -163,5 +164,6 @@ class Session:
 
     def answer(self, job: Job, picture: Any, requests: list[Submitted]) -> Answer:
         results = tuple(request.future.result() for request in requests)
-        seen = {} if picture is None else {"size": picture.size, "notes": picture.notes}
-        return Answer(job.key, results, **seen)
+        seen = [] if picture is None else picture if isinstance(picture, list) else [picture]
+        size = seen[0].size if seen else (0, 0)
+        return Answer(job.key, results, None, size, tuple(note for each in seen for note in each.notes))

@@ -23,13 +23,15 @@ class Prompt:
       ids: token ids behind the image (and behind what every prompt of the family begins with).
       values: (index in `ids`, values fed there besides the id) for each place that carries some.
       before: token ids in front of the image, where the family lets a prompt have any there.
-      needs_image: it asks nothing without one.
+      pictures: the indices in `ids`, ascending, in front of which a further picture stands: one for each of these.
+      image: whether there is an image in front of `ids`: True, it asks nothing without one; False, there can be none.
     """
 
     ids: tuple[int, ...]
     values: tuple[tuple[int, tuple[float, ...]], ...] = ()
     before: tuple[int, ...] = ()
-    needs_image: bool = False
+    pictures: tuple[int, ...] = ()
+    image: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

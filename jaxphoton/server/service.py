@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.bodies.models import ModelNames
-from jaxphoton.bodies.pictures import Address
+from jaxphoton.bodies.pictures import Address, Picture
 from jaxphoton.bodies.skills import Body
 from jaxphoton.image.errors import ImageError
+from jaxphoton.image.several import SeveralImages
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.async_calls import within
 from jaxphoton.requests.errors import QueueFull, UnknownAdapter, UnusableAdapter
@@ -89,15 +90,22 @@ class Service:
             finally:
                 await events.aclose()
 
-    async def _picture(self, body: Body) -> bytes | None:
-        if not isinstance(body.picture, Address):
-            return body.picture
-        url, param = body.picture.url, body.picture.param
+    async def _picture(self, body: Body) -> bytes | SeveralImages | None:
+        """What a model takes for the picture of a body, or its pictures."""
+        picture = body.picture
+        async with within(body.ask.deadline) if _addresses(picture) else nullcontext():
+            if isinstance(picture, SeveralImages):
+                return SeveralImages(tuple([await self._fetched(each) for each in picture.images]))
+            return await self._fetched(picture)
+
+    async def _fetched(self, picture: bytes | Address | None) -> bytes | None:
+        if not isinstance(picture, Address):
+            return picture
+        url, param = picture.url, picture.param
         if self._fetch is None:
             message = "no pictures are fetched from addresses here: send a data address (data:image/jpeg;base64,...)"
             raise BodyError(f"{message}, or start the server with --allow-remote-images", param, "remote_images_off")
-        async with within(body.ask.deadline):
-            return await self._fetch(url, param)
+        return await self._fetch(url, param)
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -110,6 +118,12 @@ class Service:
             raise self.admission.full() from None
         except (TypeError, ValueError, NotImplementedError) as error:
             raise BodyError(str(error)) from error
+
+
+def _addresses(picture: Picture) -> bool:
+    """Whether one must be fetched."""
+    pictures = picture.images if isinstance(picture, SeveralImages) else (picture,)
+    return any(isinstance(each, Address) for each in pictures)
 
 
 async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:

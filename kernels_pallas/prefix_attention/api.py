@@ -22,6 +22,7 @@ def prefix_attention(
     prefixes: jax.Array,
     *,
     layer: int,
+    ends: jax.Array | None = None,
     k_scale: jax.Array | None = None,
     v_scale: jax.Array | None = None,
     backend: str | None = None,
@@ -43,6 +44,8 @@ def prefix_attention(
       counts: int32 [B], how many of the T queries are real; 0 for a padding row.
       prefixes: int32 [B].
       layer: index into L.
+      ends: int32 [B]; where it is given, the queries in front of it see all in front of it, wherever the prefix ends
+        (an image block behind it), and those in the prefix no more than others. None for `prefixes`.
       k_scale, v_scale: float32 [L]; a float8 entry stands for its value times scale[layer].
       backend: see `kernels_pallas.dispatch.choose`.
       target: the device compiled for; None for jax's default device.
@@ -55,25 +58,47 @@ def prefix_attention(
       ValueError: shapes or dtypes that do not fit together.
       KernelUnavailable: the backend asked for cannot do it.
     """
-    faults = _faults(q, k_pool, v_pool, tables, (starts, counts, prefixes), layer, k_scale, v_scale)
+    per_row = (starts, counts, prefixes) if ends is None else (starts, counts, prefixes, ends)
+    faults = _faults(q, k_pool, v_pool, tables, per_row, layer, k_scale, v_scale)
     if faults:
         raise ValueError(f"{OP}: {'; '.join(faults)}")
     chosen = choose(OP, backend, target, triton.refusals(k_pool), (k_pool, v_pool), loop=True)
     rows = (tables, starts, counts, prefixes)
+    if chosen == "loop":
+        last = _last_seen(q.shape[1], starts, counts, prefixes, prefixes if ends is None else ends, k_pool.shape[2])
+        return paged_loop.attend(q, k_pool, v_pool, tables, last, prefixes, layer, k_scale, v_scale)
+    if ends is not None:
+        # As pages of one entry, of which the gaps are not in the tables, this is a prefix that ends there.
+        rows = (_entries(tables, prefixes, k_pool.shape[2]), starts, counts, ends)
+        k_pool, v_pool = (pool.reshape(pool.shape[0], -1, 1, *pool.shape[3:]) for pool in (k_pool, v_pool))
     if chosen == "reference":
         return reference.attend(q, k_pool, v_pool, *rows, layer, k_scale, v_scale)
-    if chosen == "loop":
-        last = _last_seen(q.shape[1], starts, counts, prefixes, k_pool.shape[2])
-        return paged_loop.attend(q, k_pool, v_pool, tables, last, prefixes, layer, k_scale, v_scale)
     return triton.attend(q, k_pool, v_pool, *rows, layer, k_scale, v_scale, interpret=chosen == "interpret")
 
 
-def _last_seen(tokens: int, starts: jax.Array, counts: jax.Array, prefixes: jax.Array, page_size: int) -> jax.Array:
+def _last_seen(
+    tokens: int, starts: jax.Array, counts: jax.Array, prefixes: jax.Array, ends: jax.Array, page_size: int
+) -> jax.Array:
     """int32 [B, T]: the last entry that a query sees, -1 of one that is not real."""
     offsets = jnp.arange(tokens, dtype=jnp.int32)[None, :]
-    positions, prefix = starts[:, None] + offsets, prefixes[:, None]
-    last = jnp.where(positions < prefix, prefix - 1, positions + -prefix % page_size)
-    return jnp.where(offsets < counts[:, None], last, -1)
+    last = starts[:, None] + offsets
+    last = jnp.where(last < ends[:, None], ends[:, None] - 1, last)
+    return jnp.where(offsets < counts[:, None], _behind_gap(last, prefixes, page_size), -1)
+
+
+def _entries(tables: jax.Array, prefixes: jax.Array, page_size: int) -> jax.Array:
+    """int32 [B, W G]: where the positions of rows lie in the whole pool."""
+    rows, pages = tables.shape
+    positions = jnp.broadcast_to(jnp.arange(pages * page_size, dtype=jnp.int32)[None], (rows, pages * page_size))
+    entries = _behind_gap(positions, prefixes, page_size)
+    page = jnp.take_along_axis(tables, entries // page_size, axis=1, mode="clip")
+    return page * page_size + entries % page_size
+
+
+def _behind_gap(positions: jax.Array, prefixes: jax.Array, page_size: int) -> jax.Array:
+    """The entries of positions [B, S]."""
+    prefix = prefixes[:, None]
+    return jnp.where(positions < prefix, positions, positions + -prefix % page_size)
 
 
 def _faults(q, k_pool, v_pool, tables, per_row, layer, k_scale, v_scale) -> list[str]:
@@ -101,5 +126,5 @@ def _faults(q, k_pool, v_pool, tables, per_row, layer, k_scale, v_scale) -> list
     if tables.ndim != 2 or tables.shape[0] != rows or tables.dtype != jnp.int32:
         faults.append(f"tables must be int32 [{rows}, W], not {tables.dtype} {tables.shape}")
     if any(x.shape != (rows,) or x.dtype != jnp.int32 for x in per_row):
-        faults.append(f"starts, counts and prefixes must be int32 [{rows}]")
+        faults.append(f"starts, counts, prefixes and ends must be int32 [{rows}]")
     return faults

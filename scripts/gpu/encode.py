@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxphoton.engine.control import Block
 from jaxphoton.engine.device import Device
 from jaxphoton.engine.launch import PrefillPlan
 from jaxphoton.engine.request import Request, sequence_of
@@ -69,9 +70,9 @@ def programs(load: Load) -> Iterator[tuple[str, Cost, Any]]:
     stepper = Stepper(load.state())
     for images, length in buckets.prefix:
         embeddings = random_array((images, family.image_tokens, family.width), dtype)
-        pages = np.arange(1, 1 + images * compiled.prefix_pages(length), dtype=np.int32).reshape(images, -1)
+        places = _places(compiled, images, length)
         cost = prefix_cost(family, dtype, images)
-        yield f"prefix {images}", cost, _prefix(stepper, compiled, (images, length), embeddings, jax.device_put(pages))
+        yield f"prefix {images}", cost, _prefix(stepper, compiled, (images, length), embeddings, jax.device_put(places))
 
 
 def pictures(config: ModelConfig, count: int, crops: int) -> list[Crops]:
@@ -81,11 +82,20 @@ def pictures(config: ModelConfig, count: int, crops: int) -> list[Crops]:
     return [Crops(random.integers(0, 256, shape, np.uint8), TILINGS[crops]) for _ in range(count)]
 
 
-def _prefix(stepper: Stepper, compiled: Any, bucket: tuple[int, int], embeddings: jax.Array, pages: jax.Array) -> Any:
+def _places(compiled: Any, images: int, length: int) -> np.ndarray:
+    """The control of prefixes of `length` positions, each in pages of its own."""
+    pages = -(-length // compiled.engine.page_size)
+    control = np.zeros((images, compiled.table + len(Block)), np.int32)
+    control[:, :pages] = np.arange(1, 1 + images * pages).reshape(images, -1)
+    control[:, compiled.table + Block.COUNT] = control[:, compiled.table + Block.PREFIX] = length
+    return control
+
+
+def _prefix(stepper: Stepper, compiled: Any, bucket: tuple[int, int], embeddings: jax.Array, places: jax.Array) -> Any:
     run = compiled["prefix", *bucket]
 
     def enqueue() -> jax.Array:
-        stepper.cache = run(compiled.decoder, stepper.cache, embeddings, pages)
+        stepper.cache = run(compiled.decoder, stepper.cache, embeddings, places)
         return stepper.cache.k
 
     return enqueue

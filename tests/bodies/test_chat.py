@@ -12,6 +12,7 @@ pytest.importorskip("msgspec", reason="needs the extra `serve`")
 from jaxphoton.bodies.chat import parsed
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.bodies.pictures import Address
+from jaxphoton.image.several import SeveralImages
 
 DATA = "data:image/png;base64," + base64.b64encode(b"picture").decode()
 USER = {"role": "user", "content": "Who?"}
@@ -120,10 +121,27 @@ def test_a_conversation_is_its_texts():
     assert [(each["role"], each["content"]) for each in asked.ask.arguments["messages"]] == texts
 
 
+def test_pictures_of_several_turns_leave_their_places():
+    web = "http://example.com/a.png"
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "Who?"}, picture()]},
+        {"role": "assistant", "content": "A cat."},
+        {"role": "user", "content": [picture(web), {"type": "text", "text": "And here?"}]},
+    ]
+    asked = body(turns)
+    assert asked.picture == SeveralImages((b"picture", Address(web)))
+    place = {"type": "image"}
+    told = [each["content"] for each in asked.ask.arguments["messages"]]
+    texts = [[place, {"type": "text", "text": text}] for text in ("Who?", "And here?")]
+    assert told == [texts[0], "A cat.", texts[1]]
+    later = body([{"role": "user", "content": "Hello"}, {"role": "user", "content": [picture()]}])
+    assert later.picture == b"picture" and later.ask.arguments["messages"][1]["content"][0] == place
+
+
 def test_messages_that_cannot_be_answered_are_refused_by_their_place():
-    two = {"role": "user", "content": [picture(), picture()]}
-    refused("2 pictures", "messages[0]", [two])
-    refused("first turn", "messages[1]", [USER, {"role": "user", "content": [picture()]}])
+    many = {"role": "user", "content": 17 * [picture()]}
+    refused("17 pictures", "messages", [many])
+    refused("no picture", "messages[1]", [USER, {"role": "user", "content": [{"type": "image"}]}])
     refused("only the user's", "messages[0]", [{"role": "system", "content": [picture()]}, USER])
     refused("input_audio", "messages[0].content[0]", [{"role": "user", "content": [{"type": "input_audio"}]}])
     refused("last message", "messages[1]", [USER, {"role": "assistant", "content": "A cat."}])

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxphoton.constraints.grammar import FinishReason, Grammar, Replay
 from jaxphoton.engine.request import Request
+from jaxphoton.image.prepare import Prepared
 from jaxphoton.oracle.oracle import Oracle, OracleRequest, Picture, Prediction, allowed_ids, sampling
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Generation, Token
@@ -54,19 +55,21 @@ class Comparison:
             request.grammar,
             request.settings,
             request.image and request.image.digest,
+            tuple(picture.digest for picture in request.further),
             request.constraint,
             request.adapter and request.adapter.digest,
         )
         if key not in self._known:
-            grammar, image = self.grammars[request.grammar], self._image(request)
-            asked = (request.prompt, grammar, request.settings, image, request.constraint, request.adapter)
+            grammar, (image, further) = self.grammars[request.grammar], self._pictures(request)
+            asked = (request.prompt, grammar, request.settings, image, request.constraint, request.adapter, further)
             self._known[key] = self.oracle.run(OracleRequest(*asked))
         return self._known[key]
 
-    def _image(self, request: Request) -> Picture | None:
-        image = request.image
-        if image is None:
-            return None
+    def _pictures(self, request: Request) -> tuple[Picture | None, list[Picture]]:
+        image = None if request.image is None else self._picture(request.image)
+        return image, [self._picture(picture) for picture in request.further]
+
+    def _picture(self, image: Prepared) -> Picture:
         if image.digest not in self._images:
             self._images[image.digest] = self.oracle.encode_image(image.crops)
         return self._images[image.digest]
@@ -77,9 +80,9 @@ class Comparison:
         How good it is cannot be told behind a position whose router may have gone another way.
         """
         settings = request.settings
-        predictions = self.oracle.replay(request.prompt, self._image(request), tokens, request.adapter)
-        family, image = self.oracle.family, request.image
-        segments = family.segments(request.prompt, image.crops if image else None)
+        (image, further), family = self._pictures(request), self.oracle.family
+        predictions = self.oracle.replay(request.prompt, image, tokens, request.adapter, further)
+        segments = family.segments(request.prompt, image and image.crops, [picture.crops for picture in further])
         room = family.max_context - len(segments.prefix) - len(segments.ids)
         replay = Replay(self.grammars[request.grammar], min(settings.max_tokens, room), settings.max_objects)
         constraint = request.constraint() if request.constraint else None

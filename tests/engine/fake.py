@@ -17,7 +17,7 @@ from jaxphoton.constraints.automaton import DONE, TokenAutomaton, unpack_bits
 from jaxphoton.engine import control as layout
 from jaxphoton.engine.buckets import table_width
 from jaxphoton.engine.control import ControlPacker, Masks, Output, Prefill, Row
-from jaxphoton.engine.launch import PrefillPlan, StepPlan
+from jaxphoton.engine.launch import PrefillPlan, StepPlan, parts_of
 from jaxphoton.engine.pages import TRASH_PAGE
 from jaxphoton.engine.request import NO_SLOT, Request, Sequence
 from jaxphoton.models.protocol import Readout
@@ -118,19 +118,32 @@ class FakeDevice:
                 raise DeviceFault(f"the adapter of request {sequence.request.number} lies in a slot already")
             assert sequence.adapter is not None and sequence.staged is not None
             self._adapters[sequence.adapter_slot] = sequence.adapter
-        for sequence, line in zip(plan.images, self._prefix_control(plan.images), strict=True):
+        for sequence, line in zip(plan.images, self._shape.prefix(plan.images, len(plan.images)), strict=True):
             self._check_slot(sequence, line)
             self._write_prefix(output, sequence, line[:-1])
+        count = len(plan.sequences)
+        if count > 1 and any(sequence.segments.blocks for sequence in plan.sequences):
+            raise DeviceFault("a sequence with further images must be prefilled alone")
+        for part in parts_of(plan):
+            if isinstance(part, int):
+                (sequence,) = plan.sequences
+                self._write_block(output, sequence, part)
+            else:
+                control = self._prefill_run(output, plan, part)
+        return control, self._enqueue(output)
+
+    def _prefill_run(self, output: FakeOutput, plan: PrefillPlan, run: slice) -> np.ndarray:
         chunk = self._geometry.chunk
-        most = max(s.prefill_length - s.prefix_length for s in plan.sequences)
+        most = max(len(range(*run.indices(s.prefill_length - s.prefix_length))) for s in plan.sequences)
         chunks = -(-most // chunk)
         if chunks == 0:
             raise DeviceFault("a prefill without ids")
         for i in range(chunks):
             batch = len(plan.sequences) + 1  # a line of padding
-            control = self._shape.prefill(plan.sequences, i, chunks, batch, chunk, self._automaton)
-            self._prefill_chunk(output, plan.sequences, control, plan.masks, last=i == chunks - 1)
-        return control, self._enqueue(output)
+            control = self._shape.prefill(plan.sequences, i, chunks, batch, chunk, self._automaton, run=run)
+            last = run.stop is None and i == chunks - 1
+            self._prefill_chunk(output, plan.sequences, control, plan.masks, last)
+        return control
 
     def step(self, plan: StepPlan) -> tuple[np.ndarray, FakeOutput]:
         output = self._new("step", plan.sequences)
@@ -200,18 +213,30 @@ class FakeDevice:
         self.log.append(("launch", output.number, output.kind, output.requests))
         return output
 
-    def _prefix_control(self, images: tuple[Sequence, ...]) -> np.ndarray:
-        geometry = self._geometry
-        return self._shape.prefix(images, len(images), -(-geometry.prefix // geometry.page_size))
-
-    def _write_prefix(self, output: FakeOutput, sequence: Sequence, pages: np.ndarray) -> None:
+    def _write_prefix(self, output: FakeOutput, sequence: Sequence, line: np.ndarray) -> None:
         tenant = self._image(sequence)
-        for page in pages.tolist():
+        pages = line[: self._shape.table]
+        if line[self._shape.table :].tolist() != [0, self._geometry.prefix, self._geometry.prefix]:
+            raise DeviceFault(f"a prefix that is said to be at {line[self._shape.table :]}")
+        for page in pages[pages != TRASH_PAGE].tolist():
             self._claim(output, page, tenant)
             for offset in range(self._geometry.page_size):
                 self._cells.pop((page, offset), None)
         for place in range(self._geometry.prefix):
             self._put(pages, place, (tenant, place))
+
+    def _write_block(self, output: FakeOutput, sequence: Sequence, number: int) -> None:
+        """All before it must be there, as all of it sees that; its cells are the request's own."""
+        line, width = self._shape.block(sequence, number, 2)[0], self._shape.table
+        self._check_slot(sequence, line)
+        start, count, prefix = line[width:-1].tolist()
+        begin, end = (sequence.prefix_length + place for place in sequence.segments.blocks[number])
+        if (start, start + count, prefix) != (begin, end, sequence.prefix_length):
+            raise DeviceFault(f"block {number} of request {sequence.request.number} is said to be at {start}")
+        table = self._claimed(output, sequence, line[:width])
+        self._check_read(sequence, table, start)
+        for position in range(start, start + count):
+            self._put(table, self._place(sequence, position), (sequence.request.number, position))
 
     def _prefill_chunk(
         self, output: FakeOutput, sequences: tuple[Sequence, ...], control: np.ndarray, masks: Masks, last: bool
@@ -290,11 +315,13 @@ class FakeDevice:
 
     def _table(self, output: FakeOutput, sequence: Sequence, line: np.ndarray) -> np.ndarray:
         self._check_slot(sequence, line)
-        table = line[len(Row) : len(Row) + self._shape.table]
+        output.rows[int(line[Row.ROW])] = sequence.request.number
+        return self._claimed(output, sequence, line[len(Row) : len(Row) + self._shape.table])
+
+    def _claimed(self, output: FakeOutput, sequence: Sequence, table: np.ndarray) -> np.ndarray:
         shared = sequence.prefix_page_count
         for i, page in enumerate(p for p in table.tolist() if p != TRASH_PAGE):
             self._claim(output, page, self._image(sequence) if i < shared else sequence.request.number)
-        output.rows[int(line[Row.ROW])] = sequence.request.number
         return table
 
     def _claim(self, output: FakeOutput, page: int, tenant: Any) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache, partial
-from itertools import count
+from itertools import count, pairwise
 
 import numpy as np
 
@@ -46,22 +46,31 @@ def request(
     picture: Prepared | None = None,
     max_tokens: int = 8,
     adapter: Adapter | None = None,
+    further: Mapping[int, Prepared] | None = None,
     **settings,
 ) -> Request:
-    """A request of `prompt` ids. Its answer follows from the seed alone (`answer`)."""
+    """A request of `prompt` ids, with further pictures in front of some. Its answer follows from the seed alone
+    (`answer`)."""
     settings = {"seed": 1, "max_objects": 50, **settings}
-    ids = tuple(10 + i % 50 for i in range(prompt))
-    return Request(Prompt(ids), grammar, Settings(max_tokens=max_tokens, **settings), picture, adapter=adapter)
+    ids, more = tuple(10 + i % 50 for i in range(prompt)), further or {}
+    told, chosen = Prompt(ids, pictures=tuple(more)), Settings(max_tokens=max_tokens, **settings)
+    return Request(told, grammar, chosen, picture, adapter=adapter, further=tuple(more.values()))
 
 
 def segments(request: Request, prefix: int) -> Segments:
-    """BOS and an image of `prefix` positions together, or BOS alone; then the prompt."""
-    lead = () if request.image else (BOS,)
-    ids = np.array([*lead, *request.prompt.ids], np.int32)
+    """BOS and an image of `prefix` positions together, or BOS alone; then the prompt. A further image has one position
+    less."""
+    prompt, ids, blocks = request.prompt, [] if request.image else [BOS], list[tuple[int, int]]()
+    for number, (start, stop) in enumerate(pairwise((0, *prompt.pictures, len(prompt.ids)))):
+        if number:
+            blocks.append((len(ids), len(ids) + prefix - 1))
+            ids += [IMAGE] * (prefix - 1)
+        ids += prompt.ids[start:stop]
     fed = np.zeros((len(ids), READOUT.fed), np.int32)
-    for place, values in request.prompt.values:
-        fed[len(lead) + place] = READOUT.feed(values)
-    return Segments(np.array([BOS] + (prefix - 1) * [IMAGE] if request.image else [], np.int32), ids, fed)
+    for place, values in prompt.values:
+        fed[(0 if request.image else 1) + place] = READOUT.feed(values)
+    before = np.array([BOS] + (prefix - 1) * [IMAGE] if request.image else [], np.int32)
+    return Segments(before, np.array(ids, np.int32), fed, tuple(blocks))
 
 
 @cache

@@ -160,6 +160,30 @@ def test_without_a_readout_rows_are_ids_alone():
 
 def test_the_ids_of_a_prefix_go_up_with_its_length_where_they_differ(packer):
     sequence = admitted(request(picture=image(1)))
-    assert packer.prefix([sequence], 2, 2).tolist() == [[8, 9], [0, 0]]
-    control = packer.prefix([sequence], 2, 3, ids=9)
-    assert control[0].tolist() == [8, 9, 0, 6, 0, -1, -1, -1, -1, -1, 0, 0, 0] and not control[1].any()
+    table, block = [8, 9, 0, 0, 0, 0], [0, 6, 6]
+    assert packer.prefix([sequence], 2).tolist() == [[*table, *block], [0] * 9]
+    control = packer.prefix([sequence], 2, ids=9)
+    assert control[0].tolist() == [*table, *block, 0, -1, -1, -1, -1, -1, 0, 0, 0] and not control[1].any()
+
+
+def test_a_further_block_goes_up_with_its_place_behind_all_that_is_before_it(packer):
+    sequence = admitted(request(picture=image(1)))
+    ids = np.array([7, 8, 9, 4, -1, -1, 3], np.int32)
+    sequence.segments = Segments(sequence.segments.prefix, ids, np.zeros((7, 3), np.int32), ((1, 3), (3, 6)))
+    table = [8, 9, 5, 3, 0, 0]
+    assert packer.block(sequence, 1, 1).tolist() == [[*table, 6 + 3, 3, 6]]
+    control = packer.block(sequence, 0, 2, ids=4)
+    assert control[0].tolist() == [*table, 6 + 1, 2, 6, 8, 9, 0, 0] and not control[1].any()
+
+
+def test_a_run_of_ids_goes_up_alone_and_samples_nothing(packer):
+    sequence = admitted(request(prompt=9, picture=image(1)))
+    for run, position, count, sample in ((slice(1, 4), 7, 3, 0), (slice(4, None), 10, 5, 1)):
+        control = packer.prefill([sequence], 0, 1, 1, 8, TABLES, run=run)
+        extra = control[0, len(Row) + TABLE :]
+        assert (control[0, Row.POSITION], extra[Prefill.COUNT], extra[Prefill.SAMPLE]) == (position, count, sample)
+        fed = extra[len(Prefill) :].reshape(4, 8)[0, :count]
+        assert fed.tolist() == list(sequence.request.prompt.ids[run])
+    chunks = [packer.prefill([sequence], i, 2, 1, 2, TABLES, run=slice(1, 4)) for i in range(2)]
+    assert [chunk[0, len(Row) + TABLE + Prefill.COUNT] for chunk in chunks] == [1, 2]
+    assert not any(chunk[0, len(Row) + TABLE + Prefill.SAMPLE] for chunk in chunks)

@@ -39,14 +39,15 @@ def run_and_compare(loop: Loop, comparison: Comparison, plan: Schedule) -> int:
     return scheduler.preemptions
 
 
-def test_random_schedules_give_what_the_oracle_gives(programs, device, comparison, pytestconfig, capsys):
+@pytest.mark.parametrize("several", [0.0, 0.5], ids=["", "several pictures"])
+def test_random_schedules_give_what_the_oracle_gives(programs, device, comparison, pytestconfig, capsys, several):
     first, count = pytestconfig.getoption("--first-schedule"), pytestconfig.getoption("--schedules")
     loop, set_back = Loop(programs, device), 0
     for number in range(first, count):
         if number % RESET == 0:
             device.reset()
         try:
-            set_back += run_and_compare(loop, comparison, schedule(number))
+            set_back += run_and_compare(loop, comparison, schedule(number, several=several))
         except BaseException as error:
             error.add_note(f"schedule {number}: again with --first-schedule {number} --schedules {number + 1}")
             raise

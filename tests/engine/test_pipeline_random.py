@@ -12,28 +12,38 @@ from hypothesis import strategies as st
 from jaxphoton.engine.adapter_slots import AdapterSlots
 from jaxphoton.engine.control import ControlPacker, Row
 from jaxphoton.engine.pages import PageAllocator
-from jaxphoton.engine.request import Sequence
+from jaxphoton.engine.request import Request, Sequence
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.models.adapters import Adapter
 from tests.engine.fake import DeviceFault, Geometry
 from tests.engine.harness import Harness, image, request
 
 ADAPTERS = st.none() | st.builds(lambda name: Adapter(name, name.encode(), {}, ""), st.sampled_from("abc"))
-PICTURES = st.none() | st.builds(image, st.integers(1, 3), st.integers(1, 4))
-REQUESTS = st.builds(
-    request,
-    grammar=st.sampled_from(["text", "reasoning", "detect", "point"]),
-    prompt=st.integers(1, 25),
-    picture=PICTURES,
-    max_tokens=st.integers(1, 30),
-    max_objects=st.integers(1, 6),
-    seed=st.integers(0, 2**32 - 1),
-    adapter=ADAPTERS,
-)
+PICTURES = st.builds(image, st.integers(1, 3), st.integers(1, 4))
+
+
+@st.composite
+def requests(draw) -> Request:
+    """Two in five have further pictures, if they have so many ids."""
+    prompt = draw(st.integers(1, 25))
+    places = draw(st.sampled_from([0, 0, 0, 1, 2]))
+    further = draw(st.dictionaries(st.integers(0, prompt - 1), PICTURES, max_size=places))
+    return request(
+        draw(st.sampled_from(["text", "reasoning", "detect", "point"])),
+        prompt,
+        draw(st.none() | PICTURES),
+        max_tokens=draw(st.integers(1, 30)),
+        adapter=draw(ADAPTERS),
+        further=dict(sorted(further.items())),
+        max_objects=draw(st.integers(1, 6)),
+        seed=draw(st.integers(0, 2**32 - 1)),
+    )
+
+
 # A request, ticks before the next one arrives, launches that complete by themselves meanwhile, and after how many
 # further arrivals it is cancelled.
 ARRIVALS = st.lists(
-    st.tuples(REQUESTS, st.integers(0, 8), st.integers(0, 9), st.none() | st.integers(0, 3)), min_size=2, max_size=12
+    st.tuples(requests(), st.integers(0, 8), st.integers(0, 9), st.none() | st.integers(0, 3)), min_size=2, max_size=12
 )
 
 
@@ -81,7 +91,9 @@ def busy(**changes) -> None:
     harness = Harness(**{"rows": 3, "stop": 0.3, "pages": 16, **changes})
     for seed in range(12):
         grammar = ("text", "reasoning", "detect", "point")[seed % 4]
-        harness.submit(request(grammar, 4 + seed % 3, image(seed % 3) if seed % 2 else None, max_tokens=16, seed=seed))
+        further = {2: image(seed % 3)} if seed % 5 == 4 else {}
+        picture = image(seed % 3) if seed % 2 else None
+        harness.submit(request(grammar, 4 + seed % 3, picture, max_tokens=16, further=further, seed=seed))
     harness.check_books = lambda: None
     harness.run()
 

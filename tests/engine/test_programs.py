@@ -12,7 +12,7 @@ import pytest
 from jaxphoton.engine import compiled
 from jaxphoton.engine import control as layout
 from jaxphoton.engine.compiled import Programs
-from jaxphoton.engine.control import ControlPacker, Output
+from jaxphoton.engine.control import Block, ControlPacker, Output
 from jaxphoton.engine.device import Device
 from jaxphoton.engine.launch import PrefillPlan, StepPlan
 from jaxphoton.engine.pipeline import Launch
@@ -183,7 +183,9 @@ def test_an_image_prefix_is_written_in_place(programs):
     cache, _ = programs.fresh_state()
     addresses = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(cache)]
     embeddings = np.zeros((1, CONFIG.vision.image_tokens, CONFIG.text.dim), np.float32)
-    after = programs["prefix", 1, 10](programs.decoder, cache, embeddings, np.array([[3, 1, 2]], np.int32))
+    control = np.zeros((1, programs.table + len(Block)), np.int32)
+    control[0, :3], control[0, programs.table :] = (3, 1, 2), (0, 10, 10)
+    after = programs["prefix", 1, 10](programs.decoder, cache, embeddings, control)
     assert cache.k.is_deleted() and cache.v.is_deleted()
     assert [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(after)] == addresses
     written = np.flatnonzero(np.any(np.array(after.k) != 0, axis=(0, 2, 3, 4)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaxphoton.engine.launch import PrefillPlan, StepPlan
+from jaxphoton.engine.launch import PrefillPlan, StepPlan, parts_of
 from tests.engine.harness import image, request
 from tests.engine.manual import ManualHarness
 
@@ -66,6 +66,26 @@ def test_one_prefill_of_several_does_not_overtake_more_often():
     large = harness.submit(request(prompt=40))
     small = [harness.submit(request(prompt=3)) for _ in range(4)]
     assert harness.prefill() == tuple(small[:2]) and large.bypassed == 2
+
+
+def test_one_with_further_images_is_prefilled_alone_and_in_its_turn():
+    harness = ManualHarness(rows=8, prefill_rows=4)
+    a, b = harness.submit(request()), harness.submit(request())
+    several = harness.submit(request(picture=image(1), further={0: image(2), 3: image(1)}))
+    c = harness.submit(request(picture=image(1)))
+    assert harness.prefill() == (a, b) and several.bypassed == 0
+    plan = harness.scheduler.plan(0)
+    assert isinstance(plan, PrefillPlan) and plan.sequences == plan.images == (several,) and plan.pictures == 3
+    assert list(parts_of(plan)) == [0, slice(5, 8), 1, slice(13, None)]
+    assert harness.prefill() == (c,) and c.cached_tokens == 6
+
+
+def test_further_images_need_room_of_their_own():
+    harness = ManualHarness(pages=9, vision=((2, 2),))
+    with pytest.raises(ValueError, match="needs 10 pages of the cache; there are 8"):
+        harness.submit(request(prompt=7, picture=image(1), further={1: image(1), 2: image(1), 3: image(2)}))
+    with pytest.raises(ValueError, match="3 crops; no vision program"):
+        harness.submit(request(further={1: image(1, crops=3)}))
 
 
 def test_a_request_bigger_than_the_pool_is_refused_with_the_numbers_and_others_stay():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -25,16 +26,16 @@ CHUNK = Case("chunk", (Row(21, 30, 21), Row(40, 7, 21)), 32, heads=2, kv_heads=2
 
 
 @partial(jax.jit, static_argnames=("layer", "backend"))
-def attend(*arrays, layer, backend, k_scale=None, v_scale=None):
-    return prefix_attention(*arrays, layer=layer, backend=backend, k_scale=k_scale, v_scale=v_scale)
+def attend(*arrays, layer, backend, ends=None, k_scale=None, v_scale=None):
+    return prefix_attention(*arrays, layer=layer, backend=backend, ends=ends, k_scale=k_scale, v_scale=v_scale)
 
 
-def run(case: Case, backend: str, seed: int = 0) -> np.ndarray:
+def run(case: Case, backend: str, seed: int = 0, ends: np.ndarray | None = None) -> np.ndarray:
     arrays, keywords = case.inputs(seed)
-    return np.asarray(attend(*arrays, **keywords, backend=backend), np.float64)
+    return np.asarray(attend(*arrays, **keywords, backend=backend, ends=ends), np.float64)
 
 
-def definition(case: Case, seed: int) -> np.ndarray:
+def definition(case: Case, seed: int, ends: Sequence[int] | None = None) -> np.ndarray:
     """One query at a time, in float64, from the words of the contract."""
     (q, k_pool, v_pool, tables, starts, counts, prefixes), keywords = case.inputs(seed)
     out = np.zeros(q.shape, np.float64)
@@ -42,7 +43,8 @@ def definition(case: Case, seed: int) -> np.ndarray:
         if t >= counts[row]:
             continue
         position, prefix = int(starts[row]) + t, int(prefixes[row])
-        visible = range(max(position + 1, prefix if position < prefix else 0))
+        end = prefix if ends is None else int(ends[row])
+        visible = range(max(position + 1, end if position < end else 0))
         entries = np.array([p if p < prefix else p + -prefix % case.page for p in visible])
         place = keywords["layer"], tables[row, entries // case.page], entries % case.page
         keys, values = (np.asarray(pool[place], np.float64) for pool in (k_pool, v_pool))
@@ -74,6 +76,15 @@ def test_random_batches_follow_the_definition(backend, batch, seed):
     # The last row fixes the shapes.
     case = Case("random", (*batch, FULL), TOKENS, heads=4, kv_heads=2, head_dim=16, page=4, dtype="float32")
     assert_near(run(case, backend, seed), definition(case, seed), TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("backend", ["reference", "loop", "interpret"])
+@given(batch=st.lists(rows(), min_size=3, max_size=3), seed=st.integers(0, 2**32 - 1), data=st.data())
+def test_both_ways_may_end_elsewhere_than_the_prefix(backend, batch, seed, data):
+    case = Case("random", (*batch, FULL), TOKENS, heads=4, kv_heads=2, head_dim=16, page=4, dtype="float32")
+    # Up to what the pools hold of a row: nothing but the causal, a part of the queries, or all of them.
+    ends = [data.draw(st.sampled_from([0, row.start + row.count // 2, row.start + row.count])) for row in case.rows]
+    assert_near(run(case, backend, seed, np.array(ends, np.int32)), definition(case, seed, ends), TOLERANCE["float32"])
 
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
@@ -166,7 +177,7 @@ def test_pools_whose_offsets_would_overflow_are_refused():
         (2, (2, 9, 4, 2, 16), jnp.bfloat16, "the pools differ"),
         (3, (1, 14), jnp.int32, "tables must be"),
         (4, (2,), jnp.float32, "starts, counts"),
-        (6, (3,), jnp.int32, "prefixes must be"),
+        (6, (3,), jnp.int32, "prefixes and ends must be"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(index, shape, dtype, fault):

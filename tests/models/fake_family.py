@@ -4,7 +4,9 @@ grouped heads, RMSNorm, gated MLPs, tokens that are ids alone, several stop ids.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -68,11 +70,17 @@ class FakeFamily:
     def to_json(self):
         return {"model_type": "fake", **self.config}
 
-    def segments(self, prompt: Prompt, image: Crops | None) -> Segments:
+    def segments(self, prompt: Prompt, image: Crops | None, further: Sequence[Crops] = ()) -> Segments:
         front = (BOS, *prompt.before)
         prefix = () if image is None else (*front, *[IMAGE] * self.image_tokens)
-        ids = (*front, *prompt.ids) if image is None else prompt.ids
-        return Segments(np.array(prefix, np.int32), np.array(ids, np.int32), np.zeros((len(ids), 0), np.int32))
+        ids, blocks = list(() if image is not None else front), []
+        for place, (start, stop) in enumerate(pairwise((0, *prompt.pictures, len(prompt.ids)))):
+            if place:  # a block is an id of its own, and the embeddings
+                blocks.append((len(ids), len(ids) + 1 + self.image_tokens))
+                ids += [BOS, *[IMAGE] * self.image_tokens]
+            ids += prompt.ids[start:stop]
+        fed = np.zeros((len(ids), 0), np.int32)
+        return Segments(np.array(prefix, np.int32), np.array(ids, np.int32), fed, tuple(blocks))
 
     def pack(self, pictures, images, crops, guard):
         pixels = np.zeros((images, SIDE, SIDE, 3), np.uint8)

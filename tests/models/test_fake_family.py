@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -27,6 +29,7 @@ ENGINE = EngineConfig(
     max_rows=6, page_size=4, step_rows=(6,), prefill_rows=(3,), prefill_lengths=(6,), host_masks=False
 )
 PATIENCE = 60.0
+NO_MORE: Mapping[int, Prepared] = MappingProxyType({})
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +66,19 @@ def pictures(family) -> list[Prepared]:
     ]
 
 
-def asked(picture: Prepared | None, before: int, behind: int = 3, seed: int = 1, **settings) -> Request:
-    """`before` ids in front of the image, the first of them the same for the same number."""
+def asked(
+    picture: Prepared | None,
+    before: int,
+    behind: int = 3,
+    seed: int = 1,
+    further: Mapping[int, Prepared] = NO_MORE,
+    **settings,
+) -> Request:
+    """`before` ids in front of the image, the first of them the same for the same number; further ones `behind`."""
     front, back = (tuple(5 + (7 * i + n) % 50 for i in range(n)) for n in (before, behind))
     settings = {"temperature": 0.9, "max_tokens": 12, "seed": seed, **settings}
-    return Request(Prompt(back, before=front), "text", Settings(**settings), picture)
+    prompt = Prompt(back, before=front, pictures=tuple(further))
+    return Request(prompt, "text", Settings(**settings), picture, further=tuple(further.values()))
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +91,7 @@ def requests(pictures) -> list[Request]:
             behind=(1, 5, 14)[n % 3],
             seed=n,
             temperature=0.0 if n % 3 else 0.9,
+            further={n % 3: pictures[0], 4: pictures[2]} if n % 3 and n % 2 else NO_MORE,
         )
         for n in range(14)
     ]

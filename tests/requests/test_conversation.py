@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxphoton.image.several import SeveralImages
 from jaxphoton.requests.chatting import conversation
-from jaxphoton.requests.conversation import Turn, parted, turns_of
+from jaxphoton.requests.conversation import PLACE, Turn, parted, turns_of
 
 PIXEL = b"\x89PNG"
 ADDRESS = f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"
@@ -46,7 +47,7 @@ def test_texts_are_joined_as_they_are_and_other_keys_passed_over():
 def test_messages_without_pictures_are_asked_as_they_were_given(turns, question):
     messages = [{"role": role, "content": text} for role, text in turns]
     messages.append({"role": "user", "content": question + "?"})
-    assert parted(messages) == (messages, None)
+    assert parted(messages) == (messages, [])
     assert parted(parted(messages)[0]) == parted(messages)
 
 
@@ -62,10 +63,27 @@ def test_the_picture_is_taken_out_of_the_first_turn_of_the_user(part):
         {"role": "assistant", "content": "A cat."},
         {"role": "user", "content": "What colour?"},
     ]
-    texts, picture = parted(messages)
-    assert picture is PIXEL
+    texts, pictures = parted(messages)
+    assert pictures == [PIXEL]
     assert texts[2] == {"role": "user", "content": "What is it?"} and texts[4] == messages[4]
-    assert parted([says("user", part)]) == ([{"role": "user", "content": ""}], PIXEL)
+    assert parted([says("user", part)]) == ([{"role": "user", "content": ""}], [PIXEL])
+
+
+def test_other_pictures_leave_their_places_in_the_messages():
+    place = {"type": "image"}
+    messages = [
+        says("user", shows("a"), "What ", shows("b"), "are they?"),
+        {"role": "assistant", "content": "Cats."},
+        says("user", "And this?", shows("c")),
+    ]
+    told, pictures = parted(messages)
+    assert pictures == ["a", "b", "c"]
+    assert told == [says("user", place, place, "What are they?"), messages[1], says("user", place, "And this?")]
+    assert [turn.pictures for turn in turns_of(told)] == [(PLACE, PLACE), (), (PLACE,)]
+    told, pictures = parted([says("user", "Hello"), says("user", shows("a"))])
+    assert told == [{"role": "user", "content": "Hello"}, says("user", place, "")] and pictures == ["a"]
+    image, arguments, _ = conversation([says("user", shows(PIXEL), shows(PIXEL))], None, None)
+    assert image == SeveralImages((PIXEL, PIXEL)) and arguments["messages"] == [says("user", place, place, "")]
 
 
 @pytest.mark.parametrize(
@@ -97,12 +115,8 @@ def test_the_picture_is_taken_out_of_the_first_turn_of_the_user(part):
             ValueError,
             "messages[1]: only the user's messages can have pictures, not those of the role 'assistant'",
         ),
-        (
-            [says("system", "a"), says("user", "b"), says("assistant", "c"), says("user", "d", shows(PIXEL))],
-            ValueError,
-            "messages[3]: a picture can only stand in the first turn of the user, messages[1]",
-        ),
-        ([says("user", "a", shows(PIXEL), shows(PIXEL))], ValueError, "messages[0]: 2 pictures; a conversation can"),
+        ([says("user", "a"), says("user", "b", {"type": "image"})], ValueError, "messages[1]: a part of it has no"),
+        ([says("user", *[shows(PIXEL)] * 9)] * 2, ValueError, "messages: 18 pictures; a conversation can have 16"),
     ],
 )  # fmt: skip
 def test_what_is_refused_names_the_turn(messages, error, fault):

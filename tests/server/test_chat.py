@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from itertools import islice
+from itertools import islice, pairwise
 from urllib.parse import urlsplit
 
 import httpx2 as httpx
@@ -78,6 +78,30 @@ def test_a_conversation_goes_on(address, asked, settings):
     answer = post(address, **{**asked, "messages": more}, **settings, max_tokens=40).json()
     assert answer["choices"][0]["message"]["role"] == "assistant"
     assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 0  # the picture is not encoded again
+
+
+def test_pictures_of_later_turns_and_the_whole_history_again(address, asked, picture):
+    """As chat clients do, Open WebUI among them: each request has all that was said and shown before."""
+    shown = {"type": "image_url", "image_url": {"url": picture}}
+    messages, prompts = list(asked["messages"]), []
+    for question in ("And this?", "And the third?", None):
+        answer = post(address, **{**asked, "messages": messages}, max_tokens=8).json()
+        prompts.append(answer["usage"])
+        if question:
+            content = [{"type": "text", "text": question}, shown]
+            messages += [answer["choices"][0]["message"], {"role": "user", "content": content}]
+    assert all(later["prompt_tokens"] - before["prompt_tokens"] > 64 for before, later in pairwise(prompts))
+    cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in prompts[1:]]
+    assert cached == [65, 65]  # the picture in front, and no other
+    pieces = post(address, **{**asked, "messages": messages}, max_tokens=8, stream=True).text
+    told = [json.loads(line[6:]) for line in pieces.splitlines() if line.startswith("data: {")]
+    text = "".join(each["choices"][0]["delta"].get("content", "") for each in told if each["choices"])
+    assert text == answer["choices"][0]["message"]["content"]
+    error = post(address, messages=9 * [{"role": "user", "content": [shown]}]).json()["error"]
+    assert error["type"] == "invalid_request_error" and "context holds 512" in error["message"]
+    broken = {"role": "user", "content": [shown, {"type": "image_url", "image_url": "data:image/png;base64,AAAA"}]}
+    error = post(address, messages=[broken]).json()["error"]
+    assert error["param"] == "image_url" and "picture 2 of 2" in error["message"]
 
 
 def test_a_failure_in_a_stream_is_an_event_of_its_own(answering):

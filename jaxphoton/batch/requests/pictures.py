@@ -10,13 +10,15 @@ from urllib.request import url2pathname
 from jaxphoton.batch.sources.item import Item
 from jaxphoton.batch.sources.values import is_embedded
 from jaxphoton.bodies.faults import BodyError
-from jaxphoton.bodies.pictures import Address, picture_of
+from jaxphoton.bodies.pictures import Address, Picture, picture_of
+from jaxphoton.image.several import SeveralImages
 from jaxphoton.messages import short
 
 FILE = "file:"
 _LONGEST_PATH = 4096
 
 Fetch = Callable[[str, str], bytes]
+Image = str | bytes | SeveralImages | None
 
 
 class RequestPictures:
@@ -43,16 +45,20 @@ class RequestPictures:
             return picture_of(text, param)
         return Address(FILE + os.path.join(self._root, _path(text, param)), param)
 
-    def is_slow(self, picture: bytes | Address | None) -> bool:
+    def is_slow(self, picture: Picture) -> bool:
         """Whether `image` has to wait for another machine."""
+        if isinstance(picture, SeveralImages):
+            return any(self.is_slow(each) for each in picture.images)
         return isinstance(picture, Address) and not picture.url.startswith(FILE)
 
-    def image(self, picture: bytes | Address | None) -> str | bytes | None:
-        """What a model takes for it: a path, or bytes.
+    def image(self, picture: Picture) -> Image:
+        """What a model takes for it: a path, or bytes, or several of these.
 
         Raises:
           BodyError, ImageError: it cannot be had.
         """
+        if isinstance(picture, SeveralImages):
+            return SeveralImages(tuple(picture.each(self.image)))
         if not isinstance(picture, Address):
             return picture
         if picture.url.startswith(FILE):

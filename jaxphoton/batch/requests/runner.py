@@ -14,7 +14,7 @@ from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.batch.requests import records
 from jaxphoton.batch.requests.lines import RequestLine
-from jaxphoton.batch.requests.pictures import Fetch, RequestPictures
+from jaxphoton.batch.requests.pictures import Fetch, Image, RequestPictures
 from jaxphoton.batch.runner import Answerer
 from jaxphoton.batch.sources.selection import read_ahead
 from jaxphoton.bodies.faults import BodyError, fault_of
@@ -44,7 +44,7 @@ class _Entry:
 
     line: RequestLine
     body: Body | None = None
-    image: str | bytes | None = None
+    image: Image = None
     error: Exception | None = None
 
 

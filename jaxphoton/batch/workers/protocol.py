@@ -13,6 +13,7 @@ from jaxphoton.batch.errors import BatchError
 from jaxphoton.constraints.protocol import ConstraintError
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.image.errors import ImageError
+from jaxphoton.image.several import SeveralImages
 from jaxphoton.processes.assignment import Assignment
 from jaxphoton.processes.pipe import Message
 from jaxphoton.requests.answer import Answer, Result
@@ -48,7 +49,7 @@ class EngineTask(Assignment):
 
     Attributes:
       message: see `job_task` and `ask_task`.
-      data: the bytes of its image.
+      data: the bytes of its images, one after the other.
       on_event: of an ask.
       fault: what `on_event` has raised.
     """
@@ -96,8 +97,18 @@ def ask_of(message: Message) -> Ask:
     return Ask(*message["ask"])
 
 
-def image_of(message: Message) -> str | bytes | None:
-    return message["bytes"] if "bytes" in message else message["path"]
+def image_of(message: Message) -> Any:
+    """The image of a message: a path, bytes, None, or SeveralImages of these."""
+    if "images" not in message:
+        return message["bytes"] if "bytes" in message else message["path"]
+    data, images = memoryview(message.get("bytes", b"")), list[str | bytes]()
+    for each in message["images"]:  # a path, or how many of the bytes
+        if isinstance(each, str):
+            images.append(each)
+        else:
+            images.append(bytes(data[:each]))
+            data = data[each:]
+    return SeveralImages(tuple(images))
 
 
 def answer_message(answer: Answer) -> Message:
@@ -149,16 +160,25 @@ def result_fields(result: Result) -> Message:
 
 def _task(image: Any, name: str | None, asked: Message) -> EngineTask:
     data = path = None
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        data = bytes(image)
-    elif isinstance(image, (str, os.PathLike)):
-        path = os.fsdecode(image)
+    if isinstance(image, SeveralImages):
+        parts = [_path_or_bytes(each) for each in image.images]
+        asked = asked | {"images": [part if isinstance(part, str) else len(part) for part in parts]}
+        data = b"".join(part for part in parts if isinstance(part, bytes))
     elif image is not None:
-        raise TypeError(f"replicas take images as paths or bytes, not {type(image).__name__}")
+        part = _path_or_bytes(image)
+        data, path = (None, part) if isinstance(part, str) else (part, None)
     task = EngineTask(message={"name": name, "path": path, **asked}, data=data)
     task.name = name or path or "<bytes>"
     json.dumps(asked)  # raises what JSON has not here, and not later
     return task
+
+
+def _path_or_bytes(image: Any) -> str | bytes:
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return bytes(image)
+    if isinstance(image, (str, os.PathLike)):
+        return os.fsdecode(image)
+    raise TypeError(f"replicas take images as paths or bytes, not {type(image).__name__}")
 
 
 def _ask_fields(ask: Ask) -> list[Any]:

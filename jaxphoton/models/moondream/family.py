@@ -85,13 +85,22 @@ class MoondreamFamily:
     def to_json(self) -> dict[str, Any]:
         return config_to_dict(self.config)
 
-    def segments(self, prompt: Prompt, image: Crops | None) -> Segments:
+    def segments(self, prompt: Prompt, image: Crops | None, further: Sequence[Crops] = ()) -> Segments:
+        if len(further) != len(prompt.pictures):
+            raise ValueError(f"the prompt has places for {len(prompt.pictures)} further pictures, not {len(further)}")
         lead = () if image is not None else self._bos
         ids = np.array([*lead, *prompt.ids], np.int32)
         fed = np.zeros((len(ids), self._readout.fed), np.int32)
         for place, values in prompt.values:
             fed[len(lead) + place] = self._readout.feed(values)
-        return Segments(self._no_prefix if image is None else self._prefix, ids, fed)
+        prefix, blocks = self._no_prefix if image is None else self._prefix, ()
+        if further:
+            size, places = self.image_tokens, len(lead) + np.array(prompt.pictures)
+            every = np.repeat(places, size)
+            ids, fed = np.insert(ids, every, IMAGE), np.insert(fed, every, 0, axis=0)
+            starts = places + size * np.arange(len(places))
+            blocks = tuple((start, start + size) for start in starts.tolist())
+        return Segments(prefix, ids, fed, blocks)
 
     def pack(self, pictures: Sequence[Crops], images: int, crops: int, guard: Guard) -> tuple[np.ndarray, ...]:
         return pack_crops(pictures, crops, self.config.vision, guard)

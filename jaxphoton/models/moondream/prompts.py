@@ -10,7 +10,7 @@ from typing import Any
 from jaxphoton.messages import quoted
 from jaxphoton.models.moondream.config import TokenizerConfig
 from jaxphoton.models.protocol import Prompt
-from jaxphoton.requests.conversation import Turn
+from jaxphoton.requests.conversation import Turn, first_of_user
 
 Encode = Callable[[str], list[int]]
 SpatialRefs = Iterable[Sequence[float]]
@@ -63,27 +63,32 @@ def chat_prompt(config: TokenizerConfig, encode: Encode, turns: Sequence[Turn], 
     """The prompt that asks for the next turn of the assistant: a question and its answer for each of those before.
 
     No Moondream was trained on conversations; of one turn this is the prompt of a question. Texts keep their
-    whitespace. What the system says stands before the user's first text, with a blank line between them.
+    whitespace. What the system says stands before the user's first text, with a blank line between them. The pictures
+    of a turn stand at its start; the first of the user's first turn in front of all, where it may be shared.
 
     Args:
-      turns: the last is the user's; a picture, if there is one, stands in front of all of them.
+      turns: the last is the user's; if none has pictures, there may be one in front.
 
     Raises:
       ValueError: the model cannot do it.
     """
     template = _template(config, "query")
     answers, opener = _opener(template, False), _opener(template, reasoning)
-    ids, system = list[int](), ""
+    first = turns[first_of_user(turns)]
+    ids, places, system = list[int](), list[int](), ""
     for turn in turns:
         if turn.role == "system":
             system = turn.text
         elif turn.role == "assistant":
             ids += [*answers, *encode(turn.text)]
         else:
+            places += [len(ids)] * (len(turn.pictures) - bool(turn is first and turn.pictures))
             text = "\n\n".join(filter(None, (system, turn.text)))
             ids += [*template["prefix"], *encode(text)]
             system = ""
-    return Prompt((*ids, *opener), needs_image=not turns[-1].text.strip())
+    if any(turn.pictures for turn in turns):
+        return Prompt((*ids, *opener), pictures=tuple(places), image=bool(first.pictures))
+    return Prompt((*ids, *opener), image=None if turns[-1].text.strip() else True)
 
 
 def _opener(template: Mapping[str, Any], reasoning: bool) -> Sequence[int]:

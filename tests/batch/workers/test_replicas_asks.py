@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
 from concurrent.futures import CancelledError
+from pathlib import Path
 
 import pytest
 
 from jaxphoton.batch.workers import supervisor
 from jaxphoton.batch.workers.pool import Replicas
-from jaxphoton.batch.workers.protocol import error_fields, error_of
+from jaxphoton.batch.workers.protocol import ask_task, error_fields, error_of, image_of, job_of, job_task
 from jaxphoton.image.errors import ImageError
+from jaxphoton.image.several import SeveralImages
 from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull
 from tests.batch.workers.test_replicas import COMMAND, no_pauses, start  # noqa: F401
@@ -81,6 +84,18 @@ def test_what_the_skill_refuses_is_the_error_of_its_future(start):  # noqa: F811
     assert isinstance(error_of(error_fields(NotImplementedError("adapters"))), NotImplementedError)
     with pytest.raises(TypeError, match="must be an Ask, not str"):
         replicas.submit(b"x", "caption")
+
+
+@pytest.mark.smoke
+def test_several_images_of_an_ask_go_up_in_one_message():
+    several = SeveralImages((b"ab", "/a/b.png", b"", b"cde", Path("c.png")))
+    task = ask_task(several, QUERY, None)
+    sent = json.loads(json.dumps(task.message)) | {"bytes": task.data}
+    assert image_of(sent) == SeveralImages((b"ab", "/a/b.png", b"", b"cde", "c.png"))
+    job = job_task(Job("k", SeveralImages((b"x", b"y")), (QUERY,)))
+    assert job_of({**job.message, "bytes": job.data, "number": 3}).image == SeveralImages((b"x", b"y"))
+    with pytest.raises(TypeError, match="paths or bytes, not object"):
+        ask_task(SeveralImages((b"x", object())), QUERY, None)
 
 
 def test_giving_up_reaches_the_process_and_frees_its_place(start):  # noqa: F811

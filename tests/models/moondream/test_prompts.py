@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from jaxphoton.image.crops import Crops
 from jaxphoton.models.moondream.config import TokenizerConfig
+from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.prompts import (
     Prompt,
     caption_prompt,
@@ -23,7 +25,8 @@ from jaxphoton.models.moondream.prompts import (
     segment_prompt,
 )
 from jaxphoton.models.moondream.reading import load_config, named_config
-from jaxphoton.requests.conversation import Turn
+from jaxphoton.models.protocol import IMAGE
+from jaxphoton.requests.conversation import PLACE, Turn
 
 MD2 = named_config("moondream2").tokenizer
 MD3 = named_config("moondream3").tokenizer
@@ -82,8 +85,35 @@ def test_odd_conversations():
     greeted = (Turn("assistant", "Hi"), Turn("user", "a"))
     assert chat_prompt(MD3, letters, greeted).ids == (3, *letters("Hi"), *asks, *letters("a"), 3)
     alone = chat_prompt(MD3, letters, (Turn("system", "S"), Turn("user", "")))
-    assert alone == Prompt((*asks, *letters("S"), 3), needs_image=True)
-    assert not chat_prompt(MD3, letters, greeted).needs_image
+    assert alone == Prompt((*asks, *letters("S"), 3), image=True)
+    assert chat_prompt(MD3, letters, greeted).image is None
+
+
+def test_pictures_stand_at_the_start_of_their_turns_and_the_first_of_all_in_front():
+    asks, one = (1, 15381, 2), (PLACE,)
+    turns = (Turn("system", "S"), Turn("user", "ab", one), Turn("assistant", "c"), Turn("user", "d", one * 2))
+    prompt = chat_prompt(MD3, letters, turns)
+    ids = (*asks, *letters("S\n\nab"), 3, *letters("c"), *asks, *letters("d"), 3)
+    assert prompt == Prompt(ids, pictures=(10, 10), image=True)
+    later = chat_prompt(MD3, letters, (Turn("user", "a"), Turn("user", "", one)))
+    assert later == Prompt((*asks, *letters("a"), *asks, 3), pictures=(4,), image=False)
+    both = chat_prompt(MD3, letters, (Turn("user", "a", one * 2),))
+    assert both == Prompt((*asks, *letters("a"), 3), pictures=(0,), image=True)
+
+
+def test_positions_of_further_pictures():
+    family = MoondreamFamily(named_config("moondream2"))
+    crops = Crops(np.zeros((1, 378, 378, 3), np.uint8), (1, 1))
+    prompt = Prompt((7, 8, 9), ((2, (0.5,)),), pictures=(0, 2, 2))
+    for image, lead in ((crops, []), (None, [0])):
+        segments = family.segments(prompt, image, (crops, crops, crops))
+        block, start = [IMAGE] * 729, len(lead)
+        assert segments.ids.tolist() == [*lead, *block, 7, 8, *block, *block, 9]
+        assert segments.blocks == tuple((start + at, start + at + 729) for at in (0, 731, 1460))
+        assert len(segments.prefix) == (730 if image else 0)
+        assert np.flatnonzero(segments.fed.any(axis=1)).tolist() == [start + 2189]
+    with pytest.raises(ValueError, match="places for 3 further pictures, not 1"):
+        family.segments(prompt, crops, (crops,))
 
 
 @given(st.text(min_size=1).map(str.strip).filter(bool), st.booleans())

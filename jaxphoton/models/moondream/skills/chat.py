@@ -11,7 +11,7 @@ from jaxphoton.models.moondream.config import TokenizerConfig
 from jaxphoton.models.moondream.prompts import Prompt, chat_prompt, reasons_by_default
 from jaxphoton.models.moondream.skills.query import Query
 from jaxphoton.prompt.detokenizer import Decoder
-from jaxphoton.requests.conversation import Messages, turns_of
+from jaxphoton.requests.conversation import PLACE, Messages, turns_of
 from jaxphoton.requests.tokens import Decode, Generation, Reader
 
 if TYPE_CHECKING:
@@ -35,11 +35,14 @@ class Chat:
 
     @classmethod
     def asked(cls, model: MoondreamSkills, messages: Messages, reasoning: bool | None = None) -> Chat:
-        """The picture of a conversation is that of the ask; in the messages there can be none."""
+        """The pictures of a conversation are those of the ask; in the messages there are only their places."""
         turns = turns_of(messages)
         for number, turn in enumerate(turns):
-            if turn.pictures:
-                raise ValueError(f"messages[{number}]: the picture of an ask is its image, and not in its messages")
+            if any(picture is not PLACE for picture in turn.pictures):
+                raise ValueError(
+                    f"messages[{number}]: the pictures of an ask are its image, and not in its messages, where "
+                    '{"type": "image"} is the place of one'
+                )
         reasoning = reasons_by_default(model.config) if reasoning is None else reasoning
         return cls(Query(chat_prompt(model.config, model.encode, turns, reasoning), model.config, reasoning))
 

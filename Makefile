@@ -16,15 +16,21 @@ install = c=constraints/$$($(1)/bin/python -c '$(TAG)').txt; \
 	$(1)/bin/python -m pip install --quiet $$c --editable '$(2)'
 # Without what it depends on: its part that speaks HTTP needs none of that.
 client = $(1)/bin/python -m pip install --quiet --no-deps moondream==2.6.1
+# Each worker takes one stretch of the tests, so that few files have their fixtures made in two.
+SHARED := -n auto --maxprocesses 4 --dist worksteal
 PINS := pyproject.toml $(wildcard constraints/*.txt)
 
-.PHONY: demo test lint unit smoke cuda-check format clean
+.PHONY: demo test lint unit second smoke cuda-check format clean
 
 demo: .venv/base.stamp
 	HF_HUB_OFFLINE=1 $(BIN)/jaxphoton caption examples/shapes --out demo-captions.jsonl --restart
 	@echo "The same as JSON lines: demo-captions.jsonl"
 
-test: lint unit smoke
+# The second Python's packages are fetched while the first is linting.
+test: .venv/dev.stamp
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint second
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory smoke
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -32,19 +38,25 @@ lint: .venv/dev.stamp
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 unit: .venv/dev.stamp
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+	$(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 # The other Python: 3.12 (with the newest jax), or 3.11 when .venv itself is not 3.11.
-smoke: .venv/dev.stamp
-	@version=3.12; [ "$$($(BIN)/python -c '$(TAG)')" = py311 ] || version=3.11; found=; \
+# $(call other,TARGET,WHAT) makes a target for it; where there is none, WHAT is left out.
+other = version=3.12; [ "$$($(BIN)/python -c '$(TAG)')" = py311 ] || version=3.11; found=; \
 	for p in $$(ls -d $(HOME)/.pyenv/versions/$$version*/bin/python 2>/dev/null) python$$version; do \
 		if $$p -c '' 2>/dev/null; then found=$$p; break; fi; done; \
-	if [ -z "$$found" ]; then echo "No Python $$version here: the smoke run on a second Python is left out."; exit 0; fi; \
-	$(MAKE) --no-print-directory smoke-on VERSION=$$version OTHER=$$found
+	if [ -z "$$found" ]; then echo "No Python $$version here: $(2) left out."; exit 0; fi; \
+	$(MAKE) --no-print-directory $(1) VERSION=$$version OTHER=$$found
+
+second: .venv/dev.stamp
+	@$(call other,.venv-$$version/dev.stamp,its packages are)
+
+smoke: .venv/dev.stamp
+	@$(call other,smoke-on,the smoke run on a second Python is)
 
 .PHONY: smoke-on
 smoke-on: .venv-$(VERSION)/dev.stamp
-	.venv-$(VERSION)/bin/python -m pytest -n auto --maxprocesses 4 -m smoke
+	.venv-$(VERSION)/bin/python -m pytest $(SHARED) -m smoke
 
 # Every program and kernel for every chip, compiled without a GPU; `unit` does the quick part (tests/cuda). Both fetch
 # jax's CUDA plugin once, into .cuda, which no other process sees. ARGS='--chip h200 --only step' for a part.

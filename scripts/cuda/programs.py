@@ -15,6 +15,7 @@ from jaxphoton.config.quantization import quantization
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.gpus import Gpu
 from jaxphoton.engine.state import PagedCache
+from jaxphoton.models.costs import Storage
 from jaxphoton.models.forms import quantized_tree
 from jaxphoton.models.moondream.costs import costs
 from jaxphoton.models.moondream.family import MoondreamFamily
@@ -89,7 +90,7 @@ def prefix(
     shapes = _Shapes(chip, layers, model, quantize=quantize, vision=((images, 2 * images),))
     name = f"{shapes.kind}prefix {images} image{'s' * (images > 1)}"
     program = shapes.program(name, ("prefix", images, shapes.family.prefix_lengths[-1]))
-    return [dataclasses.replace(program, needed=costs(shapes.family).prefix(images, 2).flops)]
+    return [dataclasses.replace(program, needed=costs(shapes.family).prefix(images, Storage(2)).flops)]
 
 
 def encode(chip: Gpu, images: int, crops: int) -> list[Program]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxphoton.layers.grouped import Grouped
-from jaxphoton.layers.weight import Dense, RowScaled, Weight
+from jaxphoton.layers.weight import Dense, RowScaled
 from jaxphoton.models.moondream.reading import config_to_dict
 from jaxphoton.weights.load import WeightsError, load_model
 from tests.weights.conftest import CODES
@@ -79,7 +79,7 @@ def torchao(random, shape) -> Stored:
     return {f"._weight_{name}": tensor for name, tensor in tensors.items()}, values(levels, scale)
 
 
-FORMS: dict[str, tuple[Callable[..., Stored], str, type[Weight]]] = {
+FORMS: dict[str, tuple[Callable[..., Stored], str, type[RowScaled] | type[Grouped]]] = {
     "int4": (int4, "uint8", Grouped),
     "int4 with zeros": (int4_with_zeros, "uint8", Grouped),
     "int8 packed": (int8_packed, "int8", RowScaled),
@@ -182,7 +182,7 @@ def test_settings_that_name_another_form_are_refused(tmp_path, mini_config, mini
             load_model(tmp_path)
     said = {"quant_method": "compressed-tensors", "format": "pack-quantized"}
     (tmp_path / "config.json").write_text(json.dumps({**settings, "quantization_config": said}))
-    assert load_model(tmp_path)
+    load_model(tmp_path)
 
 
 def test_damaged_parts_are_named(tmp_path, mini_config, mini_tensors):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -48,18 +49,25 @@ def test_the_asyncio_example_runs(in_root, capsys):
 
 
 def test_the_pure_functions_agree_with_the_engine(in_root, capsys):
+    """The first listing of docs/jax-users.md; and the second, whose adapter teaches the model a question."""
     scope: dict = {}
-    (listing,) = examples("docs/jax-users.md")
-    exec(compile(listing, "jax-users.md", "exec"), scope)
+    pure, training = examples("docs/jax-users.md")
+    exec(compile(pure, "jax-users.md", "exec"), scope)
     answer = scope["model"].caption("examples/shapes/scene_05.png", settings={"temperature": 0, "max_tokens": 2})
     assert answer.tokens == (int(scope["first"][0]), int(scope["second"][0]))
-    scope["model"].close()
     gradient = scope["gradient"]
     assert np.isfinite(scope["value"]) and scope["value"] < 0
     # The vision tower, the text decoder and the head all have a say in a caption.
     parts = (gradient.vision.patch_w, gradient.text.layers[0].in_w, gradient.text.lm_head_w)
     assert all(np.abs(part.matrix).max() > 0 for part in parts)
     assert "log p" in capsys.readouterr().out
+    with jax.numpy_dtype_promotion("standard"):  # optax needs it
+        exec(compile(training, "jax-users.md", "exec"), scope)
+    scope["model"].close()
+    scope["path"].unlink()
+    scope["path"].parent.rmdir()
+    assert scope["before"] == 0 and scope["after"] > scope["UNSEEN"] / 2
+    assert capsys.readouterr().out.startswith("loss 0.")
 
 
 def test_links_between_the_documents_lead_somewhere():

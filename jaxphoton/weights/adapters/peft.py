@@ -53,6 +53,7 @@ _OTHERS = (
     (re.compile(r".*\.trainable_tokens_delta", re.DOTALL), "rows of the embedding"),
 )
 _LONGEST = 1.0  # seconds for one pattern: some take longer than anybody waits
+_MOST_REPEATS = 10_000  # all counts of a pattern together: a compiled one has a place for each
 
 
 def stored(file: MappedFile, config: Any, names: AdapterNames) -> dict[str, Stored]:
@@ -146,6 +147,11 @@ def _pattern(config: Mapping[str, Any], name: str, value: Callable[[str, Any], A
         raise WeightsError(f"{name} must be an object")
     compiled = []
     for key, one in held.items():
+        counts = (
+            int(count[:9]) for braces in re.findall(r"\{([0-9,]*)\}", key) for count in re.findall("[0-9]+", braces)
+        )
+        if math.prod(counts) > _MOST_REPEATS:
+            raise WeightsError(f"{name}: {quoted(key)} repeats a part more than {_MOST_REPEATS} times")
         try:
             # Python's syntax, in a library that gives up in time.
             compiled.append((regex.compile(rf"(.*\.)?({key})$"), value(f"{name} of {short(key)}", one)))

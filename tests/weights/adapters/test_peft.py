@@ -108,6 +108,7 @@ REFUSED = [
     ({"rank_pattern": {"qkv": "4"}}, "rank_pattern of qkv must be a whole number"),
     ({"alpha_pattern": {"qkv": None}}, "alpha_pattern of qkv must be a number"),
     ({"alpha_pattern": {"(qkv": 1}}, "'(qkv' is not a regular expression"),
+    ({"alpha_pattern": {r"(q{200}v){1,200}": 1}}, "repeats a part more than 10000 times"),
     ({"use_rslora": "yes"}, "use_rslora must be true or false"),
     ({"r": 3}, "not of rank 3, which adapter_config.json says"),
     ({"rank_pattern": {"blocks.1.attn.qkv": 2}}, "not of rank 2"),

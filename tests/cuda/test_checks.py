@@ -23,6 +23,7 @@ GOOD = Evidence(
 
 def test_what_is_within_its_limits_passes():
     assert faults(GOOD, LIMITS) == []
+    assert faults(dataclasses.replace(GOOD, weight_share=0.4), LIMITS) == []  # of two layers and a vocabulary
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_what_is_within_its_limits_passes():
         ({"weight_copies": ("bf16[8,9] transpose.1",)}, ("weights", "transpose.1")),
         ({"aliased": 599}, ("600 bytes", "only 599")),
         ({"kernels": 26, "busiest": ("9 x wrapped_slice",)}, ("26 kernels, at most 25", "wrapped_slice")),
-        ({"weight_share": 0.31}, ("0.310 times their bytes in bfloat16",)),
+        ({"weight_share": 0.31, "layers": 24}, ("0.310 times their bytes in bfloat16",)),
         ({"weight_reads": 1.5, "read_again": ("in_w, by 2 kernels",)}, ("1.50 times", "in_w")),
         ({"usage": (USAGE | {"spilled": 24},)}, ("spilled", "output_product: 24 bytes")),
         ({"temporary": 1001, "largest": ("f32[8,51200] fusion.2",)}, ("temporaries", "fusion.2")),

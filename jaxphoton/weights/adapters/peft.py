@@ -135,7 +135,7 @@ def _refused(config: Mapping[str, Any]):
     if (start.lower() if isinstance(start, str) else start) not in PLAIN_STARTS:
         yield f"init_lora_weights {quoted(start)} (the pairs are for a base that it has changed)"
     # What a later PEFT adds is off when it is null or false; numbers and texts are details of something else.
-    for name in config.keys() - REFUSED.keys() - PASSED_OVER - READ:
+    for name in sorted(config.keys() - REFUSED.keys() - PASSED_OVER - READ):
         if config[name] is True or (isinstance(config[name], dict | list) and config[name]):
             yield f"{short(name)} (not known here)"
 

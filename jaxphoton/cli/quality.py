@@ -75,10 +75,8 @@ def run(args: argparse.Namespace) -> int:
             reports.append(report)
     except ValueError as error:  # of the model, its files or a picture
         raise CommandError(str(error)) from error
-    count = len(subject.pictures)
-    title = (
-        f"{args.model}: {count} pictures, in {subject.dtype} where no form says more, {jax.devices()[0].device_kind}"
-    )
+    count, kind = len(subject.pictures), jax.devices()[0].device_kind
+    title = f"{args.model}: {count} pictures, in {subject.dtype} unless the form is a dtype, on {kind}"
     if args.out:
         try:
             args.out.write_text(table.markdown(title, reports), encoding="utf-8")

@@ -40,7 +40,11 @@ def add_parser(subparsers) -> None:
     parser.add_argument(
         "--kv-dtype", choices=["model", "float8"], default="model", help="of keys and values (default: the model's)"
     )
-    parser.add_argument("--quantize", choices=QUANTIZATIONS, help="weights in few bits (default: none)")
+    parser.add_argument(
+        "--quantize",
+        choices=QUANTIZATIONS,
+        help="weights in few bits; say so of a checkpoint that is small, too (default: none)",
+    )
     parser.add_argument(
         "--adapter-slots", type=number(int, 0), default=0, metavar="N", help="adapters of one batch (default: none)"
     )

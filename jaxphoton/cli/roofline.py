@@ -37,7 +37,11 @@ def add_parser(subparsers) -> None:
     )
     device.add_argument("--measured", metavar="FILE", help="a gpu_check.json, with the figures measured there")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="(default: bfloat16)")
-    parser.add_argument("--quantize", choices=QUANTIZATIONS, help="weights in few bits (default: none)")
+    parser.add_argument(
+        "--quantize",
+        choices=QUANTIZATIONS,
+        help="weights in few bits; say so of a checkpoint that is small, too (default: none)",
+    )
     parser.add_argument(
         "--rows", type=numbers, default=[1, 8, 32], metavar="N,N", help="of the steps (default: 1,8,32)"
     )

@@ -278,7 +278,8 @@ def _parts(
             placed |= {beside(place.name, factor) for factor in FACTORS}
         entry, factor = checkpoint.entry(source.name), place.name.endswith(FACTOR_NAMES)
         # The shape of factors was compared with their matrix's: they may be fewer than those of the leaf.
-        misfit = "" if factor else _misfit(entry, placed_shape(leaf.shape, place.index), source, matrix is not None)
+        wanted = entry.shape if factor else placed_shape(leaf.shape, place.index)
+        misfit = _misfit(entry, wanted, source, matrix is not None)
         if misfit:
             misfits.append(f"{short(source.name)} ({misfit})")
         elif scaled and matrix is None and _few_floats(entry.dtype):

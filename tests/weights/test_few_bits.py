@@ -72,6 +72,28 @@ def float8(random, shape) -> Stored:
     return {".weight": numbers, ".weight_scale": scale}, numbers.astype(np.float64) * scale
 
 
+def of_a_tensor(random, shape) -> Stored:
+    """One factor and one zero point for the whole tensor."""
+    levels, _ = drawn(random, shape, 1, -128, 127)
+    scale, zero = np.array([0.03], BF16), np.array([5], np.int8)
+    tensors = {".weight": levels.astype(np.int8), ".weight_scale": scale, ".weight_zero_point": zero}
+    return tensors, (levels - 5.0) * scale.astype(np.float64)
+
+
+def int4_of_a_tensor(random, shape) -> Stored:
+    tensors, _ = int4(random, shape)
+    levels, _ = drawn(random, shape, 1, -8, 7)
+    scale, zero = np.array([0.03], BF16), packed(np.array([[3 + 8]]), 4)
+    tensors |= {".weight_packed": packed(levels + 8, 4), ".weight_scale": scale, ".weight_zero_point": zero}
+    return tensors, (levels - 3.0) * scale.astype(np.float64)
+
+
+def torchao_of_a_tensor(random, shape) -> Stored:
+    numbers = random.normal(0, 30, shape).astype(ml_dtypes.float8_e4m3fn)
+    scale = np.array([[0.03]], np.float32)
+    return {"._weight_qdata": numbers, "._weight_scale": scale}, numbers.astype(np.float64) * scale
+
+
 def torchao(random, shape) -> Stored:
     levels, scale = drawn(random, shape, 1, -128, 127)
     zero = np.zeros((shape[0], 1), np.int8)
@@ -85,7 +107,10 @@ FORMS: dict[str, tuple[Callable[..., Stored], str, type[RowScaled] | type[Groupe
     "int8 packed": (int8_packed, "int8", RowScaled),
     "int8": (int8, "int8", RowScaled),
     "float8": (float8, "float8_e4m3fn", RowScaled),
+    "int8 of a tensor": (of_a_tensor, "int8", Grouped),
+    "int4 of a tensor": (int4_of_a_tensor, "uint8", Grouped),
     "torchao": (torchao, "int8", RowScaled),
+    "torchao of a tensor": (torchao_of_a_tensor, "float8_e4m3fn", RowScaled),
 }
 
 
@@ -188,13 +213,16 @@ def test_settings_that_name_another_form_are_refused(tmp_path, mini_config, mini
 def test_damaged_parts_are_named(tmp_path, mini_config, mini_tensors):
     tensors, _ = stored(mini_tensors, mini_config, int4_with_zeros)
     module = "model.text.blocks.0.attn.qkv"
-    faults = {
-        ".weight_packed": (np.ones((3, 3), np.int32), "is not packed in 4 or 8 bits"),
-        ".weight_scale": (np.ones((32, 3), np.float32), r"scale \(\[32, 3\] instead of \[32, 16\]\)|instead of"),
-        ".weight_zero_point": (np.ones((3, 3), np.float32), "no zero point"),
-        ".weight_shape": (np.ones(3, np.int64), "no weight_shape of two numbers"),
-    }
-    for end, (tensor, message) in faults.items():
+    faults = [
+        (".weight_packed", np.ones((3, 3), np.int32), "is not packed in 4 or 8 bits"),
+        (".weight_scale", np.ones((32, 3), np.float32), r"scale \(\[32, 3\] instead of \[32, 16\]\)|instead of"),
+        (".weight_scale", np.ones((32, 4), np.int64), r"qkv.scale \(int64, not a floating type\)"),
+        (".weight_zero_point", np.ones((3, 3), np.float32), "no zero point"),
+        (".weight_shape", np.ones(3, np.int64), "no weight_shape of two whole numbers"),
+        (".weight_shape", np.full(2, np.nan, np.float32), "no weight_shape of two whole numbers"),
+        (".weight", np.ones((32, 16), np.float32), "both .weight and .weight_packed"),
+    ]
+    for end, tensor, message in faults:
         path = write(tmp_path / "a.safetensors", {**tensors, f"{module}{end}": tensor}, {})
         with pytest.raises(WeightsError, match=message):
             load_params(path, mini_config)

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import math
+
 import ml_dtypes
 import numpy as np
 
 from jaxphoton.messages import quoted, short
 from jaxphoton.weights.checkpoint import Checkpoint, WeightsError
-from jaxphoton.weights.quantized.view import INT4, Made, View, as_stored
+from jaxphoton.weights.quantized.view import INT4, Made, View, as_stored, by_row
 
 SCALE = ".weight_scale"
 _PARTS = ("packed", "scale", "zero_point", "shape")
@@ -30,8 +32,9 @@ def opened(checkpoint: Checkpoint) -> Checkpoint | None:
     names, made, used = set(checkpoint), dict[str, Made](), set[str]()
     for module in modules:
         found = {part: name for part in _PARTS if (name := f"{module}.weight_{part}") in names}
-        if "packed" not in found and f"{module}.weight" not in names:
-            raise WeightsError(f"{short(module)} has a scale, but neither .weight nor .weight_packed")
+        if ("packed" in found) == (f"{module}.weight" in names):
+            which = "and both .weight and" if "packed" in found else "but neither .weight nor"
+            raise WeightsError(f"{short(module)} has a scale, {which} .weight_packed")
         made |= _matrix(checkpoint, module, found)
         used |= set(found.values())
     return View(checkpoint, made, used)
@@ -42,9 +45,11 @@ def _matrix(checkpoint: Checkpoint, module: str, found: dict[str, str]) -> dict[
         weight, bits = _packed(checkpoint, module, found)
     else:
         weight, bits = as_stored(checkpoint, f"{module}.weight"), 0
-    made = {f"{module}.weight": weight, f"{module}.scale": _scale(checkpoint, found["scale"], weight.shape)}
+    scale = as_stored(checkpoint, found["scale"])
+    made = {f"{module}.weight": weight, f"{module}.scale": by_row(scale, weight.shape)}
     if "zero_point" in found:
-        made[f"{module}.zero"] = _zero(checkpoint, module, found["zero_point"], weight.shape[0], bits)
+        rows = 1 if math.prod(scale.shape) == 1 else weight.shape[0]
+        made[f"{module}.zero"] = by_row(_zero(checkpoint, found["zero_point"], rows, bits), weight.shape)
     return made
 
 
@@ -52,8 +57,9 @@ def _packed(checkpoint: Checkpoint, module: str, found: dict[str, str]) -> tuple
     """The matrix, and how many bits a number has."""
     name = found["packed"]
     entry = checkpoint.entry(name)
-    if "shape" not in found or checkpoint.entry(found["shape"]).shape != (2,):
-        raise WeightsError(f"{short(module)} is packed, but has no weight_shape of two numbers")
+    shape = checkpoint.entry(found["shape"]) if "shape" in found else None
+    if shape is None or shape.shape != (2,) or shape.dtype.kind != "i":
+        raise WeightsError(f"{short(module)} is packed, but has no weight_shape of two whole numbers")
     rows, columns = (int(n) for n in checkpoint.read(found["shape"]))
     fitting = [bits for bits in (4, 8) if entry.shape == (rows, -(-columns * bits // 32))]
     if entry.dtype != np.int32 or len(fitting) != 1 or min(rows, columns) < 1:
@@ -76,16 +82,7 @@ def _dtype(bits: int) -> np.dtype:
     return INT4 if bits == 4 else np.dtype(np.int8)
 
 
-def _scale(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> Made:
-    """Of a group or a row as it is stored; one of the whole tensor is every row's."""
-    entry = checkpoint.entry(name)
-    if entry.size != 1 or not shape:
-        return as_stored(checkpoint, name)
-    rows = (*shape[:-1], 1)
-    return Made(entry.dtype, rows, lambda: np.broadcast_to(checkpoint.read(name).reshape(()), rows))
-
-
-def _zero(checkpoint: Checkpoint, module: str, name: str, rows: int, bits: int) -> Made:
+def _zero(checkpoint: Checkpoint, name: str, rows: int, bits: int) -> Made:
     """Zero points are whole numbers, which bfloat16 holds."""
     entry = checkpoint.entry(name)
     if entry.dtype == np.int8:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxphoton.files import FileError, parse_json
 from jaxphoton.messages import listed, quoted, short
 from jaxphoton.weights.checkpoint import Checkpoint, WeightsError
-from jaxphoton.weights.quantized.view import Made, View, as_stored
+from jaxphoton.weights.quantized.view import Made, View, as_stored, by_row
 
 DATA = "._weight_qdata"
 TYPES = ("Int8Tensor", "Float8Tensor", "IntxUnpackedToInt8Tensor")  # one number an element, in order
@@ -31,11 +31,12 @@ def opened(checkpoint: Checkpoint) -> Checkpoint | None:
         data, scale, zero = (f"{module}._weight_{part}" for part in ("qdata", "scale", "zero_point"))
         if scale not in names:
             raise WeightsError(f"{short(module)} is of torchao, but {short(scale)} is missing")
-        made |= {f"{module}.weight": as_stored(checkpoint, data), f"{module}.scale": as_stored(checkpoint, scale)}
+        weight = as_stored(checkpoint, data)
+        made |= {f"{module}.weight": weight, f"{module}.scale": by_row(as_stored(checkpoint, scale), weight.shape)}
         used |= {data, scale} | ({zero} & names)
         # That of a symmetric tensor is there, too, and all zeros.
         if zero in names and np.any(checkpoint.read(zero)):
-            made[f"{module}.zero"] = _widened(checkpoint, zero)
+            made[f"{module}.zero"] = by_row(_widened(checkpoint, zero), weight.shape)
     return View(checkpoint, made, used)
 
 

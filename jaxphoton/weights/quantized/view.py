@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
@@ -56,3 +57,11 @@ def as_stored(checkpoint: Checkpoint, name: str, shape: tuple[int, ...] | None =
 def signed(nibbles: np.ndarray) -> np.ndarray:
     """uint8 from 0 to 15 -> int4 less 8."""
     return (nibbles.view(np.int8) - np.int8(8)).astype(INT4)
+
+
+def by_row(factors: Made, shape: tuple[int, ...]) -> Made:
+    """Factors of a matrix [..., rows, columns]; one of the whole tensor is every row's."""
+    if math.prod(factors.shape) != 1 or not shape:
+        return factors
+    rows = (*shape[:-1], 1)
+    return Made(factors.dtype, rows, lambda: np.broadcast_to(factors.read().reshape(()), rows))

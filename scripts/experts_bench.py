@@ -58,7 +58,8 @@ def drawn(tokens: int, width: int, experts: int, chosen: int) -> tuple[Any, ...]
         return jnp.asarray(random.standard_normal(shape, np.float32) * shape[-1] ** -0.5)
 
     shapes = (experts, width), (experts, width, width), (experts, width, width // 2)
-    params = moe.ExpertParams(*(Dense(normal(*shape)) for shape in shapes))
+    router, fc1, fc2 = (Dense(normal(*shape)) for shape in shapes)
+    params = moe.ExpertParams(router, fc1, fc2)
     numbers = np.stack([random.permutation(experts)[:chosen] for _ in range(tokens)]).astype(np.int32)
     weights = jax.nn.softmax(normal(tokens, chosen), axis=-1)
     return params, normal(tokens, width), jnp.asarray(numbers), weights

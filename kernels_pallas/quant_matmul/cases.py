@@ -94,9 +94,8 @@ SMALL = (
 )
 
 # The products of a layer of Moondream 2, in a step and in the prefix of an image.
-IN, OUT = {"size": 14336, "width": 2048, "group": 128}, {"size": 2048, "width": 10240, "group": 128}
 REAL = (
-    *(Case(f"in_{rows}", rows, **IN) for rows in (1, 8, 32, 730)),
-    *(Case(f"out_{rows}", rows, **OUT) for rows in (8, 730)),
-    Case("in_zero_8", 8, **IN | {"group": 64}, zero=True),
+    *(Case(f"in_{rows}", rows, size=14336, width=2048, group=128) for rows in (1, 8, 32, 730)),
+    *(Case(f"out_{rows}", rows, size=2048, width=10240, group=128) for rows in (8, 730)),
+    Case("in_zero_8", 8, size=14336, width=2048, group=64, zero=True),
 )

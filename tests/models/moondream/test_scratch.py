@@ -27,7 +27,8 @@ def test_experts_on_a_cpu_take_what_is_set_aside_for_them(tokens):
         return jax.ShapeDtypeStruct(shape, dtype)
 
     shapes = (count, width), (count, 2 * inner, width), (count, width, inner)
-    params = moe.ExpertParams(*(Dense(array(*shape)) for shape in shapes))
+    router, fc1, fc2 = (Dense(array(*shape)) for shape in shapes)
+    params = moe.ExpertParams(router, fc1, fc2)
     chosen = tokens, kind.experts_per_token
     lowered = jax.jit(moe.mix).lower(params, array(tokens, width), array(*chosen, dtype=jnp.int32), array(*chosen))
     taken = lowered.compile().memory_analysis().temp_size_in_bytes

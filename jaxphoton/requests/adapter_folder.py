@@ -82,8 +82,11 @@ def _listed(folder: Path) -> list[Path]:
 
 def _is_adapter(folder: Path) -> bool:
     """Whether it holds the files of one, and not one a step."""
-    files = (each for each in _listed(folder) if _is_file(each))
-    return (folder / "adapter_config.json").exists() or any(not each.stem.isdecimal() for each in files)
+    if (folder / "adapter_config.json").exists():
+        return True
+    files = [each for each in _listed(folder) if _is_file(each)]
+    one = [each for each in files if each.suffix == SUFFIXES[0]] or files  # as they are read
+    return len(one) == 1 and not one[0].stem.isdecimal()
 
 
 def _is_file(path: Path) -> bool:

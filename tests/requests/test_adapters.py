@@ -60,6 +60,16 @@ def test_names_of_a_folder(folder):
     assert found.find("run@240") == folder / "run" / "240.pt" and found.find("again") == folder / "cats"
 
 
+def test_several_files_in_a_folder_are_steps_whatever_they_are_called(tmp_path):
+    for name in ("run/checkpoint-5.pt", "run/checkpoint-10.pt", "both/final.pt", "both/final.safetensors", "one/7.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = AdapterFolder(tmp_path)
+    assert found.names() == ("both", "one@7", "run@checkpoint-10", "run@checkpoint-5")
+    assert found.find("run") is None and found.find("run@checkpoint-5") == tmp_path / "run" / "checkpoint-5.pt"
+    assert found.find("both") == tmp_path / "both"
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -168,8 +168,8 @@ def _matched(pattern: list[tuple[regex.Pattern, Any]], path: str, default: Any) 
 
 
 def _rank(name: str, value: Any) -> int:
-    if type(value) is not int or value < 1:
-        raise WeightsError(f"{name} must be a whole number from 1 on, not {quoted(value)}")
+    if type(value) is not int or not 1 <= value < 1e9:
+        raise WeightsError(f"{name} must be a whole number from 1 to 1e9, not {quoted(value)}")
     return value
 
 

@@ -102,6 +102,7 @@ REFUSED = [
     ({"peft_type": None}, "peft_type None"),
     ({"r": 0}, "r must be a whole number"),
     ({"r": True}, "r must be a whole number"),
+    ({"r": 10**400}, "r must be a whole number from 1 to 1e9"),
     ({"lora_alpha": None}, "lora_alpha must be a number"),
     ({"lora_alpha": 1e300}, "lora_alpha must be a number"),
     ({"rank_pattern": [4]}, "rank_pattern must be an object"),

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from jaxphoton.models.moondream.config import ModelConfig
     from jaxphoton.requests.answer import Answer, Result
     from jaxphoton.requests.ask import Ask, Job
-    from jaxphoton.requests.errors import DeadlineExceeded, EngineError, EngineStartError, ModelClosed, QueueFull
+    from jaxphoton.requests.errors import (
+        DeadlineExceeded,
+        EngineError,
+        EngineStartError,
+        ModelClosed,
+        QueueFull,
+        UnknownAdapter,
+    )
     from jaxphoton.weights.load import WeightsError
 
 __version__ = "0.1.0"
@@ -38,6 +45,7 @@ _PUBLIC = {
     "QueueFull": "jaxphoton.requests.errors",
     "Result": "jaxphoton.requests.answer",
     "SeveralImages": "jaxphoton.image.several",
+    "UnknownAdapter": "jaxphoton.requests.errors",
     "WeightsError": "jaxphoton.weights.load",
 }
 
@@ -59,6 +67,7 @@ __all__ = [
     "QueueFull",
     "Result",
     "SeveralImages",
+    "UnknownAdapter",
     "WeightsError",
     "__version__",
 ]

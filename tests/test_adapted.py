@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from jaxphoton import Ask, AsyncMoondream, Job, Moondream, WeightsError, batch
+from jaxphoton import Ask, AsyncMoondream, Job, Moondream, UnknownAdapter, WeightsError, batch
 from jaxphoton.batch.errors import BatchError, SettingsDiffer
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.config import EngineConfig
-from jaxphoton.requests.errors import EngineStartError, UnknownAdapter, UnusableAdapter
+from jaxphoton.requests.errors import EngineStartError, UnusableAdapter
 from jaxphoton.server.backend import LocalBackend
 from jaxphoton.server.service import Service
 from tests.adapters import drawn, saved

@@ -12,6 +12,7 @@ import pytest
 from jaxphoton import Ask, AsyncMoondream, Job, Moondream, UnknownAdapter, WeightsError, batch
 from jaxphoton.batch.errors import BatchError, SettingsDiffer
 from jaxphoton.batch.journal.reading import JournalReader
+from jaxphoton.batch.model import load_model
 from jaxphoton.config import EngineConfig
 from jaxphoton.requests.errors import EngineStartError, UnusableAdapter
 from jaxphoton.server.backend import LocalBackend
@@ -122,6 +123,8 @@ def test_an_engine_whose_room_is_too_small_does_not_start(shapes):
     model.engine_config = EngineConfig(adapter_slots=1, adapter_rank=8)
     with pytest.raises(EngineStartError, match="adapter 'wide' has rank 12"):
         model.start()
+    with pytest.raises(BatchError, match="model 'shapes': adapter 'wide' has rank 12"):  # as by stored programs
+        load_model("shapes", adapters={"wide": drawn(3, rank=12)}, engine=model.engine_config)
 
 
 @pytest.mark.parametrize(
@@ -181,5 +184,7 @@ def test_a_run_tells_them_apart(adapted, alone, tmp_path):
             batch.run(PICTURES, out, [*asks, Ask("caption", adapter="mine")], **options)
         with pytest.raises(BatchError, match="no adapter 'birds' here"):
             batch.run(PICTURES, tmp_path / "b.jsonl", Ask("caption", adapter="birds"), **options)
+        with pytest.raises(BatchError, match="adapter 'wide' has rank 9"):
+            batch.run(PICTURES, tmp_path / "b.jsonl", Ask("caption", adapter="wide"), **options)
     finally:
         adapted.forget_adapter("mine")

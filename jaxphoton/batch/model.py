@@ -16,7 +16,7 @@ from jaxphoton.batch.workers.gpus import replica_gpus
 from jaxphoton.batch.workers.inprocess import EngineOptions, LocalAnswerer
 from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.messages import listed, quoted
-from jaxphoton.requests.errors import UnknownAdapter, UnusableAdapter
+from jaxphoton.requests.errors import NoAdapterRoom, UnknownAdapter, UnusableAdapter
 
 if TYPE_CHECKING:  # which imports jax
     from jaxphoton.api import Moondream
@@ -230,7 +230,7 @@ class OpenModel:
     def adapter_digests(self, names: Collection[str]) -> dict[str, str]:
         try:
             return {name: self._model.adapters.get(name).digest.hex() for name in names}
-        except (UnknownAdapter, UnusableAdapter) as error:
+        except (UnknownAdapter, UnusableAdapter, NoAdapterRoom) as error:
             raise BatchError(str(error)) from error
 
     @contextmanager
@@ -251,7 +251,7 @@ def load_model(name: str, **loading: Any) -> Moondream:
       loading: more arguments of `Moondream.from_pretrained`; its default for what is None.
 
     Raises:
-      BatchError: there is no such model, or its files are not usable.
+      BatchError: there is no such model, its files are not usable, or an adapter finds no room.
     """
     from jaxphoton.api import Moondream
     from jaxphoton.config import ConfigError
@@ -263,7 +263,7 @@ def load_model(name: str, **loading: Any) -> Moondream:
         return Moondream.from_pretrained(name, **{name: value for name, value in loading.items() if value is not None})
     except ExecutablesError as error:
         raise BatchError(f"executables: {error}") from error
-    except (ConfigError, TokenizerError, WeightsError, OSError) as error:
+    except (ConfigError, TokenizerError, WeightsError, NoAdapterRoom, OSError) as error:
         raise BatchError(f"model {quoted(name)}: {error}") from error
 
 

@@ -13,7 +13,7 @@ from jaxphoton.config import EngineConfig
 from jaxphoton.messages import listed, quoted
 from jaxphoton.models.naming import WeightsError
 from jaxphoton.requests.adapter_folder import AdapterFolder, check_name
-from jaxphoton.requests.errors import UnknownAdapter, UnusableAdapter
+from jaxphoton.requests.errors import NoAdapterRoom, UnknownAdapter, UnusableAdapter
 
 if TYPE_CHECKING:
     from jaxphoton.models.adapters import Adapter
@@ -97,7 +97,7 @@ class AdapterRegistry:
         Raises:
           UnknownAdapter: there is none.
           UnusableAdapter: it is in the folder, and cannot be read, or does not fit the model.
-          ValueError: it is in the folder, and the engine has no room for its rank.
+          NoAdapterRoom: it is in the folder, and the engine has no room for its rank.
         """
         if (found := self._known(name)) is not None:
             return found
@@ -165,7 +165,7 @@ def with_room(engine: EngineConfig, adapters: AdapterRegistry, rank_of: Callable
     are the limit of those in the folder.
 
     Raises:
-      ValueError: one that is registered needs more.
+      NoAdapterRoom: one that is registered needs more.
     """
     ranks = {name: rank_of(adapter) for name, adapter in adapters.registered.items()}
     if not engine.adapter_slots and (ranks or adapters.has_folder):
@@ -181,14 +181,14 @@ def with_room(engine: EngineConfig, adapters: AdapterRegistry, rank_of: Callable
 def check_room(name: str, rank: int, engine: EngineConfig) -> None:
     """
     Raises:
-      ValueError: an engine of these settings takes no adapter of this rank.
+      NoAdapterRoom: an engine of these settings takes no adapter of this rank.
     """
     if not engine.adapter_slots:
         fault = "finds no room: the engine has none for adapters. Load the model with adapters="
-        raise ValueError(f"adapter {quoted(name)} {fault}, or give EngineConfig.adapter_slots")
+        raise NoAdapterRoom(f"adapter {quoted(name)} {fault}, or give EngineConfig.adapter_slots")
     if rank > engine.adapter_rank:
         fault = f"has rank {rank}, and the engine takes up to {engine.adapter_rank}"
-        raise ValueError(f"adapter {quoted(name)} {fault}: give EngineConfig.adapter_rank")
+        raise NoAdapterRoom(f"adapter {quoted(name)} {fault}: give EngineConfig.adapter_rank")
 
 
 def named(adapters: Any) -> Mapping[str, Any]:

@@ -40,6 +40,10 @@ class UnusableAdapter(ValueError):
     """A request asks for an adapter that cannot be read, or does not fit the model."""
 
 
+class NoAdapterRoom(ValueError):
+    """The engine takes no adapter, or none of this rank."""
+
+
 class RequestFault(Exception):
     """What one request brings cannot be packed for the device; `__cause__` says why. Its neighbours are not concerned,
     and nothing has been launched.

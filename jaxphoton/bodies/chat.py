@@ -16,7 +16,7 @@ from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.chatting import together
 from jaxphoton.requests.conversation import parted
 from jaxphoton.requests.reading import take_reading
-from jaxphoton.requests.settings import MAX_SEED, TEXT_DEFAULTS, Settings
+from jaxphoton.requests.settings import MAX_SEED, TEXT_DEFAULTS, Settings, take_adapter
 
 SAMPLING = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed")
 
@@ -63,10 +63,12 @@ class StreamOptions(msgspec.Struct):
 
 
 class ChatForm(msgspec.Struct, kw_only=True):
-    """The JSON form. Null is the same as nothing, and keys that are not here are passed over."""
+    """The JSON form. Null is the same as nothing, and keys that are not here are passed over: of settings all but
+    those that name an adapter."""
 
     messages: list[Message]
     model: str | None = None
+    settings: dict[str, Any] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
@@ -101,9 +103,17 @@ def parsed(data: bytes, read: ReadPicture = picture_of) -> ChatBody:
     picture, messages = _conversation(form.messages, read)
     settings = _sampling(form) | _reading(form) | _restriction(form.response_format)
     arguments = {"messages": messages, "reasoning": _reasoning(form)}
-    ask = Ask("chat", arguments, settings, deadline_of(form.timeout), form.priority or 0)
+    deadline, adapter = deadline_of(form.timeout), _adapter(form.settings)
+    ask = Ask("chat", arguments, settings, deadline, form.priority or 0, adapter)
     usage = form.stream_options is not None and bool(form.stream_options.include_usage)
     return ChatBody(picture, ask, bool(form.stream), form.model, usage, bool(form.logprobs))
+
+
+def _adapter(settings: dict[str, Any] | None) -> str | None:
+    try:
+        return take_adapter(settings, None)[1]
+    except (TypeError, ValueError) as error:
+        raise BodyError(str(error), "settings") from None
 
 
 def _check_abilities(form: ChatForm) -> None:

@@ -66,6 +66,16 @@ def test_a_model_with_an_adapter(ask, name, adapter, stream):
 
 
 @pytest.mark.parametrize("key", ["adapter", "variant"])
+def test_settings_of_a_chat_with_an_adapter(ask, key):
+    backend, address = ask(Result(message=MESSAGE))
+    client = OpenAI(base_url=address, api_key="any", max_retries=0)
+    for model in ("model", "model/cats"):
+        body = {"settings": {key: "cats", "unknown": 1}}
+        answer = client.chat.completions.create(model=model, messages=MESSAGES, extra_body=body)  # type: ignore[arg-type]
+        assert answer.model == "owner/model/cats" and backend.asked[-1][1].adapter == "cats"
+
+
+@pytest.mark.parametrize("key", ["adapter", "variant"])
 def test_settings_with_an_adapter(ask, key):
     backend, address = ask()
     body = {"image_url": PICTURE, "settings": {key: "cats", "seed": 1}}
@@ -85,9 +95,10 @@ def test_settings_with_an_adapter(ask, key):
         ({"settings": {"variant": ""}}, "settings"),
     ],
 )
-def test_names_that_cannot_be_answered(ask, body, param):
+@pytest.mark.parametrize("route", ["caption", "chat/completions"])
+def test_names_that_cannot_be_answered(ask, route, body, param):
     backend, address = ask()
-    answer = httpx.post(f"{address}/caption", json={"image_url": PICTURE, **body})
+    answer = httpx.post(f"{address}/{route}", json={"image_url": PICTURE, "messages": MESSAGES, **body})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param) and not backend.asked
 
 

@@ -81,13 +81,14 @@ def _joined(parts: list[StoredMatrix | None], columns: int) -> RowScaledForm | G
     if len(kept) < len(parts) or len({(part.dtype, part.zero is None) for part in kept}) != 1:
         return None
     dtype, zero = kept[0].dtype.name, kept[0].zero is not None
-    if dtype == "int4" and columns % 2:
-        return None  # two of them are a byte
+    if dtype == "float8_e5m2" or (dtype == "int4" and columns % 2):
+        return None  # no kernel takes that type; two of int4 are a byte
     group = math.gcd(*(part.group for part in kept))
     if group == columns and not zero and dtype != "int4":
         return RowScaledForm(dtype)
-    scales, zeros = ({getattr(part, name) for part in kept} for name in ("scale_dtype", "zero_dtype"))
-    return GroupedForm(dtype, group, _widest(scales), _widest(zeros) if zero else None)
+    # Zero points have the type of the factors, as the kernels take them: the wider one of both holds either.
+    factors = _widest({each for part in kept for each in (part.scale_dtype, part.zero_dtype) if each is not None})
+    return GroupedForm(dtype, group, factors, factors if zero else None)
 
 
 def _widest(dtypes: set[np.dtype]) -> str:

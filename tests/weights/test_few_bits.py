@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 
 from jaxphoton.layers.grouped import Grouped
-from jaxphoton.layers.weight import Dense, RowScaled
+from jaxphoton.layers.placed import placed
+from jaxphoton.layers.weight import Dense, RowScaled, matmul
 from jaxphoton.models.moondream.reading import config_to_dict
 from jaxphoton.weights.load import WeightsError, load_model
 from tests.weights.conftest import CODES
@@ -101,6 +103,14 @@ def torchao(random, shape) -> Stored:
     return {f"._weight_{name}": tensor for name, tensor in tensors.items()}, values(levels, scale)
 
 
+def torchao_with_zeros(random, shape) -> Stored:
+    """Of groups; the factors are wider than the zero points."""
+    levels, scale = drawn(random, shape, shape[1] // 4, -8, 7)
+    zero, scale = random.integers(-8, 8, scale.shape).astype(np.int8), scale.astype(np.float32)
+    tensors = {"qdata": levels.astype(np.int8), "scale": scale, "zero_point": zero}
+    return {f"._weight_{name}": tensor for name, tensor in tensors.items()}, values(levels, scale, zero)
+
+
 FORMS: dict[str, tuple[Callable[..., Stored], str, type[RowScaled] | type[Grouped]]] = {
     "int4": (int4, "uint8", Grouped),
     "int4 with zeros": (int4_with_zeros, "uint8", Grouped),
@@ -110,6 +120,7 @@ FORMS: dict[str, tuple[Callable[..., Stored], str, type[RowScaled] | type[Groupe
     "int8 of a tensor": (of_a_tensor, "int8", Grouped),
     "int4 of a tensor": (int4_of_a_tensor, "uint8", Grouped),
     "torchao": (torchao, "int8", RowScaled),
+    "torchao with zeros": (torchao_with_zeros, "int8", Grouped),
     "torchao of a tensor": (torchao_of_a_tensor, "float8_e4m3fn", RowScaled),
 }
 
@@ -155,6 +166,9 @@ def test_matrices_are_kept_as_they_are_stored_and_mean_the_same(tmp_path, mini_c
         assert isinstance(small.in_w, kind) and small.in_w.matrix.dtype == dtype
         # Two parts beside each other have factors of their own.
         assert isinstance(small.out_w, Grouped) and small.out_w.matrix.dtype == dtype
+        for weight in (small.in_w, small.out_w):
+            # As the kernel takes them.
+            assert not isinstance(weight, Grouped) or weight.zero is None or weight.zero.dtype == weight.scale.dtype
         for layer in (small, dense):
             into, out = (np.asarray(weight.dense(jnp.float32).matrix) for weight in (layer.in_w, layer.out_w))
             sides = (into[:q], out[:, :attended], into[q:], out[:, attended:])
@@ -174,6 +188,27 @@ def test_parts_of_a_matrix_in_different_forms_are_brought_to_the_dtype(tmp_path,
     assert isinstance(mixed, Dense) and isinstance(params.text.layers[1].out_w, Grouped)
     np.testing.assert_array_equal(mixed.matrix[:q], tensors["model.text.blocks.1.attn.qkv.weight"].astype(np.float32))
     np.testing.assert_allclose(mixed.matrix[q:], wanted["1.mlp.fc1"], rtol=1e-6)
+
+
+def test_a_type_without_kernels_is_brought_to_the_dtype(tmp_path, mini_config, mini_tensors):
+    def wide(random, shape) -> Stored:
+        numbers, scale = random.normal(0, 30, shape).astype(ml_dtypes.float8_e5m2), np.array([0.03], np.float32)
+        return {".weight": numbers, ".weight_scale": scale}, numbers.astype(np.float64) * scale
+
+    tensors, wanted = stored(mini_tensors, mini_config, wide)
+    params = load_params(write(tmp_path / "a.safetensors", tensors, {}), mini_config, jnp.float32)
+    into, q = params.text.layers[0].in_w, mini_config.text.qkv_dim
+    assert isinstance(into, Dense)
+    np.testing.assert_allclose(into.matrix[:q], wanted["0.attn.qkv"], rtol=1e-6)
+
+
+def test_the_kernel_takes_moondreams_own_4_bits(goldens):
+    params = load_model(goldens / "md2-tiny-int4", jnp.bfloat16)[1]
+    for weight in (params.text.layers[0].in_w, params.text.layers[0].out_w):
+        assert isinstance(weight, Grouped) and weight.zero is not None
+        x = jnp.ones((2, weight.numbers.shape[1]), jnp.bfloat16)
+        result = jax.eval_shape(lambda x, weight: matmul(x, placed(weight, "interpret")), x, weight)
+        assert result.shape == (2, len(weight.matrix))
 
 
 REFUSED = {

@@ -49,10 +49,10 @@ other = version=3.12; [ "$$($(BIN)/python -c '$(TAG)')" = py311 ] || version=3.1
 	$(MAKE) --no-print-directory $(1) VERSION=$$version OTHER=$$found
 
 second: .venv/dev.stamp
-	@$(call other,.venv-$$version/dev.stamp,its packages are)
+	@+$(call other,.venv-$$version/dev.stamp,its packages are)
 
 smoke: .venv/dev.stamp
-	@$(call other,smoke-on,the smoke run on a second Python is)
+	@+$(call other,smoke-on,the smoke run on a second Python is)
 
 .PHONY: smoke-on
 smoke-on: .venv-$(VERSION)/dev.stamp

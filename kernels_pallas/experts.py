@@ -1,5 +1,5 @@
-"""What the kernels of experts share: the check of their arguments, the gate gelu(u) * (g + 1), gelu exact, and the way
-through the columns of matrices in few bits."""
+"""What the kernels of experts share: the check of their arguments, the gate gelu(u) * (g + 1), gelu exact, what they
+refuse, and the way through the columns of matrices in few bits."""
 
 from __future__ import annotations
 
@@ -95,8 +95,24 @@ class Blocks:
         return scale_ref[expert, rows, lax.div(i, self.of_group)]
 
 
-def group_refusals(matrix: jax.Array, scale: jax.Array | None) -> list[str]:
-    """Which groups no kernel takes."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Static: choices (T * k), of a token (k), experts (E), rows of a block, the way through the columns."""
+
+    choices: int
+    top: int
+    experts: int
+    rows: int
+    columns: Blocks
+
+
+def refusals(up: jax.Array, down: jax.Array, up_scale: jax.Array | None, down_scale: jax.Array | None) -> list[str]:
+    """Why no kernel can take matrices of these shapes and dtypes on any device."""
+    reasons = [f"{size} rows or columns are not a multiple of 16" for size in down.shape[1:] if size % 16]
+    return [*reasons, *_group_refusals(up, up_scale), *_group_refusals(down, down_scale)]
+
+
+def _group_refusals(matrix: jax.Array, scale: jax.Array | None) -> list[str]:
     if scale is None or scale.ndim < 3:
         return []
     group, least = matrix.shape[2] // scale.shape[2], 32 if matrix.dtype == jnp.int4 else 16

@@ -6,7 +6,7 @@ import jax
 
 from kernels_pallas.dispatch import Target, choose
 from kernels_pallas.expert_pairs import pairs_of
-from kernels_pallas.experts import Beside, check
+from kernels_pallas.experts import Beside, check, refusals
 from kernels_pallas.moe_decode import reference, triton
 
 
@@ -62,7 +62,8 @@ def moe_decode(
     """
     pairs = {"slots": slots, "up_a": up_a, "up_b": up_b, "down_a": down_a, "down_b": down_b}
     check(x, up, down, experts, weights, up_scale, down_scale, pairs, layer)
-    chosen = choose("moe_decode", backend, target, triton.refusals(up, down, experts, up_scale, down_scale), (up, down))
+    reasons = [*refusals(up, down, up_scale, down_scale), *triton.refusals(experts)]
+    chosen = choose("moe_decode", backend, target, reasons, (up, down))
     beside = Beside(up_scale, down_scale, pairs_of(up_a, up_b, layer), pairs_of(down_a, down_b, layer), slots)
     if chosen == "reference":
         return reference.moe_decode(x, up, down, experts, weights, beside)

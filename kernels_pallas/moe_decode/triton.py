@@ -11,7 +11,6 @@ The dots take a whole tile of a tensor core's rows, however few tokens there are
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from kernels_pallas.expert_pairs import Added, Pairs, added, factors_of, product
-from kernels_pallas.experts import Beside, Blocks, gated_in_kernel, group_refusals
+from kernels_pallas.experts import Beside, Blocks, Plan, gated_in_kernel
 from kernels_pallas.products import block
 from kernels_pallas.triton_shim import load, pallas_call, store
 
@@ -34,30 +33,9 @@ WARPS = 4
 STAGES = 4  # two blocks are on their way while one is used (read off the PTX)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Static: choices (T * k), of a token (k), experts (E), rows of a block, the way through the columns."""
-
-    choices: int
-    top: int
-    experts: int
-    rows: int
-    columns: Blocks
-
-
-def refusals(
-    up: jax.Array,
-    down: jax.Array,
-    experts: jax.Array,
-    up_scale: jax.Array | None,
-    down_scale: jax.Array | None,
-) -> list[str]:
-    """Why the kernels cannot take these shapes and dtypes on any device."""
-    reasons = [f"{size} rows or columns are not a multiple of 16" for size in down.shape[1:] if size % 16]
-    reasons += [*group_refusals(up, up_scale), *group_refusals(down, down_scale)]
-    if experts.size > MOST_CHOICES:
-        reasons.append(f"{experts.size} choices of experts are more than {MOST_CHOICES}")
-    return reasons
+def refusals(experts: jax.Array) -> list[str]:
+    """Why the kernels cannot take so many choices on any device."""
+    return [f"{experts.size} choices of experts are more than {MOST_CHOICES}"] if experts.size > MOST_CHOICES else []
 
 
 def moe_decode(
@@ -101,7 +79,7 @@ def _call(
 ) -> jax.Array:
     """One kernel: [T * k, size], a line a choice."""
     columns, rows = Blocks.of(matrices, scale, BYTES // matrices.dtype.itemsize), block(size, ROWS)
-    plan = _Plan(experts.size, experts.shape[1], matrices.shape[0], rows, columns)
+    plan = Plan(experts.size, experts.shape[1], matrices.shape[0], rows, columns)
     inputs, matrices = columns.packed(inputs, matrices)
     run = pallas_call(
         partial(kernel, plan),
@@ -115,7 +93,7 @@ def _call(
     return run(experts.reshape(-1), inputs, matrices, scale, add)
 
 
-def _up(plan: _Plan, experts_ref, x_ref, up_ref, scale_ref, add: Added | None, out_ref) -> None:
+def _up(plan: Plan, experts_ref, x_ref, up_ref, scale_ref, add: Added | None, out_ref) -> None:
     """Writes a block of gelu(u) * (g + 1) for all tokens of an expert."""
     first = pl.program_id(0) * plan.rows
     u_rows, g_rows = (pl.ds(start, plan.rows) for start in (first, up_ref.shape[1] // 2 + first))
@@ -130,7 +108,7 @@ def _up(plan: _Plan, experts_ref, x_ref, up_ref, scale_ref, add: Added | None, o
     _for_tokens(plan, experts_ref, visit)
 
 
-def _down(plan: _Plan, experts_ref, hidden_ref, down_ref, scale_ref, add: Added | None, out_ref) -> None:
+def _down(plan: Plan, experts_ref, hidden_ref, down_ref, scale_ref, add: Added | None, out_ref) -> None:
     """Writes a block of an expert's result for all its tokens."""
     first = pl.program_id(0) * plan.rows
     rows = pl.ds(first, plan.rows)
@@ -145,14 +123,14 @@ def _down(plan: _Plan, experts_ref, hidden_ref, down_ref, scale_ref, add: Added 
 
 
 def _sums(
-    plan: _Plan, add: Added, expert: Any, blocks: tuple[Any, ...], choices: Any, sums: tuple[jax.Array, ...], dtype: Any
+    plan: Plan, add: Added, expert: Any, blocks: tuple[Any, ...], choices: Any, sums: tuple[jax.Array, ...], dtype: Any
 ) -> list[jax.Array]:
     """Sums [TOKENS, rows] of blocks of an expert's rows, plus what the choices' pairs add."""
     x, factors = factors_of(add, expert, blocks, choices, lax.div(choices, plan.top), dtype)
     return [total + product(x, factor) for total, factor in zip(sums, factors, strict=True)]
 
 
-def _for_tokens(plan: _Plan, experts_ref: Any, visit: Callable[[Any, Any], None]) -> None:
+def _for_tokens(plan: Plan, experts_ref: Any, visit: Callable[[Any, Any], None]) -> None:
     """Calls visit(expert, choices int32 [TOKENS]) until it has seen all choices of the program's expert.
 
     Choices are numbered t * k + j; T * k, which is none, fills up the last call's.
@@ -178,7 +156,7 @@ def _for_tokens(plan: _Plan, experts_ref: Any, visit: Callable[[Any, Any], None]
 
 
 def _products(
-    plan: _Plan, in_ref: Any, lines: Any, matrices_ref: Any, scale_ref: Any, expert: Any, blocks: tuple[Any, ...]
+    plan: Plan, in_ref: Any, lines: Any, matrices_ref: Any, scale_ref: Any, expert: Any, blocks: tuple[Any, ...]
 ) -> tuple[jax.Array, ...]:
     """Lines int32 [TOKENS] of in_ref times each block of an expert's rows: float32 [TOKENS, rows].
 

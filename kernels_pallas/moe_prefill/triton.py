@@ -12,7 +12,6 @@ are, while the left side has at least 64 rows. A tile of fewer choices than TOKE
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from kernels_pallas.expert_pairs import Added, added, factors_of, product
-from kernels_pallas.experts import Beside, Blocks, gated_in_kernel, group_refusals
+from kernels_pallas.experts import Beside, Blocks, Plan, gated_in_kernel
 from kernels_pallas.products import block
 from kernels_pallas.triton_shim import load, pallas_call, store
 
@@ -36,29 +35,6 @@ WORD = 16  # bits: of four numbers. Words of 32 make twice as many dots, and twi
 WARPS = 8
 STAGES = 3  # more do not fit into the shared memory of an L40S
 CHUNK = 1024  # choices that `order` looks at together
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Static: choices (T * k), of a token (k), experts (E), rows of a block, the way through the columns."""
-
-    choices: int
-    top: int
-    experts: int
-    rows: int
-    columns: Blocks
-
-
-def refusals(
-    up: jax.Array,
-    down: jax.Array,
-    experts: jax.Array,
-    up_scale: jax.Array | None,
-    down_scale: jax.Array | None,
-) -> list[str]:
-    """Why the kernels cannot take these shapes and dtypes on any device."""
-    reasons = [f"{size} rows or columns are not a multiple of 16" for size in down.shape[1:] if size % 16]
-    return [*reasons, *group_refusals(up, up_scale), *group_refusals(down, down_scale)]
 
 
 def tiles(choices: int, experts: int) -> int:
@@ -165,7 +141,7 @@ def _call(
     dtype = inputs.dtype
     rows = block(size, ROWS // (2 if kernel is _up else 1))
     columns = Blocks.of(matrices, scale, BYTES // dtype.itemsize, WORD)
-    plan = _Plan(order.size, top, starts.size, rows, columns)
+    plan = Plan(order.size, top, starts.size, rows, columns)
     inputs, matrices = columns.packed(inputs, matrices)
     run = pallas_call(
         partial(kernel, plan),
@@ -179,7 +155,7 @@ def _call(
     return run(order, starts, inputs, weights, matrices, scale, add)
 
 
-def _up(plan: _Plan, order_ref, starts_ref, x_ref, _, up_ref, scale_ref, add: Added | None, out_ref) -> None:
+def _up(plan: Plan, order_ref, starts_ref, x_ref, _, up_ref, scale_ref, add: Added | None, out_ref) -> None:
     """Writes a block of gelu(u) * (g + 1), a line a choice in the order of `order`."""
     first = pl.program_id(0) * plan.rows
     u_rows, g_rows = (pl.ds(start, plan.rows) for start in (first, up_ref.shape[1] // 2 + first))
@@ -200,7 +176,7 @@ def _up(plan: _Plan, order_ref, starts_ref, x_ref, _, up_ref, scale_ref, add: Ad
 
 
 def _down(
-    plan: _Plan, order_ref, starts_ref, hidden_ref, weights_ref, down_ref, scale_ref, add: Added | None, out_ref
+    plan: Plan, order_ref, starts_ref, hidden_ref, weights_ref, down_ref, scale_ref, add: Added | None, out_ref
 ) -> None:
     """Writes a block of the weighted results, a line a choice in the choices' own order."""
     first = pl.program_id(0) * plan.rows
@@ -221,7 +197,7 @@ def _down(
     _for_tile(plan, starts_ref, tile)
 
 
-def _for_tile(plan: _Plan, starts_ref: Any, tile: Callable[[Any, Any, Any, tuple[int, ...]], None]) -> None:
+def _for_tile(plan: Plan, starts_ref: Any, tile: Callable[[Any, Any, Any, tuple[int, ...]], None]) -> None:
     """Calls tile(expert, first place, end of the expert's places, widths) with the program's share, if it has one."""
     number = pl.program_id(1)
     expert = lax.iota(jnp.int32, pl.next_power_of_2(plan.experts))
@@ -248,7 +224,7 @@ def _places(begin: Any, widths: tuple[int, ...]) -> list[jax.Array]:
 
 
 def _products(
-    plan: _Plan,
+    plan: Plan,
     matrices_ref: Any,
     scale_ref: Any,
     expert: Any,

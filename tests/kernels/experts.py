@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from kernels_pallas.moe_decode.cases import Case
+
+PAIRS = ("slots", "layer", "up_a", "up_b", "down_a", "down_b")
 
 
 def definition(arguments: dict) -> np.ndarray:
@@ -60,3 +64,18 @@ def exact_inputs(case: Case, seed: int) -> dict:
         assert np.array_equal(np.asarray(arguments[name], np.float32) * scale[:, :, None], matrices)
     weights = np.exp2(random.integers(-2, 3, arguments["weights"].shape)).astype(np.float32)
     return arguments | {"x": x.astype(arguments["x"].dtype), "weights": weights}
+
+
+def assert_slots_are_apart(arguments: dict, run: Callable[[dict], Any]) -> None:
+    """A token takes the pairs of its slot and no others, for arguments with three slots of adapters."""
+    slots, huge = np.resize(np.arange(-1, 3, dtype=np.int32), len(arguments["x"])), np.finfo(np.float32).max
+    arguments = arguments | {"slots": slots}
+    without = {name: value for name, value in arguments.items() if name not in PAIRS}
+    others = arguments | {name: arguments[name].copy() for name in ("up_a", "down_a")}
+    for name in ("up_a", "down_a"):
+        others[name][:, :, 1] = huge
+    mixed, plain, overflown = (np.asarray(run(each)) for each in (arguments, without, others))
+    np.testing.assert_allclose(mixed[slots < 0], plain[slots < 0], rtol=1e-6, atol=1e-7)
+    assert not np.any(np.isclose(mixed[slots >= 0], plain[slots >= 0]).all(axis=1))
+    np.testing.assert_array_equal(overflown[slots != 1], mixed[slots != 1])
+    assert not np.isfinite(overflown[slots == 1]).all()

@@ -4,6 +4,7 @@ routing; how much is computed has a bound."""
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from kernels_pallas.dispatch import KernelUnavailable, Target
 from kernels_pallas.moe_prefill import moe_prefill, triton
 from kernels_pallas.moe_prefill.cases import REAL, SMALL, Case
 from tests.kernels.comparing import H200, TOLERANCE, arrays_of, error, lowered
-from tests.kernels.experts import definition, exact_inputs
+from tests.kernels.experts import assert_slots_are_apart, definition, exact_inputs
 
 A100 = Target("cuda", 80, 108)
 BY_NAME = {case.name: case for case in SMALL}
@@ -51,7 +52,6 @@ def test_the_reference_is_the_formula(case):
     assert error(run(arguments, "reference"), definition(arguments)) <= TOLERANCE[case.dtype]
 
 
-PAIRS = ("slots", "layer", "up_a", "up_b", "down_a", "down_b")
 TOKENS, TOP, EXPERTS = 90, 2, 3
 ROUTED = Case("routed", TOKENS, TOP, EXPERTS, 32, 16, dtype="float32")
 # How often each expert comes: none, all, at the ends of steps and of tiles, all of them chosen twice by a row.
@@ -123,18 +123,7 @@ def test_an_image_prefix_of_moondream3_computes_a_third_too_many_at_worst():
 
 @both
 def test_a_token_takes_the_pairs_of_its_slot_and_no_others(backend):
-    arguments = BY_NAME["adapters"].make(6)
-    slots, huge = np.resize(np.arange(-1, 3, dtype=np.int32), len(arguments["x"])), np.finfo(np.float32).max
-    arguments["slots"] = slots
-    without = {name: value for name, value in arguments.items() if name not in PAIRS}
-    others = arguments | {name: arguments[name].copy() for name in ("up_a", "down_a")}
-    for name in ("up_a", "down_a"):
-        others[name][:, :, 1] = huge
-    mixed, plain, overflown = (np.asarray(run(each, backend)) for each in (arguments, without, others))
-    np.testing.assert_allclose(mixed[slots < 0], plain[slots < 0], rtol=1e-6, atol=1e-7)
-    assert not np.any(np.isclose(mixed[slots >= 0], plain[slots >= 0]).all(axis=1))
-    np.testing.assert_array_equal(overflown[slots != 1], mixed[slots != 1])
-    assert not np.isfinite(overflown[slots == 1]).all()
+    assert_slots_are_apart(BY_NAME["adapters"].make(6), partial(run, backend=backend))
 
 
 @pytest.mark.smoke

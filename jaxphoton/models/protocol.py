@@ -2,13 +2,14 @@
 
 A `Family` is bound to the settings of one model and lives on the host; its `Network` holds the pure functions of device
 programs. A prompt is a prefix, which ends with the image block and whose keys and values questions share, and the ids
-behind it, among which further image blocks may stand. Sizes in docstrings: B rows, T tokens, I images, N image
-embeddings, P positions of a prefix, D width, V vocabulary, F and E the `fed` and `columns` of a readout.
+behind it, among which further image blocks may stand. Sizes in docstrings, those of `models.network` too: B rows,
+T tokens, I images, N image embeddings, P positions of a prefix, D width, V vocabulary, F and E the `fed` and `columns`
+of a readout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,27 +18,20 @@ import numpy as np
 
 from jaxphoton.constraints.grammar import Grammar
 from jaxphoton.image.crops import Crops, Pictures
-from jaxphoton.models.naming import Moved, Placement, Source, Use
+from jaxphoton.models.network import Attend as Attend
+from jaxphoton.models.network import AttendJoined as AttendJoined
+from jaxphoton.models.network import Kernels as Kernels
+from jaxphoton.models.network import Network
+from jaxphoton.models.tensors import Tensors
 from jaxphoton.requests.tokens import Prompt as Prompt
 
 if TYPE_CHECKING:
     import jax
-    from jax.typing import DTypeLike
 
-    from jaxphoton.models.adapters import Adapter
     from jaxphoton.requests.skills import FamilySkills
-    from kernels_pallas.dispatch import Target
 
 IMAGE = -1  # in the ids of a prefix: an image embedding stands here
 
-# attend(layer, q [B, T, heads, H], k, v [B, T, K, H], cache) -> (output [B, T, heads, H], cache): the seam between a
-# network and whatever holds the keys and values.
-Attend = Callable[[int, Any, Any, Any, Any], tuple[Any, Any]]
-# attend_joined(layer, u [B, Q + F], cos, sin float32 [B, R / 2], factors, cache) -> (output [B, heads H], cache): the
-# same for one position a row, from the whole input product of a layer, whose first Q columns are q, k and v before they
-# are rotated and q and v multiplied by their factors: (parts float32 [S, B, 2 heads], terms float32 [L, B, heads]) of
-# `kernels_pallas.step_attention`, or None.
-AttendJoined = Callable[[int, Any, Any, Any, Any, Any], tuple[Any, Any]]
 # draw(logits float32 [B, n], stream, needed bool [B]) -> (chosen int32 [B], log-probability float32 [B]); streams of
 # random words from 1 on are the readout's, at most 7 of them.
 Draw = Callable[[Any, int, Any], tuple[Any, Any]]
@@ -52,26 +46,6 @@ class CacheSpec:
     n_layers: int
     n_kv_heads: int
     head_dim: int
-
-
-@dataclass(frozen=True, slots=True)
-class Kernels:
-    """How a program's attention and sampling are computed.
-
-    Attributes:
-      backend: as in `EngineConfig.kernels`; "plain": no operation of kernels_pallas at all, for the oracle.
-      target: the device the program is compiled for; None for jax's default device.
-      step: of a decode step, the parts of a dense layer that kernels compute (of `jaxphoton.config.STEP_PARTS`; XLA
-        computes the others). Empty in programs of more positions than one a row.
-    """
-
-    backend: str = "auto"
-    target: Target | None = None
-    step: tuple[str, ...] = ()
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"backend": self.backend, "target": self.target}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,150 +108,6 @@ class TokenizerPlace:
     repository: str | None = None
     instead: tuple[str, ...] = ()
     end_of_text: int | None = None
-
-
-class Tensors(Protocol):
-    """What the checkpoints of a model hold, in the words of `jaxphoton.models.naming`.
-
-    Attributes:
-      adapters: what files of adapters hold.
-    """
-
-    @property
-    def adapters(self) -> AdapterNames: ...
-
-    def sources(self, names: Iterable[str]) -> tuple[dict[str, Source], list[str]]:
-        """Canonical name -> its source, and the names that are not known; what may be ignored is in neither.
-
-        Raises:
-          WeightsError: these are not the tensors of such a model, or two of them are the same one.
-        """
-        ...
-
-    def fit(self, sources: Mapping[str, Source]) -> tuple[Family, Any, Set[str]]:
-        """What the tensors decide: the family as they have it, the form of `Network.abstract`, names to leave out."""
-        ...
-
-    def uses(self) -> Mapping[str, Use]:
-        """The matrices that may be stored in few bits, by their path, and what they are for."""
-        ...
-
-    def placements(self, form: Any) -> tuple[Placement, ...]:
-        """Where every tensor goes; together they fill every leaf of `Network.abstract` exactly."""
-        ...
-
-    def stored_form(self, leaves: Iterable[str]) -> Any:
-        """The form of parameters with leaves of these paths (`jaxphoton.layers.spec.by_path`)."""
-        ...
-
-    def moved(self, leaves: Set[str]) -> tuple[Moved, ...]:
-        """What has other names today of a converted checkpoint with leaves of these paths; what is moved to a leaf
-        fills it."""
-        ...
-
-
-class AdapterNames(Protocol):
-    """What files of adapters call the modules of a model.
-
-    Attributes:
-      shapes: canonical name of each module that can have a pair -> [..., rows, columns] of what the pair stands for;
-        leading axes are experts.
-    """
-
-    shapes: Mapping[str, tuple[int, ...]]
-
-    def module(self, path: str, /) -> str:
-        """The canonical name of the module at a path that a checkpoint of the model would have."""
-        ...
-
-    def pair(self, tensor: str) -> tuple[str, str] | None:
-        """The canonical module and "a" or "b", of a tensor in a form of adapters that is the family's own."""
-        ...
-
-
-class Network(Protocol):
-    """The device side: pure functions. `params` is the whole tree where nothing else is said."""
-
-    def abstract(self, dtype: DTypeLike, form: Any = None) -> Any:
-        """The tree of parameters as jax.ShapeDtypeStruct, with plain matrices; its first level are the parts that
-        memory plans name.
-
-        `form` is what a checkpoint decides beside the settings (`Tensors`), None for the published form.
-        """
-        ...
-
-    def encoder(self, params: Any) -> Any:
-        """The leaves that `encode` takes."""
-        ...
-
-    def decoder(self, params: Any) -> Any:
-        """The leaves that all other functions take, in a tree that stands for `params` there."""
-        ...
-
-    def dtype(self, params: Any) -> Any:
-        """Of activations."""
-        ...
-
-    def kv_scale(self, params: Any) -> Any:
-        """float32 [L, 2], factors of float8 keys and values; None where the checkpoint has none."""
-        ...
-
-    def adapters(self, dtype: DTypeLike, slots: int, rank: int) -> Any:
-        """Room for so many adapters of up to that rank: a tree for `jaxphoton.layers.adapters.put` with
-        jax.ShapeDtypeStruct leaves."""
-        ...
-
-    def adapter_rank(self, adapter: Adapter) -> int:
-        """The smallest rank of room that an adapter needs."""
-        ...
-
-    def adapter_slot(self, adapter: Adapter, dtype: DTypeLike, rank: int) -> Any:
-        """`adapters` of one slot, with an adapter in it, as NumPy arrays.
-
-        Raises:
-          WeightsError: pairs of the adapter that do not fit the model or the rank, by name.
-        """
-        ...
-
-    def with_adapters(self, params: Any, pool: Any, slots: jax.Array) -> Any:
-        """The tree for `forward`, where each row of the batch has the adapter of its slot, int32 [B]; NO_SLOT of
-        `jaxphoton.layers.adapters` for none."""
-        ...
-
-    def encode(self, encoder: Any, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:
-        """What `Family.pack` made of so many images -> their embeddings [I, N, D]."""
-        ...
-
-    def embed_prefix(self, params: Any, ids: jax.Array | None, embeddings: jax.Array) -> jax.Array:
-        """Input embeddings [I, P, D] of prefixes, or of further image blocks, with ids int32 [I, P] (None for a family
-        with `fixed_prefix`)."""
-        ...
-
-    def embed(self, params: Any, ids: jax.Array, fed: jax.Array) -> jax.Array:
-        """Input embeddings [B, T, D] of ids int32 [B, T] that carry fed int32 [B, T, F]."""
-        ...
-
-    def forward(
-        self,
-        params: Any,
-        x: jax.Array,
-        positions: jax.Array,
-        attend: Attend,
-        cache: Any,
-        kernels: Kernels,
-        margins: list[jax.Array] | None = None,
-        attend_joined: AttendJoined | None = None,
-    ) -> tuple[jax.Array, Any]:
-        """All layers on x [B, T, D] at positions int32 [B, T]; returns (hidden [B, T, D], cache).
-
-        `attend_joined` is there where `kernels.step` has the part "attention". `margins` is filled with float32
-        [B, T] a layer that chooses (experts): by how much the choice was made.
-        """
-        ...
-
-    def logits(self, params: Any, hidden: jax.Array) -> jax.Array:
-        """Hidden states [..., D] -> float32 [..., V]."""
-        ...
 
 
 class Family(Protocol):

@@ -1,4 +1,4 @@
-"""The device side of a Moondream: `protocol.Network`, put together from the modules of the network."""
+"""The device side of a Moondream: `models.network.Network`, put together from the modules of the network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jaxphoton.models.protocol import Attend, AttendJoined, Kernels
 
 
 class MoondreamNetwork:
-    """`protocol.Network` of one model."""
+    """`models.network.Network` of one model."""
 
     def __init__(self, config: ModelConfig):
         self._config = config

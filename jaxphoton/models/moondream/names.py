@@ -215,7 +215,7 @@ def _norm(name: str, leaf: str, index: Index = ()) -> Iterable[Placement]:
 
 
 class MoondreamTensors:
-    """`protocol.Tensors` of one model."""
+    """`models.tensors.Tensors` of one model."""
 
     def __init__(self, config: ModelConfig):
         self._config = config

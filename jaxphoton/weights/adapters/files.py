@@ -10,7 +10,8 @@ from jaxphoton.files import FileError, read_json, reason
 from jaxphoton.messages import escaped, listed
 from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.naming import WeightsError
-from jaxphoton.models.protocol import AdapterNames, Family
+from jaxphoton.models.protocol import Family
+from jaxphoton.models.tensors import AdapterNames
 from jaxphoton.weights.adapters import native, own, peft
 from jaxphoton.weights.adapters.pairs import Stored, read_pairs
 from jaxphoton.weights.checkpoint import TORCH_SUFFIXES

@@ -12,7 +12,8 @@ from jaxphoton.files import reason
 from jaxphoton.messages import escaped
 from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.naming import WeightsError
-from jaxphoton.models.protocol import AdapterNames, Family
+from jaxphoton.models.protocol import Family
+from jaxphoton.models.tensors import AdapterNames
 from jaxphoton.weights.adapters.pairs import Faults, Stored, check_modules, misfit, paired
 from jaxphoton.weights.safetensors import TensorFile
 

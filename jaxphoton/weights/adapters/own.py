@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxphoton.messages import short
-from jaxphoton.models.protocol import AdapterNames
+from jaxphoton.models.tensors import AdapterNames
 from jaxphoton.weights.adapters.pairs import Faults, Stored, check_modules, paired
 from jaxphoton.weights.mapped import MappedFile
 

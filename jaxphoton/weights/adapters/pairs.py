@@ -12,7 +12,7 @@ import numpy as np
 from jaxphoton.messages import listed, quoted, short
 from jaxphoton.models.adapters import LowRank
 from jaxphoton.models.naming import WeightsError
-from jaxphoton.models.protocol import AdapterNames
+from jaxphoton.models.tensors import AdapterNames
 from jaxphoton.weights.mapped import MappedFile
 
 DTYPES = tuple(map(np.dtype, (np.float32, ml_dtypes.bfloat16, np.float16)))

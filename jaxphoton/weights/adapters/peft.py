@@ -11,7 +11,7 @@ import regex
 
 from jaxphoton.messages import first_line, quoted, short
 from jaxphoton.models.naming import WeightsError
-from jaxphoton.models.protocol import AdapterNames
+from jaxphoton.models.tensors import AdapterNames
 from jaxphoton.weights.adapters.pairs import Faults, Stored, check_modules, paired
 from jaxphoton.weights.mapped import MappedFile
 

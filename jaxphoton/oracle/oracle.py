@@ -10,28 +10,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.experimental import io_callback
 
 from jaxphoton.constraints.grammar import Grammar, Replay, State
 from jaxphoton.constraints.protocol import Constraint, MakeConstraint
 from jaxphoton.image.crops import Crops
-from jaxphoton.layers.attention import TEXT_BLOCK
-from jaxphoton.layers.cache import DenseCache, dense_attend_blocks
+from jaxphoton.layers.cache import DenseCache
 from jaxphoton.models.adapters import Adapter
-from jaxphoton.models.protocol import Family, Kernels, Prompt, Segments
-from jaxphoton.oracle import sampling
+from jaxphoton.models.protocol import Family, Prompt
+from jaxphoton.oracle import programs, sampling
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Generation, Token
 
 PROMPT_STEP = 64  # prompts are padded to a multiple of this, so that few lengths compile
 ADAPTER_RANK = 8  # adapters are padded to it, so that few ranks compile
-PLAIN = Kernels("plain")
 
 # draw(logits float32 [n], stream of random words) -> (chosen entry, its log-probability)
 Draw = Callable[[np.ndarray, int], tuple[int, float]]
@@ -76,10 +72,10 @@ class Oracle:
         self.params, self.family = params, family
         network = family.network
         self._decoder = network.decoder(params)
-        self._encode = jax.jit(partial(network.encode, images=1, kernels=PLAIN))
-        self._prefill = jax.jit(partial(_prefill, family))
-        self._step = jax.jit(partial(_step, family), donate_argnames="cache")
-        self._read = jax.jit(partial(_read, family, self._drawn))
+        self._encode = jax.jit(partial(network.encode, images=1, kernels=programs.PLAIN))
+        self._prefill = jax.jit(partial(programs.prefill, family))
+        self._step = jax.jit(partial(programs.step, family), donate_argnames="cache")
+        self._read = jax.jit(partial(programs.read, family, self._drawn))
         self._draw: Draw
         self._fault: Exception | None = None
 
@@ -116,9 +112,9 @@ class Oracle:
             ids=np.pad(segments.ids, (0, padding))[None],
             fed=np.pad(segments.fed, ((0, padding), (0, 0)))[None],
             length=np.int32(length),
-            blocks=_block_ids(segments, self.family)[None],
+            blocks=programs.block_ids(segments, self.family)[None],
             further=[
-                _Further(segments.ids[slice(*block)][None], np.int32(prefix + block[0]), each.embeddings[None])
+                programs.Further(segments.ids[slice(*block)][None], np.int32(prefix + block[0]), each.embeddings[None])
                 for block, each in zip(segments.blocks, further, strict=True)
             ],
         )
@@ -173,7 +169,7 @@ class Oracle:
         return Token(token, *taken, float(logprob[0]))
 
     def _drawn(self, logits: jax.Array, stream: jax.Array, needed: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-        """Called back while `_read` runs; an exception waits for its end."""
+        """Called back while `programs.read` runs; an exception waits for its end."""
         chosen, logprob = 0, 0.0
         if needed[0] and self._fault is None:
             try:
@@ -196,10 +192,10 @@ class Oracle:
         state, index = replay.rules, replay.tokens
         allowed = allowed_ids(state, len(prediction.logits), constraint)
         logits = np.where(allowed, prediction.logits, -np.inf)
-        token, logprob = _draw(logits, settings, index, sampling.TOKEN)
+        token, logprob = sampling.draw(logits, settings, index, sampling.TOKEN)
         if not state.reads:
             return Token(token, logprob=logprob)
-        read = self.read(prediction, token, lambda logits, stream: _draw(logits, settings, index, stream))
+        read = self.read(prediction, token, lambda logits, stream: sampling.draw(logits, settings, index, stream))
         return replace(read, logprob=logprob + read.logprob)
 
 
@@ -239,82 +235,6 @@ class Session:
         return self.prediction
 
 
-class _Further(NamedTuple):
-    """A further image block: its ids int32 [1, P], where it begins, and its embeddings [1, N, D]."""
-
-    ids: Any
-    start: Any
-    embeddings: Any
-
-
-def _block_ids(segments: Segments, family: Family) -> np.ndarray:
-    """int32 [max_context]: the number of the image block that a position is in, TEXT_BLOCK for none."""
-    blocks = np.full(family.max_context, TEXT_BLOCK, np.int32)
-    if not family.causal:
-        prefix = len(segments.prefix)
-        blocks[:prefix] = 0
-        for number, (start, stop) in enumerate(segments.blocks, 1):
-            blocks[prefix + start : prefix + stop] = number
-    return blocks
-
-
-def _prefill(family: Family, params: Any, prefix, embeddings, ids, fed, length, blocks, further):
-    """A whole prompt, padded at its end: ids int32 [1, T], fed int32 [1, T, F] behind a prefix int32 [1, P] or None;
-    `blocks` as of `_block_ids`, and what stands where."""
-    network = family.network
-
-    def embedded(ids, embeddings):
-        if not family.fixed_prefix:
-            return network.embed_prefix(params, ids, embeddings)
-        return network.embed_prefix(params, None, embeddings)[:, -ids.shape[1] :]
-
-    x = network.embed(params, jnp.maximum(ids, 0), fed)
-    if prefix is not None:
-        x = jnp.concatenate([embedded(prefix, embeddings), x], axis=1)
-    for block in further:
-        x = lax.dynamic_update_slice_in_dim(x, embedded(block.ids, block.embeddings), block.start, axis=1)
-    positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
-    spec, dtype = family.cache, network.dtype(params)
-    cache = DenseCache.zeros(spec.n_layers, spec.n_kv_heads, spec.head_dim, 1, family.max_context, dtype)
-    hidden, margin, cache = _forward(family, params, x, positions, blocks, cache)
-    margin = jnp.where(positions >= length, jnp.inf, margin).min(axis=1)
-    return _predict(family, params, hidden[:, length - 1], margin), cache
-
-
-def _step(family: Family, params: Any, cache: DenseCache, ids, fed, positions):
-    """One position, behind any prefix."""
-    x = family.network.embed(params, ids, fed)
-    blocks = jnp.full((1, family.max_context), TEXT_BLOCK, jnp.int32)
-    hidden, margin, cache = _forward(family, params, x, positions, blocks, cache)
-    return _predict(family, params, hidden[:, 0], margin[:, 0]), cache
-
-
-def _forward(family: Family, params: Any, x, positions, blocks, cache):
-    """(hidden [1, T, D], the smallest margin of any layer, float32 [1, T], cache)."""
-    margins: list[jax.Array] = []
-    attend = dense_attend_blocks(positions, blocks)
-    hidden, cache = family.network.forward(params, x, positions, attend, cache, PLAIN, margins)
-    margin = jnp.stack(margins).min(axis=0) if margins else jnp.full(x.shape[:2], jnp.inf, jnp.float32)
-    return hidden, margin, cache
-
-
-def _predict(family: Family, params: Any, hidden: jax.Array, margin: jax.Array) -> tuple[jax.Array, ...]:
-    return hidden.astype(jnp.float32), family.network.logits(params, hidden), margin
-
-
-def _read(family: Family, drawn: Callable, params: Any, hidden, token):
-    """(columns, log-probability) of the readout behind hidden states [1, D] beside a token int32 [1]; everything that
-    is chosen is chosen by `drawn`, on the host."""
-    assert family.readout is not None
-    shapes = jax.ShapeDtypeStruct((1,), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.float32)
-
-    def draw(logits: jax.Array, stream: int, needed: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return io_callback(drawn, shapes, logits, stream, needed, ordered=True)
-
-    hidden = hidden.astype(family.network.dtype(params))
-    return family.readout.read(params, hidden, token, jnp.ones(1, bool), draw)[1:]
-
-
 def _host(prediction: tuple[jax.Array, ...]) -> Prediction:
     return Prediction(*(np.asarray(part)[0] for part in prediction))
 
@@ -327,11 +247,3 @@ def allowed_ids(state: State, vocab_size: int, constraint: Constraint | None) ->
         words, ids = constraint.mask(), np.arange(vocab_size)
         mask &= (words[ids // 32] >> (ids % 32).astype(np.uint32)) & np.uint32(1) > 0
     return mask
-
-
-def _draw(logits: np.ndarray, settings: Settings, index: int, stream: int) -> tuple[int, float]:
-    """The chosen entry and its log-probability at temperature 1."""
-    seed = settings.seed or 0
-    scores = sampling.perturbed_scores(logits, settings.temperature, settings.top_p, seed, index, stream)
-    chosen = int(np.argmax(scores))
-    return chosen, float(sampling.log_softmax(logits)[chosen])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxphoton.requests.settings import Settings
+
 TOKEN = 0  # the stream of random words of ids; a family's readout has others, see `gumbel`
 
 GREEDY_BELOW = 1e-6  # temperatures up to here mean argmax
@@ -73,3 +75,11 @@ def perturbed_scores(
     logprobs = log_softmax(logits / temperature)
     keep = top_p_keep(np.exp(logprobs), top_p)
     return np.where(keep, logprobs + gumbel(seed, index, stream, len(logits)), -np.inf)
+
+
+def draw(logits: np.ndarray, settings: Settings, index: int, stream: int) -> tuple[int, float]:
+    """The chosen entry and its log-probability at temperature 1."""
+    seed = settings.seed or 0
+    scores = perturbed_scores(logits, settings.temperature, settings.top_p, seed, index, stream)
+    chosen = int(np.argmax(scores))
+    return chosen, float(log_softmax(logits)[chosen])

@@ -27,10 +27,10 @@ from jaxphoton.models.naming import Moved
 from jaxphoton.models.protocol import Family
 from jaxphoton.models.registry import MAX_BYTES
 from jaxphoton.weights.checksums import checksums, verify
-from jaxphoton.weights.load import Choice, completed, in_dtype
+from jaxphoton.weights.choice import Choice
 from jaxphoton.weights.mapped import WeightsError
 from jaxphoton.weights.moved import moved_leaves, stored_shapes
-from jaxphoton.weights.placing import Placing, as_sharding, put_quantized
+from jaxphoton.weights.placing import Placing, as_sharding, completed, in_dtype, put_quantized
 
 CHECKSUMS = "checksums"  # in config.json, of all other files
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxphoton.layers.quantize import quantize
-from jaxphoton.layers.spec import MatrixForm, Spec, abstract
+from jaxphoton.layers.spec import MatrixForm, Spec, abstract, by_path
 from jaxphoton.layers.weight import Dense, Weight
 
 Placing = jax.Device | jax.sharding.Sharding | None  # where leaves go; None is the default device
@@ -53,10 +55,34 @@ def _written(whole: Weight, piece: Weight, start: int) -> Weight:
     return jax.tree.map(put, whole, piece)
 
 
-def is_weight(node: object) -> bool:
+def completed(tree: Any, leaves: dict[str, Any]) -> Any:
+    """The parameters of an abstract tree; `leaves`, all of its leaves by path, or whole matrices, are taken out."""
+    flat = by_path({name: leaves.pop(name) for name in list(leaves)})
+    return jax.tree.unflatten(jax.tree.structure(tree), [flat[name] for name in by_path(tree)])
+
+
+def in_dtype(params: Any, paths: Set[str], dtype: DTypeLike) -> Any:
+    """The parameters with the matrices of these paths as plain ones of `dtype`, made one at a time."""
+    if not paths:
+        return params
+    found, structure = jax.tree.flatten(params, is_leaf=_is_weight)
+    names = list(by_path(jax.tree.unflatten(structure, [_Leaf() for _ in found])))
+    del params
+    for i, name in enumerate(names):
+        if name in paths:
+            # Waiting lets go of the quantized matrix before the next one takes memory.
+            found[i] = jax.block_until_ready(_to_dense(found[i], dtype))
+    return jax.tree.unflatten(structure, found)
+
+
+class _Leaf:
+    """Stands for a whole matrix."""
+
+
+def _is_weight(node: object) -> bool:
     return isinstance(node, Weight)
 
 
 @partial(jax.jit, static_argnums=1)
-def to_dense(weight: Weight, dtype: DTypeLike) -> Dense:
+def _to_dense(weight: Weight, dtype: DTypeLike) -> Dense:
     return weight.dense(dtype)

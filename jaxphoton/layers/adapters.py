@@ -6,6 +6,8 @@ products, whatever the rows have chosen, and no copy of a pair for each row.
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -31,13 +33,14 @@ class Pairs:
     a: Leaf  # [..., S, R, columns]
     b: Leaf  # [..., rows, S, R]
 
-    def delta(self, x: jax.Array, slots: jax.Array) -> jax.Array:
-        """b @ (a @ x) of each row's slot, float32 [B, ..., rows], for x [B, ..., columns] and slots int32 [B]."""
-        down = einsum("...d,srd->...sr", x, self.a, out=jnp.float32)
+    def delta(self, x: jax.Array, slots: jax.Array, out: DTypeLike = jnp.float32) -> jax.Array:
+        """b @ (a @ x) of each row's slot, [B, ..., rows] in `out`, for x [B, ..., columns] and slots int32 [B]."""
+        # In the dtype of the product beside it, which XLA joins it with.
+        down = einsum("...d,srd->...sr", x, self.a, out=out)
         own = slots[:, None] == lax.iota(jnp.int32, self.a.shape[-3])[None]
         own = own.reshape(own.shape[0], *(1,) * (x.ndim - 2), own.shape[1], 1)
         # Selected, not multiplied: what another's pair makes of this row may overflow.
-        return einsum("...sr,fsr->...f", jnp.where(own, down, 0).astype(x.dtype), self.b, out=jnp.float32)
+        return einsum("...sr,fsr->...f", jnp.where(own, down, 0).astype(x.dtype), self.b, out=out)
 
 
 @jax.tree_util.register_dataclass
@@ -77,55 +80,54 @@ def put(pool: Any, one: Any, slot: jax.Array) -> Any:
     return jax.tree.map(placed, pool, one, is_leaf=lambda node: isinstance(node, Pairs | LayerPairs))
 
 
+@dataclass(frozen=True, slots=True)
+class _Adapted(Weight):
+    base: Weight
+    pairs: tuple[Pairs, ...]
+    slots: Leaf  # int32 [B], NO_SLOT for none
+
+    def einsum(
+        self, equation: str, x: jax.Array, out: DTypeLike | None = None, product: DTypeLike | None = None
+    ) -> jax.Array:
+        out = out or x.dtype
+        # A token a row is summed in float32 and rounded once. Of many that would be the largest array of a program.
+        sums = jnp.dtype(jnp.float32 if math.prod(x.shape[1:-1]) == 1 else out)
+        result = self.base.einsum(equation, x, sums, product)
+        for delta in self._deltas(_for_pairs(x, self.base), sums):
+            result += delta
+        # Else every reader of the sum would add again, and the terms be kept until the last has: now it takes a term's
+        # place.
+        return result.astype(out) if sums == jnp.float32 else lax.optimization_barrier(result)
+
+    @abstractmethod
+    def _deltas(self, x: jax.Array, out: DTypeLike) -> list[jax.Array]:
+        """What is added to the product of the base, in that dtype."""
+
+    def dense(self, dtype: DTypeLike) -> Dense:
+        raise TypeError("a matrix with adapters chosen by row is no one matrix")
+
+    @property
+    def columns(self) -> int:
+        return self.base.columns
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
-class AdaptedRows(Weight):
+class AdaptedRows(_Adapted):
     """A matrix with pairs for blocks of its rows, in their order: one for all, or one for each block."""
 
-    base: Weight
-    pairs: tuple[Pairs, ...]
-    slots: Leaf  # int32 [B], NO_SLOT for none
-
-    def einsum(
-        self, equation: str, x: jax.Array, out: DTypeLike | None = None, product: DTypeLike | None = None
-    ) -> jax.Array:
-        fed = _for_pairs(x, self.base)
-        delta = jnp.concatenate([pair.delta(fed, self.slots) for pair in self.pairs], axis=-1)
-        return (self.base.einsum(equation, x, jnp.float32, product) + delta).astype(out or x.dtype)
-
-    def dense(self, dtype: DTypeLike) -> Dense:
-        raise TypeError("a matrix with adapters chosen by row is no one matrix")
-
-    @property
-    def columns(self) -> int:
-        return self.base.columns
+    def _deltas(self, x: jax.Array, out: DTypeLike) -> list[jax.Array]:
+        return [jnp.concatenate([pair.delta(x, self.slots, out) for pair in self.pairs], axis=-1)]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
-class AdaptedColumns(Weight):
+class AdaptedColumns(_Adapted):
     """A matrix with pairs for blocks of its columns, in their order."""
 
-    base: Weight
-    pairs: tuple[Pairs, ...]
-    slots: Leaf  # int32 [B], NO_SLOT for none
-
-    def einsum(
-        self, equation: str, x: jax.Array, out: DTypeLike | None = None, product: DTypeLike | None = None
-    ) -> jax.Array:
-        widths = [pair.a.shape[-1] for pair in self.pairs]
-        fed = jnp.split(_for_pairs(x, self.base), list(accumulate(widths))[:-1], axis=-1)
-        result = self.base.einsum(equation, x, jnp.float32, product)
-        for pair, part in zip(self.pairs, fed, strict=True):
-            result += pair.delta(part, self.slots)
-        return result.astype(out or x.dtype)
-
-    def dense(self, dtype: DTypeLike) -> Dense:
-        raise TypeError("a matrix with adapters chosen by row is no one matrix")
-
-    @property
-    def columns(self) -> int:
-        return self.base.columns
+    def _deltas(self, x: jax.Array, out: DTypeLike) -> list[jax.Array]:
+        parts = jnp.split(x, list(accumulate(pair.a.shape[-1] for pair in self.pairs))[:-1], axis=-1)
+        return [pair.delta(part, self.slots, out) for pair, part in zip(self.pairs, parts, strict=True)]
 
 
 def _for_pairs(x: jax.Array, base: Weight) -> jax.Array:

@@ -79,6 +79,7 @@ LIMITS = {
     "int4-prefix": Limits(temporary=64 * MB),
     "experts-prefill": Limits(temporary=100 * MB),
     "experts-prefix": Limits(temporary=240 * MB, operations=1.35),  # of one image 57 MB, of four 228
+    "experts-adapters-prefix": Limits(temporary=76 * MB, operations=1.35),  # of one image, six layers
     "encode": Limits(temporary=400 * MB),
     "xla-rows": Limits(),  # what there would be without kernels, for comparison
     "xla-groups": Limits(),

@@ -64,6 +64,7 @@ def _all() -> tuple[Job, ...]:
     steps += [program("h200", "prefix", images=1, layers=FULL, quantize="int4")]
     steps += [program("h200", "step", rows=rows, layers=FULL, adapters=SLOTS) for rows in (1, 8, 32)]
     steps += [program("h200", "step", rows=8, layers=EXPERTS_CUT, model="moondream3", adapters=SLOTS)]
+    steps += [program("h200", "prefix", images=1, layers=EXPERTS_CUT, model="moondream3", adapters=SLOTS)]
     steps += [program("h200", "step", rows=8, layers=EXPERTS_CUT, model="moondream3", quantize="int4")]
     others = [
         job

@@ -84,11 +84,11 @@ def prefill(
 
 
 def prefix(
-    chip: Gpu, images: int, layers: int, model: str = "moondream2", quantize: str | None = None
+    chip: Gpu, images: int, layers: int, model: str = "moondream2", quantize: str | None = None, adapters: int = 0
 ) -> list[Program]:
-    """Image prefixes."""
-    shapes = _Shapes(chip, layers, model, quantize=quantize, vision=((images, 2 * images),))
-    name = f"{shapes.kind}prefix {images} image{'s' * (images > 1)}"
+    """Image prefixes; `adapters` as in `step`."""
+    shapes = _Shapes(chip, layers, model, quantize=quantize, adapter_slots=adapters, vision=((images, 2 * images),))
+    name = f"{shapes.kind}{'adapters-' if adapters else ''}prefix {images} image{'s' * (images > 1)}"
     program = shapes.program(name, ("prefix", images, shapes.family.prefix_lengths[-1]))
     return [dataclasses.replace(program, needed=costs(shapes.family).prefix(images, Storage(2)).flops)]
 

@@ -72,16 +72,15 @@ def estimate(key: Key, family: Family, engine: EngineConfig, item: int) -> int:
     stored = engine.page_size * table_width(family.max_context, engine.page_size)
     if name == "vision":
         return family.encode_scratch(count, key[2], item)
-    if name == "prefix":
-        length = key[2]
-        return _attention(count, family.heads, length, length, item) + family.layer_scratch(count * length, item)
     sampled = count * family.vocab_size * FLOAT32
     if name == "sample":
         return SAMPLE_COPIES * sampled
-    length = key[2] if name == "prefill" else 1
+    length = 1 if name in ("step", "forward") else key[2]
     gathered = 2 * count * stored * spec.n_kv_heads * spec.head_dim * item
     attention = gathered + _attention(count, family.heads, length, stored, item)
     layers = attention + family.layer_scratch(count * length, item)
+    if name == "prefix":
+        return layers
     if name == "forward":
         return layers + sampled
     return max(layers + sampled, SAMPLE_COPIES * sampled)

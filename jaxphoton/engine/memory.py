@@ -140,7 +140,7 @@ class MemoryPlan:
             ("activations", self.activation_bytes, self._note(self.activations)),
             ("total", self.total_bytes, ""),
         ]
-        return [f"{name:<16} {human(size):>12}  {note}".rstrip() for name, size, note in parts]
+        return [f"{name:<17} {human(size):>12}  {note}".rstrip() for name, size, note in parts]
 
     def _note(self, scratch: dict[str, int]) -> str:
         return f"{self.source}; most in {max(scratch, key=lambda name: scratch[name], default='none')}"

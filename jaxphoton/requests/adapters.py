@@ -188,7 +188,7 @@ def check_room(name: str, rank: int, engine: EngineConfig) -> None:
         raise NoAdapterRoom(f"adapter {quoted(name)} {fault}, or give EngineConfig.adapter_slots")
     if rank > engine.adapter_rank:
         fault = f"has rank {rank}, and the engine takes up to {engine.adapter_rank}"
-        raise NoAdapterRoom(f"adapter {quoted(name)} {fault}: give EngineConfig.adapter_rank")
+        raise NoAdapterRoom(f"adapter {quoted(name)} {fault}: give a larger adapter_rank (--adapter-rank)")
 
 
 def named(adapters: Any) -> Mapping[str, Any]:

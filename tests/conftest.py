@@ -29,7 +29,7 @@ NO_GOLDENS = f"no golden files at {GOLDENS} (set JAXPHOTON_GOLDENS): NOT compare
 def pytest_addoption(parser) -> None:
     # Of tests/engine/test_oracle_equality.py; here because pytest takes options from the outermost conftest alone.
     parser.addoption("--schedules", type=int, default=300, help="random schedules of the engine to run")
-    parser.addoption("--adapter-schedules", type=int, default=100, help="those with adapters, of each of two models")
+    parser.addoption("--adapter-schedules", type=int, default=40, help="those with adapters, of each of two models")
     parser.addoption("--first-schedule", type=int, default=0, help="the first of them, to go on from where one ended")
     parser.addoption("--interpreted", type=int, default=12, help="the first of them, on interpreted kernels")
 

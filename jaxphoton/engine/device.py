@@ -100,18 +100,17 @@ class Device:
     def _fill(self) -> None:
         """Empty state, and empty slots."""
         self._cache, self._rows = self._programs.fresh_state()
-        self._pool = self._programs.fresh_pool()
-        self._decoder = [
-            *self._programs.decoder,
-            *self._pool,
-        ]  # what all programs of the text decoder but `sample` take
+        self._set_pool(self._programs.fresh_pool())
 
     def _put(self, arrays: Any, slot: int) -> None:
         """Enqueues the program that puts an adapter into a slot."""
         programs = self._programs
         run, index = programs["adapter", programs.engine.adapter_slots], np.array(slot, np.int32)
-        self._pool = jax.tree.leaves(run(self._pool, arrays, index))
-        self._decoder = [*programs.decoder, *self._pool]
+        self._set_pool(jax.tree.leaves(run(self._pool, arrays, index)))
+
+    def _set_pool(self, pool: Many[jax.Array]) -> None:
+        self._pool = pool
+        self._decoder = [*self._programs.decoder, *pool]  # what all programs of the text decoder but `sample` take
 
     def _pack_text(self, plan: PrefillPlan, run: slice) -> list[_Chunk]:
         """The chunks of a run of the ids of all sequences."""

@@ -191,7 +191,7 @@ class CallbackDevice(Device):
 
     def __init__(self, compiled: Programs):
         super().__init__(compiled)
-        self._compiled, self._decoder = compiled, compiled.family.network.decoder(compiled.params)
+        self._compiled, self._tree = compiled, compiled.family.network.decoder(compiled.params)
         self._arrived: deque[np.ndarray] = deque()
         self._run = jax.jit(
             partial(_step_with_callback, self._arrived.append, compiled.program_config), donate_argnums=(1, 2)
@@ -199,7 +199,7 @@ class CallbackDevice(Device):
 
     def step(self, plan: StepPlan) -> tuple[np.ndarray, Any]:
         control = self._control.step(plan.sequences, self._compiled.buckets.step[-1])
-        self._cache, self._rows, output = self._run(self._decoder, self._cache, self._rows, control)
+        self._cache, self._rows, output = self._run(self._tree, self._cache, self._rows, control)
         return control, (output,)
 
     def fetch(self, output: Any) -> np.ndarray:

@@ -35,4 +35,5 @@ def moe_prefill(
     beside = Beside(up_scale, down_scale, pairs_of(up_a, up_b, layer), pairs_of(down_a, down_b, layer), slots)
     if chosen == "reference":
         return reference.moe_prefill(x, up, down, experts, weights, beside)
-    return triton.moe_prefill(x, up, down, experts, weights, beside, interpret=chosen == "interpret")
+    word = triton.word_of((target or Target.of(jax.devices()[0])).capability)
+    return triton.moe_prefill(x, up, down, experts, weights, beside, word=word, interpret=chosen == "interpret")

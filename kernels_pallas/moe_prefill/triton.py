@@ -31,10 +31,17 @@ WIDTHS = ((32,), (64,), (64, 32), (128,))
 TOKENS = STEP * len(WIDTHS)  # an even routing of 730 tokens gives an expert of Moondream 3 91 of them
 # Rows of a matrix (in the up kernel half of them of u, half of g), and bytes of a token at a time.
 ROWS, BYTES = 128, 128
-WORD = 16  # bits: of four numbers. Words of 32 make twice as many dots, and twice the time to compile
+# Bits of a word of int4. Words of 32 make twice as many dots, and twice the time to compile; those of 16 spill
+# registers on chips before the H100.
+WORD, WORD_BEFORE_90 = 16, 32
 WARPS = 8
 STAGES = 3  # more do not fit into the shared memory of an L40S
 CHUNK = 1024  # choices that `order` looks at together
+
+
+def word_of(capability: int | None) -> int:
+    """Bits of the words of int4, by compute capability times ten."""
+    return WORD_BEFORE_90 if capability is not None and capability < 90 else WORD
 
 
 def tiles(choices: int, experts: int) -> int:
@@ -62,15 +69,16 @@ def moe_prefill(
     weights: jax.Array,
     beside: Beside,
     *,
+    word: int,
     interpret: bool,
 ) -> jax.Array:
-    """Shapes and meaning as in `kernels_pallas.moe_decode.api`."""
+    """Shapes and meaning as in `kernels_pallas.moe_decode.api`; `word` as `word_of` says."""
     order, starts = _sorted(experts.reshape(-1), up.shape[0], interpret)
     up_add = down_add = None
     slots = beside.slots
     if beside.up_pairs is not None and slots is not None:
         up_add = added(beside.up_pairs, experts, slots[:, None], slots, x[:, None])
-    call = partial(_call, order, starts, experts.shape[1], interpret=interpret)
+    call = partial(_call, order, starts, experts.shape[1], word=word, interpret=interpret)
     hidden = call(_up, "moe_prefill_up", x, None, up, beside.up_scale, up_add, size=down.shape[2])
     if beside.down_pairs is not None and slots is not None:
         # Lines of `hidden` are in the order of `order`.
@@ -135,12 +143,13 @@ def _call(
     add: Added | None,
     *,
     size: int,
+    word: int,
     interpret: bool,
 ) -> jax.Array:
     """One kernel: [T * k, size] in the dtype of its inputs."""
     dtype = inputs.dtype
     rows = block(size, ROWS // (2 if kernel is _up else 1))
-    columns = Blocks.of(matrices, scale, BYTES // dtype.itemsize, WORD)
+    columns = Blocks.of(matrices, scale, BYTES // dtype.itemsize, word)
     plan = Plan(order.size, top, starts.size, rows, columns)
     inputs, matrices = columns.packed(inputs, matrices)
     run = pallas_call(

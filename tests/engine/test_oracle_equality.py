@@ -43,7 +43,7 @@ def run_and_compare(loop: Loop, comparison: Comparison, plan: Schedule) -> int:
 def test_random_schedules_give_what_the_oracle_gives(programs, device, comparison, pytestconfig, capsys, several):
     first, count = pytestconfig.getoption("--first-schedule"), pytestconfig.getoption("--schedules")
     loop, set_back = Loop(programs, device), 0
-    compared, step = comparison.compared, 2 if several else 1
+    compared, step = comparison.compared, 6 if several else 1
     for number in range(first, count, step):
         if number % RESET == 0:
             device.reset()

@@ -37,7 +37,8 @@ ENGINE = dataclasses.replace(
 )
 
 
-@pytest.fixture(scope="module", params=MODELS)
+# Of experts each program takes long to compile; tests/engine/test_golden_adapters.py has them in every run.
+@pytest.fixture(scope="module", params=["dense", pytest.param("experts", marks=pytest.mark.slow)])
 def model(request) -> tuple[ModelConfig, Mapping[str, float]]:
     """The settings of a model, and the grammars of its requests."""
     return MODELS[request.param]

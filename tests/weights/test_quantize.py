@@ -49,7 +49,7 @@ def same(one, two) -> None:
         assert a.dtype == b.dtype and np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-@pytest.mark.parametrize("kind", ["float8", "int4"])
+@pytest.mark.parametrize("kind", [pytest.param("float8", marks=pytest.mark.slow), "int4"])
 def test_every_large_matrix_is_near_what_it_was_and_the_rest_is_the_same(folder, kind, monkeypatch):
     monkeypatch.setattr(placing, "PIECE", 100)  # numbers: every matrix comes in several pieces
     (family, plain), (_, small) = load_model(folder), load_model(folder, quantize=kind)

@@ -258,7 +258,7 @@ TALK = (
 )
 
 
-@pytest.mark.parametrize("name", ["md2-tiny", "md3-tiny"])
+@pytest.mark.parametrize("name", [pytest.param("md2-tiny", marks=pytest.mark.slow), "md3-tiny"])
 def test_both_families_answer_as_the_oracle(goldens, name):
     family, params = load_model(goldens / name, jnp.float32)
     oracle, tokenizer = Oracle(params, family), Letters()

@@ -37,6 +37,7 @@ CONFIG = dataclasses.replace(
     tokenizer=named_config("moondream3").tokenizer,
 )
 KINDS = {"text": 0.15, "reasoning": 0.3, "detect": 0.15, "point": 0.15, "segment": 0.25}
+EVERY = 3  # of the schedules: experts take their time
 FUSED = 2  # schedules with interpreted kernels, which take their time
 GRAMMARS = registry.grammars(CONFIG.tokenizer)
 
@@ -64,14 +65,14 @@ def comparison(params) -> Comparison:
 
 def test_random_schedules_give_what_the_oracle_gives(programs, device, comparison, pytestconfig):
     loop, set_back, count = Loop(programs, device), 0, pytestconfig.getoption("--schedules")
-    for number in range(count):
+    for number in range(0, count, EVERY):
         try:
             set_back += run_and_compare(loop, comparison, schedule(number, KINDS))
         except BaseException as error:
             error.add_note(f"schedule {number}")
             raise
     assert len(comparison.near_ties) <= max(1, comparison.compared // 1000), comparison.near_ties
-    assert set_back > 0 or count < 100, "the schedules never set a sequence back"
+    assert set_back > 0 or count < 100 * EVERY, "the schedules never set a sequence back"
 
 
 def test_every_skill_in_one_batch(programs, device, comparison):

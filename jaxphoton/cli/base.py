@@ -215,6 +215,16 @@ def add_adapter_option(group: argparse._ArgumentGroup, use: str) -> None:
     )
 
 
+def add_adapter_room(parser: argparse.ArgumentParser) -> None:
+    """How much room for adapters an engine is to have, where there are none yet."""
+    parser.add_argument(
+        "--adapter-slots", type=number(int, 0), default=0, metavar="N", help="adapters at once (default: none)"
+    )
+    parser.add_argument(
+        "--adapter-rank", type=number(int, 1), default=16, metavar="R", help="their largest rank (default: 16)"
+    )
+
+
 def add_model_options(parser: argparse.ArgumentParser, *, quantize: bool = True) -> argparse._ArgumentGroup:
     """Which model, and how it is loaded; the group of these options.
 

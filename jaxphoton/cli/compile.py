@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jaxphoton.cli.base import OK, CommandError, add_quantize_option, number, say
+from jaxphoton.cli.base import OK, CommandError, add_adapter_room, add_quantize_option, number, say
 
 DESCRIPTION = """\
 Compiles every program that a model's engine runs and writes them to the folder DIR, which must not exist or be empty.
@@ -52,12 +52,7 @@ def add_parser(subparsers) -> None:
         "--kv-pages", type=number(int, 2), metavar="N", help="pages of keys and values (default: what the device holds)"
     )
     parser.add_argument("--rows", type=number(int, 1, 4096), metavar="N", help="images decoded at once")
-    parser.add_argument(
-        "--adapter-slots", type=number(int, 1), default=0, metavar="N", help="for so many adapters at once"
-    )
-    parser.add_argument(
-        "--adapter-rank", type=number(int, 1), default=16, metavar="R", help="their largest rank (default: 16)"
-    )
+    add_adapter_room(parser)
     parser.add_argument("--deterministic", action="store_true", help="for runs with --deterministic")
 
 

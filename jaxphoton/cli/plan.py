@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from jaxphoton.cli.base import OK, CommandError, check_drawing, number
+from jaxphoton.cli.base import OK, CommandError, add_adapter_room, check_drawing, number
 from jaxphoton.config.quantization import QUANTIZATIONS
 
 DESCRIPTION = """\
@@ -45,12 +45,7 @@ def add_parser(subparsers) -> None:
         choices=QUANTIZATIONS,
         help="weights in few bits; say so of a checkpoint that is small, too (default: none)",
     )
-    parser.add_argument(
-        "--adapter-slots", type=number(int, 0), default=0, metavar="N", help="adapters of one batch (default: none)"
-    )
-    parser.add_argument(
-        "--adapter-rank", type=number(int, 1), default=16, metavar="N", help="the largest of adapters (default: 16)"
-    )
+    add_adapter_room(parser)
     parser.add_argument(
         "--rows", type=number(int, 1, 4096), metavar="N", help="requests at once (default: 32; with a GPU what fits)"
     )

@@ -14,7 +14,8 @@ from enum import IntEnum, auto
 import numpy as np
 
 from jaxphoton.constraints.automaton import TokenAutomaton
-from jaxphoton.engine.request import NO_SLOT, Sequence
+from jaxphoton.engine.request import Sequence
+from jaxphoton.models.adapters import NO_SLOT
 from jaxphoton.models.protocol import Readout
 from jaxphoton.requests.errors import RequestFault
 from jaxphoton.requests.tokens import Token

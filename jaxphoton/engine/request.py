@@ -12,12 +12,11 @@ from jaxphoton.engine.adapter_slots import Staged
 from jaxphoton.engine.metrics import RequestMetrics
 from jaxphoton.engine.pages import PrefixKey
 from jaxphoton.image.prepare import Prepared
-from jaxphoton.models.adapters import Adapter
+from jaxphoton.models.adapters import NO_SLOT, Adapter
 from jaxphoton.models.protocol import Family, Prompt, Segments
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Generation, Token
 
-NO_SLOT = -1  # of a row without an adapter: that of `jaxphoton.layers.adapters`, which imports jax
 _numbers = count()
 
 

@@ -19,8 +19,6 @@ from jax.typing import DTypeLike
 
 from jaxphoton.layers.weight import Dense, Leaf, Weight, einsum
 
-NO_SLOT = -1  # of a row without an adapter
-
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ class ChosenPairs:
     """Pairs, and which slot each row of the batch has chosen."""
 
     pairs: Pairs
-    slots: Leaf  # int32 [B], NO_SLOT for none
+    slots: Leaf  # int32 [B], -1 for none
     beside: Weight  # a matrix that reads the same x
 
     def delta(self, x: jax.Array) -> jax.Array:
@@ -84,7 +82,7 @@ def put(pool: Any, one: Any, slot: jax.Array) -> Any:
 class _Adapted(Weight):
     base: Weight
     pairs: tuple[Pairs, ...]
-    slots: Leaf  # int32 [B], NO_SLOT for none
+    slots: Leaf  # int32 [B], -1 for none
 
     def einsum(
         self, equation: str, x: jax.Array, out: DTypeLike | None = None, product: DTypeLike | None = None

@@ -35,7 +35,7 @@ class ExpertPairs:
 
     fc1: Pairs  # a [L, E, S, R, D], b [L, E, 2 * inner, S, R]; added before the activation
     fc2: Pairs  # a [L, E, S, R, inner], b [L, E, D, S, R]
-    slots: Leaf  # int32 [B], of rows of the batch, NO_SLOT for none
+    slots: Leaf  # int32 [B], of rows of the batch, -1 for none
     layer: int = struct.field(pytree_node=False)  # among the L
 
     def of_layer(self) -> tuple[Pairs, Pairs]:

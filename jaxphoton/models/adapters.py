@@ -11,6 +11,8 @@ import numpy as np
 from jaxphoton.messages import listed
 from jaxphoton.models.naming import WeightsError
 
+NO_SLOT = -1  # of a row without an adapter
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRank:

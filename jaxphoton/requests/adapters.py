@@ -133,9 +133,10 @@ class AdapterRegistry:
         return _names(self.registered, self._folder)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.registered or (self._folder is not None and self._folder.find(name) is not None)
+        # What was found once needs no look at the disk: a request asks this of every model's name.
+        return self._known(name) is not None or (self._folder is not None and self._folder.find(name) is not None)
 
-    def _known(self, name: str) -> Adapter | None:
+    def _known(self, name: Any) -> Adapter | None:
         with self._lock:
             if name in self._kept:
                 self._kept.move_to_end(name)

@@ -19,7 +19,8 @@ from jaxphoton.engine.buckets import table_width
 from jaxphoton.engine.control import ControlPacker, Masks, Output, Prefill, Row
 from jaxphoton.engine.launch import PrefillPlan, StepPlan, parts_of
 from jaxphoton.engine.pages import TRASH_PAGE
-from jaxphoton.engine.request import NO_SLOT, Request, Sequence
+from jaxphoton.engine.request import Request, Sequence
+from jaxphoton.models.adapters import NO_SLOT
 from jaxphoton.models.protocol import Readout
 
 READ = 2  # columns of the readout

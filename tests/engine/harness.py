@@ -15,11 +15,11 @@ from jaxphoton.engine.adapter_slots import Staged
 from jaxphoton.engine.launch import Limits
 from jaxphoton.engine.pages import TRASH_PAGE, PageAllocator
 from jaxphoton.engine.pipeline import DeviceError, Launch, Pipeline
-from jaxphoton.engine.request import NO_SLOT, Request, Sequence
+from jaxphoton.engine.request import Request, Sequence
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.prepare import Prepared
-from jaxphoton.models.adapters import Adapter
+from jaxphoton.models.adapters import NO_SLOT, Adapter
 from jaxphoton.models.moondream import grammars as registry
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config

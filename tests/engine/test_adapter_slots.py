@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from jaxphoton.engine.adapter_slots import AdapterSlots, StagedAdapters
 from jaxphoton.engine.launch import PrefillPlan
-from jaxphoton.engine.request import NO_SLOT
-from jaxphoton.layers import adapters as layers
-from jaxphoton.models.adapters import Adapter
+from jaxphoton.models.adapters import NO_SLOT, Adapter
 from jaxphoton.requests.errors import ModelClosed
 from tests.engine.harness import Harness, image, request
 
@@ -30,10 +28,6 @@ def names(harness: Harness) -> list[list[str]]:
     """Of the adapters that each prefill puts into slots."""
     plans = [launch.plan for launch in harness.launches]
     return [[s.request.adapter.name for s in plan.adapters] for plan in plans if isinstance(plan, PrefillPlan)]
-
-
-def test_no_slot_is_what_the_device_takes_for_none():
-    assert NO_SLOT == layers.NO_SLOT
 
 
 def test_an_adapter_keeps_its_slot_until_another_needs_it():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,6 +10,8 @@ import jax
 import numpy as np
 
 from kernels_pallas.dispatch import Target
+
+Run = Callable[[dict[str, Any], str], Any]  # (arguments, backend) -> a line a row of the batch
 
 H200 = Target("cuda", 90, 132)
 VOLTA = Target("cuda", 70, 80)
@@ -20,6 +23,23 @@ def error(actual: Any, expected: Any) -> float:
     a, b = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     assert a.shape == b.shape
     return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-30))
+
+
+def assert_company_does_not_matter(run: Run, arguments: dict[str, Any], *by_row: str) -> None:
+    """Rows in another order give the same lines in that order; `by_row` are the arguments with a line a row."""
+    order = np.random.default_rng(3).permutation(len(arguments[by_row[0]]))
+    shuffled = arguments | {name: arguments[name][order] for name in by_row}
+    np.testing.assert_array_equal(run(shuffled, "interpret"), np.asarray(run(arguments, "interpret"))[order])
+
+
+def assert_broken_row_is_alone(run: Run, arguments: dict[str, Any], name: str, backend: str) -> None:
+    """NaN in a row of an argument is NaN in all of its line, and nowhere else."""
+    broken = arguments | {name: arguments[name].copy()}
+    broken[name][2] = np.nan
+    expected, actual = (np.asarray(run(each, backend)) for each in (arguments, broken))
+    others = np.arange(len(expected)) != 2
+    assert np.all(np.isnan(actual[2]))
+    np.testing.assert_array_equal(actual[others], expected[others])
 
 
 def arrays_of(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kernels_pallas.dispatch import KernelUnavailable, Target, overflows
 from kernels_pallas.moe_decode import moe_decode
 from kernels_pallas.moe_decode.cases import REAL, SMALL, Case
-from tests.kernels.comparing import H200, TOLERANCE, arrays_of, error, lowered
+from tests.kernels.comparing import H200, TOLERANCE, arrays_of, assert_company_does_not_matter, error, lowered
 from tests.kernels.experts import assert_slots_are_apart, definition, exact_inputs
 
 A100 = Target("cuda", 80, 108)
@@ -89,12 +89,7 @@ def test_float8_is_exact_where_the_inputs_are(name):
 
 
 def test_a_token_does_not_depend_on_its_company():
-    arguments = BY_NAME["random"].make(3)
-    order = np.random.default_rng(3).permutation(len(arguments["x"]))
-    shuffled = {
-        name: value[order] if name in ("x", "experts", "weights") else value for name, value in arguments.items()
-    }
-    np.testing.assert_array_equal(run(shuffled, "interpret"), np.asarray(run(arguments, "interpret"))[order])
+    assert_company_does_not_matter(run, BY_NAME["random"].make(3), "x", "experts", "weights")
 
 
 @both

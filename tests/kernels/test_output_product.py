@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from kernels_pallas.dispatch import KernelUnavailable, Target
 from kernels_pallas.output_product import output_product
 from kernels_pallas.output_product.cases import REAL, SMALL, Case
-from tests.kernels.comparing import H200, TOLERANCE, VOLTA, arrays_of, error, lowered
+from tests.kernels.comparing import (
+    H200,
+    TOLERANCE,
+    VOLTA,
+    arrays_of,
+    assert_broken_row_is_alone,
+    assert_company_does_not_matter,
+    error,
+    lowered,
+)
 
 BY_NAME = {case.name: case for case in SMALL}
 named = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
@@ -66,21 +75,12 @@ def test_any_sizes_and_splits(rows, sizes, before, splits, seed):
 
 
 def test_a_row_does_not_depend_on_its_company():
-    arguments = BY_NAME["two_tiles"].make(4)
-    order = np.random.default_rng(4).permutation(len(arguments["a"]))
-    shuffled = arguments | {name: arguments[name][order] for name in ("a", "u")}
-    np.testing.assert_array_equal(run(shuffled, "interpret"), run(arguments, "interpret")[order])
+    assert_company_does_not_matter(run, BY_NAME["two_tiles"].make(4), "a", "u")
 
 
 @pytest.mark.parametrize("backend", ["reference", "interpret"])
 def test_a_broken_row_breaks_itself_alone(backend):
-    arguments = BY_NAME["rows"].make(5)
-    broken = arguments | {"u": arguments["u"].copy()}
-    broken["u"][2] = np.nan
-    expected, actual = (run(each, backend) for each in (arguments, broken))
-    others = np.arange(len(expected)) != 2
-    assert np.all(np.isnan(actual[2]))
-    np.testing.assert_array_equal(actual[others], expected[others])
+    assert_broken_row_is_alone(run, BY_NAME["rows"].make(5), "u", backend)
 
 
 @pytest.mark.smoke

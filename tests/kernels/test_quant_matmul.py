@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from kernels_pallas.dispatch import KernelUnavailable, Target
 from kernels_pallas.quant_matmul import quant_matmul
 from kernels_pallas.quant_matmul.cases import FLOAT8, REAL, SMALL, Case
-from tests.kernels.comparing import H200, TOLERANCE, VOLTA, arrays_of, error, lowered
+from tests.kernels.comparing import (
+    H200,
+    TOLERANCE,
+    VOLTA,
+    arrays_of,
+    assert_broken_row_is_alone,
+    assert_company_does_not_matter,
+    error,
+    lowered,
+)
 
 BY_NAME = {case.name: case for case in SMALL}
 named = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
@@ -83,21 +92,12 @@ def test_factors_meet_sums_not_rounded_numbers():
 
 
 def test_a_row_does_not_depend_on_its_company():
-    arguments = BY_NAME["bfloat16_two_tiles"].make(3)
-    order = np.random.default_rng(3).permutation(len(arguments["x"]))
-    shuffled = arguments | {"x": arguments["x"][order]}
-    np.testing.assert_array_equal(run(shuffled, "interpret"), np.asarray(run(arguments, "interpret"))[order])
+    assert_company_does_not_matter(run, BY_NAME["bfloat16_two_tiles"].make(3), "x")
 
 
 @pytest.mark.parametrize("backend", ["reference", "interpret"])
 def test_a_broken_row_breaks_itself_alone(backend):
-    arguments = BY_NAME["rows"].make(4)
-    broken = arguments | {"x": arguments["x"].copy()}
-    broken["x"][2] = np.nan
-    expected, actual = (np.asarray(run(each, backend)) for each in (arguments, broken))
-    others = np.arange(len(expected)) != 2
-    assert np.all(np.isnan(actual[2]))
-    np.testing.assert_array_equal(actual[others], expected[others])
+    assert_broken_row_is_alone(run, BY_NAME["rows"].make(4), "x", backend)
 
 
 @pytest.mark.smoke

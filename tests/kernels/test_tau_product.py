@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from kernels_pallas.dispatch import KernelUnavailable, Target
 from kernels_pallas.tau_product import tau_product, triton
 from kernels_pallas.tau_product.cases import REAL, SMALL, Case
-from tests.kernels.comparing import H200, TOLERANCE, VOLTA, error, lowered
+from tests.kernels.comparing import (
+    H200,
+    TOLERANCE,
+    VOLTA,
+    assert_broken_row_is_alone,
+    assert_company_does_not_matter,
+    error,
+    lowered,
+)
 
 BY_NAME = {case.name: case for case in SMALL}
 named = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
@@ -78,21 +86,12 @@ def test_any_sizes(rows, sizes, rest, seed):
 
 
 def test_a_row_does_not_depend_on_its_company():
-    arguments = BY_NAME["two_tiles"].make(4)
-    order = np.random.default_rng(4).permutation(len(arguments["u"]))
-    shuffled = arguments | {"u": arguments["u"][order]}
-    np.testing.assert_array_equal(run(shuffled, "interpret"), run(arguments, "interpret")[order])
+    assert_company_does_not_matter(run, BY_NAME["two_tiles"].make(4), "u")
 
 
 @pytest.mark.parametrize("backend", ["reference", "interpret"])
 def test_a_broken_row_breaks_itself_alone(backend):
-    arguments = BY_NAME["rows"].make(5)
-    broken = arguments | {"u": arguments["u"].copy()}
-    broken["u"][2] = np.nan
-    expected, actual = (run(each, backend) for each in (arguments, broken))
-    others = np.arange(len(expected)) != 2
-    assert np.all(np.isnan(actual[2]))
-    np.testing.assert_array_equal(actual[others], expected[others])
+    assert_broken_row_is_alone(run, BY_NAME["rows"].make(5), "u", backend)
 
 
 @pytest.mark.smoke

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxphoton.layers.adapters import NO_SLOT, AdaptedColumns, AdaptedRows, Pairs
+from jaxphoton.layers.adapters import AdaptedColumns, AdaptedRows, Pairs
 from jaxphoton.layers.weight import Dense, matmul
+from jaxphoton.models.adapters import NO_SLOT
 
 ROWS, COLUMNS, SLOTS, RANK = 24, 32, 3, 4
 CHOSEN = [2, NO_SLOT, 0]

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxphoton.layers.adapters import NO_SLOT, AdaptedRows, Pairs
+from jaxphoton.layers.adapters import AdaptedRows, Pairs
 from jaxphoton.layers.placed import GroupedByKernel, placed
 from jaxphoton.layers.weight import RowScaled, matmul
+from jaxphoton.models.adapters import NO_SLOT
 from kernels_pallas.dispatch import Target
 from tests.kernels.comparing import H200, cuda_device, error
 from tests.layers.forms import dense_of, in_int4, in_int4_symmetric, in_int8

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from jaxphoton.layers import moe
-from jaxphoton.layers.adapters import NO_SLOT, put
+from jaxphoton.layers.adapters import put
 from jaxphoton.layers.cache import DenseCache, dense_attend
 from jaxphoton.layers.fused import StepParts
 from jaxphoton.layers.weight import Dense
-from jaxphoton.models.adapters import Adapter, LowRank
+from jaxphoton.models.adapters import NO_SLOT, Adapter, LowRank
 from jaxphoton.models.moondream import adapters
 from jaxphoton.models.moondream import network as text
 from jaxphoton.models.moondream.config import ModelConfig

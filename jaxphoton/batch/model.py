@@ -20,6 +20,7 @@ from jaxphoton.requests.errors import NoAdapterRoom, UnknownAdapter, UnusableAda
 
 if TYPE_CHECKING:  # which imports jax
     from jaxphoton.api import Moondream
+    from jaxphoton.models.adapters import Adapter
     from jaxphoton.models.protocol import Family
 
 
@@ -112,7 +113,7 @@ class NamedModel:
         self.name, self._options, self._restricted = name, options, restricted
         self._path: Path | None = None
         self._family: Family | None = None
-        self._digests: dict[str, str] = {}
+        self._adapters: dict[str, Adapter] = {}  # that were read
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -150,14 +151,14 @@ class NamedModel:
 
         assert self._family is not None
         paths = dict(self._options.model.adapters)
-        for name in [name for name in names if name not in self._digests]:
+        for name in [name for name in names if name not in self._adapters]:
             if name not in paths:
                 raise _no_adapter(name, paths)
             try:
-                self._digests[name] = load_adapter(paths[name], self._family, name).digest.hex()
+                self._adapters[name] = load_adapter(paths[name], self._family, name)
             except WeightsError as error:
                 raise BatchError(f"adapter {quoted(name)}: {error}") from error
-        return {name: self._digests[name] for name in names}
+        return {name: self._adapters[name].digest.hex() for name in names}
 
     @contextmanager
     def answering(self, log: Callable[[str], None]) -> Iterator[Answering]:
@@ -170,7 +171,9 @@ class NamedModel:
             with Replicas(gpus, loading, self._engine(), log=log) as replicas:
                 yield replicas, len(gpus)
             return
-        opened = load_model(self.name, **self._loading())
+        # Those that the journal names were read for it.
+        adapters = dict(self._options.model.adapters) | self._adapters or None
+        opened = load_model(self.name, **self._loading() | {"adapters": adapters})
         from jaxphoton.platform import calmed_interpreter  # not before: it brings jax
 
         opened.engine_config = self._engine().applied(opened.engine_config, opened.family.max_context)

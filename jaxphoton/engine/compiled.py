@@ -22,7 +22,7 @@ from jaxphoton.engine.buckets import Key, compiled, estimate, make_buckets, tabl
 from jaxphoton.engine.compiling import compile_all, load_all
 from jaxphoton.engine.control import Block, Prefill, Row
 from jaxphoton.engine.executables import Executables, ExecutablesError
-from jaxphoton.engine.memory import MemoryPlan, size_pool
+from jaxphoton.engine.memory import MemoryPlan, adapter_bytes, size_pool
 from jaxphoton.engine.places import Here, Place
 from jaxphoton.engine.programs import ProgramConfig
 from jaxphoton.engine.state import FLOAT8, PagedCache, RowState
@@ -179,9 +179,8 @@ class Programs:
         weights = Counter[str]()
         for path, leaf in jax.tree_util.tree_flatten_with_path(self.params)[0]:
             weights[jax.tree_util.keystr(path[:1], simple=True)] += leaf.size * leaf.dtype.itemsize
-        # In slots, and as many on their way into one; they are not there yet when memory is counted.
-        adapters = 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self._adapters))
-        if adapters:
+        # They are not there yet when memory is counted.
+        if adapters := adapter_bytes(jax.tree.leaves(self._adapters)):
             weights["adapters"] = adapters
         item, (limit, used) = jnp.dtype(self._kv_dtype).itemsize, self._place.memory()
         return size_pool(self.family, self.engine, item, weights, scratch, source, limit, used + adapters)

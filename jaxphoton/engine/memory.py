@@ -5,8 +5,9 @@ The engine sizes its pool with these functions, and `jaxphoton plan` adds up the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.engine.buckets import STEPS, Key, table_width
@@ -144,6 +145,11 @@ class MemoryPlan:
 
     def _note(self, scratch: dict[str, int]) -> str:
         return f"{self.source}; most in {max(scratch, key=lambda name: scratch[name], default='none')}"
+
+
+def adapter_bytes(room: Iterable[Any]) -> int:
+    """Of the leaves of slots of adapters, and as much again: so many adapters wait on the device for a slot."""
+    return 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in room)
 
 
 def size_pool(

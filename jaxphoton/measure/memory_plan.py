@@ -13,6 +13,7 @@ from jaxphoton.engine.buckets import Key, estimate, make_buckets
 from jaxphoton.engine.memory import (
     DeviceMemoryError,
     MemoryPlan,
+    adapter_bytes,
     human,
     kv_position_bytes,
     request_pages,
@@ -112,13 +113,13 @@ class Planner:
         return MemoryPlan(self._weights_of(engine), engine.max_rows, pages, page, scratch, self.source, rows)
 
     def _weights_of(self, engine: EngineConfig) -> dict[str, int]:
-        """With the slots of adapters, and as much again: so many adapters wait on the device for a slot."""
+        """With the room for adapters."""
         if not engine.adapter_slots:
             return self._weights
         import jax  # what plans without adapters starts without it
 
         pool = self.family.network.adapters(self._dtype, engine.adapter_slots, engine.adapter_rank)
-        return {**self._weights, "adapters": 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pool))}
+        return {**self._weights, "adapters": adapter_bytes(jax.tree.leaves(pool))}
 
 
 def rows_that_fit(

@@ -176,14 +176,14 @@ def test_cancelling_the_task_ends_the_request(model, halt):
 
 def test_cancelling_while_the_image_is_prepared_submits_nothing(model, halt, monkeypatch):
     started, go_on = threading.Event(), threading.Event()
-    encode = model.model.session.images.encode_beside
+    prepared = model.model.session.images.prepared_beside
 
     def slow(image, many):
         started.set()
         assert go_on.wait(PATIENCE)
-        return encode(image, many)
+        return prepared(image, many)
 
-    monkeypatch.setattr(model.model.session.images, "encode_beside", slow)
+    monkeypatch.setattr(model.model.session.images, "prepared_beside", slow)
 
     async def main():
         task = asyncio.create_task(model.caption(PICTURE))
@@ -282,7 +282,7 @@ def test_the_deadline_counts_the_preparation_too(model, halt, monkeypatch, first
         raise AssertionError("nobody waits for this picture")
 
     if first == "the limit":
-        monkeypatch.setattr(model.model.session.images, "encode_beside", slow)
+        monkeypatch.setattr(model.model.session.images, "prepared_beside", slow)
     else:
         monkeypatch.setattr(asyncio, "timeout", lambda _: Never())
     image = PICTURES[1]

@@ -81,13 +81,9 @@ class Images:
             return self._taken(image)
         return self._taken(prepare(image, self._pictures, **self._rules))
 
-    def encode_beside(self, image: Any, many: bool) -> EncodedImage:
-        """`encode` for a thread beside others: in the image workers where they run, and where there are many images,
-        for which they are started."""
-        return image if isinstance(image, EncodedImage) else EncodedImage(self._beside(image, many), self._pictures)
-
     def prepared_beside(self, image: Any, many: bool) -> Prepared | list[Prepared]:
-        """`prepared` in the same way."""
+        """`prepared` for a thread beside others: in the image workers where they run, and where there are many images,
+        for which they are started."""
         if isinstance(image, SeveralImages):
             return image.each(lambda each: self._beside(each, many))
         return self._beside(image, many)

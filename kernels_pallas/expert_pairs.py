@@ -34,13 +34,13 @@ def narrow(pairs: Pairs, experts: jax.Array, slots: jax.Array, x: jax.Array) -> 
     """a @ x of each choice, float32 [..., R].
 
     For experts and slots int32 [...], both of choices, and x that broadcasts to [..., columns]; of a choice without a
-    slot it is anything. Written as a sum, which XLA computes where it reads the chosen `a`: for a product it would
-    write them down.
+    slot, or not here, it is anything. Written as a sum, which XLA computes where it reads the chosen `a`: for a product
+    it would write them down.
     """
     layers, count, each = pairs.a.shape[:3]
     # All layers' in one row: a slice of them would be written down.
     every = pairs.a.reshape(layers * count * each, *pairs.a.shape[3:])
-    chosen = every.at[(pairs.layer * count + experts) * each + jnp.maximum(slots, 0)]
+    chosen = every.at[(pairs.layer * count + jnp.maximum(experts, 0)) * each + jnp.maximum(slots, 0)]
     a = chosen.get(mode="promise_in_bounds").astype(jnp.float32)
     return jnp.sum(a * x[..., None, :].astype(jnp.float32), axis=-1)
 

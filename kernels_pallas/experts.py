@@ -1,5 +1,5 @@
-"""What the kernels of experts share: the check of their arguments, the gate gelu(u) * (g + 1), gelu exact, what they
-refuse, and the way through the columns of matrices in few bits."""
+"""What the kernels of experts share: the check of their arguments, the gate gelu(u) * (g + 1), gelu exact, the sum of
+each token's choices, what they refuse, and the way through the columns of matrices in few bits."""
 
 from __future__ import annotations
 
@@ -24,6 +24,17 @@ MOST_OF_GROUP = 128  # columns of a block
 def gated(u: jax.Array, g: jax.Array) -> jax.Array:
     """float32 in, float32 out."""
     return u * (lax.erf(u * jnp.float32(0.5**0.5)) + jnp.float32(1)) * jnp.float32(0.5) * (g + jnp.float32(1))
+
+
+def combined(lines: jax.Array, experts: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    """The weighted sum of each token's lines, float32 [T, D], for lines [T * k, D] of choices int32 [T, k].
+
+    Those of choices that are not here, and their weights, are selected out: they may be anything.
+    """
+    each = lines.reshape(*experts.shape, -1).astype(jnp.float32)
+    if weights is not None:
+        each = each * weights[:, :, None]
+    return jnp.sum(jnp.where(experts[:, :, None] >= 0, each, 0), axis=1)
 
 
 def gated_in_kernel(u: jax.Array, g: jax.Array) -> jax.Array:

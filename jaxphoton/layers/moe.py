@@ -25,7 +25,9 @@ from kernels_pallas.moe_prefill import moe_prefill
 from kernels_pallas.moe_route import moe_route
 
 CHUNK = 256  # tokens of one pass over all experts: enough to be bound by arithmetic, few enough for little memory
-# Choices an expert up to which a decode kernel takes them, which needs no order; it reads an expert again for every 16.
+# Choices an expert, of all that the router knows, up to which a decode kernel takes them, which needs no order; it
+# reads an expert again for every 16. Experts split over devices expect as many choices each as they would together; at
+# worst all choices are of one device's experts, which it then reads again from its cache.
 FEW = 8
 
 
@@ -45,7 +47,10 @@ class ExpertPairs:
 
 @struct.dataclass
 class ExpertParams:
-    """Router and experts of one layer; no biases but the router's, which stands apart."""
+    """Router and experts of one layer; no biases but the router's, which stands apart.
+
+    A device may hold a part of the experts alone, and choices among them (`own_choices`), but all of the router.
+    """
 
     router_w: Weight  # [E, D]
     fc1_w: Weight  # [E, 2 * inner, D]: the rows under the activation first, then those of the factor
@@ -71,7 +76,8 @@ class Route:
 # route(weight [E, D], biases [R, E], row, chosen, h [..., D]) -> Route: `route` with some backend.
 Router = Callable[[Weight, jax.Array, int, int, jax.Array], Route]
 # mix(params, x [T, D], experts int32 [T, k], weights float32 [T, k]) -> [T, D]: how the chosen experts are computed;
-# slots of adapters are those of tokens.
+# slots of adapters are those of tokens. A choice of -1 is of an expert that is not here: it adds nothing, whatever its
+# weight.
 Mix = Callable[[ExpertParams, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -111,6 +117,15 @@ def gap(route: Route) -> jax.Array:
     return best[..., -2] - best[..., -1]
 
 
+def own_choices(experts: jax.Array, first: jax.Array | int, count: int) -> jax.Array:
+    """Choices among all experts as choices among a device's, int32 [...] both; -1 for those that are not here.
+
+    A device has `count` experts, from number `first` on.
+    """
+    own = experts - first
+    return jnp.where((own >= 0) & (own < count), own, -1).astype(jnp.int32)
+
+
 def apply(params: ExpertParams, route: Route, h: jax.Array, mix: Mix) -> jax.Array:
     """h [B, ..., D] -> the weighted sum of the chosen experts [B, ..., D]."""
     chosen = route.experts.shape[-1]
@@ -141,7 +156,7 @@ def mix(
     if not _known(up) or not _known(down) or up.matrix.dtype != down.matrix.dtype:
         return mix_dense(params, x, experts, weights)
     fc1, fc2 = (weight.numbers if isinstance(weight, Grouped) else weight.matrix for weight in (up, down))
-    few = experts.size <= FEW * up.matrix.shape[0]
+    few = experts.size <= FEW * params.router_w.dense(x.dtype).matrix.shape[0]
     beside: dict[str, Any] = {"up_scale": _scale(up), "down_scale": _scale(down)}
     if (adapters := params.adapters) is not None:
         first, second = adapters.fc1, adapters.fc2

@@ -32,7 +32,8 @@ def moe_decode(
 
     Token t gives the sum over j of weights[t, j] * (down[e] @ (gelu(u) * (g + 1))), where e = experts[t, j], u is the
     first half of up[e] @ x[t] and g the second, and gelu is the exact one. Dots accumulate in float32. Experts that no
-    token chose are not read and may hold anything, NaN too.
+    token chose are not read and may hold anything, NaN too. A choice of -1, of an expert that is not here, adds nothing
+    and its weight may be anything; a token without any other gets zeros.
 
     With pairs of low rank in S slots, up_b[layer, e, :, s] @ (up_a[layer, e, s] @ x[t]) with s = slots[t] is added to
     what `up[e]` gives, before gelu, and the same of `down_a` and `down_b` to what `down[e]` gives.
@@ -41,7 +42,7 @@ def moe_decode(
       x: [T, D] (tokens, model), bfloat16 or float32.
       up: [E, 2 I, D] (experts, twice the inner size, model) in x's dtype, float8_e4m3fn, int8 or int4.
       down: [E, D, I] in the dtype of `up`.
-      experts: int32 [T, k], numbers in 0..E-1.
+      experts: int32 [T, k], numbers in 0..E-1, or -1 for a choice that is not here.
       weights: float32 [T, k].
       up_scale, down_scale: for matrices of few bits alone, value = stored * scale: float32 [E, 2 I] and [E, D], of
         rows; or bfloat16 or float32 [E, 2 I, G] and [E, D, G], of G groups of neighbouring columns, the only ones of

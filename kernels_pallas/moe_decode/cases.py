@@ -23,8 +23,9 @@ class Case:
     Attributes:
       name: for reports.
       tokens, top, experts, model, inner: T, k, E, D, I.
+      elsewhere: experts that are not here but chosen like the others, numbered behind them.
       routing: "random"; "same", all tokens choose alike; "apart", no two tokens share an expert while there are any;
-        "uneven", the first expert is everybody's first choice, the last one nobody's.
+        "uneven", the first expert is everybody's first choice, the last one nobody's; "nowhere", no choice is here.
       dtype: of x and the result.
       matrix_dtype: of up and down; None for dtype.
       group: columns that share a scale; 0 for all of a row.
@@ -43,11 +44,13 @@ class Case:
     group: int = 0
     slots: int = 0
     rank: int = 2
+    elsewhere: int = 0
 
     def bytes(self) -> int:
         """What one call must read and write at least: chosen experts once (of pairs, as if all had one slot), tokens,
         choices and results."""
-        chosen = len(np.unique(self._experts(np.random.default_rng(0))))
+        choices = self._experts(np.random.default_rng(0))
+        chosen = len(np.unique(choices[choices >= 0]))
         of_matrices = {name: x for name, x in self.abstract().items() if name in BESIDE}
         sizes = {INT4: 0.5}
         expert = sum(x.size // self.experts * sizes.get(x.dtype.name, x.dtype.itemsize) for x in of_matrices.values())
@@ -57,8 +60,9 @@ class Case:
         return int(chosen * expert) + self.tokens * token
 
     def flops(self) -> int:
-        """Products and sums of the chosen experts."""
-        return 2 * self.tokens * self.top * 3 * self.model * self.inner
+        """Products and sums of the chosen experts that are here."""
+        here = int(np.sum(self._experts(np.random.default_rng(0)) >= 0))
+        return 2 * here * 3 * self.model * self.inner
 
     def abstract(self) -> dict[str, Any]:
         """Arguments of `moe_decode` as shapes and dtypes, for compiling."""
@@ -85,14 +89,16 @@ class Case:
         return arguments
 
     def make(self, seed: int = 0) -> dict[str, Any]:
-        """Arguments of `moe_decode`; experts that nobody chose are NaN. `bytes` counts the choices of seed 0."""
+        """Arguments of `moe_decode`; experts that nobody chose are NaN, and so are the weights of choices that are not
+        here. `bytes` and `flops` count the choices of seed 0."""
         random = np.random.default_rng(seed)
         experts = self._experts(random)
         unchosen = ~np.isin(np.arange(self.experts), experts)
         chosen = ("experts", "slots", "layer")
         arguments = {name: _normal(random, shape) for name, shape in self.abstract().items() if name not in chosen}
         weights = np.exp(arguments["weights"])
-        arguments |= {"experts": experts, "weights": weights / weights.sum(axis=1, keepdims=True)}
+        weights = np.where(experts >= 0, weights / weights.sum(axis=1, keepdims=True), np.float32(np.nan))
+        arguments |= {"experts": experts, "weights": weights}
         for name in ("up", "down"):
             size = WHOLE.get(self.matrix_dtype or "", 1)
             if self.matrix_dtype in SCALED:
@@ -109,15 +115,19 @@ class Case:
         return arguments
 
     def _experts(self, random: np.random.Generator) -> np.ndarray:
-        """int32 [T, k]; those of one token differ."""
+        """int32 [T, k]; those of one token differ, but for -1."""
+        numbers = self._routed(random, self.experts + self.elsewhere).astype(np.int32)
+        return np.where((numbers < self.experts) & (self.routing != "nowhere"), numbers, np.int32(-1))
+
+    def _routed(self, random: np.random.Generator, count: int) -> np.ndarray:
+        """[T, k] of so many experts."""
         if self.routing == "apart":
-            numbers = np.resize(random.permutation(self.experts), self.tokens * self.top)
-            return numbers.reshape(self.tokens, self.top).astype(np.int32)
+            return np.resize(random.permutation(count), self.tokens * self.top).reshape(self.tokens, self.top)
         if self.routing == "uneven":
-            others = [1 + random.permutation(self.experts - 2)[: self.top - 1] for _ in range(self.tokens)]
-            return np.stack([np.append(0, row) for row in others]).astype(np.int32)
-        rows = [random.permutation(self.experts)[: self.top] for _ in range(self.tokens)]
-        return np.stack(rows[:1] * self.tokens if self.routing == "same" else rows).astype(np.int32)
+            others = [1 + random.permutation(count - 2)[: self.top - 1] for _ in range(self.tokens)]
+            return np.stack([np.append(0, row) for row in others])
+        rows = [random.permutation(count)[: self.top] for _ in range(self.tokens)]
+        return np.stack(rows[:1] * self.tokens if self.routing == "same" else rows)
 
 
 def _normal(random: np.random.Generator, array: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -155,6 +165,15 @@ SMALL = (
     Case("adapters_one_token", 1, 4, model=64, inner=32, dtype="float32", slots=1, rank=3),
     Case("adapters_many_tokens", 20, 2, experts=4, model=64, inner=32, dtype="float32", slots=5, rank=4),
     Case("adapters_float8", 8, 2, matrix_dtype=FLOAT8, slots=2, rank=1),
+    Case("split", 20, 2, experts=4, model=64, inner=32, dtype="float32", elsewhere=4),
+    Case("split_by_choice", 3, 2, model=64, inner=32, dtype="float32", elsewhere=8),
+    Case("split_bfloat16", 8, 4, experts=4, elsewhere=4),
+    Case("split_float8", 8, 2, elsewhere=8, matrix_dtype=FLOAT8),
+    Case("split_int8", 8, 2, elsewhere=8, matrix_dtype=INT8),
+    Case("split_int4", 3, 2, model=96, inner=32, matrix_dtype=INT4, group=32, dtype="float32", elsewhere=8, slots=2),
+    Case("split_adapters", 8, 2, experts=4, model=64, inner=32, dtype="float32", slots=3, elsewhere=4),
+    Case("nowhere", 5, 2, model=64, inner=32, routing="nowhere", slots=2),
+    Case("nowhere_by_choice", 1, 4, model=64, inner=32, routing="nowhere", dtype="float32"),
 )
 
 
@@ -168,4 +187,5 @@ REAL = (
     _moondream3("moondream3_int4", 8, matrix_dtype=INT4, group=128),
     _moondream3("moondream3_same", 32, routing="same"),
     _moondream3("moondream3_adapters", 8, slots=4),
+    Case("moondream3_quarter_8", 8, 8, experts=16, model=2048, inner=1024, elsewhere=48),
 )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels_pallas.expert_pairs import Pairs, narrow
-from kernels_pallas.experts import Beside, gated, wide
+from kernels_pallas.experts import Beside, combined, gated, wide
 from kernels_pallas.moe_prefill.reference import moe_prefill
 
 
@@ -19,13 +19,14 @@ def moe_decode(
     """
     if experts.size > up.shape[0]:
         return moe_prefill(x, up, down, experts, weights, beside)
-    both = jnp.einsum("td,tknd->tkn", x.astype(jnp.float32), _gather(up, beside.up_scale, experts), precision="highest")
-    both += _delta(beside.up_pairs, experts, beside.slots, x[:, None])
+    here = jnp.maximum(experts, 0)  # of a choice that is not here anything is computed
+    both = jnp.einsum("td,tknd->tkn", x.astype(jnp.float32), _gather(up, beside.up_scale, here), precision="highest")
+    both += _delta(beside.up_pairs, here, beside.slots, x[:, None])
     u, g = jnp.split(both, 2, axis=2)
     fed = gated(u, g)
-    each = jnp.einsum("tki,tkdi->tkd", fed, _gather(down, beside.down_scale, experts), precision="highest")
-    each += _delta(beside.down_pairs, experts, beside.slots, fed)
-    return jnp.sum(each * weights[:, :, None], axis=1).astype(x.dtype)
+    each = jnp.einsum("tki,tkdi->tkd", fed, _gather(down, beside.down_scale, here), precision="highest")
+    each += _delta(beside.down_pairs, here, beside.slots, fed)
+    return combined(each, experts, weights).astype(x.dtype)
 
 
 def _gather(matrices: jax.Array, scale: jax.Array | None, experts: jax.Array) -> jax.Array:

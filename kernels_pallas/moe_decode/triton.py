@@ -3,7 +3,8 @@
 Memory is what they wait for. A program takes a few rows of one expert's matrix and reads them once for up to TOKENS
 tokens; for more it reads them again, from the cache. It finds its tokens itself, in the list of all choices, so that
 nothing is sorted or gathered beforehand. There is a program for each expert or, if those are fewer, for each choice,
-of which the first of its expert does the work; those that find nothing to do end at once.
+of which the first of its expert does the work; those that find nothing to do end at once. A choice of -1 is no
+program's: its lines are never written, and the sum does not look at them.
 
 The dots take a whole tile of a tensor core's rows, however few tokens there are; there is time to spare for that.
 """
@@ -20,7 +21,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from kernels_pallas.expert_pairs import Added, Pairs, added, factors_of, product
-from kernels_pallas.experts import Beside, Blocks, Plan, gated_in_kernel
+from kernels_pallas.experts import Beside, Blocks, Plan, combined, gated_in_kernel
 from kernels_pallas.products import block
 from kernels_pallas.triton_shim import load, pallas_call, store
 
@@ -61,7 +62,7 @@ def moe_decode(
     down_add = add(beside.down_pairs, hidden.reshape(*experts.shape, -1))
     inputs = (hidden, down, beside.down_scale, down_add)
     results = call(_down, "moe_decode_down", *inputs, size=x.shape[1], dtype=jnp.float32)
-    return jnp.sum(results.reshape(*experts.shape, -1) * weights[:, :, None], axis=1).astype(x.dtype)
+    return combined(results, experts, weights).astype(x.dtype)
 
 
 def _call(
@@ -144,7 +145,7 @@ def _for_tokens(plan: Plan, experts_ref: Any, visit: Callable[[Any, Any], None])
     count = jnp.sum(mine)
     if by_choice:
         earlier = jnp.sum(jnp.where(number < slot, mine, 0))
-        count = jnp.where(earlier == 0, count, 0)
+        count = jnp.where((earlier == 0) & (expert >= 0), count, 0)
     place = jnp.where(mine > 0, jnp.cumsum(mine) - 1, -1)
 
     def group(i: Any, _: None) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kernels_pallas.expert_pairs import widened
-from kernels_pallas.experts import Beside, gated, wide
+from kernels_pallas.experts import Beside, combined, gated, wide
 
 TOKENS = 32  # of one product: what an expert's last product takes too many is half of that on average
 
@@ -19,12 +19,14 @@ def moe_prefill(
 ) -> jax.Array:
     """Shapes and meaning as in `kernels_pallas.moe_decode.api`. Everything is computed in float32.
 
-    Choices are sorted by expert. One expert after the other is widened and takes its tokens, TOKENS at a time; the
-    lines that its last product has too many are the next expert's, which overwrites them.
+    Choices are sorted by expert, those that are not here last. One expert after the other is widened and takes its
+    tokens, TOKENS at a time; the lines that its last product has too many are the next expert's, which overwrites them,
+    or nobody's.
     """
     count = experts.size
-    order = jnp.argsort(experts.reshape(-1), stable=True).astype(jnp.int32)
-    sizes = jnp.bincount(experts.reshape(-1), length=up.shape[0]).astype(jnp.int32)
+    numbers = jnp.where(experts < 0, up.shape[0], experts).reshape(-1)
+    order = jnp.argsort(numbers, stable=True).astype(jnp.int32)
+    sizes = jnp.bincount(numbers, length=up.shape[0]).astype(jnp.int32)
     tokens = order // experts.shape[1]
     lines = jnp.pad(x.astype(jnp.float32)[tokens], ((0, TOKENS), (0, 0)))
     slots = None if beside.slots is None else jnp.pad(beside.slots[tokens], (0, TOKENS))
@@ -47,7 +49,7 @@ def moe_prefill(
     given = (jnp.cumsum(sizes) - sizes, sizes, up, down, *beside[:2], *pairs)
     out, _ = lax.scan(expert, jnp.zeros((count + TOKENS, x.shape[1]), jnp.float32), given)
     each = jnp.zeros((count, x.shape[1]), jnp.float32).at[order].set(out[:count], unique_indices=True)
-    return jnp.sum(each.reshape(*experts.shape, -1) * weights[:, :, None], axis=1).astype(x.dtype)
+    return combined(each, experts, weights).astype(x.dtype)
 
 
 def _feed(

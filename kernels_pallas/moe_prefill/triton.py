@@ -1,9 +1,10 @@
 """The experts of many tokens as three Pallas-Triton kernels: order, up and down; XLA sums each token's experts.
 
-`order` sorts the choices by expert, without padding. A program of the others takes a few rows of one expert's matrix
-and up to TOKENS of its choices: a tile never crosses an expert. It reads its rows of the matrix once and gathers its
-tokens itself. How many programs there are is static, enough for any routing; each finds its expert from where the
-experts' choices begin, and those that find none end at once.
+`order` sorts the choices by expert, without padding, those that are not here last. A program of the others takes a few
+rows of one expert's matrix and up to TOKENS of its choices: a tile never crosses an expert. It reads its rows of the
+matrix once and gathers its tokens itself. How many programs there are is static, enough for any routing; each finds its
+expert from where the experts' choices begin, and those that find none end at once. Lines of choices that are not here
+are never written, and the sum does not look at them.
 
 The matrix stands on the left of every dot, tokens on the right: there the tensor cores of Hopper take as few as there
 are, while the left side has at least 64 rows. A tile of fewer choices than TOKENS computes the next multiple of STEP.
@@ -21,7 +22,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from kernels_pallas.expert_pairs import Added, added, factors_of, product
-from kernels_pallas.experts import Beside, Blocks, Plan, gated_in_kernel
+from kernels_pallas.experts import Beside, Blocks, Plan, combined, gated_in_kernel
 from kernels_pallas.products import block
 from kernels_pallas.triton_shim import load, pallas_call, store
 
@@ -86,16 +87,19 @@ def moe_prefill(
         down_add = added(beside.down_pairs, *places, slots, hidden)
     inputs = (hidden, weights.reshape(-1), down, beside.down_scale, down_add)
     results = call(_down, "moe_prefill_down", *inputs, size=x.shape[1])
-    return jnp.sum(results.reshape(*experts.shape, -1).astype(jnp.float32), axis=1).astype(x.dtype)
+    return combined(results, experts).astype(x.dtype)
 
 
 def _sorted(experts: jax.Array, count: int, interpret: bool) -> tuple[jax.Array, jax.Array]:
-    """Choices int32 [T * k] by expert and, of equals, by number; and where each expert's begin, int32 [E]."""
+    """Choices int32 [T * k] by expert and, of equals, by number; and where each expert's begin, int32 [E + 1].
+
+    Those of the last number, E, are not here.
+    """
     run = pallas_call(
         _order,
         name="moe_prefill_order",
-        grid=(count,),
-        out_shape=(jax.ShapeDtypeStruct(experts.shape, jnp.int32), jax.ShapeDtypeStruct((count,), jnp.int32)),
+        grid=(count + 1,),
+        out_shape=(jax.ShapeDtypeStruct(experts.shape, jnp.int32), jax.ShapeDtypeStruct((count + 1,), jnp.int32)),
         warps=4,
         stages=1,
         interpret=interpret,
@@ -104,14 +108,18 @@ def _sorted(experts: jax.Array, count: int, interpret: bool) -> tuple[jax.Array,
 
 
 def _order(experts_ref: Any, order_ref: Any, starts_ref: Any) -> None:
-    """Writes one expert's choices behind those of all lower experts."""
-    expert, count = pl.program_id(0), experts_ref.shape[0]
+    """Writes one expert's choices behind those of all lower experts.
+
+    Choices that are not here have places too: a tile reads behind the end of its expert's.
+    """
+    expert, count, absent = pl.program_id(0), experts_ref.shape[0], starts_ref.shape[0] - 1
     chunk = min(CHUNK, pl.next_power_of_2(count))
 
     def look(i: Any) -> tuple[jax.Array, jax.Array]:
         number = i * chunk + lax.iota(jnp.int32, chunk)
         # What is behind the last choice is of no expert.
-        return number, load(experts_ref.at[number], mask=number < count, other=2**30)
+        chosen = load(experts_ref.at[number], mask=number < count, other=2**30)
+        return number, jnp.where(chosen < 0, absent, chosen)
 
     def earlier(i: Any, total: jax.Array) -> jax.Array:
         return total + jnp.sum((look(i)[1] < expert).astype(jnp.int32))
@@ -150,12 +158,12 @@ def _call(
     dtype = inputs.dtype
     rows = block(size, ROWS // (2 if kernel is _up else 1))
     columns = Blocks.of(matrices, scale, BYTES // dtype.itemsize, word)
-    plan = Plan(order.size, top, starts.size, rows, columns)
+    plan = Plan(order.size, top, matrices.shape[0], rows, columns)
     inputs, matrices = columns.packed(inputs, matrices)
     run = pallas_call(
         partial(kernel, plan),
         name=name,
-        grid=(size // rows, tiles(order.size, starts.size)),
+        grid=(size // rows, tiles(plan.choices, plan.experts)),
         out_shape=jax.ShapeDtypeStruct((order.size, size), dtype),
         warps=WARPS,
         stages=STAGES,
@@ -210,10 +218,8 @@ def _for_tile(plan: Plan, starts_ref: Any, tile: Callable[[Any, Any, Any, tuple[
     """Calls tile(expert, first place, end of the expert's places, widths) with the program's share, if it has one."""
     number = pl.program_id(1)
     expert = lax.iota(jnp.int32, pl.next_power_of_2(plan.experts))
-    # Experts behind the last have no choices.
-    begins, ends = (
-        load(starts_ref.at[index], mask=index < plan.experts, other=plan.choices) for index in (expert, expert + 1)
-    )
+    # Experts behind the last have no choices: they begin and end where those begin that are not here.
+    begins, ends = (starts_ref[jnp.minimum(index, plan.experts)] for index in (expert, expert + 1))
     each = lax.div(ends - begins + (TOKENS - 1), TOKENS)
     through = jnp.cumsum(each)  # tiles up to and with an expert
     mine = (through > number) & (through - each <= number)

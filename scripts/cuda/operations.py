@@ -57,9 +57,9 @@ def _products(found: re.Match[str], shapes: dict[str, tuple[int, ...]]) -> int:
         return 0
     arrays = [tuple(map(int, sizes.split(","))) for sizes in _SHAPE.findall(operands[1])]
     if kernel[1] in ("moe_prefill_up", "moe_prefill_down"):
-        (choices,), (experts,) = arrays[:2]
+        (choices,), (begins,) = arrays[:2]  # one more than experts
         rows, columns = next(array[1:] for array in arrays if len(array) == 3)
-        return 2 * most_computed(choices, experts) * rows * columns
+        return 2 * most_computed(choices, begins - 1) * rows * columns
     if kernel[1] == "prefix_attention":
         rows, queries, heads, size = next(array for array in arrays if len(array) == 4)
         return 4 * rows * (-(-queries // TILE) * TILE) ** 2 * heads * size

@@ -128,7 +128,8 @@ def following(arrays: Arrays, out: Any) -> Arrays:
         return {"x": arrays["x"] * out[2][:, :1].astype(arrays["x"].dtype)}
     if "x" in arrays:
         experts, count = arrays["experts"], arrays["up"].shape[0]
-        return {"x": out, "experts": (experts + experts.shape[1]) % count}
+        others = jnp.where(experts < 0, experts, (experts + experts.shape[1]) % count)
+        return {"x": out, "experts": others}
     return {"index": arrays["index"] + (out[0] & 1)}
 
 

@@ -25,7 +25,7 @@ ENTRY %main (x: bf16[4,8], w: bf16[16,8]) -> bf16[4,16] {
 """
 KERNEL = (
     '  %call.1 = bf16[40,8]{1,0} custom-call(%a, %b, %c, %d), custom_call_target="__gpu$xla.gpu.triton", '
-    "operand_layout_constraints={s32[40]{0}, s32[4]{0}, bf16[20,8]{1,0}, bf16[4,16,8]{2,1,0}}, "
+    "operand_layout_constraints={s32[40]{0}, s32[5]{0}, bf16[20,8]{1,0}, bf16[4,16,8]{2,1,0}}, "
     'api_version=API_VERSION_TYPED_FFI, metadata={op_name="jit(checked)/mlp/moe_prefill_up/pallas_call"}, '
     "backend_config={dot(nothing)}\n"
 )

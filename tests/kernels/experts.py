@@ -22,6 +22,8 @@ def definition(arguments: dict) -> np.ndarray:
     erf = np.vectorize(math.erf, otypes=[float])
     out = np.zeros_like(x)
     for (token, j), expert in np.ndenumerate(np.asarray(arguments["experts"])):
+        if expert < 0:
+            continue
         delta = functools.partial(_delta, arguments, expert, token)
         u, g = np.split(up[expert] @ x[token] + delta("up", x[token]), 2)
         fed = 0.5 * u * (1 + erf(u / math.sqrt(2))) * (g + 1)

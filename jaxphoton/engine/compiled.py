@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 
 from jaxphoton.config import EngineConfig, step_parts
 from jaxphoton.config.gpus import step_form
+from jaxphoton.config.mesh import MeshError
 from jaxphoton.constraints.automaton import TokenAutomaton, build
 from jaxphoton.engine import executables, programs
 from jaxphoton.engine.buckets import Key, compiled, estimate, make_buckets, table_width
@@ -25,7 +27,9 @@ from jaxphoton.engine.executables import Executables, ExecutablesError
 from jaxphoton.engine.memory import MemoryPlan, adapter_bytes, size_pool
 from jaxphoton.engine.places import Here, Place
 from jaxphoton.engine.programs import ProgramConfig
+from jaxphoton.engine.spread import Spread
 from jaxphoton.engine.state import FLOAT8, PagedCache, RowState
+from jaxphoton.layers.mesh import Split
 from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.protocol import Family, Kernels
 
@@ -56,6 +60,7 @@ class Programs:
         *,
         place: Place | None = None,
         stored: Executables | None = None,
+        split: Split | None = None,
     ):
         self.params, self.family, self.engine = params, family, engine
         self.automaton = automaton or build(family.grammars, family.vocab_size)
@@ -65,6 +70,7 @@ class Programs:
         self.mask_words = -(-family.vocab_size // 32) if engine.host_masks else 0
         self.dtype = network.dtype(params)
         self._place = place or Here(jax.tree.leaves(params)[0].sharding)
+        self._spread = None if split is None else Spread(split, network.specs(self.dtype), network)
         self._kv_dtype = FLOAT8 if engine.kv_dtype == "float8" else self.dtype
         kernels = Kernels(engine.kernels, self._place.target)
         self.program_config = ProgramConfig(family, self.automaton, self.table, self.mask_words, kernels)
@@ -101,6 +107,10 @@ class Programs:
     def step_config(self, rows: int) -> ProgramConfig:
         """Of a step of so many rows: it says which parts of a layer kernels compute."""
         kernels, form = self.program_config.kernels, self.engine.step_form
+        if self._spread is not None:
+            if form not in ("auto", "xla"):
+                raise MeshError(f'on a mesh a step has the form "xla", not {form!r}: its sums cross the devices')
+            form = "xla"
         if form == "auto":
             # Measured with the kernels, of weights in bfloat16.
             measured = kernels.backend in ("auto", "triton") and self.dtype == jnp.bfloat16
@@ -117,6 +127,8 @@ class Programs:
         return executables.write(folder, self._facts(), self.engine, self.pages, self._compiled, self._structures())
 
     def _made(self, make: Callable[[], Any]) -> Any:
+        if self._spread is not None:
+            return jax.jit(make, out_shardings=self._spread.shardings(jax.eval_shape(make)))()
         sharding = jax.tree.leaves(self.params)[0].sharding
         # Made elsewhere and moved, a pool would need its size there too.
         with jax.default_device(min(sharding.device_set, key=lambda device: device.id)):
@@ -178,12 +190,14 @@ class Programs:
     def _plan(self, scratch: dict[Key, int], source: str) -> MemoryPlan:
         weights = Counter[str]()
         for path, leaf in jax.tree_util.tree_flatten_with_path(self.params)[0]:
-            weights[jax.tree_util.keystr(path[:1], simple=True)] += leaf.size * leaf.dtype.itemsize
+            numbers = math.prod(leaf.sharding.shard_shape(leaf.shape)) if self._spread else leaf.size
+            weights[jax.tree_util.keystr(path[:1], simple=True)] += numbers * leaf.dtype.itemsize
         # They are not there yet when memory is counted.
         if adapters := adapter_bytes(jax.tree.leaves(self._adapters)):
             weights["adapters"] = adapters
         item, (limit, used) = jnp.dtype(self._kv_dtype).itemsize, self._place.memory()
-        return size_pool(self.family, self.engine, item, weights, scratch, source, limit, used + adapters)
+        ways = 1 if self._spread is None else self._spread.kv_ways
+        return size_pool(self.family, self.engine, item, weights, scratch, source, limit, used + adapters, ways)
 
     def _jobs(self) -> dict[Key, _Job]:
         """What is compiled; donated is what a program changes: cache, row state, slots of adapters."""
@@ -199,7 +213,7 @@ class Programs:
             donated: tuple[int, ...] = (1, 2),
             config: ProgramConfig = config,
         ) -> None:
-            function = programs.on_device(function)
+            function = programs.on_device(function, None if self._spread is None else self._spread.decoder)
             if self._adapters is None or key[0] == "sample":
                 jobs[key] = partial(function, config), (decoder, *arguments), donated
             else:
@@ -234,7 +248,12 @@ class Programs:
             packed = family.pack((), images, crops, lambda index: contextlib.nullcontext())
             shapes = (jax.ShapeDtypeStruct(array.shape, array.dtype) for array in packed)
             encode = partial(family.network.encode, images=images, kernels=self._place.encoder or config.kernels)
+            if self._spread is not None:
+                encode = self._spread.encode(encode, config.kernels)
             jobs["vision", images, crops] = encode, (encoder, *shapes), ()
+        if self._spread is not None:
+            results = {key: _results(key, cache, rows, self._adapters) for key in jobs}
+            return {key: self._spread.job(job, results[key]) for key, job in jobs.items()}
         return jobs
 
 

@@ -41,7 +41,9 @@ def whole_pages(max_context: int, engine: EngineConfig) -> int:
     return 1 + engine.max_rows * table_width(max_context, engine.page_size)
 
 
-def pool_pages(family: Family, engine: EngineConfig, item: int, limit: int | None, used: int, scratch: int) -> int:
+def pool_pages(
+    family: Family, engine: EngineConfig, item: int, limit: int | None, used: int, scratch: int, ways: int = 1
+) -> int:
     """Pages of the key/value pool.
 
     `engine.kv_pages` where that is set; else as many as fit, but no more than `whole_pages`.
@@ -53,6 +55,7 @@ def pool_pages(family: Family, engine: EngineConfig, item: int, limit: int | Non
       limit: bytes that the device's allocator can hand out, None where it does not say (a CPU): all `whole_pages`.
       used: bytes already handed out, the weights among them.
       scratch: bytes to keep free for programs (`scratch_bytes`).
+      ways: devices that share the key/value heads; all bytes are those of one.
 
     Raises:
       DeviceMemoryError: one request with an image and one chunk of a prompt would not fit.
@@ -62,7 +65,7 @@ def pool_pages(family: Family, engine: EngineConfig, item: int, limit: int | Non
     most = whole_pages(family.max_context, engine)
     if limit is None:
         return most
-    page = engine.page_size * kv_position_bytes(family.cache, item)
+    page = engine.page_size * kv_position_bytes(family.cache, item) // ways
     usable = int(limit * engine.memory_fraction)
     rest = usable - used - scratch - row_state_bytes(family, engine.max_rows)
     prompt = min(family.max_context, family.prefix_lengths[-1] + max(engine.prefill_lengths))
@@ -161,14 +164,15 @@ def size_pool(
     source: str,
     limit: int | None,
     used: int,
+    ways: int = 1,
 ) -> MemoryPlan:
     """The plan of an engine on a device; arguments as in `pool_pages` and `MemoryPlan`.
 
     Raises:
       DeviceMemoryError: not one request fits.
     """
-    pages = pool_pages(family, engine, item, limit, used, scratch_bytes(scratch))
-    page = engine.page_size * kv_position_bytes(family.cache, item)
+    pages = pool_pages(family, engine, item, limit, used, scratch_bytes(scratch), ways)
+    page = engine.page_size * kv_position_bytes(family.cache, item) // ways
     rows = row_state_bytes(family, engine.max_rows)
     return MemoryPlan(weights, engine.max_rows, pages, page, scratch, source, rows)
 

@@ -58,11 +58,13 @@ class ProgramConfig:
         return 0 if self.family.readout is None else self.family.readout.fed
 
 
-def on_device(program: Callable[..., Any]) -> Callable[..., Any]:
-    """A program whose matrices of few bits multiply as its device does it best."""
+def on_device(program: Callable[..., Any], share: Callable[[Any], Any] | None = None) -> Callable[..., Any]:
+    """A program whose matrices of few bits multiply as its device does it best, and on a mesh know that they are shares
+    of whole ones."""
 
     @wraps(program)
     def run(config: ProgramConfig, params: Any, *arguments: Any) -> Any:
+        params = params if share is None else share(params)
         return program(config, placed(params, **config.kernels.options), *arguments)
 
     return run

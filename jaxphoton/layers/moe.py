@@ -56,6 +56,9 @@ class ExpertParams:
     fc1_w: Weight  # [E, 2 * inner, D]: the rows under the activation first, then those of the factor
     fc2_w: Weight  # [E, D, inner]
     adapters: ExpertPairs | None = None
+    # Inside a program of a mesh: the axes that experts are split over, and those over which their outputs are summed.
+    share: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    summed: tuple[str, ...] = struct.field(pytree_node=False, default=())
 
 
 @struct.dataclass
@@ -127,15 +130,25 @@ def own_choices(experts: jax.Array, first: jax.Array | int, count: int) -> jax.A
 
 
 def apply(params: ExpertParams, route: Route, h: jax.Array, mix: Mix) -> jax.Array:
-    """h [B, ..., D] -> the weighted sum of the chosen experts [B, ..., D]."""
+    """h [B, ..., D] -> the weighted sum of the chosen experts [B, ..., D]; on a mesh of those that this device has."""
     chosen = route.experts.shape[-1]
     tokens = h.reshape(-1, h.shape[-1])
     if (adapters := params.adapters) is not None:
         of_rows = adapters.slots.reshape(-1, *(1,) * (h.ndim - 2))
         slots = jnp.broadcast_to(of_rows, h.shape[:-1]).reshape(-1)
         params = replace(params, adapters=replace(adapters, slots=slots))
-    mixed = mix(params, tokens, route.experts.reshape(-1, chosen), route.weights.reshape(-1, chosen))
-    return mixed.reshape(h.shape)
+    experts = route.experts.reshape(-1, chosen)
+    if params.share:
+        count = jax.tree.leaves(params.fc1_w)[0].shape[0]
+        experts = own_choices(experts, lax.axis_index(params.share) * count, count)
+    return mix(params, tokens, experts, route.weights.reshape(-1, chosen)).reshape(h.shape)
+
+
+def own_choices(experts: jax.Array, first: jax.Array | int, count: int) -> jax.Array:
+    """Numbers of experts int32 [...] as those of a device that has `count` of them, from number `first` on: -1 for the
+    others."""
+    own = experts - first
+    return jnp.where((own >= 0) & (own < count), own, -1).astype(jnp.int32)
 
 
 def mix(

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from jaxphoton.layers.grouped import PACKED, Grouped
@@ -21,13 +20,14 @@ from jaxphoton.layers.weight import Dense, RowScaled, Weight
 
 
 class Joined:
-    """An axis of parts that lie one after another and count different things: names and sizes, in order.
+    """An axis of parts that lie one after another: the name and size of each, in order; names may come again.
 
-    It is not split over a mesh as a whole: each part would have to be, and then the parts of a device lie apart.
+    Split over a mesh as it lies, a device would have a piece of some part. `jaxphoton.layers.mesh` lays it so that each
+    has its share of every part.
     """
 
-    def __init__(self, **parts: int):
-        self.parts = tuple(parts.items())
+    def __init__(self, *parts: tuple[str, int]):
+        self.parts = parts
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Joined) and self.parts == other.parts
@@ -35,8 +35,17 @@ class Joined:
     def __hash__(self) -> int:
         return hash(self.parts)
 
+    def __repr__(self) -> str:
+        return f"Joined{self.parts}"
+
     def __len__(self) -> int:
         return sum(size for _, size in self.parts)
+
+    def over(self, count: int) -> Joined | None:
+        """The axis of groups of so many neighbours; None where one would lie across the borders of parts."""
+        if any(size % count for _, size in self.parts):
+            return None
+        return Joined(*((name, size // count) for name, size in self.parts))
 
 
 Axis = str | Joined | None
@@ -92,13 +101,17 @@ class GroupedForm:
     def __call__(self, matrix: Spec) -> Grouped:
         groups, rest = divmod(matrix.shape[-1], self.group)
         assert not rest and (self.dtype != "int4" or matrix.shape[-1] % 2 == 0), f"{matrix.shape} as {self}"
-        # Groups count no axis: one of a joined axis may lie across its parts' borders on a mesh.
-        factors = Spec((*matrix.shape[:-1], groups), jnp.dtype(self.scale), (*matrix.axes[:-1], None))
+        *lead, columns = matrix.axes
+        factors = Spec((*matrix.shape[:-1], groups), jnp.dtype(self.scale), (*lead, _groups(columns, self.group)))
         stored = dataclasses.replace(matrix, dtype=jnp.dtype(self.dtype))
         if self.dtype == "int4":
-            stored = dataclasses.replace(stored, shape=(*matrix.shape[:-1], matrix.shape[-1] // 2), dtype=PACKED)
+            stored = Spec((*matrix.shape[:-1], matrix.shape[-1] // 2), PACKED, (*lead, _groups(columns, 2)))
         zero = None if self.zero is None else dataclasses.replace(factors, dtype=jnp.dtype(self.zero))
         return Grouped(stored, factors, zero)
+
+
+def _groups(axis: Axis, count: int) -> Axis:
+    return axis.over(count) if isinstance(axis, Joined) else axis
 
 
 DOTTED: Any = {"simple": True, "separator": "."}
@@ -151,16 +164,24 @@ def abstract(specs: Any) -> Any:
     return jax.tree.map(lambda spec: jax.ShapeDtypeStruct(spec.shape, spec.dtype), specs)
 
 
-def partition(specs: Any, rules: Mapping[str, str | tuple[str, ...] | None]) -> Any:
-    """The tree with jax.sharding.PartitionSpec leaves.
+def like(specs: Any, params: Any) -> Any:
+    """The specs of a network whose matrices are plain, with these in the forms that they have in a tree of arrays or
+    shapes."""
 
-    `rules` says which axes of a mesh a logical axis is split over; one without a rule is not, nor joined ones.
-    """
+    def formed(spec: Any, node: Any) -> Any:
+        match node:
+            case RowScaled():
+                return RowScaledForm(node.matrix.dtype.name)(spec.matrix)
+            case Grouped():
+                packed = node.matrix.dtype == PACKED
+                columns, groups = node.matrix.shape[-1] * (1 + packed), node.scale.shape[-1]
+                zero = None if node.zero is None else node.zero.dtype.name
+                dtype = "int4" if packed else node.matrix.dtype.name
+                return GroupedForm(dtype, columns // groups, node.scale.dtype.name, zero)(spec.matrix)
+            case _:
+                return spec
 
-    def over(axis: Axis) -> str | tuple[str, ...] | None:
-        return rules.get(axis) if isinstance(axis, str) else None
-
-    return jax.tree.map(lambda spec: PartitionSpec(*map(over, spec.axes)), specs)
+    return jax.tree.map(formed, specs, params, is_leaf=lambda node: isinstance(node, Weight))
 
 
 def by_path(tree: Any) -> dict[str, Any]:

@@ -54,6 +54,14 @@ class Network(Protocol):
         """
         ...
 
+    def specs(self, dtype: DTypeLike, form: Any = None) -> Any:
+        """The same tree with `jaxphoton.layers.spec.Spec` leaves."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """How many there are of each logical axis that a mesh may share out: heads, experts, numbers of a width."""
+        ...
+
     def encoder(self, params: Any) -> Any:
         """The leaves that `encode` takes."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from jaxphoton.models.moondream import adapters, inputs, packed, vision
 from jaxphoton.models.moondream import network as text
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.packed import PackedPairs
-from jaxphoton.models.moondream.params import PUBLISHED, Form, Params, VisionParams, abstract
+from jaxphoton.models.moondream.params import PUBLISHED, Form, Params, VisionParams, abstract, specs
 from jaxphoton.models.protocol import Attend, AttendJoined, Kernels
 
 
@@ -32,6 +33,17 @@ class MoondreamNetwork:
 
     def abstract(self, dtype: DTypeLike, form: Form | None = None) -> Params:
         return abstract(self._config, dtype, form or PUBLISHED)
+
+    def specs(self, dtype: DTypeLike, form: Form | None = None) -> Params:
+        return specs(self._config, dtype, form or PUBLISHED)
+
+    def counts(self) -> dict[str, int]:
+        text, vision = self._config.text, self._config.vision
+        counts = {"heads": text.n_heads, "kv_heads": text.n_kv_heads, "mlp": text.ff_dim, "vocab": text.vocab_size}
+        if text.moe is not None:
+            counts |= {"experts": text.moe.num_experts, "expert_mlp": text.moe.expert_inner_dim}
+        inner = math.gcd(vision.enc_ff_dim, vision.proj_inner_dim)
+        return counts | {"vision_heads": vision.enc_n_heads, "vision_mlp": inner}
 
     def encoder(self, params: Params) -> VisionParams:
         return params.vision

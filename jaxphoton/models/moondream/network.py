@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxphoton.layers import moe
 from jaxphoton.layers.attention import Attend
@@ -14,6 +15,7 @@ from jaxphoton.layers.fused import StepParts
 from jaxphoton.layers.mlp import gelu_exact, gelu_tanh
 from jaxphoton.layers.norms import layer_norm
 from jaxphoton.layers.rope import rotary_tables, rotate
+from jaxphoton.layers.sharded import place, sum_apart, total
 from jaxphoton.layers.weight import Weight, add_bias, linear, matmul
 from jaxphoton.models.moondream.config import TextConfig
 from jaxphoton.models.moondream.params import TextLayer, TextParams
@@ -119,10 +121,11 @@ def _dense(
     with jax.named_scope("input"):
         both = linear(h, layer.in_w, params.in_b[index])
     with jax.named_scope("attention"):
-        qkv = both[..., : config.qkv_dim]
-        attended, cache = _attended(layer, config, index, qkv, tables, attend, cache, trace)
+        # On a mesh it is a device's share of both.
+        width = both.shape[-1] * config.qkv_dim // (config.qkv_dim + config.ff_dim)
+        attended, cache = _attended(layer, config, index, both[..., :width], tables, attend, cache, trace)
     with jax.named_scope("output"):
-        fed = jnp.concatenate([attended, gelu_tanh(both[..., config.qkv_dim :])], axis=-1)
+        fed = jnp.concatenate([attended, gelu_tanh(both[..., width:])], axis=-1)
         # Summed in float32 and rounded once, as by the kernels of a step.
         out = matmul(fed, layer.out_w, out=jnp.float32)
         if layer.direct is not None:
@@ -185,11 +188,17 @@ def _experts(
             qkv = step.input(h[:, 0], layer.in_w, params.qkv_b, row)
             out, cache = _step_attended(layer, config, index, qkv, tables, attend, cache, trace, step)
             out = out[:, None]
-        attended = linear(out, layer.out_w, params.proj_b[row])
+        own, axes = sum_apart(layer.out_w)
+        attended = matmul(out, own)
     with jax.named_scope("mlp"):
         route = experts.route(layer.experts.router_w, params.router_b, row, config.moe.experts_per_token, h)
         trace.routes.append(route)
-        return x + attended + moe.apply(layer.experts, route, h, experts.mix), cache
+        mixed = moe.apply(layer.experts, route, h, experts.mix)
+        if axes == layer.experts.summed:
+            both = total(attended + mixed, axes)
+        else:
+            both = total(attended, axes) + total(mixed, layer.experts.summed)
+        return x + add_bias(both, params.proj_b[row]), cache
 
 
 def _attended(
@@ -256,7 +265,13 @@ def _tau(weight: Weight, qkv: jax.Array, positional: jax.Array) -> jax.Array:
 
     weight [2 N, Q] with the rows of q first, qkv [B, T, Q] before the rotation, positional float32 [B, T, N].
     """
-    return _factors(matmul(gelu_exact(qkv), weight, out=jnp.float32), positional)
+    product = matmul(gelu_exact(qkv), weight, out=jnp.float32)
+    if (heads := positional.shape[-1]) != product.shape[-1] // 2:
+        # Every factor reads all heads; a device of a mesh needs those of its own.
+        halves = product.reshape(*product.shape[:2], 2, -1)
+        start = place(sum_apart(weight)[1]) * heads
+        product = lax.dynamic_slice_in_dim(halves, start, heads, axis=3).reshape(*product.shape[:2], -1)
+    return _factors(product, positional)
 
 
 def _factors(product: jax.Array, positional: jax.Array) -> jax.Array:
@@ -272,5 +287,7 @@ def _scaled(heads: jax.Array, factor: jax.Array) -> jax.Array:
 def _split_heads(config: TextConfig, qkv: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """qkv [B, T, (N + 2 K) H], ordered q | k | v -> q [B, T, N, H], k and v [B, T, K, H]."""
     heads = qkv.reshape(*qkv.shape[:2], -1, config.head_dim)
-    n, kv = config.n_heads, config.n_kv_heads
+    group = config.n_heads // config.n_kv_heads
+    kv = heads.shape[2] // (group + 2)  # all of them, or those of a device of a mesh
+    n = group * kv
     return heads[:, :, :n], heads[:, :, n : n + kv], heads[:, :, n + kv :]

@@ -153,13 +153,14 @@ def count(params: Params) -> int:
 
 def _vision(c: VisionConfig, make: Specs) -> VisionParams:
     layers, dim, ff, inner = c.enc_n_layers, c.enc_dim, c.enc_ff_dim, c.proj_inner_dim
+    qkv = Joined(*(("vision_heads", dim),) * 3)
     return VisionParams(
         patch_w=make.matrix(vision_embed=dim, _patch=c.patch_dim),
         patch_b=make.leaf(vision_embed=dim),
         pos_emb=make.leaf(_position=c.image_tokens, vision_embed=dim),
         ln=make.leaf(layers=layers, _which=2, _scale_bias=2, vision_embed=dim),
-        qkv_w=make.matrix(layers=layers, vision_heads=3 * dim, vision_embed=dim),
-        qkv_b=make.leaf(layers=layers, vision_heads=3 * dim),
+        qkv_w=make.matrix(layers=layers, inputs=qkv, vision_embed=dim),
+        qkv_b=make.leaf(layers=layers, inputs=qkv),
         proj_w=make.matrix(layers=layers, vision_embed=dim, vision_heads=dim),
         proj_b=make.leaf(layers=layers, vision_embed=dim),
         fc1_w=make.matrix(layers=layers, vision_mlp=ff, vision_embed=dim),
@@ -181,55 +182,67 @@ def _text(c: TextConfig, make: Specs, form: Form) -> TextParams:
         wte=make.leaf(vocab=c.vocab_size, embed=c.dim),
         layers=tuple(_layer(c, None if i < dense else c.moe, make) for i in range(c.n_layers)),
         ln=make.leaf(layers=c.n_layers, _scale_bias=2, embed=c.dim),
-        in_b=make.leaf(layers=dense, inputs=Joined(heads=c.qkv_dim, mlp=c.ff_dim)) if dense else None,
+        in_b=make.leaf(layers=dense, inputs=_inputs(c)) if dense else None,
         out_b=make.leaf(layers=dense, _part=2, embed=c.dim) if dense else None,
-        qkv_b=make.leaf(layers=experts, heads=c.qkv_dim) if experts else None,
+        qkv_b=make.leaf(layers=experts, inputs=Joined(*_qkv(c))) if experts else None,
         proj_b=make.leaf(layers=experts, embed=c.dim) if experts else None,
-        router_b=make.leaf(layers=experts, experts=c.moe.num_experts) if c.moe else None,
+        router_b=make.leaf(layers=experts, _experts=c.moe.num_experts) if c.moe else None,
         tau_alpha=make.float32(layers=c.n_layers, heads=c.n_heads) if c.tau_attn else None,
         kv_scale=make.float32(layers=c.n_layers, _keys_values=2) if form.kv_scales else None,
         post_ln=make.leaf(_scale_bias=2, embed=c.dim),
         lm_head_w=make.matrix(vocab=c.vocab_size, embed=c.dim),
-        lm_head_b=make.leaf(vocab=c.vocab_size),
+        lm_head_b=make.leaf(_vocab=c.vocab_size),
     )
 
 
 def _layer(c: TextConfig, moe: MoeConfig | None, make: Specs) -> TextLayer:
     attended = c.n_heads * c.head_dim
     if moe:
-        into, out = make.matrix(heads=c.qkv_dim, embed=c.dim), make.matrix(embed=c.dim, heads=attended)
+        into, out = make.matrix(inputs=Joined(*_qkv(c)), embed=c.dim), make.matrix(embed=c.dim, heads=attended)
     else:
-        into = make.matrix(inputs=Joined(heads=c.qkv_dim, mlp=c.ff_dim), embed=c.dim)
-        out = make.matrix(embed=c.dim, outputs=Joined(heads=attended, mlp=c.ff_dim))
+        into = make.matrix(inputs=_inputs(c), embed=c.dim)
+        out = make.matrix(embed=c.dim, outputs=Joined(("heads", attended), ("mlp", c.ff_dim)))
     return TextLayer(
         in_w=into,
         out_w=out,
         # Every factor reads all heads.
-        tau_w=make.matrix(heads=2 * c.n_heads, _qkv=c.qkv_dim) if c.tau_attn else None,
+        tau_w=make.matrix(_factors=2 * c.n_heads, inputs=Joined(*_qkv(c))) if c.tau_attn else None,
         experts=_experts(c.dim, moe, make) if moe else None,
     )
+
+
+def _qkv(c: TextConfig) -> tuple[tuple[str, int], ...]:
+    """The rows of q, k and v."""
+    kv = c.n_kv_heads * c.head_dim
+    return ("heads", c.n_heads * c.head_dim), ("kv_heads", kv), ("kv_heads", kv)
+
+
+def _inputs(c: TextConfig) -> Joined:
+    return Joined(*_qkv(c), ("mlp", c.ff_dim))
 
 
 def _experts(dim: int, moe: MoeConfig, make: Specs) -> ExpertParams:
     count, inner = moe.num_experts, moe.expert_inner_dim
     return ExpertParams(
-        router_w=make.matrix(experts=count, embed=dim),
-        fc1_w=make.matrix(experts=count, mlp=2 * inner, embed=dim),
-        fc2_w=make.matrix(experts=count, embed=dim, mlp=inner),
+        # Every device chooses among all of them.
+        router_w=make.matrix(_experts=count, embed=dim),
+        fc1_w=make.matrix(experts=count, inputs=Joined(*(("expert_mlp", inner),) * 2), embed=dim),
+        fc2_w=make.matrix(experts=count, embed=dim, expert_mlp=inner),
     )
 
 
 def _region(c: RegionConfig, make: Specs) -> RegionParams:
     mlp = c.decoder_arch == "mlp"
-    features = {"region_mlp": c.inner_dim} if mlp else {"embed": c.dim}
+    # Whole on every device of a mesh: a decode step reads the heads in a branch, where none may wait for another.
+    features = {"_inner": c.inner_dim} if mlp else {"embed": c.dim}
     return RegionParams(
         coord_features=make.float32(_values=1, _features=c.coord_feat_dim // 2),
         size_features=make.float32(_values=2, _features=c.size_feat_dim // 2),
         coord_enc_w=make.matrix(embed=c.dim, _features=c.coord_feat_dim),
         size_enc_w=make.matrix(embed=c.dim, _features=c.size_feat_dim),
         enc_b=make.leaf(_kind=2, embed=c.dim),
-        fc1_w=make.matrix(region_mlp=2 * c.inner_dim, embed=c.dim) if mlp else None,
-        fc1_b=make.leaf(region_mlp=2 * c.inner_dim) if mlp else None,
+        fc1_w=make.matrix(_inner=2 * c.inner_dim, embed=c.dim) if mlp else None,
+        fc1_b=make.leaf(_inner=2 * c.inner_dim) if mlp else None,
         coord_w=make.matrix(bins=c.coord_out_dim, **features),
         size_w=make.matrix(bins=c.size_out_dim, **features),
         head_b=make.leaf(_bins=c.coord_out_dim + c.size_out_dim),

@@ -55,9 +55,9 @@ _SCANNED = ("ln", "qkv_w", "qkv_b", "proj_w", "proj_b", "fc1_w", "fc1_b", "fc2_w
 def _block(config: VisionConfig, p: dict[str, Any], x: jax.Array, attention: Attention) -> jax.Array:
     with jax.named_scope("attention"):
         qkv = linear(layer_norm(x, p["ln"][0]), p["qkv_w"], p["qkv_b"])
-        heads = qkv.reshape(*x.shape[:2], 3, config.enc_n_heads, config.head_dim)
+        heads = qkv.reshape(*x.shape[:2], 3, -1, config.head_dim)
         out = attention(heads[:, :, 0], heads[:, :, 1], heads[:, :, 2])
-        x = x + linear(out.reshape(x.shape), p["proj_w"], p["proj_b"])
+        x = x + linear(out.reshape(*x.shape[:2], -1), p["proj_w"], p["proj_b"])
     with jax.named_scope("mlp"):
         return x + mlp(layer_norm(x, p["ln"][1]), p["fc1_w"], p["fc1_b"], p["fc2_w"], p["fc2_b"])
 

@@ -12,7 +12,7 @@ import pytest
 
 from jaxphoton.layers import moe
 from jaxphoton.layers.cache import DenseCache, dense_attend
-from jaxphoton.layers.spec import Joined, Spec, by_path, partition
+from jaxphoton.layers.spec import Joined, Spec, by_path
 from jaxphoton.layers.weight import Dense, RowScaled, Weight
 from jaxphoton.models.moondream import network, region, vision
 from jaxphoton.models.moondream.config import MoeConfig, TextConfig, VisionConfig
@@ -128,27 +128,6 @@ def test_the_sides_of_an_output_matrix_may_be_stored_apart(params):
     assert error[0] < 0.1 * error[1]
 
 
-@pytest.mark.parametrize("family", ["moondream2", "moondream3"])
-def test_partitions_follow_from_the_logical_axes(family):
-    config = named_config(family)
-    tree = partition(float8_experts(specs(config, form=Form(kv_scales=True))), {"mlp": "x", "experts": None})
-    shapes = float8_experts(abstract(config, form=Form(kv_scales=True)))
-    assert jax.tree.structure(tree) == jax.tree.structure(shapes)
-    found = by_path(tree)
-    for name, leaf in by_path(shapes).items():
-        assert len(found[name]) == leaf.ndim
-        assert all(axis is None or leaf.shape[i] % 8 == 0 for i, axis in enumerate(found[name]))
-    split = {name: tuple(axes) for name, axes in found.items() if any(axes)}
-    if family == "moondream3":
-        experts = "text.layers.23.experts"
-        assert split[f"{experts}.fc1_w"] == (None, "x", None) and split[f"{experts}.fc2_w"] == (None, None, "x")
-        assert split[f"{experts}.fc1_scale"] == (None, "x") and f"{experts}.fc2_scale" not in split
-    assert all(".experts.fc" in name for name in split), "joined axes are not split as a whole"
-    whole = by_path(partition(specs(config), {"heads": "x", "embed": "y"}))
-    assert tuple(whole["text.layers.0.in_w"]) == (None, "y") and tuple(whole["text.layers.0.out_w"]) == ("y", None)
-    assert not any(any(axes) for axes in jax.tree.leaves(partition(specs(config), {})))
-
-
 def test_every_leaf_says_what_its_axes_are():
     for name, leaf in by_path(float8_experts(specs(named_config("moondream3"), form=Form(kv_scales=True)))).items():
         assert isinstance(leaf, Spec) and len(leaf.axes) == len(leaf.shape)
@@ -160,10 +139,10 @@ def test_every_leaf_says_what_its_axes_are():
 
 def test_the_parts_of_a_joined_matrix_are_known():
     leaves = by_path(specs(named_config("moondream2")))
-    assert leaves["text.layers.0.in_w"].axes == (Joined(heads=6144, mlp=8192), "embed")
-    assert leaves["text.layers.0.out_w"].axes == ("embed", Joined(heads=2048, mlp=8192))
-    assert leaves["text.in_b"].axes == ("layers", Joined(heads=6144, mlp=8192))
-    assert leaves["text.layers.0.in_w"].axes[0].parts == (("heads", 6144), ("mlp", 8192))
+    inputs = Joined(("heads", 2048), ("kv_heads", 2048), ("kv_heads", 2048), ("mlp", 8192))
+    assert leaves["text.layers.0.in_w"].axes == (inputs, "embed")
+    assert leaves["text.layers.0.out_w"].axes == ("embed", Joined(("heads", 2048), ("mlp", 8192)))
+    assert leaves["text.in_b"].axes == ("layers", inputs)
 
 
 def test_a_row_scaled_matrix_keeps_its_factors_beside_it():

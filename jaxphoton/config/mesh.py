@@ -1,0 +1,30 @@
+"""The mesh that a model is to be spread over, as people write it. No jax."""
+
+from __future__ import annotations
+
+from jaxphoton.messages import quoted
+
+AXES = ("data", "model", "expert")
+
+
+class MeshError(ValueError):
+    """A mesh that cannot be, or does not fit the model or the machine."""
+
+
+def mesh_shape(text: str) -> dict[str, int]:
+    """ "data=1,model=2,expert=2" -> the size of each axis in the order of `AXES`; what is left out is 1.
+
+    Raises:
+      MeshError: it is not of that form.
+    """
+    sizes: dict[str, int] = {}
+    for part in text.split(","):
+        name, equals, size = (piece.strip() for piece in part.partition("="))
+        if not equals or name not in AXES or not size.isascii() or not size.isdecimal() or not int(size):
+            raise MeshError(
+                f'a mesh is written like "model=2,expert=2", with the axes {", ".join(AXES)}, not {quoted(text)}'
+            )
+        if name in sizes:
+            raise MeshError(f"the mesh {quoted(text)} has {name} twice")
+        sizes[name] = int(size)
+    return {name: sizes.get(name, 1) for name in AXES}

@@ -1,0 +1,140 @@
+"""How the parameters of a network lie on a mesh of devices: rules from logical axes, and the order of joined ones.
+
+Every device has a share of the heads, of the inner width of MLPs, of the vocabulary and of the experts, so that a layer
+needs no more than sums over the mesh (`jaxphoton.layers.sharded`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxphoton.config.mesh import MeshError
+from jaxphoton.layers.spec import Axis, Joined, Spec, like
+
+TENSOR = ("model", "expert")
+# Logical axis -> the axes of a mesh that it is split over. What a token passes through on its way through a layer is
+# split over all devices of an engine; experts are whole on one unless "model" splits each of them.
+RULES: Mapping[str, tuple[str, ...]] = {
+    "heads": TENSOR,
+    "kv_heads": TENSOR,
+    "mlp": TENSOR,
+    "vocab": TENSOR,
+    "experts": ("expert",),
+    "expert_mlp": ("model",),
+    "vision_heads": TENSOR,
+    "vision_mlp": TENSOR,
+}
+
+
+class Split:
+    """The rules of one mesh.
+
+    Args:
+      mesh: its axes are among "data", "model" and "expert"; nothing is split over "data".
+      counts: how many of each logical axis there are (`Network.counts`): heads, not numbers.
+      rules: beside `RULES`, in place of its entries.
+
+    Raises:
+      MeshError: the axes do not divide what is there; with the sizes that would.
+    """
+
+    def __init__(self, mesh: Mesh, counts: Mapping[str, int], rules: Mapping[str, tuple[str, ...]] | None = None):
+        self.mesh, self.counts = mesh, counts
+        self.rules = {**RULES, **(rules or {})}
+        for axis, over in self.rules.items():
+            count, ways = counts.get(axis, 0), self.ways(axis)
+            if count % ways:
+                fit = [n for n in range(1, min(count, mesh.size) + 1) if count % n == 0]
+                raise MeshError(
+                    f"{' x '.join(a for a in over if a in mesh.shape)} = {ways} devices cannot share {count} "
+                    f"{axis.replace('_', ' ')} evenly; {', '.join(map(str, fit))} would"
+                )
+
+    @property
+    def devices(self) -> int:
+        """How many share an engine."""
+        return math.prod(size for name, size in self.mesh.shape.items() if name != "data")
+
+    def over(self, axis: Axis) -> tuple[str, ...]:
+        """The axes of the mesh that a logical axis is split over, none for a whole one."""
+        if isinstance(axis, Joined):
+            found = {self.over(name) for name, _ in axis.parts}
+            if len(found) > 1:
+                names = ", ".join(dict.fromkeys(name for name, _ in axis.parts))
+                raise MeshError(f"{names} lie in one matrix: the rules must split them over the same axes")
+            return found.pop()
+        names = self.rules.get(axis, ()) if axis else ()
+        return tuple(name for name in names if self.mesh.shape.get(name, 1) > 1)
+
+    def ways(self, axis: Axis) -> int:
+        """Into how many shares a logical axis is split."""
+        return math.prod(self.mesh.shape[name] for name in self.over(axis))
+
+    def partition(self, spec: Spec) -> PartitionSpec:
+        """Of a leaf.
+
+        Raises:
+          MeshError: a share of it would have a part of a group.
+        """
+        for axis, size in zip(spec.axes, spec.shape, strict=True):
+            parts = axis.parts if isinstance(axis, Joined) else ((axis, size),)
+            ways = self.ways(axis)
+            for name, each in parts:
+                if each % ways:
+                    raise MeshError(
+                        f"{each} groups or numbers of {name} cannot be shared by {ways} devices: smaller groups may"
+                    )
+        return PartitionSpec(*(self.over(axis) or None for axis in spec.axes))
+
+    def sharding(self, spec: Spec) -> NamedSharding:
+        return NamedSharding(self.mesh, self.partition(spec))
+
+    def shardings(self, specs: Any) -> Any:
+        """A tree of `Spec` as one of shardings."""
+        return jax.tree.map(self.sharding, specs)
+
+    def ranges(self, axis: Axis, size: int) -> list[tuple[int, int]]:
+        """The pieces [start, stop) of an axis in the order in which devices have them."""
+        if not isinstance(axis, Joined) or (ways := self.ways(axis)) == 1:
+            return [(0, size)]
+        starts = np.cumsum([0, *(size for _, size in axis.parts[:-1])]).tolist()
+        sizes = [size // ways for _, size in axis.parts]
+        return [
+            (start + device * each, start + (device + 1) * each)
+            for device in range(ways)
+            for start, each in zip(starts, sizes, strict=True)
+        ]
+
+    def ordered(self, array: Any, spec: Spec) -> Any:
+        """A leaf with its joined axes in the order of the devices: NumPy or jax."""
+        concatenate = np.concatenate if isinstance(array, np.ndarray) else jnp.concatenate
+        for index, (axis, size) in enumerate(zip(spec.axes, spec.shape, strict=True)):
+            ranges = self.ranges(axis, size)
+            if len(ranges) > 1:
+                lead = (slice(None),) * index
+                array = concatenate([array[(*lead, slice(*each))] for each in ranges], axis=index)
+        return array
+
+    def placed(self, params: Any, specs: Any) -> Any:
+        """Parameters in a network's own order, of which `specs` has plain matrices, as the devices of the mesh have
+        them, leaf by leaf."""
+        leaves, structure = jax.tree.flatten(params)
+        del params
+        for index, spec in enumerate(jax.tree.leaves(like(specs, jax.tree.unflatten(structure, leaves)))):
+            order = partial(self.ordered, spec=spec)
+            leaves[index] = jax.block_until_ready(jax.device_put(order(leaves[index]), self.sharding(spec)))
+        return jax.tree.unflatten(structure, leaves)
+
+    def shapes(self, specs: Any) -> Any:
+        """A tree of `Spec` as jax.ShapeDtypeStruct with shardings."""
+        return jax.tree.map(
+            lambda spec: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=self.sharding(spec)), specs
+        )

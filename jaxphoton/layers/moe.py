@@ -144,13 +144,6 @@ def apply(params: ExpertParams, route: Route, h: jax.Array, mix: Mix) -> jax.Arr
     return mix(params, tokens, experts, route.weights.reshape(-1, chosen)).reshape(h.shape)
 
 
-def own_choices(experts: jax.Array, first: jax.Array | int, count: int) -> jax.Array:
-    """Numbers of experts int32 [...] as those of a device that has `count` of them, from number `first` on: -1 for the
-    others."""
-    own = experts - first
-    return jnp.where((own >= 0) & (own < count), own, -1).astype(jnp.int32)
-
-
 def mix(
     params: ExpertParams,
     x: jax.Array,

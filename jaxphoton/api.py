@@ -57,6 +57,7 @@ class Moondream(SkillMethods):
       ModelClosed: the model was closed, before the request or under it.
       QueueFull: too many requests wait. Lists and batches wait themselves instead.
       EngineError: the engine has failed; what the three above are, too.
+      ValueError: also where the model, or the adapter asked for, has diverged: it computes NaN.
 
     Attributes:
       path: the files that it was loaded from; None where it was made of parameters.

@@ -13,8 +13,11 @@ from jaxphoton import Ask, AsyncMoondream, Job, Moondream, UnknownAdapter, Weigh
 from jaxphoton.batch.errors import BatchError, SettingsDiffer
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.model import load_model
+from jaxphoton.batch.workers.protocol import error_fields, error_of
+from jaxphoton.bodies.faults import fault_of
 from jaxphoton.config import EngineConfig
-from jaxphoton.requests.errors import EngineStartError, UnusableAdapter
+from jaxphoton.models.adapters import Adapter, LowRank
+from jaxphoton.requests.errors import EngineStartError, NotFinite, UnusableAdapter
 from jaxphoton.server.backend import LocalBackend
 from jaxphoton.server.service import Service
 from tests.adapters import drawn, saved
@@ -102,6 +105,29 @@ def test_one_comes_and_goes_while_the_engine_runs(adapted, alone, tmp_path):
         adapted.forget_adapter(name)
     with pytest.raises(UnknownAdapter, match="no adapter 'birds' here; there is cats, dogs, broken, tune@7, wide"):
         caption(adapted, "birds")
+
+
+def test_one_that_has_diverged_is_told_so_and_its_neighbours_are_unharmed(adapted, alone):
+    cats = drawn(0)
+    pairs = {name: LowRank(pair.a * 1e30, pair.b * 1e30) for name, pair in cats.pairs.items()}
+    adapted.load_adapter("diverged", Adapter.of("diverged", pairs, "drawn"))
+    names = ("diverged", "cats", None, "diverged")
+    asks = [Ask("caption", {}, GREEDY, adapter=name) for name in names]
+    jobs = [
+        Job((picture, name), picture, (ask,)) for picture in PICTURES for name, ask in zip(names, asks, strict=True)
+    ]
+    for answer in adapted.answer(jobs):
+        picture, name = answer.key
+        if name != "diverged":
+            assert answer.error is None and answer.results[0].tokens == alone[answer.key].tokens
+            continue
+        assert isinstance(answer.error, NotFinite) and "this adapter have diverged" in str(answer.error)
+        fault = fault_of(error_of(error_fields(answer.error)))  # also from another process
+        assert (fault.status, fault.code, fault.message) == (500, "not_finite", str(answer.error))
+    with pytest.raises(ValueError, match="logits are not finite"):
+        adapted.detect(PICTURES[0], "object", adapter="diverged")
+    adapted.forget_adapter("diverged")
+    assert caption(adapted, "cats").tokens == alone[PICTURES[0], "cats"].tokens
 
 
 def test_what_has_no_room_is_refused(adapted, shapes, tmp_path):

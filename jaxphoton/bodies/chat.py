@@ -12,12 +12,15 @@ from jaxphoton.bodies.decoding import decoded
 from jaxphoton.bodies.faults import BodyError
 from jaxphoton.bodies.pictures import Picture, ReadPicture, picture_of
 from jaxphoton.bodies.skills import Body, deadline_of
+from jaxphoton.messages import quoted
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.chatting import together
 from jaxphoton.requests.conversation import parted
 from jaxphoton.requests.reading import take_reading
 from jaxphoton.requests.settings import MAX_SEED, TEXT_DEFAULTS, Settings, take_adapter
 
+# Conversations given to a model in Python know another kind, a place for a picture that is given apart.
+PARTS = ("text", "image_url")
 SAMPLING = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed")
 
 
@@ -131,6 +134,8 @@ def _check_abilities(form: ChatForm) -> None:
 def _conversation(messages: list[Message], read: ReadPicture) -> tuple[Picture, list[dict[str, Any]]]:
     """The pictures, and the messages without them."""
     plain = [msgspec.to_builtins(message) for message in messages]
+    for number, message in enumerate(messages):
+        _check_parts(message.content, f"messages[{number}]")
     for message in plain:
         if message["role"] == "developer":
             message["role"] = "system"
@@ -140,6 +145,14 @@ def _conversation(messages: list[Message], read: ReadPicture) -> tuple[Picture, 
         place = re.match(r"messages(\[\d+\](\.content\[\d+\])?)?", str(error))
         raise BodyError(str(error), place[0] if place else "messages") from None
     return together([read(picture, "image_url") for picture in pictures]), texts
+
+
+def _check_parts(content: str | list[Part] | None, where: str) -> None:
+    for number, part in enumerate(content if isinstance(content, list) else ()):
+        if part.type not in PARTS:
+            place, form = f"{where}.content[{number}]", '{"type": "image_url", "image_url": {"url": "data:..."}}'
+            fault = f"type must be 'text' or 'image_url', not {quoted(part.type)}; a picture is sent as {form}"
+            raise BodyError(f"{place}: {fault}", place)
 
 
 def _sampling(form: ChatForm) -> dict[str, Any]:

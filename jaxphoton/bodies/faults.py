@@ -12,6 +12,7 @@ from jaxphoton.requests.errors import (
     DeadlineExceeded,
     EngineError,
     ModelClosed,
+    NotFinite,
     QueueFull,
     UnknownAdapter,
     UnusableAdapter,
@@ -76,6 +77,8 @@ def fault_of(error: BaseException) -> Fault:
             return Fault(404, str(error), "settings.adapter", "model_not_found")
         case UnusableAdapter():  # its message has paths
             return Fault(500, "this adapter cannot be used; the server's log says more", code="adapter_unusable")
+        case NotFinite():  # nor would it be another time
+            return Fault(500, str(error), code="not_finite", headers={"X-Should-Retry": "false"})
         case QueueFull():
             return Fault(429, str(error), code="queue_full", headers={"Retry-After": "1"})
         case DeadlineExceeded():

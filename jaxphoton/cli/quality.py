@@ -126,4 +126,7 @@ def _form(text: str) -> WeightForm:
 
 
 def _forms(text: str) -> list[WeightForm]:
-    return [_form(part) for part in text.split(",")]
+    names = text.split(",")
+    if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+        raise argparse.ArgumentTypeError(f"the form {twice[0]} is named twice")
+    return [_form(name) for name in names]

@@ -7,6 +7,7 @@ then, with masks built from its tokens, sampling of t + 1.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,12 +21,13 @@ from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.engine.request import Sequence
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.models.protocol import Readout
-from jaxphoton.requests.errors import RequestFault
+from jaxphoton.requests.errors import NotFinite, RequestFault
 from jaxphoton.requests.tokens import Token
 
 __all__ = ["DeviceError", "Launch", "LaunchDevice", "Pipeline"]
 
 DEPTH = 2  # the most launches under way
+NOT_FINITE = "no answer: the model's logits are not finite (its weights or this adapter have diverged, or overflow)"
 Failures = list[tuple[Sequence, Exception]]
 
 
@@ -187,6 +189,11 @@ class Pipeline:
         if sequence.finalized:
             self.scheduler.settle(sequence)
             return False
+        # Of logits that are not finite no log-probability is a number; what such a row has chosen means nothing.
+        if math.isnan(token.logprob):
+            sequence.error = NotFinite(NOT_FINITE)
+            self.scheduler.finalize(sequence)
+            return True
         sequence.tokens.append(token)
         if sequence.first_token_at is None:
             sequence.first_token_at = now

@@ -44,6 +44,10 @@ class NoAdapterRoom(ValueError):
     """The engine takes no adapter, or none of this rank."""
 
 
+class NotFinite(ValueError):
+    """The model computes no finite logits for a request: its weights, or those of its adapter, have diverged."""
+
+
 class RequestFault(Exception):
     """What one request brings cannot be packed for the device; `__cause__` says why. Its neighbours are not concerned,
     and nothing has been launched.

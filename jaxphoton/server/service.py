@@ -17,7 +17,7 @@ from jaxphoton.image.errors import ImageError
 from jaxphoton.image.several import SeveralImages
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.async_calls import within
-from jaxphoton.requests.errors import QueueFull, UnknownAdapter, UnusableAdapter
+from jaxphoton.requests.errors import NotFinite, QueueFull, UnknownAdapter, UnusableAdapter
 from jaxphoton.requests.tokens import Event
 from jaxphoton.server.admission import Admission
 from jaxphoton.server.backend import Backend
@@ -112,7 +112,7 @@ class Service:
         """What is wrong with an ask is known by the model alone; anything else of these types is a fault of ours."""
         try:
             yield
-        except (BodyError, ImageError, UnknownAdapter, UnusableAdapter):
+        except (BodyError, ImageError, UnknownAdapter, UnusableAdapter, NotFinite):
             raise
         except QueueFull:
             raise self.admission.full() from None

@@ -141,7 +141,9 @@ def test_pictures_of_several_turns_leave_their_places():
 def test_messages_that_cannot_be_answered_are_refused_by_their_place():
     many = {"role": "user", "content": 17 * [picture()]}
     refused("17 pictures", "messages", [many])
-    refused("no picture", "messages[1]", [USER, {"role": "user", "content": [{"type": "image"}]}])
+    for part in ({"type": "image"}, {"type": "image", "image": DATA}):
+        form = r"not 'image'; a picture is sent as .\"type\": \"image_url\", \"image_url\": .\"url\""
+        refused(form, "messages[1].content[0]", [USER, {"role": "user", "content": [part]}])
     refused("only the user's", "messages[0]", [{"role": "system", "content": [picture()]}, USER])
     refused("input_audio", "messages[0].content[0]", [{"role": "user", "content": [{"type": "input_audio"}]}])
     refused("last message", "messages[1]", [USER, {"role": "assistant", "content": "A cat."}])

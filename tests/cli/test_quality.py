@@ -51,6 +51,7 @@ def test_a_folder_is_captioned_and_the_table_kept(compared, capsys, folder, tmp_
     ("arguments", "fault"),
     [
         (["--quantize", "int8,int5"], "no form of weights 'int5'"),
+        (["--quantize", "int8,int4,int8"], "the form int8 is named twice"),
         (["--against", "int4+head"], "'head' in the form"),
         (["--model", "nowhere"], "nowhere: no such file or folder"),
         (["nowhere.png"], "nowhere.png"),

@@ -23,13 +23,13 @@ from jaxphoton.image.errors import ImageError
 from jaxphoton.messages import first_line
 from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Job
-from jaxphoton.requests.errors import EngineError, UnknownAdapter, UnusableAdapter
+from jaxphoton.requests.errors import EngineError, NotFinite, UnknownAdapter, UnusableAdapter
 
 _log = logging.getLogger(__name__)
 
 # What is wrong with a line when it is read, or told by the model.
 _OWN = (BodyError, ImageError, ValueError, TypeError, NotImplementedError, OSError)
-_TOLD = (BodyError, ImageError, UnknownAdapter, UnusableAdapter)  # of these, what `fault_of` says
+_TOLD = (BodyError, ImageError, UnknownAdapter, UnusableAdapter, NotFinite)  # of these, what `fault_of` says
 
 
 class RequestSink(Protocol):

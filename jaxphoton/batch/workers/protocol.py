@@ -22,6 +22,7 @@ from jaxphoton.requests.errors import (
     DeadlineExceeded,
     EngineError,
     ModelClosed,
+    NotFinite,
     QueueFull,
     UnknownAdapter,
     UnusableAdapter,
@@ -34,7 +35,7 @@ _KINDS: dict[str, Callable[..., Exception]] = {
     kind.__name__: kind
     for kind in (
         *(ImageError, ValueError, TypeError, OSError, ImportError, RuntimeError, NotImplementedError),
-        *(EngineError, QueueFull, DeadlineExceeded, ConstraintError, UnknownAdapter, UnusableAdapter),
+        *(EngineError, QueueFull, DeadlineExceeded, ConstraintError, UnknownAdapter, UnusableAdapter, NotFinite),
     )
 }
 

@@ -68,7 +68,7 @@ def read_pairs(file: MappedFile, stored: Mapping[str, Stored], names: AdapterNam
     """The pairs of modules that the model has, with their scale in `b`.
 
     Raises:
-      WeightsError: matrices of another type or shape, all of them named.
+      WeightsError: matrices of another type or shape, or with NaN or an infinity, all of them named.
     """
     faults = Faults()
     for module, pair in stored.items():
@@ -79,7 +79,9 @@ def read_pairs(file: MappedFile, stored: Mapping[str, Stored], names: AdapterNam
         if fault := misfit(file.entries[pair.a].shape, file.entries[pair.b].shape, names.shapes[module]):
             faults.add(fault, module)
     faults.raise_any()
-    return {module: _read(file, pair) for module, pair in stored.items()}
+    pairs = {module: _read(file, pair, faults) for module, pair in stored.items()}
+    faults.raise_any()
+    return pairs
 
 
 def misfit(a: Sequence[int], b: Sequence[int], matrix: Sequence[int]) -> str:
@@ -94,8 +96,11 @@ def misfit(a: Sequence[int], b: Sequence[int], matrix: Sequence[int]) -> str:
     return f"matrices of shapes {found}, where this model's are {wanted} (an adapter of another model?)"
 
 
-def _read(file: MappedFile, pair: Stored) -> LowRank:
+def _read(file: MappedFile, pair: Stored, faults: Faults) -> LowRank:
     a, b = (np.array(file.read(name), np.float32) for name in (pair.a, pair.b))
+    for name, matrix in ((pair.a, a), (pair.b, b)):
+        if not np.isfinite(matrix).all():
+            faults.add("numbers that are not finite", name)
     with np.errstate(over="ignore", invalid="ignore"):  # found by `Adapter.of`
         return LowRank(a, b if pair.scale == 1 else b * np.float32(pair.scale))
 

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 8)  # for meshes; all else runs on the first
 
 # No deadline and no too_slow check: a first call compiles, and CI machines are shared.
 settings.register_profile("default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -30,6 +31,7 @@ def pytest_addoption(parser) -> None:
     # Of tests/engine/test_oracle_equality.py; here because pytest takes options from the outermost conftest alone.
     parser.addoption("--schedules", type=int, default=300, help="random schedules of the engine to run")
     parser.addoption("--adapter-schedules", type=int, default=40, help="those with adapters, of each of two models")
+    parser.addoption("--mesh-schedules", type=int, default=4, help="those on each mesh")
     parser.addoption("--first-schedule", type=int, default=0, help="the first of them, to go on from where one ended")
     parser.addoption("--interpreted", type=int, default=12, help="the first of them, on interpreted kernels")
 

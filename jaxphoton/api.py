@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from jaxphoton import platform
@@ -21,7 +22,8 @@ from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.executables import Executables
 from jaxphoton.image.decode import MAX_PIXELS, check_rules
 from jaxphoton.image.ways import Resize, check_resize, default_resize
-from jaxphoton.loading import SPLIT, load, open_executables, read_adapters
+from jaxphoton.layers.mesh import Split
+from jaxphoton.loading import SPLIT, MeshRules, load, open_executables, read_adapters, specs_of, split_for
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
@@ -83,16 +85,24 @@ class Moondream(SkillMethods):
         resize: Resize | None = None,
         adapters: GivenAdapters = None,
         adapter_folder: str | os.PathLike[str] | None = None,
+        mesh: str | Mesh | Split | None = None,
+        mesh_rules: MeshRules = None,
     ):
-        if not all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params)):
+        """See `from_pretrained`. Parameters have the order of the network (of `jaxphoton.functional`) and lie anywhere,
+        also with a mesh; with a `Split` instead of one they have its order and lie so already."""
+        if mesh is None and not all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params)):
             raise ValueError(SPLIT)
         if engine is not None:
             _check_engine(engine)
         check_rules(max_pixels, background)
         resize = default_resize() if resize is None else check_resize(resize)
-        self._params: Params | None = params
         self.config, self.tokenizer = config, tokenizer
         self.family = MoondreamFamily(config)
+        if mesh is not None and not isinstance(mesh, Split):
+            mesh = split_for(self.family, mesh, mesh_rules)
+            params = mesh.placed(params, specs_of(self.family, params))
+        self._split = mesh
+        self._params: Params | None = params
         device = next(iter(jax.tree.leaves(params)[0].devices()))
         self._engine_config = engine or platform.default_engine(device, self.family.max_crops)
         self._clamp_boxes = clamp_boxes
@@ -121,6 +131,8 @@ class Moondream(SkillMethods):
         dtype: str | DTypeLike | None = None,
         device: str | platform.Device | None = None,
         sharding: jax.sharding.Sharding | None = None,
+        mesh: str | Mesh | None = None,
+        mesh_rules: MeshRules = None,
         engine: EngineConfig | None = None,
         quantize: str | Quantization | None = None,
         float8_experts: bool = False,
@@ -144,6 +156,10 @@ class Moondream(SkillMethods):
           dtype: "float32" or "bfloat16"; by default bfloat16, on a CPU float32.
           device: "cpu", "gpu", "cuda:1" or a jax.Device.
           sharding: of all parameters, instead of one device; it must keep them whole on every device.
+          mesh: for a model that shall lie on several devices, instead of one: "model=2" for the first two,
+            "model=2,expert=2" for the first four (experts are shared out over "expert"), or a jax.sharding.Mesh with
+            axes of these names. Each device holds its share of heads, MLPs, vocabulary and experts.
+          mesh_rules: over which axes of the mesh something is split, {"vocab": ()}, beside `layers.mesh.RULES`.
           engine: how requests are run together; None for what fits the device.
           quantize: "int8", "float8", "int4" or "int4-64": large matrices in few bits, made one by one on their way to
             the device. What a checkpoint stores in few bits is kept so; "none" brings all of it to `dtype`.
@@ -174,27 +190,31 @@ class Moondream(SkillMethods):
           TokenizerError: its tokenizer cannot be read, or is another model's.
           ValueError: an unknown dtype or device, a sharding that splits parameters, or a `max_pixels`, `background` or
             `resize` that is none, or cannot be had. TypeError, where it is of another type.
+          MeshError: a ValueError: the machine has fewer devices than the mesh, or they cannot share the model evenly;
+            with the sizes that would do.
           EngineStartError: the device cannot hold them.
         """
-        stored = None if executables is None else open_executables(executables, device, sharding)
+        stored = None if executables is None else open_executables(executables, device, sharding, mesh)
         if adapter_folder is not None:
             AdapterFolder(adapter_folder)
         if adapters is not None:
             adapters = read_adapters(path_or_id, revision, float8_experts, adapters)
-        params, config, tokenizer, path = load(
+        loaded = load(
             path_or_id,
             revision,
             dtype,
             device,
             sharding,
             float8_experts,
+            mesh=mesh,
+            mesh_rules=mesh_rules,
             quantize=quantize,
             coordinates=coordinates,
         )
         model = cls(
-            params,
-            config,
-            tokenizer,
+            loaded.params,
+            loaded.config,
+            loaded.tokenizer,
             engine=engine if engine is not None or stored is None else stored.engine,
             clamp_boxes=clamp_boxes,
             max_pixels=max_pixels,
@@ -204,8 +224,9 @@ class Moondream(SkillMethods):
             resize=resize,
             adapters=adapters,
             adapter_folder=adapter_folder,
+            mesh=loaded.split,
         )
-        model.path, model._stored, model.quantize = path, stored, quantize
+        model.path, model._stored, model.quantize = loaded.path, stored, quantize
         return model
 
     @property
@@ -353,7 +374,8 @@ class Moondream(SkillMethods):
     def _start_engine(self) -> Engine:
         try:
             self._engine_config = with_room(self._engine_config, self.adapters, self.family.network.adapter_rank)
-            return Engine(Programs(self.params, self.family, self._engine_config, stored=self._stored))
+            places = {"stored": self._stored, "split": self._split}
+            return Engine(Programs(self.params, self.family, self._engine_config, **places))
         except Exception as error:
             forget_frames(error)
             raise EngineStartError(f"the engine cannot start: {fault_of(error)}") from error

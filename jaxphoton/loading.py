@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from jaxphoton import platform
 from jaxphoton.config.quantization import Quantization
 from jaxphoton.engine.executables import Executables, ExecutablesError
 from jaxphoton.engine.places import Here
+from jaxphoton.layers.mesh import Split
+from jaxphoton.layers.spec import by_path
 from jaxphoton.messages import quoted
 from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.protocol import Family
 from jaxphoton.prompt.tokenizer import Tokenizer, load_tokenizer
 from jaxphoton.requests.adapters import AdapterRegistry, GivenAdapters, named
 from jaxphoton.requests.errors import EngineStartError, fault_of, forget_frames
@@ -28,7 +35,27 @@ from jaxphoton.weights.load import load_model
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
-SPLIT = "a sharding must keep every parameter whole on each device (replicated): the programs do not split the work"
+SPLIT = (
+    "a sharding must keep every parameter whole on each device (replicated): the programs do not split the work; for "
+    "that there is mesh"
+)
+MeshRules = Mapping[str, tuple[str, ...]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a model is made of.
+
+    Attributes:
+      path: where it lies.
+      split: how the parameters lie on a mesh; None without one.
+    """
+
+    params: Params
+    config: ModelConfig
+    tokenizer: Tokenizer
+    path: Path
+    split: Split | None
 
 
 def load(
@@ -39,29 +66,57 @@ def load(
     sharding: jax.sharding.Sharding | None,
     float8_experts: bool,
     *,
+    mesh: str | Mesh | None = None,
+    mesh_rules: MeshRules = None,
     quantize: str | Quantization | None = None,
     coordinates: str,
-) -> tuple[Params, ModelConfig, Tokenizer, Path]:
-    """And where it lies. The arguments, and what is raised, are those of `Moondream.from_pretrained`."""
-    if device is not None and sharding is not None:
-        raise ValueError("give device or sharding, not both")
-    if sharding is not None and not isinstance(sharding, jax.sharding.Sharding):
-        raise TypeError(f"sharding must be a jax.sharding.Sharding, not {quoted(sharding)}")
-    if sharding is not None and not sharding.is_fully_replicated:
-        raise ValueError(f"{SPLIT}; got {sharding}")
+) -> Loaded:
+    """The arguments, and what is raised, are those of `Moondream.from_pretrained`."""
+    _check_places(device, sharding, mesh)
+    if mesh is None and mesh_rules is not None:
+        raise ValueError("mesh_rules are those of a mesh, and there is none")
     platform.use_compilation_cache()
-    chosen = platform.find_device(device)
+    over = None if mesh is None else platform.find_mesh(mesh)
+    chosen = platform.find_device(device) if over is None else over.devices.flat[0]
     kind = platform.default_dtype(chosen) if dtype is None else _dtype(dtype)
     path = hub.resolve(path_or_id, revision, float8_experts)
+    split = None if over is None else split_for(hub.check(path), over, mesh_rules)
     try:
         family, params = load_model(path, kind, sharding or chosen, quantized=float8_experts, quantize=quantize)
+        if split is not None:
+            params = split.placed(params, specs_of(family, params))
     except jax.errors.JaxRuntimeError as error:
         forget_frames(error)
         raise EngineStartError(f"the parameters cannot be put on the device: {fault_of(error)}") from error
     config = family.config
     config = dataclasses.replace(config, region=dataclasses.replace(config.region, coord_divisor=coordinates))
     tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, family), config.text.vocab_size)
-    return params, config, tokenizer, path
+    return Loaded(params, config, tokenizer, path, split)
+
+
+def split_for(family: Family, mesh: str | Mesh, rules: MeshRules) -> Split:
+    """How the parameters of a family lie on a mesh.
+
+    Raises:
+      MeshError: it does not fit the family or this machine. TypeError: it is none.
+    """
+    return Split(platform.find_mesh(mesh), family.network.counts(), rules)
+
+
+def specs_of(family: Family, params: Any) -> Any:
+    """The specs of parameters, with plain matrices."""
+    return family.network.specs(family.network.dtype(params), family.tensors.stored_form(by_path(params)))
+
+
+def _check_places(
+    device: str | platform.Device | None, sharding: jax.sharding.Sharding | None, mesh: str | Mesh | None
+) -> None:
+    if sum(place is not None for place in (device, sharding, mesh)) > 1:
+        raise ValueError("give device, sharding or mesh, not several of them")
+    if sharding is not None and not isinstance(sharding, jax.sharding.Sharding):
+        raise TypeError(f"sharding must be a jax.sharding.Sharding, not {quoted(sharding)}")
+    if sharding is not None and not sharding.is_fully_replicated:
+        raise ValueError(f"{SPLIT}; got {sharding}")
 
 
 def read_adapters(
@@ -79,16 +134,19 @@ def read_adapters(
 
 
 def open_executables(
-    folder: str | os.PathLike[str], device: str | platform.Device | None, sharding: jax.sharding.Sharding | None
+    folder: str | os.PathLike[str],
+    device: str | platform.Device | None,
+    sharding: jax.sharding.Sharding | None,
+    mesh: str | Mesh | None = None,
 ) -> Executables:
     """Executables for a device; before weights are loaded, what can be known of them is checked.
 
     Raises:
       ExecutablesError: they are damaged, or not for this machine.
-      ValueError: with a sharding.
+      ValueError: with a sharding or a mesh.
     """
-    if sharding is not None:
-        raise ValueError("executables run on one device: give no sharding")
+    if sharding is not None or mesh is not None:
+        raise ValueError(f"executables run on one device: give no {'sharding' if mesh is None else 'mesh'}")
     stored, chosen = Executables.open(folder), platform.find_device(device)
     if chosen.id != min(each.id for each in jax.devices(chosen.platform)):
         raise ExecutablesError(

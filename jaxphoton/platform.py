@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from jaxphoton.config import EngineConfig
-from jaxphoton.messages import quoted
+from jaxphoton.config.mesh import AXES, MeshError, mesh_shape
+from jaxphoton.messages import listed, quoted
 
 SWITCH_INTERVAL_S = 5e-4
 
@@ -55,6 +59,41 @@ def find_device(device: str | Device | None) -> Device:
     except (RuntimeError, ValueError, IndexError):
         found = ", ".join(str(d) for d in devices)
         raise NoDeviceError(f"no device {device!r}; there are: {found}") from None
+
+
+def find_mesh(mesh: str | Mesh) -> Mesh:
+    """The mesh that is meant by a text such as "model=2,expert=2", of the first devices of jax's default platform, or
+    by a jax.sharding.Mesh.
+
+    Raises:
+      MeshError: there are fewer devices, it has other axes than "data", "model" and "expert", or "data" has more than
+        one device.
+      NoDeviceError: jax finds no device.
+      TypeError: it is neither.
+    """
+    if isinstance(mesh, str):
+        shape, devices = mesh_shape(mesh), [find_device(None)]
+        devices = jax.devices(devices[0].platform)
+        _check_axes(shape)
+        needed = math.prod(shape.values())
+        if needed > len(devices):
+            there = f"there {'is' if len(devices) == 1 else 'are'} {len(devices)}: {listed(map(str, devices))}"
+            raise MeshError(f"the mesh {quoted(mesh)} needs {needed} devices, and {there}")
+        return Mesh(np.array(devices[:needed]).reshape(tuple(shape.values())), AXES)
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f'mesh must be a text such as "model=2" or a jax.sharding.Mesh, not {quoted(mesh)}')
+    _check_axes(mesh.shape)
+    return Mesh(mesh.devices, mesh.axis_names)  # programs say themselves what lies where: no axis is explicit
+
+
+def _check_axes(shape: Mapping[str, int]) -> None:
+    if unknown := [name for name in shape if name not in AXES]:
+        raise MeshError(f"a mesh has the axes {', '.join(AXES)}; this one has {listed(map(quoted, unknown))}")
+    if shape.get("data", 1) > 1:
+        raise MeshError(
+            f"the mesh has data={shape['data']}, and one engine answers with one copy of the model: several copies are "
+            "replicas, processes with a mesh each (--replicas)"
+        )
 
 
 def default_dtype(device: Device) -> DTypeLike:

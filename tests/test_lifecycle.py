@@ -28,6 +28,7 @@ from jaxphoton import (
     ModelClosed,
     Moondream,
 )
+from jaxphoton.config.mesh import MeshError
 from jaxphoton.engine import compiling, places, programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.image.errors import ImageError
@@ -391,6 +392,14 @@ def test_what_the_documents_import_can_be_imported():
         ({"dtype": 5}, TypeError, "dtype must be one of float32, bfloat16 or a dtype, not 5"),
         ({"sharding": PartitionSpec()}, TypeError, "sharding must be a jax.sharding.Sharding"),
         ({"sharding": "cpu"}, TypeError, "sharding must be a jax.sharding.Sharding, not 'cpu'"),
+        ({"mesh": 2}, TypeError, "mesh must be a text such as .* not 2"),
+        ({"mesh": "model"}, MeshError, 'a mesh is written like "model=2,expert=2"'),
+        ({"mesh": "model=1000"}, MeshError, "needs 1000 devices, and there (is|are) [0-9]+: "),
+        ({"mesh": "data=2"}, MeshError, "data=2.* several copies are replicas"),
+        ({"mesh": jax.make_mesh((1,), ("rows",))}, MeshError, "the axes data, model, expert; this one has 'rows'"),
+        ({"mesh": "model=1", "device": "cpu"}, ValueError, "device, sharding or mesh, not several"),
+        ({"mesh": "model=1", "executables": "somewhere"}, ValueError, "executables run on one device: give no mesh"),
+        ({"mesh_rules": {"vocab": ()}}, ValueError, "there is none"),
         ({"max_pixels": "many"}, TypeError, "max_pixels must be an integer, not 'many'"),
         ({"max_pixels": 0}, ValueError, "max_pixels must be at least 1, not 0"),
         ({"background": 5}, ValueError, "background must be three integers from 0 to 255, not 5"),

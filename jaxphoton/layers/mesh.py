@@ -32,6 +32,8 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "vision_heads": TENSOR,
     "vision_mlp": TENSOR,
 }
+# What stays whole on every device where they cannot share it evenly: vocabularies are of any size.
+WHOLE_IF_UNEVEN = ("vocab",)
 
 
 class Split:
@@ -51,7 +53,9 @@ class Split:
         self.rules = {**RULES, **(rules or {})}
         for axis, over in self.rules.items():
             count, ways = counts.get(axis, 0), self.ways(axis)
-            if count % ways:
+            if count % ways and axis in WHOLE_IF_UNEVEN:
+                self.rules[axis] = ()
+            elif count % ways:
                 fit = [n for n in range(1, min(count, mesh.size) + 1) if count % n == 0]
                 raise MeshError(
                     f"{' x '.join(a for a in over if a in mesh.shape)} = {ways} devices cannot share {count} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from kernels_pallas.dispatch import Target
 
 NAMES = ("h200", "a100", "l40s")
 MAJORS = (12, 13)  # of CUDA, for which jax has plugins
+ONE: Mapping[str, int] = {"gpu": 1}  # shape of a mesh
 
 
 class NoPlugin(ValueError):
@@ -54,10 +56,12 @@ class Gpu:
         """Bytes."""
         return self.figure("device_memory_size")
 
-    def mesh(self) -> Mesh:
-        """A mesh of one such GPU, which need not exist."""
-        topology = topologies.get_topology_desc(platform="cuda", target_config=self.figures, topology="1x1x1")
-        return Mesh(np.array(topology.devices), ("gpu",))
+    def mesh(self, shape: Mapping[str, int] = ONE) -> Mesh:
+        """A mesh of such GPUs, which need not exist, in one machine and joined by NVLink."""
+        # Groups that NVLink joins x machines of a group x GPUs of a machine.
+        topology = f"1x1x{math.prod(shape.values())}"
+        found = topologies.get_topology_desc(platform="cuda", target_config=self.figures, topology=topology)
+        return Mesh(np.array(found.devices).reshape(tuple(shape.values())), tuple(shape))
 
     def figure(self, name: str) -> int:
         """One of `gpu_device_info`."""
@@ -108,20 +112,24 @@ def has_module(name: str) -> bool:
 
 
 def compile_for(
-    chip: Gpu,
+    mesh: Mesh,
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
     donated: tuple[int, ...],
     options: Mapping[str, Any],
 ) -> Any:
-    """The compiled program, called as the function is.
+    """The compiled program, called as the function is, for GPUs of `Gpu.mesh`.
 
-    `arguments` are trees of jax.ShapeDtypeStruct; `options` are XLA's, for this program alone.
+    `arguments` are trees of jax.ShapeDtypeStruct: those without a sharding on that mesh lie whole on each GPU.
+    `options` are XLA's, for this program alone.
     """
-    mesh = chip.mesh()
-    place = NamedSharding(mesh, PartitionSpec())
-    placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), arguments)
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        there = isinstance(leaf.sharding, NamedSharding) and leaf.sharding.mesh == mesh
+        return leaf if there else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
+
     # From jax 0.11 on Triton asks the mesh, not the arguments, which GPU it lowers for.
     with use_abstract_mesh(mesh.abstract_mesh):
-        traced = jax.jit(function, donate_argnums=donated).trace(*placed)
+        traced = jax.jit(function, donate_argnums=donated).trace(*jax.tree.map(placed, arguments))
         return traced.lower(lowering_platforms=("cuda",)).compile(dict(options))

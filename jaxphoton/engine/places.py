@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,11 @@ from kernels_pallas.dispatch import Target
 # The oldest drivers that run what CUDA's compilers of these major versions make (NVIDIA's minor version compatibility).
 DRIVERS = {12: "525.60.13", 13: "580.65.06"}
 RESERVE = 0.75  # the share of a GPU's memory that jax takes where nobody says otherwise
+# What XLA puts into CUDA graphs: its own list, which an option replaces whole, and collectives. Left out they cut a
+# step on a mesh into pieces, a graph and a launch for every sum.
+GRAPHS = "xla_gpu_enable_command_buffer"
+GRAPHED = ("FUSION", "CUBLAS", "CUBLASLT", "CUDNN", "CUSTOM_CALL", "CONDITIONAL", "DYNAMIC_SLICE_FUSION", "COLLECTIVES")
+GRAPHED_SINCE_0_12 = ("COLLECTIVES_KERNEL",)  # older ones do not know it
 
 Facts = dict[str, Any]  # JSON values
 Arguments = tuple[Any, ...]
@@ -57,12 +63,13 @@ class Here:
     def __init__(self, sharding: jax.sharding.Sharding):
         self.device = min(sharding.device_set, key=lambda device: device.id)
         self.target, self.kind = Target.of(self.device), self.device.device_kind
+        self._options = options(self.target, len(sharding.device_set))
 
     def memory(self) -> tuple[int | None, int]:
         return memory_of(self.device)
 
     def compile(self, name: str, function: Callable[..., Any], arguments: Arguments, donated: tuple[int, ...]) -> Any:
-        return jax.jit(function, donate_argnums=donated).lower(*arguments).compile()
+        return jax.jit(function, donate_argnums=donated).lower(*arguments).compile(self._options)
 
     def facts(self) -> Facts:
         return _facts(self.target)
@@ -72,10 +79,13 @@ class Here:
 
 
 class Absent:
-    """A GPU that is not here. Without cuDNN here, its image encoder takes XLA's attention."""
+    """A GPU that is not here, or several of them: a `Gpu.mesh`, on which parameters lie as their shapes say. Without
+    cuDNN here, the image encoder takes XLA's attention."""
 
-    def __init__(self, gpu: gpus.Gpu):
+    def __init__(self, gpu: gpus.Gpu, mesh: jax.sharding.Mesh | None = None):
         self._gpu, self.target, self.kind = gpu, gpu.target, gpu.kind
+        self._mesh = gpu.mesh() if mesh is None else mesh
+        self._options = options(gpu.target, self._mesh.size)
         self.encoder = None if gpus.has_module("nvidia.cudnn") else Kernels("reference", gpu.target)
 
     def memory(self) -> tuple[int | None, int]:
@@ -84,8 +94,8 @@ class Absent:
     def compile(self, name: str, function: Callable[..., Any], arguments: Arguments, donated: tuple[int, ...]) -> Any:
         # Without autotuning XLA finds no Triton tiling for a product whose rows are heads of 72; cuBLAS takes any.
         plain = name == "vision" and self.encoder is not None
-        options = {"xla_gpu_enable_triton_gemm": False} if plain else {}
-        return gpus.compile_for(self._gpu, function, arguments, donated, options)
+        options = {**self._options, **({"xla_gpu_enable_triton_gemm": False} if plain else {})}
+        return gpus.compile_for(self._mesh, function, arguments, donated, options)
 
     def facts(self) -> Facts:
         return _facts(self.target)
@@ -98,6 +108,15 @@ class Absent:
 
     def __str__(self) -> str:
         return self._gpu.name
+
+
+def options(target: Target | None, devices: int) -> dict[str, Any]:
+    """XLA's options for a program that so many devices run together; a list of graphs in XLA_FLAGS stands."""
+    told = GRAPHS in os.environ.get("XLA_FLAGS", "")
+    if devices == 1 or target is None or target.platform != "cuda" or told:
+        return {}
+    newer = GRAPHED_SINCE_0_12 if jax.__version_info__ >= (0, 12) else ()
+    return {GRAPHS: ",".join(GRAPHED + newer)}
 
 
 def memory_of(device: Any) -> tuple[int | None, int]:

@@ -11,6 +11,7 @@ MB = 10**6
 # Bytes that a thread may store and load again: ptxas gives up 8 bytes of step_attention for one more block at once.
 SPILLED = 16
 DEEP = 24
+SHARE = 1.05  # times what a device should have of the weights that a mesh shares out
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,9 @@ class Limits:
       reads: bytes of weights that are read, over those of the weights once.
       share: bytes of the weights that are read, over those that they have in bfloat16; of DEEP layers, since of few the
         vocabulary is half.
+      sums: all-reduces of a text layer, and of what is around them: not one more or less.
+      gathers: all-gathers; other collectives there must not be.
+      sent: bytes of the largest of them.
     """
 
     one_graph: bool = False
@@ -35,6 +39,9 @@ class Limits:
     operations: float | None = None
     reads: float | None = None
     share: float | None = None
+    sums: tuple[int, int] | None = None
+    gathers: int = 0
+    sent: int = 0
 
 
 # By a program's name, else by its first word; little above what there is (`make cuda-check` prints it), so that one
@@ -83,6 +90,19 @@ LIMITS = {
     "encode": Limits(temporary=400 * MB),
     "xla-rows": Limits(),  # what there would be without kernels, for comparison
     "xla-groups": Limits(),
+    # On a mesh: a sum for the embedding and for every layer, one more where attention scales what it computes from all
+    # heads, and the logits from everywhere (with what one device has of them).
+    "mesh-step": Limits(
+        one_graph=True, per_layer=11, around=34, temporary=16 * MB, reads=1.02, sums=(1, 1), gathers=1, sent=4 * MB
+    ),
+    "mesh-experts-step": Limits(
+        one_graph=True, per_layer=20, around=34, temporary=16 * MB, sums=(2, 1), gathers=1, sent=4 * MB
+    ),
+    "mesh-prefill": Limits(temporary=64 * MB, sums=(1, 1), gathers=1, sent=8 * MB),
+    "mesh-experts-prefill": Limits(temporary=100 * MB, sums=(2, 1), gathers=1, sent=8 * MB),
+    "mesh-prefix": Limits(temporary=64 * MB, sums=(1, 1), sent=8 * MB),
+    "mesh-experts-prefix": Limits(temporary=240 * MB, sums=(2, 1), sent=8 * MB),
+    "mesh-encode": Limits(temporary=400 * MB, sums=(0, 54), sent=16 * MB),
     # Kernels of kernels_pallas: less than a copy of what they read.
     "paged_attention": Limits(temporary=8 * MB),
     "step_attention": Limits(per_layer=0, around=2, temporary=8 * MB),
@@ -130,6 +150,22 @@ def faults(evidence: Evidence, limits: Limits | None = None) -> list[str]:
     if limits.operations is not None and evidence.operations > limits.operations * evidence.needed:
         text = f"{evidence.operations / 1e9:.0f} Gop, at most {limits.operations:.2f} x {evidence.needed / 1e9:.0f}"
         found.append(f"{text} are allowed")
+    return found + _on_mesh(evidence, limits)
+
+
+def _on_mesh(evidence: Evidence, limits: Limits) -> list[str]:
+    if limits.sums is None:
+        return []
+    a_layer, around = limits.sums
+    wanted = {"all-gather": limits.gathers, "all-reduce": a_layer * evidence.layers + around}
+    found = []
+    if evidence.collectives != (wanted := {kind: count for kind, count in wanted.items() if count}):
+        found.append(_list(f"collectives {dict(evidence.collectives)}, should be {wanted}", evidence.sent))
+    if evidence.most_sent > limits.sent:
+        found.append(_list(f"a collective of {evidence.most_sent / 1e6:.1f} MB", evidence.sent))
+    if evidence.held > SHARE * evidence.split / evidence.devices:
+        text = f"a device has {evidence.held} of {evidence.split} bytes of weights that {evidence.devices} share"
+        found.append(text)
     return found
 
 

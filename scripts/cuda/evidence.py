@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +16,12 @@ from jaxphoton.engine.gpus import Gpu
 from jaxphoton.layers.grouped import PACKED
 from jaxphoton.layers.spec import nbytes
 from scripts.cuda import buffers, occupancy, plugin, reads, thunks
+from scripts.cuda.collectives import collectives
 from scripts.cuda.operations import operations
 from scripts.cuda.programs import Program
 
 LARGE = 2**22  # elements of a weight; smaller ones are cheap to copy, and some activations have their dimensions
+_PARAMETER = re.compile(r" = \w+\[(?P<sizes>[\d,]*)\]\S* parameter\(\d+\).*?op_name=\"(?P<name>[^\"]+)\"")
 NAMED = 8  # offenders that a message names
 
 
@@ -45,6 +49,13 @@ class Evidence:
       weight_share: bytes of all those weights, with their factors, over those of the large ones in bfloat16.
       read_again: the weights that several kernels take.
       usage: `occupancy.Usage` of every launch of a kernel of kernels_pallas, as plain data.
+      devices: that run it together.
+      collectives: what they send each other, by kind.
+      sent: the largest of those.
+      most_sent: bytes of the largest.
+      split, held: of the weights that XLA takes and the mesh shares out: bytes of all of them, and of what one device
+        has of them.
+      whole: of the weights that every device has.
     """
 
     program: str
@@ -69,6 +80,13 @@ class Evidence:
     weight_share: float = 0.0
     read_again: tuple[str, ...] = ()
     usage: tuple[Mapping[str, Any], ...] = ()
+    devices: int = 1
+    collectives: Mapping[str, int] = field(default_factory=dict)
+    sent: tuple[str, ...] = ()
+    most_sent: int = 0
+    split: int = 0
+    held: int = 0
+    whole: int = 0
 
 
 def read(program: Program, chip: Gpu, dump: Path, memory: Any) -> dict[str, Any]:
@@ -102,6 +120,7 @@ def read(program: Program, chip: Gpu, dump: Path, memory: Any) -> dict[str, Any]
         "needed": program.needed,
         "weight_copies": _named(v for v in values if tuple(sorted(v.dimensions)) in weights),
         **_reads(hlo, jax.tree.leaves(program.weights)),
+        **(_sent(hlo) | _shares(program, hlo) if program.mesh else {}),
         "usage": tuple(map(dataclasses.asdict, occupancy.usages(chip, plugin.ptxas(), dump, listed, hlo))),
     }
 
@@ -117,6 +136,32 @@ def _reads(hlo: str, leaves: Sequence[jax.ShapeDtypeStruct]) -> dict[str, Any]:
         "weight_share": sum(nbytes(leaf) for _, leaf, _ in found) / in_bfloat16 if once else 0.0,
         "read_again": _named(f"{name}, by {count} kernels" for name, _, count in large if count > 1),
     }
+
+
+def _sent(hlo: str) -> dict[str, Any]:
+    found = collectives(hlo)
+    return {
+        "collectives": dict(sorted(Counter(one.kind for one in found).items())),
+        "sent": _named(found),
+        "most_sent": max((one.bytes for one in found), default=0),
+    }
+
+
+def _shares(program: Program, hlo: str) -> dict[str, Any]:
+    """What a device of a mesh has of the weights, as XLA takes them; without those that the program does not use."""
+    assert program.mesh is not None
+    taken = {match["name"]: match for match in _PARAMETER.finditer(hlo.partition("\nENTRY ")[2])}
+    shares = {"split": 0, "held": 0, "whole": 0}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(program.arguments[0])[0]:
+        if parameter := taken.get(f"operands[0]{jax.tree_util.keystr(path)}"):
+            sizes = (int(size) for size in parameter["sizes"].split(",") if size)
+            own = nbytes(jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype))
+            if leaf.sharding.is_fully_replicated:
+                shares["whole"] += own
+            else:
+                shares["split"] += nbytes(leaf)
+                shares["held"] += own
+    return {"devices": program.mesh.size, **shares}
 
 
 def _named(offenders: Any) -> tuple[str, ...]:

@@ -66,6 +66,7 @@ def _all() -> tuple[Job, ...]:
     steps += [program("h200", "step", rows=8, layers=EXPERTS_CUT, model="moondream3", adapters=SLOTS)]
     steps += [program("h200", "prefix", images=1, layers=EXPERTS_CUT, model="moondream3", adapters=SLOTS)]
     steps += [program("h200", "step", rows=8, layers=EXPERTS_CUT, model="moondream3", quantize="int4")]
+    steps += _meshes()
     others = [
         job
         for chip in CHIPS
@@ -82,6 +83,18 @@ def _all() -> tuple[Job, ...]:
     return (*steps, *others, *_kernels(), Job("h200", "scripts.cuda.plain_products:plain_products"))
 
 
+def _meshes() -> list[Job]:
+    """Programs that several GPUs run together."""
+    steps = [("moondream3", mesh) for mesh in ("model=2", "expert=4", "model=2,expert=2", "model=2,expert=4")]
+    steps += [("moondream2", mesh) for mesh in ("model=2", "model=8")]
+    return [
+        *(program("h200", "step", rows=8, layers=FULL, model=model, mesh=mesh) for model, mesh in steps),
+        program("h200", "prefill", rows=4, length=128, layers=FULL, mesh="model=2"),
+        program("h200", "prefix", images=1, layers=FULL, model="moondream3", mesh="model=2"),
+        program("h200", "encode", images=1, crops=5, mesh="model=2"),
+    ]
+
+
 def _ci() -> tuple[Job, ...]:
     """The part of it that every run of the tests compiles."""
     return (
@@ -95,6 +108,7 @@ def _ci() -> tuple[Job, ...]:
         program("l40s", "step", rows=8, layers=CUT),
         program("h200", "step", rows=8, layers=CUT, quantize="int4"),
         program("h200", "step", rows=8, layers=CUT, adapters=SLOTS),
+        program("h200", "step", rows=8, layers=CUT, mesh="model=2"),
         # Other chips, and the products of few bits that no program above has, are for the whole check.
         *(job for job in _kernels() if job.chip == "h200" and job.name != "quant_matmul"),
     )

@@ -38,7 +38,8 @@ def examine(program: Program, chip: Gpu, dump: Path) -> Evidence:
         with warnings.catch_warnings():
             # A donation that cannot be used is a copy.
             warnings.filterwarnings("error", message="Some donated buffers were not usable")
-            compiled = compile_for(chip, checked, program.arguments, program.donated, program.options)
+            mesh = program.mesh or chip.mesh()
+            compiled = compile_for(mesh, checked, program.arguments, program.donated, program.options)
     except Exception as error:  # whatever it is, it is the program's fault and is reported with its name
         text = f"{type(error).__name__}: {error}"[:1000]
         return Evidence(program.name, chip.name, program.layers, time.monotonic() - started, text)

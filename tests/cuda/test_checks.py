@@ -49,6 +49,31 @@ def test_what_is_not_is_refused_with_the_offender_named(change, words):
     assert all(word in fault for word in words)
 
 
+ON_MESH = Limits(sums=(2, 1), gathers=1, sent=1000)
+SPREAD = dataclasses.replace(
+    GOOD, devices=4, collectives={"all-gather": 1, "all-reduce": 5}, most_sent=1000, split=4000, held=1050
+)
+
+
+def test_a_program_of_a_mesh_has_the_collectives_and_the_weights_that_it_should():
+    assert faults(SPREAD, ON_MESH) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"collectives": {"all-reduce": 5}}, ("{'all-reduce': 5}", "'all-gather': 1")),
+        ({"collectives": {"all-gather": 1, "all-reduce": 6}, "sent": ("sum.6",)}, ("'all-reduce': 5", "sum.6")),
+        ({"collectives": {"all-gather": 1, "all-reduce": 5, "all-to-all": 1}}, ("all-to-all",)),
+        ({"most_sent": 1001, "sent": ("all-gather of a pool",)}, ("a collective of", "all-gather of a pool")),
+        ({"held": 1051}, ("1051 of 4000 bytes", "4 share")),
+    ],
+)
+def test_what_a_mesh_should_not_have_is_named(change, words):
+    (fault,) = faults(dataclasses.replace(SPREAD, **change), ON_MESH)
+    assert all(word in fault for word in words)
+
+
 def test_kernels_a_layer_come_from_two_depths_of_one_program():
     deep = dataclasses.replace(GOOD, layers=24, kernels=245)
     failed = dataclasses.replace(GOOD, kernels=0, error="no memory")

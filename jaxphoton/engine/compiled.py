@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import math
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -24,12 +23,13 @@ from jaxphoton.engine.buckets import Key, compiled, estimate, make_buckets, tabl
 from jaxphoton.engine.compiling import compile_all, load_all
 from jaxphoton.engine.control import Block, Prefill, Row
 from jaxphoton.engine.executables import Executables, ExecutablesError
-from jaxphoton.engine.memory import MemoryPlan, adapter_bytes, size_pool
+from jaxphoton.engine.memory import MemoryPlan, adapter_bytes, device_bytes, size_pool
 from jaxphoton.engine.places import Here, Place
 from jaxphoton.engine.programs import ProgramConfig
 from jaxphoton.engine.spread import Spread
 from jaxphoton.engine.state import FLOAT8, PagedCache, RowState
 from jaxphoton.layers.mesh import Split
+from jaxphoton.layers.spec import abstract
 from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.protocol import Family, Kernels
 
@@ -82,24 +82,28 @@ class Programs:
         self._compiled = self._compile_to_fit() if stored is None else self._load(stored)
 
     def fresh_state(self) -> tuple[PagedCache, RowState]:
-        return self._made(self._state)
+        return self._made(self._state, jax.eval_shape(self._state))
 
     def fresh_pool(self) -> list[jax.Array]:
         """The leaves of empty slots of adapters, none where there are no slots."""
         shapes = jax.tree.leaves(self._adapters)
-        return self._made(lambda: [jnp.zeros(shape.shape, shape.dtype) for shape in shapes])
+        return self._made(lambda: [jnp.zeros(shape.shape, shape.dtype) for shape in shapes], shapes)
 
     def adapter_arrays(self, adapter: Adapter) -> Any:
-        """What is put into a slot, on the host.
+        """What is put into a slot, on the host; on a mesh in the order of its devices.
 
         Raises:
           WeightsError: the adapter does not fit.
         """
-        return self.family.network.adapter_slot(adapter, self.dtype, self.engine.adapter_rank)
+        network, rank = self.family.network, self.engine.adapter_rank
+        arrays = network.adapter_slot(adapter, self.dtype, rank)
+        return arrays if self._spread is None else self._spread.ordered(arrays, network.adapters(self.dtype, 1, rank))
 
-    def on_device(self, arrays: Any) -> Any:
-        """A tree of arrays where the parameters lie; returns at once."""
-        return jax.device_put(arrays, jax.tree.leaves(self.params)[0].sharding)
+    def on_device(self, adapter: Any) -> Any:
+        """An adapter's arrays where its slot is to be; returns at once."""
+        if self._spread is None:
+            return jax.device_put(adapter, jax.tree.leaves(self.params)[0].sharding)
+        return jax.device_put(adapter, self._spread.shardings(self._room(1)))
 
     def __getitem__(self, key: tuple) -> Callable:
         return self._compiled[key]
@@ -126,9 +130,9 @@ class Programs:
         """
         return executables.write(folder, self._facts(), self.engine, self.pages, self._compiled, self._structures())
 
-    def _made(self, make: Callable[[], Any]) -> Any:
+    def _made(self, make: Callable[[], Any], shapes: Any) -> Any:
         if self._spread is not None:
-            return jax.jit(make, out_shardings=self._spread.shardings(jax.eval_shape(make)))()
+            return jax.jit(make, out_shardings=self._spread.shardings(shapes))()
         sharding = jax.tree.leaves(self.params)[0].sharding
         # Made elsewhere and moved, a pool would need its size there too.
         with jax.default_device(min(sharding.device_set, key=lambda device: device.id)):
@@ -137,7 +141,8 @@ class Programs:
 
     def _room(self, slots: int) -> Any:
         """So many slots of adapters, as shapes."""
-        return self.family.network.adapters(self.dtype, slots, self.engine.adapter_rank)
+        specs = self.family.network.adapters(self.dtype, slots, self.engine.adapter_rank)
+        return abstract(specs) if self._spread is None else self._spread.split.shapes(specs)
 
     def _state(self) -> tuple[PagedCache, RowState]:
         cache = PagedCache.zeros(self.family.cache, self.pages, self.engine.page_size, self._kv_dtype)
@@ -146,7 +151,8 @@ class Programs:
     def _structures(self) -> dict[Key, executables.Trees]:
         """Of the arguments and of the results of each program."""
         cache, rows = jax.eval_shape(self._state)
-        return {key: (_structure(job), _results(key, cache, rows, self._adapters)) for key, job in self._jobs().items()}
+        results = {key: _results(key, cache, rows, self._adapters) for key in self.buckets.keys(self.engine)}
+        return {key: (_structure(job), jax.tree.structure(results[key])) for key, job in self._jobs().items()}
 
     def _facts(self) -> executables.Facts:
         return self._place.facts() | executables.model_facts(self.family.to_json(), self.params)
@@ -190,8 +196,7 @@ class Programs:
     def _plan(self, scratch: dict[Key, int], source: str) -> MemoryPlan:
         weights = Counter[str]()
         for path, leaf in jax.tree_util.tree_flatten_with_path(self.params)[0]:
-            numbers = math.prod(leaf.sharding.shard_shape(leaf.shape)) if self._spread else leaf.size
-            weights[jax.tree_util.keystr(path[:1], simple=True)] += numbers * leaf.dtype.itemsize
+            weights[jax.tree_util.keystr(path[:1], simple=True)] += device_bytes(leaf)
         # They are not there yet when memory is counted.
         if adapters := adapter_bytes(jax.tree.leaves(self._adapters)):
             weights["adapters"] = adapters
@@ -288,7 +293,7 @@ def _structure(job: _Job) -> Any:
 
 
 def _results(key: Key, cache: PagedCache, rows: RowState, adapters: Any) -> Any:
-    """The structure of what a program returns; 0 stands for an array."""
+    """What a program returns, as shapes; 0 stands for an array that lies whole on every device."""
     results = {
         "step": (cache, rows, 0),
         "prefill": (cache, rows, 0),
@@ -298,4 +303,4 @@ def _results(key: Key, cache: PagedCache, rows: RowState, adapters: Any) -> Any:
         "adapter": adapters,
         "vision": 0,
     }
-    return jax.tree.structure(results[key[0]])
+    return results[key[0]]

@@ -5,6 +5,7 @@ The engine sizes its pool with these functions, and `jaxphoton plan` adds up the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -150,9 +151,16 @@ class MemoryPlan:
         return f"{self.source}; most in {max(scratch, key=lambda name: scratch[name], default='none')}"
 
 
+def device_bytes(leaf: Any) -> int:
+    """Of an array, or what describes one, on one of the devices that it lies on: with a sharding, its largest share."""
+    sharding = getattr(leaf, "sharding", None)
+    shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
+    return math.prod(shape) * leaf.dtype.itemsize
+
+
 def adapter_bytes(room: Iterable[Any]) -> int:
     """Of the leaves of slots of adapters, and as much again: so many adapters wait on the device for a slot."""
-    return 2 * sum(leaf.size * leaf.dtype.itemsize for leaf in room)
+    return 2 * sum(map(device_bytes, room))
 
 
 def size_pool(

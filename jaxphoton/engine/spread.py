@@ -46,16 +46,20 @@ class Spread:
 
         return run
 
+    def ordered(self, arrays: Any, specs: Any) -> Any:
+        """A tree in the order of the devices."""
+        return jax.tree.map(self.split.ordered, arrays, specs)
+
     def shardings(self, tree: Any) -> Any:
-        """Of the state of an engine: keys and values by heads, all else on every device."""
+        """Of what has none: keys and values by heads, all else whole on every device."""
         return jax.tree.map(partial(NamedSharding, self.split.mesh), self._specs(tree))
 
     def job(self, job: Job, results: Any) -> Job:
-        """A program as each device of the mesh runs it, given the structure of what it returns."""
+        """A program as each device of the mesh runs it, given what it returns, as shapes."""
         function, arguments, donated = job
         placed = tuple(self._placed(argument) for argument in arguments)
         specs = jax.tree.map(lambda leaf: leaf.sharding.spec, placed)
-        out = self._specs(jax.tree.unflatten(results, [PartitionSpec()] * results.num_leaves))
+        out = self._specs(results)
         run = jax.shard_map(function, mesh=self.split.mesh, in_specs=specs, out_specs=out, check_vma=False)
         named = getattr(function, "func", function).__name__
 
@@ -66,20 +70,19 @@ class Spread:
         return program, placed, donated
 
     def _placed(self, argument: Any) -> Any:
-        """The argument with a sharding for each leaf: parameters have theirs."""
+        """The argument with a sharding for each leaf."""
 
-        def here(leaf: Any, spec: PartitionSpec) -> Any:
-            if isinstance(getattr(leaf, "sharding", None), NamedSharding):
-                return leaf
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(self.split.mesh, spec))
+        def here(leaf: Any, sharding: NamedSharding) -> Any:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-        return jax.tree.map(here, argument, self._specs(argument))
+        return jax.tree.map(here, argument, self.shardings(argument))
 
     def _specs(self, tree: Any) -> Any:
-        """The same structure with a PartitionSpec for each leaf."""
+        """The same structure with a PartitionSpec for each leaf: parameters and slots of adapters have theirs."""
         heads = PartitionSpec(None, None, None, self.split.over("kv_heads") or None, None)
 
         def of(node: Any) -> Any:
-            return jax.tree.map(lambda _: heads if isinstance(node, PagedCache) else PartitionSpec(), node)
+            whole = heads if isinstance(node, PagedCache) else PartitionSpec()
+            return jax.tree.map(lambda leaf: getattr(getattr(leaf, "sharding", None), "spec", whole), node)
 
         return jax.tree.map(of, tree, is_leaf=lambda node: isinstance(node, PagedCache))

@@ -80,7 +80,7 @@ class Network(Protocol):
 
     def adapters(self, dtype: DTypeLike, slots: int, rank: int) -> Any:
         """Room for so many adapters of up to that rank: a tree for `jaxphoton.layers.adapters.put` with
-        jax.ShapeDtypeStruct leaves."""
+        `jaxphoton.layers.spec.Spec` leaves."""
         ...
 
     def adapter_rank(self, adapter: Adapter) -> int:

@@ -78,7 +78,7 @@ def abstract(config: TextConfig, dtype: DTypeLike, slots: int, rank: int) -> Tex
         a, b = (*leading, slots, rank, columns), (*leading, rows, slots, rank)
         return Pairs(jax.ShapeDtypeStruct(a, dtype), jax.ShapeDtypeStruct(b, dtype))
 
-    dense, attended = _dense_layers(config), config.n_heads * config.head_dim
+    dense, attended = dense_layers(config), config.n_heads * config.head_dim
     experts = {}
     if config.moe is not None and (layers := config.n_layers - dense):
         inner, each = config.moe.expert_inner_dim, -(-rank // config.moe.experts_per_token)
@@ -131,7 +131,7 @@ def pairs_of(config: TextConfig, pool: TextPairs, slot: int) -> dict[str, LowRan
     held: dict[str, LowRank] = {}
     for module, field in MODULES.items():
         experts = getattr(pool, f"experts_{field}", None)
-        for pairs, first in ((getattr(pool, field), 0), (experts, _dense_layers(config))):
+        for pairs, first in ((getattr(pool, field), 0), (experts, dense_layers(config))):
             if pairs is None:
                 continue
             for i, (a, b) in enumerate(zip(pairs.a, pairs.b, strict=True)):
@@ -143,7 +143,7 @@ def pairs_of(config: TextConfig, pool: TextPairs, slot: int) -> dict[str, LowRan
 
 def with_adapters(params: Params, config: TextConfig, pool: Pool, slots: jax.Array) -> Params:
     """Parameters whose matrices add, for each row of the batch, the pairs of its slot, int32 [B]."""
-    dense = _dense_layers(config)
+    dense = dense_layers(config)
     layers = (_adapted(layer, pool, i, dense, slots) for i, layer in enumerate(params.text.layers))
     return replace(params, text=replace(params.text, layers=tuple(layers)))
 
@@ -194,5 +194,6 @@ def _place(one: TextPairs, name: str) -> tuple[Pairs | None, int]:
     return (None, 0) if pairs is None or layer >= len(pairs.a) else (pairs, layer)
 
 
-def _dense_layers(config: TextConfig) -> int:
+def dense_layers(config: TextConfig) -> int:
+    """How many there are, in front of those with experts."""
     return config.n_layers if config.moe is None else config.moe.start_layer

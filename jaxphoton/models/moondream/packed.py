@@ -8,17 +8,20 @@ would be copied for that kernel. A `b` is cut without a copy.
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from flax import struct
 from jax.typing import DTypeLike
 
 from jaxphoton.layers.adapters import LayerPairs, Pairs
-from jaxphoton.models.moondream.adapters import OfLayer, TextPairs, abstract
+from jaxphoton.layers.spec import Joined, Spec, Specs
+from jaxphoton.models.moondream.adapters import OfLayer, TextPairs, dense_layers
 from jaxphoton.models.moondream.config import TextConfig
+from jaxphoton.models.moondream.params import expert_inputs, inputs, outputs, qkv
+
+Axes = Mapping[str, int | Joined]  # as `Specs.leaf` takes them
 
 
 @struct.dataclass
@@ -44,18 +47,39 @@ class PackedPairs:
 
 
 def room(config: TextConfig, dtype: DTypeLike, slots: int, rank: int) -> PackedPairs:
-    """So many slots of that rank, with jax.ShapeDtypeStruct leaves."""
+    """So many slots of that rank, with `jaxphoton.layers.spec.Spec` leaves.
 
-    def of(leaf: np.ndarray, axis: int) -> jax.ShapeDtypeStruct:
-        shape = list(leaf.shape)
-        shape[-axis] = slots
-        return jax.ShapeDtypeStruct(tuple(shape), dtype)
+    Their axes are those of the matrices, so that on a mesh a device has the pairs of its share: `b` beside rows, `a`
+    beside columns.
+    """
+    make, moe, dense = Specs(dtype), config.moe, dense_layers(config)
+    embed, behind = {"embed": config.dim}, config.n_layers - dense
 
-    def sized(pairs: Any) -> Any:
-        return type(pairs)(*(jax.tree.map(partial(of, axis=axis), part) for part, axis in ((pairs.a, 3), (pairs.b, 2))))
+    def a(lead: Axes, rank: int, columns: Axes) -> Spec:
+        return make.leaf(**lead, _slots=slots, _rank=rank, **columns)
 
-    one = pack(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.bool_), abstract(config, dtype, 1, rank)))
-    return jax.tree.map(sized, one, is_leaf=lambda node: isinstance(node, Pairs | LayerPairs))
+    def b(lead: Axes, rank: int, rows: Axes) -> Spec:
+        return make.leaf(**lead, **rows, _slots=slots, _rank=rank)
+
+    def pairs(count: int, rank: int, rows: Axes, columns: Axes) -> LayerPairs | None:
+        if not count:
+            return None
+        return LayerPairs(tuple(a({}, rank, columns) for _ in range(count)), b({"layers": count}, rank, rows))
+
+    fc1 = fc2 = None
+    if moe is not None and behind:
+        each, lead = -(-rank // moe.experts_per_token), {"layers": behind, "experts": moe.num_experts}
+        fc1 = Pairs(a(lead, each, embed), b(lead, each, {"inputs": expert_inputs(moe)}))
+        fc2 = Pairs(a(lead, each, {"expert_mlp": moe.expert_inner_dim}), b(lead, each, embed))
+    return PackedPairs(
+        dense_in=pairs(dense, 2 * rank, {"inputs": inputs(config)}, embed),
+        dense_out=pairs(dense, 2 * rank, embed, {"outputs": outputs(config)}),
+        direct=pairs(config.n_layers, rank, embed, {"_inputs": config.dim}) if moe is None else None,
+        qkv=pairs(behind, rank, {"inputs": qkv(config)}, embed),
+        proj=pairs(behind, rank, embed, {"heads": config.n_heads * config.head_dim}),
+        experts_fc1=fc1,
+        experts_fc2=fc2,
+    )
 
 
 def pack(plain: TextPairs) -> PackedPairs:

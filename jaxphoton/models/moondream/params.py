@@ -182,9 +182,9 @@ def _text(c: TextConfig, make: Specs, form: Form) -> TextParams:
         wte=make.leaf(vocab=c.vocab_size, embed=c.dim),
         layers=tuple(_layer(c, None if i < dense else c.moe, make) for i in range(c.n_layers)),
         ln=make.leaf(layers=c.n_layers, _scale_bias=2, embed=c.dim),
-        in_b=make.leaf(layers=dense, inputs=_inputs(c)) if dense else None,
+        in_b=make.leaf(layers=dense, inputs=inputs(c)) if dense else None,
         out_b=make.leaf(layers=dense, _part=2, embed=c.dim) if dense else None,
-        qkv_b=make.leaf(layers=experts, inputs=Joined(*_qkv(c))) if experts else None,
+        qkv_b=make.leaf(layers=experts, inputs=qkv(c)) if experts else None,
         proj_b=make.leaf(layers=experts, embed=c.dim) if experts else None,
         router_b=make.leaf(layers=experts, _experts=c.moe.num_experts) if c.moe else None,
         tau_alpha=make.float32(layers=c.n_layers, heads=c.n_heads) if c.tau_attn else None,
@@ -198,27 +198,38 @@ def _text(c: TextConfig, make: Specs, form: Form) -> TextParams:
 def _layer(c: TextConfig, moe: MoeConfig | None, make: Specs) -> TextLayer:
     attended = c.n_heads * c.head_dim
     if moe:
-        into, out = make.matrix(inputs=Joined(*_qkv(c)), embed=c.dim), make.matrix(embed=c.dim, heads=attended)
+        into, out = make.matrix(inputs=qkv(c), embed=c.dim), make.matrix(embed=c.dim, heads=attended)
     else:
-        into = make.matrix(inputs=_inputs(c), embed=c.dim)
-        out = make.matrix(embed=c.dim, outputs=Joined(("heads", attended), ("mlp", c.ff_dim)))
+        into = make.matrix(inputs=inputs(c), embed=c.dim)
+        out = make.matrix(embed=c.dim, outputs=outputs(c))
     return TextLayer(
         in_w=into,
         out_w=out,
         # Every factor reads all heads.
-        tau_w=make.matrix(_factors=2 * c.n_heads, inputs=Joined(*_qkv(c))) if c.tau_attn else None,
+        tau_w=make.matrix(_factors=2 * c.n_heads, inputs=qkv(c)) if c.tau_attn else None,
         experts=_experts(c.dim, moe, make) if moe else None,
     )
 
 
-def _qkv(c: TextConfig) -> tuple[tuple[str, int], ...]:
+def qkv(c: TextConfig) -> Joined:
     """The rows of q, k and v."""
     kv = c.n_kv_heads * c.head_dim
-    return ("heads", c.n_heads * c.head_dim), ("kv_heads", kv), ("kv_heads", kv)
+    return Joined(("heads", c.n_heads * c.head_dim), ("kv_heads", kv), ("kv_heads", kv))
 
 
-def _inputs(c: TextConfig) -> Joined:
-    return Joined(*_qkv(c), ("mlp", c.ff_dim))
+def inputs(c: TextConfig) -> Joined:
+    """The rows of a dense layer's input matrix."""
+    return Joined(*qkv(c).parts, ("mlp", c.ff_dim))
+
+
+def outputs(c: TextConfig) -> Joined:
+    """The columns of its output matrix."""
+    return Joined(("heads", c.n_heads * c.head_dim), ("mlp", c.ff_dim))
+
+
+def expert_inputs(moe: MoeConfig) -> Joined:
+    """The rows of an expert's first matrix."""
+    return Joined(*(("expert_mlp", moe.expert_inner_dim),) * 2)
 
 
 def _experts(dim: int, moe: MoeConfig, make: Specs) -> ExpertParams:
@@ -226,7 +237,7 @@ def _experts(dim: int, moe: MoeConfig, make: Specs) -> ExpertParams:
     return ExpertParams(
         # Every device chooses among all of them.
         router_w=make.matrix(_experts=count, embed=dim),
-        fc1_w=make.matrix(experts=count, inputs=Joined(*(("expert_mlp", inner),) * 2), embed=dim),
+        fc1_w=make.matrix(experts=count, inputs=expert_inputs(moe), embed=dim),
         fc2_w=make.matrix(experts=count, embed=dim, expert_mlp=inner),
     )
 

@@ -60,8 +60,9 @@ def table_width(max_positions: int, page_size: int) -> int:
     return -(-max_positions // page_size) + 1
 
 
-def estimate(key: Key, family: Family, engine: EngineConfig, item: int) -> int:
-    """Bytes of scratch and output of one program, whose numbers are `item` bytes.
+def estimate(key: Key, family: Family, engine: EngineConfig, item: int, ways: int = 1) -> int:
+    """Bytes of scratch and output of one program, whose numbers are `item` bytes, on one of the `ways` devices that
+    share heads and inner widths.
 
     Attention of B rows, T queries and S keys: gathered keys and values 2 B S K H, scores in float32 and weights
     B N T S; the rest of a layer as the family says.
@@ -71,14 +72,14 @@ def estimate(key: Key, family: Family, engine: EngineConfig, item: int) -> int:
         return 0  # in place
     stored = engine.page_size * table_width(family.max_context, engine.page_size)
     if name == "vision":
-        return family.encode_scratch(count, key[2], item)
+        return family.encode_scratch(count, key[2], item, ways)
     sampled = count * family.vocab_size * FLOAT32
     if name == "sample":
         return SAMPLE_COPIES * sampled
     length = 1 if name in ("step", "forward") else key[2]
     gathered = 2 * count * stored * spec.n_kv_heads * spec.head_dim * item
-    attention = gathered + _attention(count, family.heads, length, stored, item)
-    layers = attention + family.layer_scratch(count * length, item)
+    attention = (gathered + _attention(count, family.heads, length, stored, item)) // ways
+    layers = attention + family.layer_scratch(count * length, item, ways)
     if name == "prefix":
         return layers
     if name == "forward":

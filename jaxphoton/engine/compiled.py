@@ -181,7 +181,8 @@ class Programs:
         """Programs and a pool that fit beside each other: what programs need is estimated first, and known once they
         are compiled."""
         keys, item = self.buckets.keys(self.engine), jnp.dtype(self.dtype).itemsize
-        self.pages = self._plan({key: estimate(key, self.family, self.engine, item) for key in keys}, "estimated").pages
+        scratch = {key: estimate(key, self.family, self.engine, item, self._ways) for key in keys}
+        self.pages = self._plan(scratch, "estimated").pages
         done = self._compile()
         plan = self._plan({key: compiled(program) for key, program in done.items()}, "compiled")
         if plan.pages < self.pages:
@@ -193,6 +194,11 @@ class Programs:
     def _tell(self, plan: MemoryPlan) -> None:
         _log.info("memory of %s\n%s", self._place, "\n".join(plan.lines()))
 
+    @property
+    def _ways(self) -> int:
+        """Devices that share the key/value heads."""
+        return 1 if self._spread is None else self._spread.kv_ways
+
     def _plan(self, scratch: dict[Key, int], source: str) -> MemoryPlan:
         weights = Counter[str]()
         for path, leaf in jax.tree_util.tree_flatten_with_path(self.params)[0]:
@@ -201,8 +207,7 @@ class Programs:
         if adapters := adapter_bytes(jax.tree.leaves(self._adapters)):
             weights["adapters"] = adapters
         item, (limit, used) = jnp.dtype(self._kv_dtype).itemsize, self._place.memory()
-        ways = 1 if self._spread is None else self._spread.kv_ways
-        return size_pool(self.family, self.engine, item, weights, scratch, source, limit, used + adapters, ways)
+        return size_pool(self.family, self.engine, item, weights, scratch, source, limit, used + adapters, self._ways)
 
     def _jobs(self) -> dict[Key, _Job]:
         """What is compiled; donated is what a program changes: cache, row state, slots of adapters."""

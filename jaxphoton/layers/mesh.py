@@ -6,6 +6,7 @@ needs no more than sums over the mesh (`jaxphoton.layers.sharded`).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -17,7 +18,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxphoton.config.mesh import MeshError
+from jaxphoton.layers.grouped import Grouped
 from jaxphoton.layers.spec import Axis, Joined, Spec, like
+from jaxphoton.layers.weight import Weight
 
 TENSOR = ("model", "expert")
 # Logical axis -> the axes of a mesh that it is split over. What a token passes through on its way through a layer is
@@ -89,12 +92,14 @@ class Split:
           MeshError: a share of it would have a part of a group.
         """
         for axis, size in zip(spec.axes, spec.shape, strict=True):
-            parts = axis.parts if isinstance(axis, Joined) else ((axis, size),)
-            ways = self.ways(axis)
-            for name, each in parts:
-                if each % ways:
+            if (ways := self.ways(axis)) == 1:
+                continue
+            unit = _unit(axis, size)
+            for name, each in _parts(axis, size):
+                if each % (ways * unit):
                     raise MeshError(
-                        f"{each} groups or numbers of {name} cannot be shared by {ways} devices: smaller groups may"
+                        f"{ways} devices cannot share {each} numbers of {name.replace('_', ' ')} in groups of {unit}: "
+                        "smaller groups may"
                     )
         return PartitionSpec(*(self.over(axis) or None for axis in spec.axes))
 
@@ -109,8 +114,9 @@ class Split:
         """The pieces [start, stop) of an axis in the order in which devices have them."""
         if not isinstance(axis, Joined) or (ways := self.ways(axis)) == 1:
             return [(0, size)]
-        starts = np.cumsum([0, *(size for _, size in axis.parts[:-1])]).tolist()
-        sizes = [size // ways for _, size in axis.parts]
+        counted = [each // _unit(axis, size) for _, each in axis.parts]
+        starts = np.cumsum([0, *counted[:-1]]).tolist()
+        sizes = [count // ways for count in counted]
         return [
             (start + device * each, start + (device + 1) * each)
             for device in range(ways)
@@ -127,10 +133,27 @@ class Split:
                 array = concatenate([array[(*lead, slice(*each))] for each in ranges], axis=index)
         return array
 
+    def regrouped(self, params: Any, specs: Any) -> Any:
+        """The same parameters with groups so small that each lies on one device: the factor of a larger one is
+        repeated. Leaves may be specs."""
+
+        def fit(spec: Any, node: Any) -> Any:
+            if not isinstance(node, Grouped) or (ways := self.ways(axis := spec.matrix.axes[-1])) == 1:
+                return node
+            columns = spec.matrix.shape[-1]
+            group = columns // node.scale.shape[-1]
+            times = group // math.gcd(group, *(each // ways for _, each in _parts(axis, columns)))
+            if times == 1:
+                return node
+            zero = None if node.zero is None else _repeated(node.zero, times)
+            return Grouped(node.matrix, _repeated(node.scale, times), zero)
+
+        return jax.tree.map(fit, specs, params, is_leaf=lambda node: isinstance(node, Weight))
+
     def placed(self, params: Any, specs: Any) -> Any:
         """Parameters in a network's own order, of which `specs` has plain matrices, as the devices of the mesh have
         them, leaf by leaf."""
-        leaves, structure = jax.tree.flatten(params)
+        leaves, structure = jax.tree.flatten(self.regrouped(params, specs))
         del params
         for index, spec in enumerate(jax.tree.leaves(like(specs, jax.tree.unflatten(structure, leaves)))):
             order = partial(self.ordered, spec=spec)
@@ -142,3 +165,20 @@ class Split:
         return jax.tree.map(
             lambda spec: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=self.sharding(spec)), specs
         )
+
+
+def _parts(axis: Axis, size: int) -> tuple[tuple[str, int], ...]:
+    """Of an axis of so many numbers, which counts something."""
+    return axis.parts if isinstance(axis, Joined) else ((axis or "", size),)
+
+
+def _unit(axis: Axis, size: int) -> int:
+    """How many neighbours of an axis a number stands for; of one that is not joined nobody asks."""
+    return len(axis) // size if isinstance(axis, Joined) else 1
+
+
+def _repeated(leaf: Any, times: int) -> Any:
+    """Each number of the last axis so many times."""
+    if isinstance(leaf, Spec):
+        return dataclasses.replace(leaf, shape=(*leaf.shape[:-1], times * leaf.shape[-1]))
+    return (np if isinstance(leaf, np.ndarray) else jnp).repeat(leaf, times, axis=-1)

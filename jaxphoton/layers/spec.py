@@ -41,19 +41,16 @@ class Joined:
     def __len__(self) -> int:
         return sum(size for _, size in self.parts)
 
-    def over(self, count: int) -> Joined | None:
-        """The axis of groups of so many neighbours; None where one would lie across the borders of parts."""
-        if any(size % count for _, size in self.parts):
-            return None
-        return Joined(*((name, size // count) for name, size in self.parts))
-
 
 Axis = str | Joined | None
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One leaf. `axes` says of each axis of `shape` what it counts ("vocab", joined ones), None for nothing."""
+    """One leaf. `axes` says of each axis of `shape` what it counts ("vocab", joined ones), None for nothing.
+
+    A number of the leaf may stand for several neighbours of such an axis: the factor of a group, or packed ones.
+    """
 
     shape: tuple[int, ...]
     dtype: jnp.dtype
@@ -101,17 +98,12 @@ class GroupedForm:
     def __call__(self, matrix: Spec) -> Grouped:
         groups, rest = divmod(matrix.shape[-1], self.group)
         assert not rest and (self.dtype != "int4" or matrix.shape[-1] % 2 == 0), f"{matrix.shape} as {self}"
-        *lead, columns = matrix.axes
-        factors = Spec((*matrix.shape[:-1], groups), jnp.dtype(self.scale), (*lead, _groups(columns, self.group)))
+        factors = Spec((*matrix.shape[:-1], groups), jnp.dtype(self.scale), matrix.axes)
         stored = dataclasses.replace(matrix, dtype=jnp.dtype(self.dtype))
         if self.dtype == "int4":
-            stored = Spec((*matrix.shape[:-1], matrix.shape[-1] // 2), PACKED, (*lead, _groups(columns, 2)))
+            stored = Spec((*matrix.shape[:-1], matrix.shape[-1] // 2), PACKED, matrix.axes)
         zero = None if self.zero is None else dataclasses.replace(factors, dtype=jnp.dtype(self.zero))
         return Grouped(stored, factors, zero)
-
-
-def _groups(axis: Axis, count: int) -> Axis:
-    return axis.over(count) if isinstance(axis, Joined) else axis
 
 
 DOTTED: Any = {"simple": True, "separator": "."}

@@ -194,10 +194,11 @@ class Family(Protocol):
         """(images, crops) that encoders are compiled for where nobody says; at most `images` together."""
         ...
 
-    def layer_scratch(self, tokens: int, item: int) -> int:
-        """Bytes that the linear parts of a layer need for so many tokens, of numbers of `item` bytes."""
+    def layer_scratch(self, tokens: int, item: int, ways: int = 1) -> int:
+        """Bytes that the linear parts of a layer need for so many tokens, of numbers of `item` bytes, on each of the
+        devices that share it."""
         ...
 
-    def encode_scratch(self, images: int, crops: int, item: int) -> int:
-        """Bytes that the encoder needs."""
+    def encode_scratch(self, images: int, crops: int, item: int, ways: int = 1) -> int:
+        """Bytes that the encoder needs there."""
         ...

@@ -8,17 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.engine import memory
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.device import Device
+from jaxphoton.engine.spread import Spread
 from jaxphoton.engine.state import Kernels, PagedCache, paged_attend
+from jaxphoton.layers.mesh import Split
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
 from tests.engine import tiny
 from tests.engine.schedules import schedule
 from tests.engine.test_kernels import CONFIG
+from tests.engine.test_mesh import mesh_of
 from tests.engine.tiny import Loop, Poisoned
 
 ENGINE = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((3, 9),), kv_dtype="float8", host_masks=False)
@@ -64,6 +68,38 @@ def test_what_is_read_back_is_what_was_written_rounded_once(scale):
     rest = jnp.abs(stored - k).at[0, 0, 0, 0].set(0.0)
     assert float(jnp.max(rest / (jnp.abs(k) + 2**-6 * factor))) < 2**-4 + 1e-3  # three bits behind the point
     assert bool(jnp.all(jnp.isfinite(out)))
+
+
+def test_a_device_of_a_mesh_writes_and_reads_its_heads():
+    rows, tokens, text = 2, 3, tiny.CONFIG.text
+    split = Split(mesh_of("model=2"), {"heads": text.n_heads, "kv_heads": text.n_kv_heads})
+    random = np.random.default_rng(0)
+    given = tuple(
+        jnp.asarray(random.normal(size=(rows, tokens, heads, text.head_dim)), jnp.float32)
+        for heads in (text.n_heads, text.n_kv_heads, text.n_kv_heads)
+    )
+    scales = jnp.asarray(random.uniform(0.2, 2.0, (text.n_layers, 2)), jnp.float32)
+    positions = jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32)[None], (rows, tokens))
+    tables, valid = jnp.arange(1, 1 + rows, dtype=jnp.int32)[:, None], jnp.ones((rows, tokens), bool)
+
+    def run(scales, cache, q, k, v):
+        attending = paged_attend(Kernels("reference"), 4, tables, positions, valid, jnp.zeros(rows, jnp.int32), scales)
+        return attending(1, q, k, v, cache)
+
+    network = tiny.FAMILY.network
+    cache = PagedCache.zeros(tiny.FAMILY.cache, 1 + rows, 4, jnp.float8_e4m3fn)
+    spread, heads = Spread(split, network.specs(jnp.float32), network), PartitionSpec(None, None, "model", None)
+    parts = jax.tree.map(lambda sharding: sharding.spec, spread.shardings(cache))
+    whole = PartitionSpec()
+    several = jax.shard_map(
+        run, mesh=split.mesh, in_specs=(whole, parts, heads, heads, heads), out_specs=(heads, parts), check_vma=False
+    )
+    out, after = jax.jit(several)(scales, jax.device_put(cache, spread.shardings(cache)), *given)
+    expected, alone = run(scales, cache, *given)
+    np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
+    for pool, of_one in ((after.k, alone.k), (after.v, alone.v)):
+        np.testing.assert_array_equal(pool.astype(jnp.float32), of_one.astype(jnp.float32))
+        assert {shard.data.nbytes for shard in pool.addressable_shards} == {pool.nbytes // 2}
 
 
 def test_pools_that_the_kernels_cannot_address_are_made_smaller():

@@ -92,10 +92,10 @@ class FakeFamily:
     def vision_buckets(self, images):
         return (1, 1), (images, images)
 
-    def layer_scratch(self, tokens, item):
+    def layer_scratch(self, tokens, item, ways=1):
         return tokens * (2 * INNER + 4 * self.width) * item
 
-    def encode_scratch(self, images, crops, item):
+    def encode_scratch(self, images, crops, item, ways=1):
         return images * self.image_tokens * self.width * item
 
 

@@ -112,21 +112,22 @@ class MoondreamFamily:
         several = {(images, images * crops) for crops in (5, 10) if crops <= most} if images > 1 else set()
         return tuple(singles | several)
 
-    def layer_scratch(self, tokens: int, item: int) -> int:
-        """Of the linear layers: qkv, twice the inner width and twice the model width for each token."""
+    def layer_scratch(self, tokens: int, item: int, ways: int = 1) -> int:
+        """Of the linear layers: qkv and twice the inner width, which devices share, and twice the model width for each
+        token."""
         text: TextConfig = self.config.text
-        dense = tokens * (text.qkv_dim + 2 * text.ff_dim + 2 * text.dim) * item
+        dense = tokens * ((text.qkv_dim + 2 * text.ff_dim) // ways + 2 * text.dim) * item
         if text.moe is None:
             return dense
         # With experts also the inputs and results of all that were chosen, sorted and in order, and one expert widened.
         chosen = tokens * text.moe.experts_per_token
         return dense + (3 * chosen * item + 3 * text.moe.expert_inner_dim * FLOAT32) * text.dim
 
-    def encode_scratch(self, images: int, crops: int, item: int) -> int:
+    def encode_scratch(self, images: int, crops: int, item: int, ways: int = 1) -> int:
         vision = self.config.vision
         patches = vision.image_tokens
-        widths = 3 * vision.enc_dim + 2 * vision.enc_ff_dim + 2 * vision.enc_dim
-        scores = crops * vision.enc_n_heads * patches * patches * (FLOAT32 + item)
+        widths = (3 * vision.enc_dim + 2 * vision.enc_ff_dim) // ways + 2 * vision.enc_dim
+        scores = crops * vision.enc_n_heads * patches * patches * (FLOAT32 + item) // ways
         return scores + crops * patches * widths * item + images * patches * vision.proj_out_dim * item
 
     @property

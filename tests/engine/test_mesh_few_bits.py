@@ -49,9 +49,13 @@ def mixed(params: Params, config: ModelConfig) -> Params:
     """The first layer as quantization makes it in int8, the last in int4, one in groups with zero points."""
     one, other = (in_few_bits(params, config, kind) for kind in ("int8", "int4"))
     first, *rest = one.text.layers
-    first = first.replace(in_w=in_int4(dense_of(params.text.layers[0].in_w).matrix, 8))
+    first = dataclasses.replace(first, in_w=in_int4(dense_of(params.text.layers[0].in_w).matrix, 8))
     layers = (first, *rest[:-1], other.text.layers[-1])
-    return one.replace(text=one.text.replace(layers=layers))
+    return with_text(one, layers=layers)
+
+
+def with_text(params: Params, **changes: Any) -> Params:
+    return dataclasses.replace(params, text=dataclasses.replace(params.text, **changes))
 
 
 def answers(params: Params, config: ModelConfig, engine: EngineConfig, mesh: str | None = None, kinds=None) -> list:
@@ -86,7 +90,7 @@ def test_keys_and_values_in_float8():
     config, mesh, _ = MODELS["moondream2"]
     params = tiny.drawn(config)
     scales = jnp.asarray([[0.5, 0.25], [0.25, 2.0]], jnp.float32)
-    params = params.replace(text=params.text.replace(kv_scale=scales))
+    params = with_text(params, kv_scale=scales)
     engine = dataclasses.replace(ENGINE, kv_dtype="float8")
     one, several = (choices(answers(params, config, engine, where)) for where in (None, mesh))
     assert one == several and sum(map(len, one)) > 20

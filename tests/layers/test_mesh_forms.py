@@ -44,7 +44,7 @@ def drawn(seed: int, *shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def on_mesh(split: Split, function, params: Any, out: PartitionSpec, x: jax.Array, over: PartitionSpec) -> jax.Array:
+def on_mesh(split: Split, function, params: Any, out: Any, x: jax.Array, over: PartitionSpec) -> Any:
     """A function of a device's share of parameters, as `sharded` gives them, and of x."""
     parts = jax.tree.map(lambda leaf: leaf.sharding.spec, params)
     run = jax.shard_map(function, mesh=split.mesh, in_specs=(parts, over), out_specs=out, check_vma=False)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels_pallas.moe_decode.cases import Case
+from kernels_pallas.moe_decode.cases import BESIDE, Case
+from tests.kernels.comparing import TOLERANCE, error
 
 PAIRS = ("slots", "layer", "up_a", "up_b", "down_a", "down_b")
 
@@ -66,6 +67,25 @@ def exact_inputs(case: Case, seed: int) -> dict:
         assert np.array_equal(np.asarray(arguments[name], np.float32) * scale[:, :, None], matrices)
     weights = np.exp2(random.integers(-2, 3, arguments["weights"].shape)).astype(np.float32)
     return arguments | {"x": x.astype(arguments["x"].dtype), "weights": weights}
+
+
+def part_of(arguments: dict, first: int, count: int) -> dict:
+    """The same for a device that has `count` experts from number `first` on; weights of other choices are NaN."""
+    experts = arguments["experts"] - first
+    here = (experts >= 0) & (experts < count)
+    split = {"experts": np.where(here, experts, -1), "weights": np.where(here, arguments["weights"], np.nan)}
+    own = slice(first, first + count)
+    split |= {name: arguments[name][own] for name in BESIDE if name in arguments}
+    split |= {name: arguments[name][:, own] for name in PAIRS[2:] if name in arguments}
+    return arguments | {name: np.asarray(value, arguments[name].dtype) for name, value in split.items()}
+
+
+def assert_parts_sum_up(case: Case, run: Callable[[dict], Any]) -> None:
+    """Devices that have half of the experts each give results whose sum is that of one that has all."""
+    arguments, half = case.make(8), case.experts // 2
+    whole, *parts = (run(each) for each in (arguments, *(part_of(arguments, first, half) for first in (0, half))))
+    assert all(np.any(np.asarray(part)) for part in parts)
+    assert error(np.sum(parts, axis=0), whole) <= 2 * TOLERANCE["float32"]
 
 
 def assert_slots_are_apart(arguments: dict, run: Callable[[dict], Any]) -> None:

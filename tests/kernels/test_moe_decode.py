@@ -16,7 +16,7 @@ from kernels_pallas.dispatch import KernelUnavailable, Target, overflows
 from kernels_pallas.moe_decode import moe_decode
 from kernels_pallas.moe_decode.cases import REAL, SMALL, Case
 from tests.kernels.comparing import H200, TOLERANCE, arrays_of, assert_company_does_not_matter, error, lowered
-from tests.kernels.experts import assert_slots_are_apart, definition, exact_inputs
+from tests.kernels.experts import assert_parts_sum_up, assert_slots_are_apart, definition, exact_inputs
 
 A100 = Target("cuda", 80, 108)
 BY_NAME = {case.name: case for case in SMALL}
@@ -52,8 +52,8 @@ def test_reference_is_the_formula(case):
 
 
 TOKENS, TOP, EXPERTS = 6, 2, 5
-# A row may even choose an expert twice.
-routings = st.lists(st.integers(0, EXPERTS - 1), min_size=TOKENS * TOP, max_size=TOKENS * TOP)
+# A row may even choose an expert twice; -1 is not here.
+routings = st.lists(st.integers(-1, EXPERTS - 1), min_size=TOKENS * TOP, max_size=TOKENS * TOP)
 
 
 @given(routing=routings, tokens=st.sampled_from([1, TOKENS]), data=st.data(), seed=st.integers(0, 99))
@@ -69,12 +69,24 @@ def test_any_routing_and_weights(routing, tokens, data, seed):
         matrices = random.standard_normal(arguments[name].shape, np.float32)
         matrices[unchosen] = np.nan
         arguments[name] = matrices
-    arguments |= {"experts": experts, "weights": np.array(weights, np.float32).reshape(experts.shape)}
+    weights = np.where(experts < 0, np.float32(np.nan), np.array(weights, np.float32).reshape(experts.shape))
+    arguments |= {"experts": experts, "weights": weights}
     expected = definition(arguments)
-    scale = np.max(np.abs(definition(arguments | {"weights": np.ones_like(arguments["weights"])})))
+    scale = np.max(np.abs(definition(arguments | {"weights": np.ones_like(weights)})))
     for backend in ("reference", "interpret"):
         # Weights that nearly cancel leave the rounding of what they cancel.
         assert np.max(np.abs(np.asarray(run(arguments, backend)) - expected)) <= TOLERANCE["float32"] * 4 * scale
+
+
+@both
+def test_halves_of_the_experts_sum_up(backend):
+    assert_parts_sum_up(BY_NAME["adapters"], partial(run, backend=backend))
+
+
+@both
+@pytest.mark.parametrize("name", ["nowhere", "nowhere_by_choice"])
+def test_without_a_choice_that_is_here_there_are_zeros(name, backend):
+    assert not np.any(run(BY_NAME[name].make(), backend))
 
 
 @pytest.mark.parametrize("name", ["float8", "float8_one_token", "float8_float32"])
@@ -178,6 +190,14 @@ def test_float8_matrices_need_scales():
     del arguments["up_scale"]
     with pytest.raises(ValueError, match="need up_scale"):
         jax.eval_shape(lambda a: moe_decode(**a), arguments)
+
+
+def test_choices_that_are_not_here_count_no_bytes_and_no_operations():
+    whole, nowhere = (Case("count", 4, 2, routing=routing) for routing in ("random", "nowhere"))
+    half = Case("count", 4, 2, experts=4, elsewhere=4)
+    token = 4 * (2 * 128 * 2 + 2 * 8)
+    assert nowhere.flops() == 0 < half.flops() < whole.flops() == 2 * 4 * 2 * 3 * 128 * 64
+    assert nowhere.bytes() == token < half.bytes() <= token + 4 * 3 * 64 * 128 * 2
 
 
 def test_bytes_count_each_chosen_expert_once():

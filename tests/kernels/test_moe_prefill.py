@@ -17,7 +17,7 @@ from kernels_pallas.dispatch import KernelUnavailable, Target
 from kernels_pallas.moe_prefill import moe_prefill, triton
 from kernels_pallas.moe_prefill.cases import REAL, SMALL, Case
 from tests.kernels.comparing import H200, TOLERANCE, arrays_of, error, lowered
-from tests.kernels.experts import assert_slots_are_apart, definition, exact_inputs
+from tests.kernels.experts import assert_parts_sum_up, assert_slots_are_apart, definition, exact_inputs
 
 A100 = Target("cuda", 80, 108)
 BY_NAME = {case.name: case for case in SMALL}
@@ -54,17 +54,19 @@ def test_the_reference_is_the_formula(case):
 
 TOKENS, TOP, EXPERTS = 90, 2, 3
 ROUTED = Case("routed", TOKENS, TOP, EXPERTS, 32, 16, dtype="float32")
-# How often each expert comes: none, all, at the ends of steps and of tiles, all of them chosen twice by a row.
-shares = st.lists(st.integers(0, TOKENS * TOP), min_size=EXPERTS - 1, max_size=EXPERTS - 1)
+# How often -1, which is not here, and each expert come: none, all, at the ends of steps and of tiles, all of them
+# chosen twice by a row.
+shares = st.lists(st.integers(0, TOKENS * TOP), min_size=EXPERTS, max_size=EXPERTS)
 
 
 @given(cuts=shares, seed=st.integers(0, 99))
 @settings(max_examples=30)
 def test_any_routing(cuts, seed):
     random = np.random.default_rng(seed)
-    experts = np.searchsorted(sorted(cuts), np.arange(TOKENS * TOP), side="right").astype(np.int32)
+    experts = np.searchsorted(sorted(cuts), np.arange(TOKENS * TOP), side="right").astype(np.int32) - 1
     experts = random.permutation(experts).reshape(TOKENS, TOP)
     arguments = ROUTED.make(seed) | {"experts": experts}
+    arguments["weights"] = np.where(experts < 0, np.float32(np.nan), arguments["weights"])
     for name in ("up", "down"):
         matrices = random.standard_normal(arguments[name].shape, np.float32)
         matrices[~np.isin(np.arange(EXPERTS), experts)] = np.nan
@@ -80,6 +82,16 @@ def test_an_expert_whose_choices_end_beside_a_step_or_a_tile(size):
     experts = np.append(others, [EXPERTS - 1] * size).astype(np.int32).reshape(TOKENS, TOP)
     arguments = ROUTED.make(3) | {"experts": experts}
     assert error(run(arguments, "interpret"), definition(arguments)) <= 2 * TOLERANCE["float32"]
+
+
+@both
+def test_halves_of_the_experts_sum_up(backend):
+    assert_parts_sum_up(BY_NAME["adapters"], partial(run, backend=backend))
+
+
+@both
+def test_without_a_choice_that_is_here_there_are_zeros(backend):
+    assert not np.any(run(BY_NAME["nowhere"].make(), backend))
 
 
 def test_float8_is_exact_where_the_inputs_are():
@@ -102,11 +114,12 @@ def test_a_broken_token_breaks_itself_alone(backend):
     np.testing.assert_array_equal(actual[others], expected[others])
 
 
-@given(sizes=st.lists(st.integers(0, 300), min_size=1, max_size=9))
-def test_the_bounds_hold_for_any_routing_and_are_reached(sizes):
+@given(sizes=st.lists(st.integers(0, 300), min_size=1, max_size=9), absent=st.integers(0, 300))
+def test_the_bounds_hold_for_any_routing_and_are_reached(sizes, absent):
     choices, experts = sum(sizes), len(sizes)
     programs = sum(-(-size // triton.TOKENS) for size in sizes)
-    assert programs <= triton.tiles(choices, experts)
+    assert programs <= triton.tiles(choices, experts) <= triton.tiles(choices + absent, experts)
+    assert triton.computed(sizes) <= triton.most_computed(choices + absent, experts)
     assert choices <= triton.computed(sizes) <= triton.most_computed(choices, experts)
     worst = [1] * min(choices, experts)
     worst[:1] = [choices - len(worst) + 1] if worst else []

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxphoton.layers import moe
 from jaxphoton.layers.adapters import Pairs
@@ -82,6 +84,16 @@ def merged(params: ExpertParams, slot: int) -> ExpertParams:
     return dataclasses.replace(params, fc1_w=fc1, fc2_w=fc2, adapters=None)
 
 
+def of_device(params: ExpertParams, first: int, count: int) -> ExpertParams:
+    """All of the router, and `count` experts from number `first` on."""
+    own = slice(first, first + count)
+    experts = {name: jax.tree.map(lambda x: x[own], getattr(params, name)) for name in ("fc1_w", "fc2_w")}
+    if (adapters := params.adapters) is not None:
+        pairs = {name: jax.tree.map(lambda x: x[:, own], getattr(adapters, name)) for name in ("fc1", "fc2")}
+        experts["adapters"] = dataclasses.replace(adapters, **pairs)
+    return dataclasses.replace(params, **experts)
+
+
 def routed(params: ExpertParams, x: jax.Array, chosen: int) -> moe.Route:
     return moe.route(params.router_w, jnp.zeros((1, EXPERTS), jnp.float32), 0, chosen, x)
 
@@ -110,6 +122,29 @@ def test_every_row_has_the_experts_of_its_adapter(mix, length, float8):
         np.testing.assert_allclose(got[row], expected, atol=5e-5)
 
 
+@given(first=st.integers(0, 9), count=st.integers(1, 9), experts=st.lists(st.integers(-1, 20), min_size=8, max_size=8))
+def test_choices_among_a_devices_own_experts(first, count, experts):
+    own = moe.own_choices(jnp.asarray(experts, jnp.int32), jnp.int32(first), count)
+    assert own.dtype == jnp.int32
+    assert own.tolist() == [number - first if first <= number < first + count else -1 for number in experts]
+
+
+@pytest.mark.parametrize("mix", [moe.mix_dense, partial(moe.mix, backend="reference")], ids=["dense", "by size"])
+def test_devices_with_a_part_of_the_experts_sum_up(mix):
+    params, x, each = adapted(drawn(1), [n % 4 - 1 for n in range(40)]), tokens(40), EXPERTS // 2
+    route, total, run = routed(params, x, 2), jnp.zeros(x.shape), jax.jit(partial(moe.apply, mix=mix))
+    for first in (0, each):
+        own = moe.own_choices(route.experts, first, each)
+        of_own = dataclasses.replace(route, experts=own, weights=jnp.where(own < 0, jnp.nan, route.weights))
+        total += run(of_device(params, first, each), of_own, x)
+    np.testing.assert_allclose(total, run(params, route, x), atol=5e-5)
+
+
+def test_the_plain_form_looks_at_no_choice_that_is_not_here():
+    nowhere, weights = jnp.full((3, 2), -1, jnp.int32), jnp.full((3, 2), jnp.nan, jnp.float32)
+    assert not np.any(jax.jit(moe.mix_dense)(drawn(1), tokens(3), nowhere, weights))
+
+
 @pytest.mark.parametrize("count", [1, 40], ids=lambda n: f"{n} tokens")
 @pytest.mark.parametrize("form", [in_int8, in_int4_symmetric, in_int4])
 def test_experts_in_few_bits_are_what_their_numbers_say(form, count):
@@ -128,10 +163,12 @@ def test_the_kernel_follows_from_the_choices_an_expert(monkeypatch):
     for name in ("moe_decode", "moe_prefill"):
         monkeypatch.setattr(moe, name, lambda x, *args, name=name, **options: asked.append((name, len(x))) or x)
     params, most = drawn(1), moe.FEW * EXPERTS // 2
-    for count in (1, most, most + 1):
-        x = tokens(count)
-        moe.apply(params, routed(params, x, 2), x, moe.mix)
-    assert asked == [("moe_decode", 1), ("moe_decode", most), ("moe_prefill", most + 1)]
+    for held in (params, of_device(params, 2, 2)):  # of a part of the experts as of all
+        asked.clear()
+        for count in (1, most, most + 1):
+            x = tokens(count)
+            moe.apply(held, routed(params, x, 2), x, moe.mix)
+        assert asked == [("moe_decode", 1), ("moe_decode", most), ("moe_prefill", most + 1)]
 
 
 def test_all_tokens_at_one_expert():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any
 
+from jaxphoton.config.mesh import AXES, mesh_shape
 from jaxphoton.requests.adapter_folder import check_name
 from jaxphoton.requests.settings import RANGES, Settings
 
@@ -103,6 +104,16 @@ def adapters(value: Any) -> tuple[tuple[str, str], ...]:
     if len({name for name, _ in found}) < len(found):
         raise ValueError("paths of adapters by name, each name once")
     return found
+
+
+def mesh(value: Any) -> str:
+    if isinstance(value, str):
+        try:
+            mesh_shape(value)
+            return value
+        except ValueError:
+            pass
+    raise ValueError(f'a text such as "model=2,expert=2", with the axes {", ".join(AXES)}')
 
 
 def setting(name: str) -> Check:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from jaxphoton.batch.digest import model_digest, params_digest
 from jaxphoton.batch.errors import BatchError, OptionError
 from jaxphoton.batch.options import AccountOptions, RunOptions
-from jaxphoton.batch.workers.gpus import replica_gpus
+from jaxphoton.batch.workers.gpus import replica_count, replica_gpus
 from jaxphoton.batch.workers.inprocess import EngineOptions, LocalAnswerer
 from jaxphoton.batch.workers.pool import Replicas
+from jaxphoton.config.mesh import MeshError, engine_meshes
 from jaxphoton.messages import listed, quoted
 from jaxphoton.requests.errors import NoAdapterRoom, UnknownAdapter, UnusableAdapter
 
@@ -163,13 +164,15 @@ class NamedModel:
     @contextmanager
     def answering(self, log: Callable[[str], None]) -> Iterator[Answering]:
         model, account = self._options.model, self._options.account
-        gpus = (None,) if model.replicas == 1 else replica_gpus(model.replicas)
+        meshes = engine_meshes(model.mesh)
+        count = replica_count(model.replicas, meshes.copies)
+        gpus = (None,) if count == 1 else replica_gpus(count, each=meshes.devices)
         if len(gpus) > 1:
             if account.trace or account.jax_profile:
                 raise OptionError("{trace} and {jax_profile} look into one process: give {replicas} 1")
             loading = {"path_or_id": self.name} | self._loading()
             with Replicas(gpus, loading, self._engine(), log=log) as replicas:
-                yield replicas, len(gpus)
+                yield replicas, len(gpus) * meshes.devices
             return
         # Those that the journal names were read for it.
         adapters = dict(self._options.model.adapters) | self._adapters or None
@@ -181,7 +184,7 @@ class NamedModel:
             answerer = LocalAnswerer(opened)
             answerer.start()
             with calmed_interpreter():
-                yield answerer, 1
+                yield answerer, meshes.devices
 
     def _engine(self) -> EngineOptions:
         """What the options say about the engine."""
@@ -196,6 +199,7 @@ class NamedModel:
         """The arguments of `Moondream.from_pretrained`; JSON values."""
         model = self._options.model
         given = {name: getattr(model, name) for name in ("revision", "dtype", "quantize", "executables")}
+        given |= {"mesh": engine_meshes(model.mesh).mesh}
         given |= asdict(self._options.pictures) | {"adapters": dict(model.adapters) or None}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -266,6 +270,8 @@ def load_model(name: str, **loading: Any) -> Moondream:
         return Moondream.from_pretrained(name, **{name: value for name, value in loading.items() if value is not None})
     except ExecutablesError as error:
         raise BatchError(f"executables: {error}") from error
+    except MeshError as error:
+        raise BatchError(str(error)) from error
     except (ConfigError, TokenizerError, WeightsError, NoAdapterRoom, OSError) as error:
         raise BatchError(f"model {quoted(name)}: {error}") from error
 

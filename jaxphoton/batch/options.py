@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
-from jaxphoton.batch.checks import adapters, colour, number, one_of, option, path, setting, several, shard_of, text, yes
+from jaxphoton.batch.checks import (
+    adapters,
+    colour,
+    mesh,
+    number,
+    one_of,
+    option,
+    path,
+    setting,
+    several,
+    shard_of,
+    text,
+    yes,
+)
 from jaxphoton.batch.errors import OptionError
 from jaxphoton.config.fields import MOST
 from jaxphoton.config.quantization import NAMES as QUANTIZE
@@ -126,12 +139,13 @@ class ModelOptions(_Part):
       dtype: by default bfloat16, on a CPU float32.
       quantize: "int8", "float8", "int4" or "int4-64": large matrices in few bits; "none" for none, whatever the
         checkpoint has.
+      mesh: "model=2": each engine has so many devices, and shares the model out to them; "data" counts replicas.
       rows: images decoded at once; None for what fits.
       depth: launches under way at once: 1 blocks, 2 pipelines.
       workers: processes that decode pictures.
       image_timeout: seconds that decoding a picture may take; then another process tries, once.
       deterministic: the same result to the last bit in any order, sharding and company; slower.
-      replicas: engine processes, each with a GPU of its own; None for one a visible GPU.
+      replicas: engine processes, each with a GPU, or those of a mesh, of its own; None for as many as are visible.
       executables: a folder of programs that `jaxphoton compile` has stored.
       adapters: paths by the names that `Ask.adapter` knows them by. A single one is meant where no ask names any.
     """
@@ -139,6 +153,7 @@ class ModelOptions(_Part):
     revision: str | None = option(None, text)
     dtype: Precision | None = option(None, one_of(*get_args(Precision)))
     quantize: str | None = option(None, one_of(*QUANTIZE))
+    mesh: str | None = option(None, mesh)
     rows: int | None = option(None, number(int, 1, most=MOST))
     depth: int | None = option(None, one_of(1, 2))
     workers: int | None = option(None, number(int, 0))

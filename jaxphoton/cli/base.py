@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from absl import flags
 from absl.flags import argparse_flags
 
+from jaxphoton.config.mesh import MeshError, mesh_shape
 from jaxphoton.config.quantization import NAMES
 from jaxphoton.files import open_regular
 from jaxphoton.messages import quoted, to_stderr
@@ -225,11 +226,23 @@ def add_adapter_room(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_options(parser: argparse.ArgumentParser, *, quantize: bool = True) -> argparse._ArgumentGroup:
+def mesh_text(text: str) -> str:
+    """An argparse type: a mesh."""
+    try:
+        mesh_shape(text)
+    except MeshError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def add_model_options(
+    parser: argparse.ArgumentParser, *, quantize: bool = True, mesh: bool = True
+) -> argparse._ArgumentGroup:
     """Which model, and how it is loaded; the group of these options.
 
     Args:
       quantize: whether `--quantize` is one of them; a command may have its own.
+      mesh: whether `--mesh` is.
     """
     group = parser.add_argument_group("model")
     group.add_argument(
@@ -244,6 +257,14 @@ def add_model_options(parser: argparse.ArgumentParser, *, quantize: bool = True)
     )
     if quantize:
         add_quantize_option(group)
+    if mesh:
+        group.add_argument(
+            "--mesh",
+            type=mesh_text,
+            metavar="AXIS=N,...",
+            help="the devices that share the model out: model=2; experts also by expert=2; data=2 is as --replicas 2 "
+            "(default: one device)",
+        )
     group.add_argument(
         "--max-pixels",
         type=number(int, 1),

@@ -174,7 +174,8 @@ def add_engine_options(group: argparse._ArgumentGroup) -> None:
         type=replicas,
         default=1,
         metavar="N",
-        help="engine processes, each with a GPU of its own; auto for one a visible GPU (default: 1)",
+        help="engine processes, each with a GPU of its own, or those of --mesh; auto for as many as visible GPUs are "
+        "enough for (default: 1)",
     )
     group.add_argument(
         "--executables", metavar="DIR", help="programs that `jaxphoton compile` has stored, instead of compiling"

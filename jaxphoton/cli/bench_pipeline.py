@@ -49,7 +49,7 @@ def add_parser(kinds) -> None:
     parser.add_argument("--no-pin", action="store_true", help="leave the placing of threads to the system")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--plot", metavar="FILE", help="draw a picture (needs matplotlib)")
-    add_model_options(parser)
+    add_model_options(parser, mesh=False)
 
 
 def run(args: argparse.Namespace) -> int:

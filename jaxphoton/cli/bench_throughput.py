@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 def _model(args: argparse.Namespace) -> Any:
     from jaxphoton.batch.model import load_model
 
-    loading = {name: getattr(args, name) for name in ("revision", "dtype", "quantize", "max_pixels")}
+    loading = {name: getattr(args, name) for name in ("revision", "dtype", "quantize", "max_pixels", "mesh")}
     model = load_model(args.model, **loading)
     changes: dict[str, Any] = {}
     if args.max_waiting:

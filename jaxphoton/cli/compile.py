@@ -46,6 +46,7 @@ def add_parser(subparsers) -> None:
         "--dtype", choices=["float32", "bfloat16"], help="precision (default: bfloat16, on a CPU float32)"
     )
     add_quantize_option(parser)
+    parser.add_argument("--mesh", type=_no_mesh, help=argparse.SUPPRESS)
     parser.add_argument("--float8-experts", action="store_true", help="for experts kept as they are in the checkpoint")
     parser.add_argument("--kv-dtype", choices=["model", "float8"], default="model", help="of stored keys and values")
     parser.add_argument(
@@ -54,6 +55,11 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--rows", type=number(int, 1, 4096), metavar="N", help="images decoded at once")
     add_adapter_room(parser)
     parser.add_argument("--deterministic", action="store_true", help="for runs with --deterministic")
+
+
+def _no_mesh(text: str) -> str:
+    """An argparse type: other commands have that option."""
+    raise argparse.ArgumentTypeError("programs of a mesh are not stored; the engine compiles them when it starts")
 
 
 def run(args: argparse.Namespace) -> int:

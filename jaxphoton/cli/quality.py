@@ -57,7 +57,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--max-tokens", type=number(int, 1), default=64, metavar="N", help="of a caption (default: 64)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table as markdown too")
-    add_model_options(parser, quantize=False)
+    add_model_options(parser, quantize=False, mesh=False)
 
 
 def run(args: argparse.Namespace) -> int:

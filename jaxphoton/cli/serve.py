@@ -91,8 +91,9 @@ def _backend(args: argparse.Namespace) -> Backend:
     import dataclasses
 
     from jaxphoton.batch.model import load_model
-    from jaxphoton.batch.workers.gpus import replica_gpus
+    from jaxphoton.batch.workers.gpus import replica_count, replica_gpus
     from jaxphoton.batch.workers.inprocess import EngineOptions
+    from jaxphoton.config.mesh import engine_meshes
     from jaxphoton.requests.adapters import FOLDER_RANK, SLOTS
     from jaxphoton.server.backend import LocalBackend
     from jaxphoton.server.replicas import ReplicaBackend
@@ -106,8 +107,11 @@ def _backend(args: argparse.Namespace) -> Backend:
     if slots or rank:  # each goes without the other
         slots, rank = slots or SLOTS, rank or FOLDER_RANK
     options = EngineOptions(args.rows, image_workers=args.workers, adapter_slots=slots, adapter_rank=rank)
-    if args.replicas != 0:
-        gpus = replica_gpus(args.replicas)
+    meshes = engine_meshes(args.mesh)
+    loading["mesh"] = meshes.mesh
+    count = replica_count(args.replicas, meshes.copies, alone=0)
+    if count != 0:
+        gpus = replica_gpus(count, each=meshes.devices)
         given = {name: value for name, value in loading.items() if value is not None}
         return ReplicaBackend(gpus, {"path_or_id": args.model} | given, options, args.max_waiting)
     model = load_model(args.model, **loading)

@@ -63,8 +63,8 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         type=replicas,
         default=0,
         metavar="N",
-        help="engine processes, each with a GPU of its own, which are started again when they fail; auto for one a "
-        "visible GPU (default: the engine is in this process)",
+        help="engine processes, each with a GPU of its own, or those of --mesh, which are started again when they "
+        "fail; auto for as many as visible GPUs are enough for (default: the engine is in this process)",
     )
     group.add_argument(
         "--executables", metavar="DIR", help="programs that `jaxphoton compile` has stored, instead of compiling"

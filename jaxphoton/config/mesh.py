@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from jaxphoton.messages import quoted
 
 AXES = ("data", "model", "expert")
@@ -9,6 +12,35 @@ AXES = ("data", "model", "expert")
 
 class MeshError(ValueError):
     """A mesh that cannot be, or does not fit the model or the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMeshes:
+    """What a text says of a run.
+
+    Attributes:
+      copies: of the model, one an engine.
+      mesh: of each engine; None for a single device.
+      devices: of each engine.
+    """
+
+    copies: int = 1
+    mesh: str | None = None
+    devices: int = 1
+
+
+def engine_meshes(text: str | None) -> EngineMeshes:
+    """ "data=2,model=4" -> two engines, each with the mesh "model=4" of 4 devices.
+
+    Raises:
+      MeshError: as `mesh_shape`.
+    """
+    if text is None:
+        return EngineMeshes()
+    shape = mesh_shape(text)
+    copies = shape.pop("data")
+    mesh = ",".join(f"{name}={size}" for name, size in shape.items() if size > 1)
+    return EngineMeshes(copies, mesh or None, math.prod(shape.values()))
 
 
 def mesh_shape(text: str) -> dict[str, int]:

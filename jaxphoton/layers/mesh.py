@@ -59,7 +59,9 @@ class Split:
             if count % ways and axis in WHOLE_IF_UNEVEN:
                 self.rules[axis] = ()
             elif count % ways:
-                fit = [n for n in range(1, min(count, mesh.size) + 1) if count % n == 0]
+                alike = [name for name in self.rules if self.over(name) == self.over(axis)]
+                there = [counts[name] for name in alike if name in counts and name not in WHOLE_IF_UNEVEN]
+                fit = [n for n in range(1, min(count, mesh.size) + 1) if math.gcd(*there) % n == 0]
                 raise MeshError(
                     f"{' x '.join(a for a in over if a in mesh.shape)} = {ways} devices cannot share {count} "
                     f"{axis.replace('_', ' ')} evenly; {', '.join(map(str, fit))} would"

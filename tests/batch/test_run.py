@@ -183,6 +183,7 @@ def test_what_is_none_is_left_to_the_model(model, photos, tmp_path):
         ("model", None, "a name or an open Moondream"),
         ("model", b"shapes", "a name or an open Moondream"),
         ("replicas", 0, "at least 1"),
+        ("mesh", "gpus=2", "a text such as .*data, model, expert"),
         ("temperature", -1, "from 0 to 1000"),
         ("top_p", 0, "above 0"),
         ("captions_per_image", 0, "at least 1"),

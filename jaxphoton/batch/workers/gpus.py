@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxphoton.batch.errors import BatchError
+from jaxphoton.batch.errors import BatchError, OptionError
 from jaxphoton.processes.child import reap
 
 # A broken driver can keep nvidia-smi waiting.
@@ -17,21 +17,49 @@ _END_S = 1.0
 _ENTRY = re.compile(r"\d+|GPU-.+|MIG-.+")
 
 
-def replica_gpus(wanted: int | None, environment: Mapping[str, str] = os.environ) -> tuple[str | None, ...]:
-    """The GPU of each engine process, as CUDA_VISIBLE_DEVICES names it; None where there is no GPU to give.
+def replica_gpus(
+    wanted: int | None, environment: Mapping[str, str] = os.environ, each: int = 1
+) -> tuple[str | None, ...]:
+    """The GPUs of each engine process, as CUDA_VISIBLE_DEVICES names them; None where there is no GPU to give.
 
     Args:
-      wanted: processes; None for one a visible GPU, without GPUs one.
+      wanted: processes; None for as many as the visible GPUs are enough for, without GPUs one.
+      each: GPUs of a process.
 
     Raises:
-      BatchError: more are wanted than there are GPUs.
+      BatchError: more are wanted than there are GPUs, or all of them cannot be shared out.
     """
     gpus = visible_gpus(environment)
-    if wanted is None:
-        return gpus or (None,)
-    if gpus and wanted > len(gpus):
-        raise BatchError(f"{wanted} replicas need {wanted} GPUs, visible here: {', '.join(gpus)}")
-    return gpus[:wanted] if gpus else (None,) * wanted
+    if not gpus:
+        return (None,) * (wanted or 1)
+    if wanted is None and len(gpus) % each:
+        raise BatchError(
+            f"{len(gpus)} visible GPUs cannot be shared out by {each} a replica, as the mesh needs them; say how many "
+            f"replicas (at most {len(gpus) // each}), or name fewer GPUs in CUDA_VISIBLE_DEVICES"
+        )
+    wanted = len(gpus) // each if wanted is None else wanted
+    if wanted * each > len(gpus):
+        mesh = f" (each a mesh of {each})" if each > 1 else ""
+        raise BatchError(f"{wanted} replicas{mesh} need {wanted * each} GPUs, visible here: {', '.join(gpus)}")
+    return tuple(",".join(gpus[start : start + each]) for start in range(0, wanted * each, each))
+
+
+def replica_count(wanted: int | None, copies: int, alone: int = 1) -> int | None:
+    """How many engine processes are meant.
+
+    Args:
+      wanted: as it was said; None for as many as the GPUs are enough for.
+      copies: what the mesh says ("data").
+      alone: what `wanted` is where nobody has said anything.
+
+    Raises:
+      BatchError: both say something, and not the same.
+    """
+    if copies == 1 or wanted == copies:
+        return wanted
+    if wanted != alone:
+        raise OptionError("{mesh} has data={copies}, which are replicas: {replicas} must be as many", copies=copies)
+    return copies
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:

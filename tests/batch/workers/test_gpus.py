@@ -9,9 +9,9 @@ import subprocess
 
 import pytest
 
-from jaxphoton.batch.errors import BatchError
+from jaxphoton.batch.errors import BatchError, OptionError
 from jaxphoton.batch.workers import gpus
-from jaxphoton.batch.workers.gpus import replica_gpus, visible_gpus
+from jaxphoton.batch.workers.gpus import replica_count, replica_gpus, visible_gpus
 from tests.image.pools import exists, until
 
 PLAIN = "GPU 0: NVIDIA A (UUID: GPU-11)\nGPU 1: NVIDIA A (UUID: GPU-22)\n"
@@ -100,3 +100,25 @@ def test_replicas_get_a_gpu_each():
     assert replica_gpus(2, none) == (None, None)
     with pytest.raises(BatchError, match="4 replicas need 4 GPUs, visible here: 4, 5, 6"):
         replica_gpus(4, three)
+
+
+def test_replicas_of_a_mesh_get_a_group_of_gpus_each():
+    none, five = {"CUDA_VISIBLE_DEVICES": ""}, {"CUDA_VISIBLE_DEVICES": "0,1,2,3,7"}
+    assert replica_gpus(2, five, each=2) == ("0,1", "2,3")
+    assert replica_gpus(None, {"CUDA_VISIBLE_DEVICES": "3,1,0,2"}, each=2) == ("3,1", "0,2")
+    assert replica_gpus(None, none, each=2) == (None,)
+    with pytest.raises(BatchError, match="5 visible GPUs cannot be shared out by 2 a replica.*at most 2"):
+        replica_gpus(None, five, each=2)
+    with pytest.raises(BatchError, match=r"3 replicas \(each a mesh of 2\) need 6 GPUs, visible here: 0, 1, 2, 3, 7"):
+        replica_gpus(3, five, each=2)
+    with pytest.raises(BatchError, match="1 replicas .* need 2 GPUs"):
+        replica_gpus(1, {"CUDA_VISIBLE_DEVICES": "0"}, each=2)
+
+
+def test_the_mesh_may_say_how_many_replicas():
+    assert replica_count(3, copies=1) == 3 and replica_count(None, copies=1) is None
+    assert replica_count(1, copies=2) == 2 and replica_count(2, copies=2) == 2
+    assert replica_count(0, copies=2, alone=0) == 2
+    for wanted, alone in ((3, 1), (None, 1), (1, 0)):
+        with pytest.raises(OptionError, match="mesh has data=2, which are replicas: replicas must be as many"):
+            replica_count(wanted, 2, alone)

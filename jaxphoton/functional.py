@@ -6,22 +6,27 @@ static.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from jaxphoton.config.mesh import MeshError
 from jaxphoton.layers.adapters import put
 from jaxphoton.layers.cache import DenseCache, dense_attend
+from jaxphoton.layers.mesh import RULES, Split
+from jaxphoton.layers.spec import Spec, axis_names, like
 from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.moondream import adapters as text_adapters
 from jaxphoton.models.moondream import inputs, region, vision
 from jaxphoton.models.moondream import network as text
 from jaxphoton.models.moondream.adapters import TextPairs
 from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.moondream.device import MoondreamNetwork
+from jaxphoton.models.moondream.params import Form, Params, specs
 from jaxphoton.models.moondream.pictures import crop_owners
 from jaxphoton.models.moondream.prompts import Prompt
 
@@ -123,6 +128,39 @@ def decode_step(
 def read(params: Params, config: ModelConfig, hidden: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What hidden states [B, D] predict, float32: logits [B, V], coordinate bins [B, bins], size bins [B, 2, bins]."""
     return text.logits(params.text, hidden), *region.decode(params.region, config.region, hidden)
+
+
+def shardings(
+    config: ModelConfig,
+    mesh: Mesh,
+    rules: Mapping[str, tuple[str, ...]] | None = None,
+    params: Params | None = None,
+) -> Params:
+    """A jax.sharding.NamedSharding for every parameter, for `jax.device_put`, `jax.jit` and loading.
+
+    The parameters stay in the order that all functions here take them in; under `jax.jit` XLA moves what must move.
+    Those of a `Moondream` on a mesh are in another, which only its engine understands.
+
+    Args:
+      mesh: with axes of any names; one that no rule names splits no parameter, as is right for a batch.
+      rules: logical axis -> axes of the mesh that it is split over, none for a whole one; in place of those entries of
+        `jaxphoton.layers.mesh.RULES`, which know the names "model" and "expert".
+      params: arrays or shapes; needed where matrices are in few bits, or the model has scales of float8 keys.
+
+    Raises:
+      MeshError: the mesh does not divide what a rule gives it, with the sizes that would; or a rule names an axis that
+        there is not.
+    """
+    scaled = params is not None and params.text.kv_scale is not None
+    plain = specs(config, form=Form(kv_scales=scaled))
+    leaves: list[Spec] = jax.tree.leaves(plain)
+    known = RULES.keys() | {name for leaf in leaves for axis in leaf.axes for name in axis_names(axis)}
+    if unknown := sorted((rules or {}).keys() - known):
+        raise MeshError(
+            f"no axis of the parameters is called {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+        )
+    split = Split(mesh, MoondreamNetwork(config).counts(), rules)
+    return split.shardings(plain if params is None else like(plain, params))
 
 
 def with_adapters(params: Params, config: ModelConfig, pool: TextPairs, slots: jax.Array) -> Params:

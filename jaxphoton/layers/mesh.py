@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from jaxphoton.config.mesh import MeshError
 from jaxphoton.layers.grouped import Grouped
-from jaxphoton.layers.spec import Axis, Joined, Spec, like
+from jaxphoton.layers.spec import Axis, Joined, Spec, axis_names, like
 from jaxphoton.layers.weight import Weight
 
 TENSOR = ("model", "expert")
@@ -48,12 +48,17 @@ class Split:
       rules: beside `RULES`, in place of its entries.
 
     Raises:
-      MeshError: the axes do not divide what is there; with the sizes that would.
+      MeshError: the axes do not divide what is there; with the sizes that would. Or a rule names none of the mesh.
     """
 
-    def __init__(self, mesh: Mesh, counts: Mapping[str, int], rules: Mapping[str, tuple[str, ...]] | None = None):
+    def __init__(
+        self, mesh: Mesh | AbstractMesh, counts: Mapping[str, int], rules: Mapping[str, tuple[str, ...]] | None = None
+    ):
         self.mesh, self.counts = mesh, counts
-        self.rules = {**RULES, **(rules or {})}
+        own = {name: (over,) if isinstance(over, str) else tuple(over) for name, over in (rules or {}).items()}
+        if absent := sorted({name for over in own.values() for name in over} - set(mesh.axis_names)):
+            raise MeshError(f"the rules name {', '.join(absent)}; the mesh has the axes {', '.join(mesh.axis_names)}")
+        self.rules = {**RULES, **own}
         for axis, over in self.rules.items():
             count, ways = counts.get(axis, 0), self.ways(axis)
             if count % ways and axis in WHOLE_IF_UNEVEN:
@@ -91,7 +96,7 @@ class Split:
         """Of a leaf.
 
         Raises:
-          MeshError: a share of it would have a part of a group.
+          MeshError: a share of it would have a part of a group, or two axes of it are split over the same devices.
         """
         for axis, size in zip(spec.axes, spec.shape, strict=True):
             if (ways := self.ways(axis)) == 1:
@@ -103,6 +108,10 @@ class Split:
                         f"{ways} devices cannot share {each} numbers of {name.replace('_', ' ')} in groups of {unit}: "
                         "smaller groups may"
                     )
+        used = [name for axis in spec.axes for name in self.over(axis)]
+        if len(used) > len(set(used)):
+            names = " and ".join("/".join(dict.fromkeys(axis_names(axis))) for axis in spec.axes if self.over(axis))
+            raise MeshError(f"{names} lie in one array: the rules must split them over different axes, or one of them")
         return PartitionSpec(*(self.over(axis) or None for axis in spec.axes))
 
     def sharding(self, spec: Spec) -> NamedSharding:

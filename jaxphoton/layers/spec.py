@@ -45,6 +45,13 @@ class Joined:
 Axis = str | Joined | None
 
 
+def axis_names(axis: Axis) -> tuple[str, ...]:
+    """The logical axes in one of an array."""
+    if isinstance(axis, Joined):
+        return tuple(name for name, _ in axis.parts)
+    return () if axis is None else (axis,)
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """One leaf. `axes` says of each axis of `shape` what it counts ("vocab", joined ones), None for nothing.

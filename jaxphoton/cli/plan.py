@@ -5,21 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from math import prod
 from typing import Any
 
-from jaxphoton.cli.base import OK, CommandError, add_adapter_room, check_drawing, number
+from jaxphoton.cli.base import OK, CommandError, add_adapter_room, check_drawing, mesh_text, number
+from jaxphoton.config.mesh import mesh_shape
 from jaxphoton.config.quantization import QUANTIZATIONS
 
 DESCRIPTION = """\
 Adds up the memory of a model and a load from its settings alone: weights, keys and values, row state, what the
 programs need while they run, and what is left to the runtime. With a GPU or a size of memory: how many requests fit
 there; without: the smallest GPU that holds the load, and how many requests fit GPUs of 8 to 141 GB with weights in
-every form."""
+every form. With a mesh, everything is that of one of its devices, and a second table has other meshes."""
 EPILOG = """\
 examples:
   jaxphoton plan --model moondream2 --rows 32 --context 1024
   jaxphoton plan --model moondream2 --gpu L4 --plot plan.png
   jaxphoton plan --model moondream3 --quantize int4 --gpu L4 --adapter-slots 4
+  jaxphoton plan --model moondream3 --mesh model=2 --memory 24GB
   jaxphoton plan --model checkpoints/mine --memory 24GiB --rows 64 --json
 """
 UNITS = {"": 1, "B": 1} | {f"{p}B": 1000**n for n, p in enumerate("KMGT", 1)}
@@ -45,6 +48,7 @@ def add_parser(subparsers) -> None:
         choices=QUANTIZATIONS,
         help="weights in few bits; say so of a checkpoint that is small, too (default: none)",
     )
+    add_mesh_option(parser)
     add_adapter_room(parser)
     parser.add_argument(
         "--rows", type=number(int, 1, 4096), metavar="N", help="requests at once (default: 32; with a GPU what fits)"
@@ -96,7 +100,7 @@ def _report(args: argparse.Namespace) -> tuple[dict[str, Any], Any, Any]:
     from jaxphoton.config import EngineConfig
     from jaxphoton.measure.chips import find_chip
     from jaxphoton.measure.cost_model import parameter_count, planned_family
-    from jaxphoton.measure.memory_plan import engine_of, rows_that_fit, usable_bytes
+    from jaxphoton.measure.memory_plan import engine_of, usable_bytes
 
     family = planned_family(args.model)
     most = family.max_context
@@ -118,6 +122,7 @@ def _report(args: argparse.Namespace) -> tuple[dict[str, Any], Any, Any]:
         "parameters": parameter_count(family),
         "dtype": args.dtype,
         "quantize": args.quantize,
+        "mesh": _shape(args),
         **_bytes(plan),
         "kv_bytes_per_position": planner.position_bytes,
         "kv_bytes_per_request": planner.pages_of(engine, context) * plan.page_bytes,
@@ -128,9 +133,28 @@ def _report(args: argparse.Namespace) -> tuple[dict[str, Any], Any, Any]:
         "memory_bytes": memory,
         "reserve_bytes": None if memory is None else memory - usable_bytes(memory, engine),
         "smallest_gpu": smallest.name if smallest else None,
-        "fits_gb": rows_that_fit(family, args.dtype, args.kv_dtype, context, given) if memory is None else None,
+        **_fits(args, family, context, given),
     }
     return report, plan, engine
+
+
+def _fits(args: argparse.Namespace, family: Any, context: int, engine: Any) -> dict[str, Any]:
+    """What fits GPUs of several sizes, where none is given."""
+    from jaxphoton.measure.memory_plan import planners_by_devices, planners_by_form, rows_that_fit
+
+    found: dict[str, Any] = {"fits_gb": None, "fits_mesh": None}
+    if args.gpu or args.memory:
+        return found
+    planners = planners_by_form(family, args.dtype, args.kv_dtype, _shape(args))
+    found["fits_gb"] = rows_that_fit(planners, context, engine)
+    if args.mesh:
+        planners = planners_by_devices(family, args.dtype, args.kv_dtype, args.quantize)
+        found["fits_mesh"] = rows_that_fit(planners, context, engine)
+    return found
+
+
+def _shape(args: argparse.Namespace) -> dict[str, int] | None:
+    return mesh_shape(args.mesh) if args.mesh else None
 
 
 def _bytes(plan: Any) -> dict[str, Any]:
@@ -154,7 +178,9 @@ def _planner(args: argparse.Namespace, family: Any):
     from jaxphoton.measure.memory_plan import Planner
 
     if not args.compile:
-        return Planner(family, args.dtype, kv_dtype=args.kv_dtype, quantize=args.quantize)
+        return Planner(family, args.dtype, kv_dtype=args.kv_dtype, quantize=args.quantize, mesh=_shape(args))
+    if args.mesh:
+        raise CommandError("--compile compiles for one device: give it without --mesh")
     from jaxphoton.measure.compiled import compiled_scratch
     from jaxphoton.platform import find_device
 
@@ -170,13 +196,21 @@ def _show(report: dict[str, Any], plan: Any) -> None:
 
     numbers = f"{report['dtype']}, matrices {report['quantize']}" if report["quantize"] else report["dtype"]
     print(f"{report['model']}: {report['parameters']:,} parameters in {numbers}; nothing was loaded\n")
+    if report["mesh"]:
+        devices = prod(size for name, size in report["mesh"].items() if name != "data")
+        print(f"on each of the {devices} devices that share the model:")
     for line in plan.lines():
         print(line)
     per_request = f"{human(report['kv_bytes_per_request'])} a request of {report['context']} positions"
     print(f"\nkeys and values: {human(report['kv_bytes_per_position'])} a position, {per_request}")
     if report["memory_bytes"] is None:
         print(f"smallest GPU that holds this: {report['smallest_gpu'] or 'none in the table'}")
-        _show_fits(report)
+        requests = f"\nrequests at once of {report['context']} positions, by a GPU's memory and"
+        print(f"{requests} the form of the weights")
+        _show_fits(report["fits_gb"])
+        if report["fits_mesh"]:
+            print(f"{requests} how many share the model, in {numbers}")
+            _show_fits(report["fits_mesh"])
         return
     device = f"{report['gpu'] or 'the device'}: {human(report['memory_bytes'])}"
     print(f"{device}, of which {human(report['reserve_bytes'])} are left to the runtime")
@@ -184,13 +218,17 @@ def _show(report: dict[str, Any], plan: Any) -> None:
         print(f"{fit:>6} requests at once of {context} positions")
 
 
-def _show_fits(report: dict[str, Any]) -> None:
-    fits = report["fits_gb"]
-    print(f"\nrequests at once of {report['context']} positions, by a GPU's memory and the form of the weights")
+def _show_fits(fits: dict[int, dict[str, int]]) -> None:
     names = list(next(iter(fits.values())))
     print("".join([f"{'':>7}", *(f"{name:>10}" for name in names)]))
     for gigabytes, rows in fits.items():
         print("".join([f"{gigabytes:>4} GB", *(f"{rows[name] or '-':>10}" for name in names)]))
+
+
+def add_mesh_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mesh", type=mesh_text, metavar="AXIS=N,...", help="devices that share the model: model=2, expert=4, or both"
+    )
 
 
 def size(text: str) -> int:

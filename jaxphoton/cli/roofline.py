@@ -7,16 +7,20 @@ import json
 from typing import Any
 
 from jaxphoton.cli.base import OK, CommandError, number, numbers
+from jaxphoton.cli.plan import add_mesh_option
+from jaxphoton.cli.roofline_mesh import show_mesh
+from jaxphoton.config.mesh import mesh_shape
 from jaxphoton.config.quantization import QUANTIZATIONS
 
 DESCRIPTION = """\
 Bytes, operations and the floor in time of encoding an image, its prefix, a question and decode steps, from a model's
 settings and a GPU's figures: which resource binds each, what batching buys, and what weights in few bits. With a
-benchmark of scripts/gpu_check.py, on the figures measured there, and how far the measured steps are from their
-floors."""
+mesh, what GPUs that share the model take, what they tell each other, and what as many replicas take. With a benchmark
+of scripts/gpu_check.py, on the figures measured there, and how far the measured steps are from their floors."""
 EPILOG = """\
 examples:
   jaxphoton roofline --model moondream2 --gpu H100
+  jaxphoton roofline --model moondream3 --gpu H200 --mesh model=2
   jaxphoton roofline --model moondream2 --measured results/gpu_check.json --plot roofline.png
 """
 
@@ -42,6 +46,7 @@ def add_parser(subparsers) -> None:
         choices=QUANTIZATIONS,
         help="weights in few bits; say so of a checkpoint that is small, too (default: none)",
     )
+    add_mesh_option(parser)
     parser.add_argument(
         "--rows", type=numbers, default=[1, 8, 32], metavar="N,N", help="of the steps (default: 1,8,32)"
     )
@@ -67,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         forms = roofline.forms(family, chip, args.dtype, args.context, args.rows)
         same = benchmark is not None and benchmark.parameters == parameter_count(family)
         measured = roofline.compare(family, args.dtype, benchmark, args.quantize) if benchmark and same else []
+        mesh = _mesh(args, family, chip) if args.mesh else None
         if args.plot:
             title = f"{args.model}, {args.context} positions a row"
             from jaxphoton.measure.plots import draw_roofline
@@ -91,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         "forms": [form.as_json() for form in forms],
         "knee": {"kv_over_weights": knee.kv_over_weights, "compute_over_bytes": knee.compute_over_bytes},
         "measured": [step.as_json() for step in measured],
+        "mesh": mesh,
     }
     if args.json:
         print(json.dumps(report, indent=1))
@@ -100,6 +107,14 @@ def run(args: argparse.Namespace) -> int:
         found = f"a model of {benchmark.parameters:,} parameters" if benchmark.parameters else "no model"
         print(f"\nnothing to compare: {args.measured} has measured {found}")
     return OK
+
+
+def _mesh(args: argparse.Namespace, family: Any, chip: Any) -> dict[str, Any]:
+    from jaxphoton.measure.mesh_roofline import links_of, shared_parts
+
+    parts = shared_parts(family, chip, args.dtype, mesh_shape(args.mesh), args.rows, args.context, args.quantize)
+    links = links_of(chip)
+    return {"shape": args.mesh, "devices": parts[0].devices, "parts": [part.as_json(links) for part in parts]}
 
 
 def _show(report: dict[str, Any]) -> None:
@@ -118,6 +133,8 @@ def _show(report: dict[str, Any]) -> None:
         print(f"{step['rows']:>5} {step['ms_per_token']:9.3f} {step['tokens_per_s']:9.0f}  {step['bound']}")
     _show_knee(report["knee"])
     _show_forms(report["forms"])
+    if report["mesh"]:
+        show_mesh(report)
     if report["measured"]:
         print("\nmeasured; a tick is a pipelined step with all that the host does")
         print(f"{'':<16} {'ms':>9} {'floor ms':>9}  times floor")

@@ -24,6 +24,7 @@ class Chip:
       bfloat16, float32: operations a second of matrix products; None where not known.
       capability: CUDA compute capability.
       source: where the figures are from.
+      nvlink: bytes a second to other GPUs, each way; None without NVLink to all of them.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Chip:
     float32: float | None
     capability: str = ""
     source: str = "datasheet"
+    nvlink: float | None = None
 
     def rate(self, dtype: str) -> float:
         """Operations a second in a dtype.
@@ -46,8 +48,18 @@ class Chip:
         return rate
 
 
-def _chip(name: str, gb: float, gb_s: float, bf16_tflop_s: float, fp32_tflop_s: float, capability: str) -> Chip:
-    return Chip(name, int(gb * 1e9), gb_s * 1e9, bf16_tflop_s * 1e12, fp32_tflop_s * 1e12, capability)
+def _chip(
+    name: str,
+    gb: float,
+    gb_s: float,
+    bf16_tflop_s: float,
+    fp32_tflop_s: float,
+    capability: str,
+    nvlink_gb_s: float | None = None,
+) -> Chip:
+    nvlink = None if nvlink_gb_s is None else nvlink_gb_s * 1e9
+    rates = gb_s * 1e9, bf16_tflop_s * 1e12, fp32_tflop_s * 1e12
+    return Chip(name, int(gb * 1e9), *rates, capability, nvlink=nvlink)
 
 
 # Ascending by memory: `plan` names the first that holds a load.
@@ -57,13 +69,13 @@ CHIPS = (
     _chip("RTX 3090", 24, 936, 71, 35.6, "8.6"),
     _chip("RTX 4090", 24, 1008, 165, 82.6, "8.9"),
     _chip("RTX 5090", 32, 1792, 209, 104.8, "12.0"),
-    _chip("A100 40GB", 40, 1555, 312, 19.5, "8.0"),
+    _chip("A100 40GB", 40, 1555, 312, 19.5, "8.0", 300),
     _chip("L40S", 48, 864, 362, 91.6, "8.9"),
-    _chip("A100 80GB", 80, 2039, 312, 19.5, "8.0"),
+    _chip("A100 80GB", 80, 2039, 312, 19.5, "8.0", 300),
     _chip("H100 PCIe", 80, 2000, 756, 51, "9.0"),
-    _chip("H100", 80, 3350, 989, 67, "9.0"),
-    _chip("H200", 141, 4800, 989, 67, "9.0"),
-    _chip("B200", 180, 8000, 2250, 75, "10.0"),
+    _chip("H100", 80, 3350, 989, 67, "9.0", 450),
+    _chip("H200", 141, 4800, 989, 67, "9.0", 450),
+    _chip("B200", 180, 8000, 2250, 75, "10.0", 900),
 )
 
 

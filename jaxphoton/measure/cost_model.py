@@ -7,11 +7,12 @@ prompt position is counted, padding of buckets is not.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from jaxphoton.config.quantization import quantization
 from jaxphoton.messages import quoted
-from jaxphoton.models.costs import Cost, Costs, Storage
+from jaxphoton.models.costs import Collective, Cost, Costs, Storage
 from jaxphoton.models.protocol import Family
 from jaxphoton.models.registry import companion, named_family, packaged, read_family
 from jaxphoton.weights import hub
@@ -85,6 +86,16 @@ def step_cost(
     boxes and points read and texts do not. Of B S positions of keys and values one a row is written."""
     positions = rows * context
     return costs_of(family).text(rows, rows, positions, positions, storage_of(dtype, quantize), readout)
+
+
+def collectives(family: Family, dtype: str, name: str) -> list[Collective]:
+    """What devices that share a model do together in a part, by its name as in `roofline.cost_of`: "encode I x C",
+    "prefix I" or "step B"."""
+    kind, count, *more = re.findall(r"\w+", name)
+    costs, item, number = costs_of(family), item_bytes(dtype), int(count)
+    if kind == "encode":
+        return costs.encode_collectives(number, number * int(more[-1]))
+    return costs.prefix_collectives(number, item) if kind == "prefix" else costs.text_collectives(number, number, item)
 
 
 def planned_family(name: str) -> Family:

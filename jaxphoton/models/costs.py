@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from jaxphoton.config.quantization import Quantization
 from jaxphoton.models.naming import Use
@@ -27,12 +27,16 @@ class Cost:
       weight_bytes: parameters read.
       kv_bytes: keys and values read and written.
       data_bytes: pixels in and embeddings out.
+      whole_bytes: of the parameters read, those of which every device of a mesh has all.
+      expert_bytes: of the parameters read, those of experts.
     """
 
     flops: int
     weight_bytes: int
     kv_bytes: int = 0
     data_bytes: int = 0
+    whole_bytes: int = 0
+    expert_bytes: int = 0
 
     @property
     def bytes(self) -> int:
@@ -42,6 +46,27 @@ class Cost:
     def intensity(self) -> float:
         """Operations a byte."""
         return self.flops / self.bytes
+
+    def shared(self, ways: int, busiest: float = 1.0) -> Cost:
+        """What it costs that of so many devices which reads the most experts, `busiest` times the mean."""
+        even = (self.weight_bytes - self.whole_bytes + (busiest - 1) * self.expert_bytes) / ways
+        weights, experts = int(even) + self.whole_bytes, int(busiest * self.expert_bytes / ways)
+        return Cost(self.flops // ways, weights, self.kv_bytes // ways, self.data_bytes, self.whole_bytes, experts)
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """What the devices of a mesh do together in one run of a program.
+
+    Attributes:
+      kind: "sum" of arrays of which every device has one (an all-reduce), or "gather" of the parts of one.
+      count: how often.
+      bytes: of the result, each time.
+    """
+
+    kind: Literal["sum", "gather"]
+    count: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +149,21 @@ class Costs(Protocol):
     def text(self, tokens: int, sampled: int, pairs: int, positions: int, storage: Storage, readout: bool) -> Cost:
         """`tokens` positions through all layers and `sampled` of them through the vocabulary head, and what the
         readout reads where `readout` says so; `pairs` of a position and one that it sees, `positions` in the cache."""
+        ...
+
+    def encode_collectives(self, images: int, crops: int) -> list[Collective]:
+        """What `encode` does on a mesh."""
+        ...
+
+    def prefix_collectives(self, images: int, item: int) -> list[Collective]:
+        """What `prefix` does on a mesh, with numbers of `item` bytes."""
+        ...
+
+    def text_collectives(self, tokens: int, sampled: int, item: int) -> list[Collective]:
+        """What `text` does on a mesh that shares the vocabulary, too."""
+        ...
+
+    def busiest(self, tokens: int, devices: int) -> float:
+        """How many times the mean the device reads that reads the most experts of a layer, where devices have whole
+        experts and every choice is as likely."""
         ...

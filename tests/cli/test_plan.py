@@ -68,6 +68,8 @@ def test_a_picture(capsys, tmp_path):
         (["--memory", "4GiB", "--rows", "2"], "memory is too small"),
         (["--context", "5000"], "more than the model's 2048"),
         (["--plot", "nowhere/plan.png"], "nowhere/plan.png"),
+        (["--mesh", "model=3"], "3 devices cannot share 32 heads evenly; 1, 2 would"),
+        (["--mesh", "model=2", "--compile"], "--compile compiles for one device"),
     ],
 )
 def test_refusals_name_the_fault(arguments, fault, capsys):
@@ -142,3 +144,31 @@ def test_the_table_of_gpus_marks_what_does_not_fit(capsys):
     assert main(["plan", "--model", "moondream3"]) == 0
     lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if " GB " in line}
     assert lines["8"][2:] == ["-"] * 5 and "-" not in lines["80"]
+
+
+def test_devices_that_share_a_model_have_less_each(capsys):
+    load = ("--model", "moondream3", "--rows", "8", "--context", "1024", "--adapter-slots", "2")
+    one, two = (plan(capsys, *load, *more) for more in ((), ("--mesh", "model=2")))
+    assert (one["mesh"], two["mesh"]) == (None, {"data": 1, "model": 2, "expert": 1})
+    assert 0.5 < two["weights"]["text"] / one["weights"]["text"] < 0.51
+    assert two["weights"]["region"] == one["weights"]["region"]
+    assert two["weights"]["adapters"] < 0.8 * one["weights"]["adapters"]
+    assert 2 * two["kv_bytes"] == one["kv_bytes"] and two["pages"] == one["pages"]
+    assert two["temporaries_bytes"] < one["temporaries_bytes"] and one["fits_mesh"] is None
+    by_form, by_devices = two["fits_gb"]["24"], two["fits_mesh"]["24"]
+    assert by_devices["model=2"] == by_form["bfloat16"] > by_devices["model=1"] == one["fits_gb"]["24"]["bfloat16"]
+    assert list(by_devices.values()) == sorted(by_devices.values()) and by_form["int4"] > by_form["int8"] > 0
+    fitted = plan(capsys, *load[2:], "--model", "moondream3", "--mesh", "model=2", "--memory", "24GB", "--rows", "4")
+    assert fitted["fits_mesh"] is None and fitted["total_bytes"] <= fitted["memory_bytes"]
+
+
+def test_the_tables_of_a_mesh_are_for_people(capsys):
+    assert main(["plan", "--model", "moondream-0.5b", "--mesh", "model=2"]) == 0
+    text = capsys.readouterr().out
+    assert "on each of the 2 devices" in text and "how many share the model, in bfloat16" in text
+
+
+def test_what_is_no_mesh(capsys):
+    with pytest.raises(SystemExit):
+        main(["plan", "--mesh", "gpus=2"])
+    assert "with the axes data, model, expert" in capsys.readouterr().err

@@ -87,3 +87,19 @@ def test_steps_by_the_form_of_the_weights(capsys):
     assert forms["int4"]["weight_bytes"] < 0.28 * forms["bfloat16"]["weight_bytes"]
     assert main(["roofline", "--gpu", "h200"]) == 0
     assert "steps of texts by the form of the weights" in capsys.readouterr().out
+
+
+def test_a_mesh_against_replicas(capsys):
+    given = ["roofline", "--model", "moondream3", "--gpu", "H200", "--mesh", "expert=2"]
+    assert main([*given, "--rows", "1,8", "--json"]) == 0
+    mesh = json.loads(capsys.readouterr().out)["mesh"]
+    parts = {part["part"]: part for part in mesh["parts"]}
+    assert mesh["devices"] == 2 and {"step 1", "step 8", "encode 1 x 13", "encode 2 x 13", "prefix 1"} <= parts.keys()
+    step = parts["step 8"]
+    # 24 layers have a sum each and, with tau, another; the embeddings are one more.
+    assert (step["sums"], step["gathers"], step["gather_bytes"]) == (49, 1, 4 * 8 * 51_200)
+    assert step["together_ms"]["NVLink"] < step["together_ms"]["PCIe 5"] < step["together_ms"]["PCIe 4"]
+    assert main(given) == 0
+    assert "shared by 2 GPUs (expert=2), or as many replicas" in capsys.readouterr().out
+    assert main([*given[:-1], "expert=3"]) == 1
+    assert "1, 2 would" in capsys.readouterr().err

@@ -6,11 +6,14 @@ key/value heads, H head dim, E vision width, P patches of a crop.
 
 from __future__ import annotations
 
-from jaxphoton.models.costs import Cost, Matrix, Part, Storage
+import numpy as np
+
+from jaxphoton.models.costs import Collective, Cost, Matrix, Part, Storage
 from jaxphoton.models.moondream.config import ModelConfig, RegionConfig, TextConfig, VisionConfig
 from jaxphoton.models.protocol import Family
 
 FLOAT32 = 4
+DRAWS, MANY = 200, 128  # so many tokens choose every expert
 
 
 def costs(family: Family) -> MoondreamCosts:
@@ -48,8 +51,14 @@ class MoondreamCosts:
         image = 2 * patches * c.proj_inner_dim * (2 * c.enc_dim + c.proj_out_dim)
         pixels = crops * c.crop_size**2 * c.in_channels
         embeddings = images * patches * c.proj_out_dim * storage.item
-        weights = int(vision_part(c).bytes(storage))
-        return Cost(crops * crop + images * image, weights, data_bytes=pixels + embeddings)
+        weights, whole = int(vision_part(c).bytes(storage)), storage.item * _vision_whole(c)
+        return Cost(crops * crop + images * image, weights, data_bytes=pixels + embeddings, whole_bytes=whole)
+
+    def encode_collectives(self, images: int, crops: int) -> list[Collective]:
+        """The outputs of attention and MLP in each layer, and of the projection, in float32."""
+        c = self._config.vision
+        outputs = Collective("sum", 2 * c.enc_n_layers, FLOAT32 * crops * c.image_tokens * c.enc_dim)
+        return [outputs, Collective("sum", 1, FLOAT32 * images * c.image_tokens * c.proj_out_dim)]
 
     def prefix(self, images: int, storage: Storage) -> Cost:
         """T = 1 + P positions, bidirectional.
@@ -65,8 +74,15 @@ class MoondreamCosts:
         read = sum(_layer_part(c, layer, _experts_read(c, tokens)).bytes(storage) for layer in whole)
         read += Part([last], last.rows + 2 * c.dim).bytes(storage)
         flops = 2 * tokens * used + (c.n_layers - 1) * images * 4 * length**2 * width
-        kv = tokens * _position_bytes(c, storage.item)
-        return Cost(int(flops), int(read), kv, tokens * c.dim * storage.item)
+        kv, shared = tokens * _position_bytes(c, storage.item), storage.item * _layers_whole(c)
+        experts = _expert_bytes(c, tokens, whole, storage)
+        return Cost(int(flops), int(read), kv, tokens * c.dim * storage.item, shared, experts)
+
+    def prefix_collectives(self, images: int, item: int) -> list[Collective]:
+        """The row of BOS, and the layers but for the output of the last."""
+        c = self._config.text
+        sums = _layer_sums(c, images * c.prefix_attn, c.n_layers - 1)
+        return [Collective("sum", 1, item * c.dim), *sums]
 
     def text(self, tokens: int, sampled: int, pairs: int, positions: int, storage: Storage, readout: bool) -> Cost:
         """FLOPs: 2 tokens (layers + region encoders), 2 sampled (vocabulary head [+ region heads]), 4 pairs N H L.
@@ -81,8 +97,30 @@ class MoondreamCosts:
         head, heads = _vocabulary_matrix(c), _head_parameters(region) if readout else 0
         flops = 2 * tokens * (used + _encoder_parameters(region)) + 2 * sampled * (head.size + heads)
         flops += 4 * pairs * c.n_heads * c.head_dim * c.n_layers
-        read += Part([head], heads + c.vocab_size + 2 * c.dim + _encoder_parameters(region)).bytes(storage)
-        return Cost(int(flops), int(read), positions * _position_bytes(c, storage.item))
+        others = heads + c.vocab_size + 2 * c.dim + _encoder_parameters(region)
+        read += Part([head], others).bytes(storage)
+        whole, kv = storage.item * (_layers_whole(c) + others), positions * _position_bytes(c, storage.item)
+        return Cost(int(flops), int(read), kv, 0, whole, _expert_bytes(c, tokens, layers, storage))
+
+    def text_collectives(self, tokens: int, sampled: int, item: int) -> list[Collective]:
+        """The rows of the embedding table, the layers, and the logits, in float32."""
+        c = self._config.text
+        rows = Collective("sum", 1, item * tokens * c.dim)
+        return [rows, *_layer_sums(c, tokens, c.n_layers), Collective("gather", 1, FLOAT32 * sampled * c.vocab_size)]
+
+    def busiest(self, tokens: int, devices: int) -> float:
+        """By drawing choices, the same ones every time."""
+        moe = self._config.text.moe
+        if moe is None or devices == 1:
+            return 1.0
+        random, found = np.random.default_rng(0), []
+        for _ in range(DRAWS):
+            order = np.argsort(random.random((min(tokens, MANY), moe.num_experts)), axis=1)
+            read = np.zeros(moe.num_experts, bool)
+            read[order[:, : moe.experts_per_token]] = True
+            each = read.reshape(devices, -1).sum(axis=1)
+            found.append(each.max() / each.mean())
+        return float(np.mean(found))
 
 
 def _position_bytes(c: TextConfig, item: int) -> int:
@@ -143,6 +181,33 @@ def _layer_part(c: TextConfig, layer: int, experts: float) -> Part:
         Matrix("experts", experts, c.dim, (inner,)),
     ]
     return Part(matrices, others + (c.dim + 1) * c.moe.num_experts)
+
+
+def _expert_bytes(c: TextConfig, tokens: int, layers: range, storage: Storage) -> int:
+    """Of the experts that these layers read."""
+    parts = (_layer_part(c, layer, _experts_read(c, tokens)) for layer in layers)
+    matrices = [matrix for part in parts for matrix in part.matrices if matrix.use == "experts"]
+    return int(Part(matrices, 0).bytes(storage))
+
+
+def _layer_sums(c: TextConfig, tokens: int, outputs: int) -> list[Collective]:
+    """Attention and MLP of a layer are one sum, of so many layers; the tau factors, which read all heads, another of
+    every layer."""
+    sums = [Collective("sum", outputs, FLOAT32 * tokens * c.dim)]
+    return [*sums, Collective("sum", c.n_layers, FLOAT32 * tokens * 2 * c.n_heads)] if c.tau_attn else sums
+
+
+def _layers_whole(c: TextConfig) -> int:
+    """Numbers that all devices of a mesh have: norms, biases, routers."""
+    routers = (c.dim + 1) * c.moe.num_experts * (c.n_layers - c.moe.start_layer) if c.moe else 0
+    dense = c.moe.start_layer if c.moe else c.n_layers
+    return c.n_layers * 3 * c.dim + dense * c.dim + routers
+
+
+def _vision_whole(c: VisionConfig) -> int:
+    """Numbers that all devices of a mesh have: embeddings, norms, biases of outputs."""
+    embeddings = (c.patch_dim + 1) * c.enc_dim + c.image_tokens * c.enc_dim
+    return embeddings + (6 * c.enc_n_layers + 2) * c.enc_dim + c.proj_out_dim
 
 
 def _experts_used(c: TextConfig) -> int:

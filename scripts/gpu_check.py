@@ -75,6 +75,8 @@ PARTS = {
     "variants": Part(90),
     "verify": Part(75),
     "executables": Part(120),
+    # Two devices where there is no GPU; the number of GPUs it does not change.
+    "mesh": Part(180, environment={"JAX_NUM_CPU_DEVICES": "2"}),
     "callback": Part(75),
     **FLAGS,
     "sweep": Part(75),

@@ -24,7 +24,7 @@ from jaxphoton.engine.programs import step
 from jaxphoton.measure import timing
 from jaxphoton.measure.timing import BATCHES, interleaved
 from scripts import gpu_check
-from scripts.gpu import forms, kernels, ops, parts, table, variants
+from scripts.gpu import forms, kernels, mesh, ops, parts, table, variants
 from scripts.gpu.load import Stepper
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +51,24 @@ def test_what_there_is_no_time_for_is_skipped(tmp_path):
     assert code == 0
     assert set(results) == {"run", *gpu_check.PARTS}
     assert results["run"]["commit"] and all("skipped" in results[part] for part in gpu_check.PARTS)
+
+
+def test_one_device_is_no_mesh(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: ["the only one"])
+    assert list(mesh.mesh(argparse.Namespace(model="small"))) == [
+        {"skipped": "1 device here; a mesh takes at least two"}
+    ]
+
+
+@pytest.mark.slow
+def test_a_mesh_answers_as_one_device_and_its_steps_are_timed_beside(tmp_path):
+    code, results = run(tmp_path, "--only", "mesh")
+    assert code == 0 and results["mesh"]["failed"] == []
+    assert {line["requests"] for line in results["mesh"]["mesh against oracle"]} == {9}
+    steps = {(line["mesh"], line["rows"]): line for line in results["mesh"]["steps"]}
+    assert set(steps) == {(shape, rows) for shape in ("one device", "model=2") for rows in (1, 8)}
+    whole, share = (steps[shape, 8]["parameters_gb"] for shape in ("one device", "model=2"))
+    assert whole / 2 < share < whole and all(line["device_ms"] > 0 for line in steps.values())
 
 
 def test_an_unknown_part_is_refused():

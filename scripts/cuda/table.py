@@ -10,15 +10,34 @@ from scripts.cuda.evidence import Evidence
 
 HEAD = ("program", "layers", "chip", "top-level thunks", "kernels", "+ branches", "a layer", "temp MB", "alias MB")
 HEAD += ("x needed", "reads", "x bf16", "s", "verdict")
+MESH = ("program", "layers", "GPUs", "all-reduces", "all-gathers", "largest MB", "weights GB", "of each GPU", "on all")
 USAGE = ("kernel", "chip", "blocks", "threads", "registers", "spilled", "shared", "occupancy", "waves", "first in")
 
 
 def rows_of(found: Sequence[Evidence]) -> list[str]:
-    """Lines of one table, a program each, of another of our kernels, and how many programs are in order."""
+    """Lines of one table, a program each, of another of what meshes share, of one of our kernels, and how many programs
+    are in order."""
     ordered = sorted(found, key=lambda evidence: (evidence.program, -evidence.layers, evidence.chip))
     lines = _aligned([HEAD, *(_cells(evidence, found) for evidence in ordered)])
     good = sum(not faults(evidence) for evidence in found)
-    return [*lines, "", *_usage(ordered), f"{good} of {len(found)} programs are as they should be."]
+    return [*lines, "", *_meshes(ordered), *_usage(ordered), f"{good} of {len(found)} programs are as they should be."]
+
+
+def _meshes(found: Sequence[Evidence]) -> list[str]:
+    """What the GPUs of a mesh send each other in one run of a program, and the weights that they share or all have."""
+    lines = [
+        (
+            evidence.program,
+            str(evidence.layers or ""),
+            str(evidence.devices),
+            *(str(evidence.collectives.get(kind, 0)) for kind in ("all-reduce", "all-gather")),
+            f"{evidence.most_sent / 1e6:.2f}",
+            *(f"{size / 1e9:.3f}" for size in (evidence.split, evidence.held, evidence.whole)),
+        )
+        for evidence in found
+        if evidence.devices > 1
+    ]
+    return [*_aligned([MESH, *lines]), ""] if lines else []
 
 
 def _usage(found: Sequence[Evidence]) -> list[str]:

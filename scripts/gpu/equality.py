@@ -49,12 +49,12 @@ def equality(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         text=dataclasses.replace(c.text, dim=128, n_heads=2, n_kv_heads=1),
         region=dataclasses.replace(c.region, dim=128),
     )
-    params = _parameters(config)
+    params = parameters(config)
     comparison = Comparison(Oracle(params, MoondreamFamily(config)))
     table, failed = [], list[str]()
     backends = ("reference", backend_here())
     for backend in backends:
-        engine = dataclasses.replace(tiny.ENGINE, kernels=backend, **_FEW_PROGRAMS)
+        engine = dataclasses.replace(tiny.ENGINE, kernels=backend, **FEW_PROGRAMS)
         try:
             programs = Programs(params, MoondreamFamily(config), engine)
         except Exception as error:
@@ -63,14 +63,14 @@ def equality(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             continue
         for schedule in ("depth 2", "depth 1", "one by one"):
             before, ties = comparison.compared, len(comparison.near_ties)
-            for fault in _run(programs, comparison, schedule):
+            for fault in run(programs, comparison, schedule):
                 failed.append(f"{backend}, {schedule}: {fault}")
             line = {"kernels": backend, "schedule": schedule, "requests": comparison.compared - before}
             table.append({**line, "near_ties": len(comparison.near_ties) - ties})
             yield {"engine against oracle": table, "failed": failed}
 
 
-def _parameters(config: Any) -> Any:
+def parameters(config: Any) -> Any:
     """Normal numbers: answers differ, and depend on everything that came before."""
     from jaxphoton.models.moondream.params import abstract
 
@@ -79,7 +79,7 @@ def _parameters(config: Any) -> Any:
     return jax.tree.unflatten(tree, [jnp.asarray(random.normal(0, 0.2, s.shape), s.dtype) for s in leaves])
 
 
-def _run(programs: Any, comparison: Any, schedule: str) -> Iterator[str]:
+def run(programs: Any, comparison: Any, schedule: str) -> Iterator[str]:
     """Submits all requests and compares each; yields what is wrong."""
     from jaxphoton.engine.engine import Engine
     from tests.engine import tiny
@@ -102,7 +102,7 @@ def _run(programs: Any, comparison: Any, schedule: str) -> Iterator[str]:
                 yield f"{request.grammar}: {type(error).__name__}: {error}"[:500]
 
 
-_FEW_PROGRAMS: Any = {"prefill_lengths": (16,), "vision": ((3, 9),), "host_masks": False}
+FEW_PROGRAMS: Any = {"prefill_lengths": (16,), "vision": ((3, 9),), "host_masks": False}
 # Grammar, prompt ids, picture, temperature, top-p.
 _KINDS = (
     ("text", 5, None, 0.0, 1.0),

@@ -30,6 +30,7 @@ MODULES = {
     "variants": "variants",
     "forms": "forms",
     "executables": "executables",
+    "mesh": "mesh",
     "flag": "variants",
     "callback": "steps",
 }

@@ -88,6 +88,13 @@ def test_the_table_has_a_line_a_program_and_a_verdict():
     assert lines[1].endswith("does not compile") and lines[-1].startswith("1 of 2")
 
 
+def test_the_table_shows_what_gpus_of_a_mesh_send_and_hold():
+    assert not any("all-reduces" in line for line in rows_of([GOOD]))
+    spread = dataclasses.replace(SPREAD, program="mesh-step on model=4", split=4 * 10**9, held=10**9, most_sent=10**6)
+    line = [line for line in rows_of([GOOD, spread]) if line.startswith("mesh-step on model=4")][-1]
+    assert line.split()[3:] == ["2", "4", "5", "1", "1.00", "4.000", "1.000", "0.000"]
+
+
 def test_the_table_shows_what_our_kernels_take_once():
     again = dataclasses.replace(GOOD, program="step 9 rows", usage=(USAGE | {"kernel": "output_product__1"},))
     other = dataclasses.replace(GOOD, chip="a100")

@@ -1,4 +1,5 @@
-"""Adapters, and ids that the host restricts, on a mesh: what the oracle gives; and what lies on each device.
+"""Adapters beside weights in few bits, and ids that the host restricts, on a mesh: what the oracle gives; and what lies
+on each device.
 
 `--mesh-schedules N` runs schedules 0 to N - 1 of each model; `-m ''` takes that with experts too.
 """
@@ -24,6 +25,7 @@ from jaxphoton.oracle.oracle import Oracle
 from tests.engine import test_oracle_equality_moe as experts
 from tests.engine import tiny
 from tests.engine.comparison import Comparison
+from tests.engine.few_bits import mixed
 from tests.engine.schedules import KINDS, schedule
 from tests.engine.test_constraints import restricted
 from tests.engine.test_mesh import mesh_of
@@ -56,7 +58,7 @@ class Setting:
     """A model on a mesh, and its three adapters: of all matrices, of attention alone, of MLPs alone."""
 
     def __init__(self, config: ModelConfig, mesh: str):
-        family, params = MoondreamFamily(config), tiny.drawn(config)
+        family, params = MoondreamFamily(config), mixed(tiny.drawn(config), config)
         self.split = Split(mesh_of(mesh), family.network.counts())
         self.engine = dataclasses.replace(ENGINE, host_masks=config.text.moe is None)
         placed = self.split.placed(params, family.network.specs(np.float32))

@@ -3,59 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxphoton.config import EngineConfig
-from jaxphoton.config.quantization import Quantization
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.device import Device
 from jaxphoton.layers.mesh import Split
-from jaxphoton.layers.quantize import quantize
-from jaxphoton.layers.spec import DOTTED
-from jaxphoton.layers.weight import Weight
-from jaxphoton.models.forms import wanted_forms
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Form, Params
 from tests.engine import tiny
+from tests.engine.few_bits import mixed, with_text
 from tests.engine.schedules import schedule
 from tests.engine.test_mesh import mesh_of
 from tests.engine.test_mesh_adapters import MODELS
 from tests.engine.tiny import Loop, Poisoned
-from tests.layers.forms import dense_of, in_int4
 
 SCHEDULES = 4
 ENGINE = dataclasses.replace(tiny.ENGINE, step_rows=(8,), prefill_lengths=(6,), vision=((3, 9),), host_masks=False)
-
-
-def in_few_bits(params: Params, config: ModelConfig, kind: str) -> Params:
-    family = MoondreamFamily(config)
-    quantization = Quantization(layers=kind, experts=kind, head="int8", vision="int8")
-    forms = wanted_forms(family, family.network.abstract("float32"), None, quantization)
-
-    def formed(path: Any, node: Any) -> Any:
-        form = forms.get(jax.tree_util.keystr(path, **DOTTED))
-        return node if form is None else quantize(node.matrix, form)
-
-    return jax.tree_util.tree_map_with_path(formed, params, is_leaf=lambda node: isinstance(node, Weight))
-
-
-def mixed(params: Params, config: ModelConfig) -> Params:
-    """The first layer as quantization makes it in int8, the last in int4, one in groups with zero points."""
-    one, other = (in_few_bits(params, config, kind) for kind in ("int8", "int4"))
-    first, *rest = one.text.layers
-    first = dataclasses.replace(first, in_w=in_int4(dense_of(params.text.layers[0].in_w).matrix, 8))
-    layers = (first, *rest[:-1], other.text.layers[-1])
-    return with_text(one, layers=layers)
-
-
-def with_text(params: Params, **changes: Any) -> Params:
-    return dataclasses.replace(params, text=dataclasses.replace(params.text, **changes))
 
 
 def answers(params: Params, config: ModelConfig, engine: EngineConfig, mesh: str | None = None, kinds=None) -> list:
@@ -74,7 +42,8 @@ def choices(answers: list) -> list:
     return [[(token.id, token.bins) for token in tokens] for tokens in answers]
 
 
-@pytest.mark.parametrize("model", ["moondream2", pytest.param("moondream3", marks=pytest.mark.slow)])
+@pytest.mark.slow  # those of tests/engine/test_mesh_adapters.py are in few bits too, beside the oracle
+@pytest.mark.parametrize("model", MODELS)
 def test_weights_in_few_bits(model):
     config, mesh, kinds = MODELS[model]
     params = mixed(tiny.drawn(config), config)

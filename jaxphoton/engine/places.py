@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -64,9 +65,13 @@ class Here:
         self.device = min(sharding.device_set, key=lambda device: device.id)
         self.target, self.kind = Target.of(self.device), self.device.device_kind
         self._options = options(self.target, len(sharding.device_set))
+        self._shared = sharding.addressable_devices
 
     def memory(self) -> tuple[int | None, int]:
-        return memory_of(self.device)
+        """Of the device that has the least left: all of them are given as much."""
+        return min(
+            map(memory_of, self._shared), key=lambda found: math.inf if found[0] is None else found[0] - found[1]
+        )
 
     def compile(self, name: str, function: Callable[..., Any], arguments: Arguments, donated: tuple[int, ...]) -> Any:
         return jax.jit(function, donate_argnums=donated).lower(*arguments).compile(self._options)

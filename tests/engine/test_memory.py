@@ -11,9 +11,10 @@ import jax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxphoton.config import ConfigError, EngineConfig
-from jaxphoton.engine import compiled, places
+from jaxphoton.engine import buckets, compiled, places
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.memory import (
     DeviceMemoryError,
@@ -27,6 +28,7 @@ from jaxphoton.engine.memory import (
 from jaxphoton.engine.state import PagedCache, RowState
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
+from tests.engine.test_mesh import mesh_of
 from tests.engine.tiny import ENGINE, FAMILY, parameters, request, sequence_of
 
 GIB = 2**30
@@ -130,3 +132,18 @@ def test_programs_size_their_pool_by_the_device_and_log_the_plan(monkeypatch, ca
     monkeypatch.setattr(places, "memory_of", lambda device: (300_000, 100_000))
     with pytest.raises(DeviceMemoryError, match="too small"):
         Programs(parameters(), FAMILY, engine)
+
+
+def test_a_mesh_has_the_memory_of_the_device_with_the_least_left(monkeypatch):
+    mesh = mesh_of("model=3")
+    left = {device: (1000, used) for device, used in zip(mesh.devices.flat, (100, 700, 300), strict=True)}
+    monkeypatch.setattr(places, "memory_of", left.__getitem__)
+    assert places.Here(NamedSharding(mesh, PartitionSpec())).memory() == (1000, 700)
+
+
+@pytest.mark.parametrize("key", [("step", 8), ("forward", 8), ("prefill", 3, 16), ("prefix", 3, 10), ("vision", 3, 9)])
+def test_scratch_is_estimated_for_a_share_of_heads_and_inner_widths(key):
+    whole, half = (buckets.estimate(key, FAMILY, ENGINE, 4, ways) for ways in (1, 2))
+    assert 0.5 * whole < half < whole
+    sampled = ("sample", 8)
+    assert buckets.estimate(sampled, FAMILY, ENGINE, 4, 2) == buckets.estimate(sampled, FAMILY, ENGINE, 4)

@@ -21,7 +21,7 @@ from jaxphoton.requests.conversation import turns_of
 from jaxphoton.requests.settings import Settings
 from jaxphoton.weights.load import load_model
 
-PATIENCE = 60.0  # seconds after which a test fails; none waits so long
+PATIENCE = 300.0  # seconds after which a test fails; none waits so long
 PICTURE = Path(__file__).parents[1] / "examples" / "shapes" / "scene_05.png"
 GREEDY = {"temperature": 0, "max_tokens": 24}
 QUESTION = "How many objects are there?"

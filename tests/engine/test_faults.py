@@ -18,7 +18,7 @@ from tests.engine.comparison import Comparison
 from tests.engine.harness import check_clean
 from tests.engine.tiny import CONFIG, pictures, request, with_engine
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 REQUESTS = [
     request(grammar, 3 + seed, seed % 4 if seed % 4 < 3 else None, seed=seed, temperature=0.7, max_tokens=10)

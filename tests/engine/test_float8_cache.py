@@ -25,7 +25,9 @@ from tests.engine.test_kernels import CONFIG
 from tests.engine.test_mesh import mesh_of
 from tests.engine.tiny import Loop, Poisoned
 
-ENGINE = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((3, 9),), kv_dtype="float8", host_masks=False)
+ENGINE = dataclasses.replace(
+    tiny.ENGINE, step_rows=(8,), prefill_lengths=(16,), vision=((3, 9),), kv_dtype="float8", host_masks=False
+)
 
 
 def answers(kernels: str, step_form: str = "xla") -> list:

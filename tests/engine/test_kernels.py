@@ -24,9 +24,12 @@ CONFIG = dataclasses.replace(tiny.CONFIG, text=dataclasses.replace(tiny.CONFIG.t
 ENGINE = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((3, 9),), kernels="interpret")
 
 
-@pytest.fixture(scope="module", params=["xla", "fused"])
+# Each interpreted program takes seconds to compile: steps of one row are those of the fused form.
+@pytest.fixture(scope="module", params=[("xla", (8,)), ("fused", (1, 8))], ids=["xla", "fused"])
 def interpreted(request) -> Programs:
-    return Programs(tiny.parameters(), MoondreamFamily(CONFIG), dataclasses.replace(ENGINE, step_form=request.param))
+    form, rows = request.param
+    engine = dataclasses.replace(ENGINE, step_form=form, step_rows=rows)
+    return Programs(tiny.parameters(), MoondreamFamily(CONFIG), engine)
 
 
 def test_interpreted_kernels_give_what_the_oracle_gives(interpreted, pytestconfig):

@@ -11,7 +11,7 @@ from jaxphoton.engine.metrics import LaunchMetrics, Totals
 from tests.engine.test_constraints import restricted
 from tests.engine.tiny import request, with_engine
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 REQUESTS = [
     request(grammar, 3 + seed, seed % 4 if seed % 4 < 3 else None, seed=seed, temperature=0.7, max_tokens=4 + seed)

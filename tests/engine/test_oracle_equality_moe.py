@@ -95,8 +95,16 @@ def test_fused_steps_give_what_the_oracle_gives():
     )
     config = dataclasses.replace(CONFIG, text=text)
     params, family = tiny.drawn(config), MoondreamFamily(config)
-    engine = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((3, 9),), host_masks=False)
-    programs = Programs(params, family, dataclasses.replace(engine, kernels="interpret", step_form="fused"))
+    engine = dataclasses.replace(
+        tiny.ENGINE,
+        step_rows=(8,),
+        prefill_lengths=(16,),
+        vision=((3, 9),),
+        host_masks=False,
+        kernels="interpret",
+        step_form="fused",
+    )
+    programs = Programs(params, family, engine)
     loop, comparison = Loop(programs, Device(Poisoned(programs))), Comparison(Oracle(params, family), GRAMMARS)
     for number in range(FUSED):
         run_and_compare(loop, comparison, schedule(number, KINDS))

@@ -14,7 +14,7 @@ from tests.engine.harness import check_clean
 from tests.engine.test_constraints import restricted
 from tests.engine.tiny import request, with_engine
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 GRAMMARS = ("text", "detect", "reasoning", "point")
 
 

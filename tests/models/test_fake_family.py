@@ -28,7 +28,7 @@ SETTINGS = {"model_type": "fake", "layers": 2, "vocab_size": 64}
 ENGINE = EngineConfig(
     max_rows=6, page_size=4, step_rows=(6,), prefill_rows=(3,), prefill_lengths=(6,), host_masks=False
 )
-PATIENCE = 60.0
+PATIENCE = 300.0
 NO_MORE: Mapping[int, Prepared] = MappingProxyType({})
 
 

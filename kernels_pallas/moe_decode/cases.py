@@ -189,5 +189,5 @@ REAL = (
     _moondream3("moondream3_int4", 8, matrix_dtype=INT4, group=128),
     _moondream3("moondream3_same", 32, routing="same"),
     _moondream3("moondream3_adapters", 8, slots=4),
-    Case("moondream3_quarter_8", 8, 8, experts=16, model=2048, inner=1024, elsewhere=48),
+    _moondream3("moondream3_split", 8, elsewhere=192),
 )

@@ -44,5 +44,5 @@ REAL = (
     _moondream3("moondream3_int4", 730, matrix_dtype=INT4, group=128),
     _moondream3("moondream3_uneven", 730, routing="uneven"),
     _moondream3("moondream3_adapters", 730, slots=4),
-    Case("moondream3_quarter_730", 730, 8, experts=16, model=2048, inner=1024, elsewhere=48),
+    _moondream3("moondream3_split", 730, elsewhere=192),
 )

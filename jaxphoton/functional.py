@@ -7,11 +7,12 @@ static.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from jaxphoton.config.mesh import MeshError
@@ -160,7 +161,16 @@ def shardings(
             f"no axis of the parameters is called {', '.join(unknown)}; there are {', '.join(sorted(known))}"
         )
     split = Split(mesh, MoondreamNetwork(config).counts(), rules)
-    return split.shardings(plain if params is None else like(plain, params))
+    if params is None:
+        return split.shardings(plain)
+    stored = like(plain, params)
+
+    def sharding(leaf: Spec, cut: Spec) -> NamedSharding:
+        # Factors of groups that lie on several devices are on each of them.
+        whole = replace(leaf, axes=(*leaf.axes[:-1], None))
+        return split.sharding(leaf if leaf.shape == cut.shape else whole)
+
+    return jax.tree.map(sharding, stored, split.regrouped(stored, plain))
 
 
 def with_adapters(params: Params, config: ModelConfig, pool: TextPairs, slots: jax.Array) -> Params:

@@ -157,6 +157,18 @@ def test_matrices_in_few_bits_have_shardings_for_their_factors():
     assert shardings.vision.qkv_w.scale.spec == PartitionSpec(None, ("model",))
 
 
+def test_factors_of_groups_that_lie_on_several_devices_are_whole():
+    config, axes = (
+        CONFIGS["dense"],
+        {2: PartitionSpec(None, ("model",)), 4: PartitionSpec(None, None)},
+    )  # 32 columns of heads, 48 of the MLP
+    params = with_forms(abstract(config, "float32"), {"text.layers.0.out_w": GroupedForm("int8", 8)})
+    for devices, scale in axes.items():
+        out: Any = fn.shardings(config, mesh_of(model=devices), params=params).text.layers[0].out_w
+        assert out.matrix.spec == PartitionSpec(None, ("model",))
+        assert out.scale.spec == scale
+
+
 def test_an_axis_can_be_switched_off():
     shardings: Any = fn.shardings(CONFIGS["dense"], mesh_of(model=2), {"vocab": ()})
     assert shardings.text.wte.is_fully_replicated and not shardings.text.layers[0].in_w.matrix.is_fully_replicated

@@ -82,9 +82,8 @@ def load(
     path = hub.resolve(path_or_id, revision, float8_experts)
     split = None if over is None else split_for(hub.check(path), over, mesh_rules)
     try:
-        family, params = load_model(path, kind, sharding or chosen, quantized=float8_experts, quantize=quantize)
-        if split is not None:
-            params = split.placed(params, specs_of(family, params))
+        place = sharding or split or chosen
+        family, params = load_model(path, kind, place, quantized=float8_experts, quantize=quantize)
     except jax.errors.JaxRuntimeError as error:
         forget_frames(error)
         raise EngineStartError(f"the parameters cannot be put on the device: {fault_of(error)}") from error

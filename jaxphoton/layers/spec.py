@@ -193,6 +193,12 @@ def by_path(tree: Any) -> dict[str, Any]:
     return {_plain(jax.tree_util.keystr(path, **DOTTED)): leaf for path, leaf in paths}
 
 
+def weights_by_path(tree: Any) -> dict[str, Any]:
+    """The matrices of a tree of specs, with what stands beside them."""
+    nodes, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: isinstance(node, Weight))
+    return {jax.tree_util.keystr(path, **DOTTED): node for path, node in nodes}
+
+
 def nbytes(leaf: Any) -> int:
     """Bytes that an array, or what describes one, takes on a device: two numbers of 4 bits lie in one."""
     dtype = jnp.dtype(leaf.dtype)

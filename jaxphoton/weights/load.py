@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from jaxphoton.files import FileError, read_json
-from jaxphoton.layers.spec import by_path, with_forms
+from jaxphoton.layers.spec import Spec, abstract, by_path, weights_by_path, with_forms
 from jaxphoton.messages import escaped
-from jaxphoton.models.forms import Forms, wanted_forms, with_factors
+from jaxphoton.models.forms import Forms, leaf_forms, wanted_forms, with_factors
 from jaxphoton.models.protocol import Family
 from jaxphoton.models.registry import MAX_BYTES, read_family, settings_file
 from jaxphoton.weights.assembling import Part, assemble, packed
 from jaxphoton.weights.checkpoint import Checkpoint, WeightsError, open_checkpoint
 from jaxphoton.weights.choice import Choice, Quantize
+from jaxphoton.weights.layout import Layout, Placing, Ranges
 from jaxphoton.weights.parts import parts_of
-from jaxphoton.weights.placing import Placing, as_sharding, completed, put_quantized
+from jaxphoton.weights.placing import completed, put, put_quantized
 from jaxphoton.weights.quantized import opening
 from jaxphoton.weights.stored import stored_forms, stored_matrices
 
@@ -44,6 +48,8 @@ def load_model(
     what the weights decide (`models.tensors.Tensors.fit`).
 
     Args:
+      sharding: where: a device, a sharding of whole leaves, or a `jaxphoton.layers.mesh.Split`, of which each device
+        gets its share of every leaf, read and quantized for it alone.
       quantized: keep the experts of a checkpoint in which they alone are stored in float8; without it they are brought
         to `dtype`. Other matrices in few bits are kept as they are stored.
       quantize: of `jaxphoton.config.quantization`: what is stored plainly is quantized, matrix by matrix on its way to
@@ -77,8 +83,8 @@ def abstract_model(
         from jaxphoton.weights import orbax
 
         return family, orbax.abstract(path, family, dtype, choice)
-    plan = _from_headers(opening.plain(open_checkpoint(path)), family, dtype, choice)
-    return plan.family, with_forms(plan.plain, plan.kept | plan.wanted)
+    plan = _from_headers(opening.plain(open_checkpoint(path)), family, dtype, choice, Layout(None))
+    return plan.family, abstract(plan.tree)
 
 
 def _family(path: Path) -> Family:
@@ -103,8 +109,8 @@ def load_params(
 ) -> Any:
     """Parameters of a model from a file or folder of weights, cast to `dtype` but for leaves that never change theirs.
 
-    The host holds one leaf at a time beside what is on the device already, and nothing refers to the files afterwards.
-    `quantized` and `quantize`, and what the weights decide, as in `load_model`.
+    The host holds one leaf, or a device's share of one, beside what is on the devices already, and nothing refers to
+    the files afterwards. `sharding`, `quantized`, `quantize`, and what the weights decide, as in `load_model`.
 
     Raises:
       WeightsError: a damaged file, or one error naming all missing, unexpected and misshapen tensors; nothing has
@@ -119,45 +125,46 @@ class _Plan:
 
     Attributes:
       family: as the weights have it.
-      plain: the abstract tree with plain matrices.
-      kept, wanted: the forms of matrices that are stored so and stay so, and of those that are to be quantized.
-      leaves: of the tree with the kept forms, by path; of int4 not yet packed.
+      tree: the specs of what is loaded, with groups of which none lies on two devices.
+      wanted: the forms of matrices that are to be quantized.
+      leaves: what is read, by path: of the tree without the wanted forms, and of int4 not yet packed.
       parts: the tensors that fill each of them.
     """
 
     family: Family
-    plain: Any
-    kept: Forms
+    tree: Any
     wanted: Forms
-    leaves: dict[str, jax.ShapeDtypeStruct]
+    leaves: dict[str, Spec]
     parts: dict[str, list[Part]]
 
 
 def _load(path: str | Path, family: Family, dtype: DTypeLike, placing: Placing, choice: Choice) -> tuple[Family, Any]:
     if jnp.dtype(dtype).name not in DTYPES:
         raise WeightsError(f"weights cannot be loaded as {jnp.dtype(dtype).name}; use one of {', '.join(DTYPES)}")
-    checkpoint = opening.plain(open_checkpoint(path))
-    plan = _from_headers(checkpoint, family, dtype, choice)
-    leaves, sharding = {}, as_sharding(placing)
-    for name, leaf in plan.leaves.items():
-        buffer = packed(assemble(checkpoint, leaf, plan.parts[name]))
-        # Waiting bounds host memory: a transfer in flight keeps its buffer alive. A finished one leaves it to a list of
-        # garbage, which every run of the collector empties.
-        form = plan.wanted.get(name)
-        leaves[name] = jax.block_until_ready(
-            jax.device_put(buffer, sharding) if form is None else put_quantized(buffer, form, sharding)
-        )
-        del buffer
+    checkpoint, layout = opening.plain(open_checkpoint(path)), Layout(placing)
+    plan = _from_headers(checkpoint, family, dtype, choice, layout)
+    leaves, specs, matrices = {}, by_path(plan.tree), weights_by_path(plan.tree)
+    for name, spec in plan.leaves.items():
+        read, form = partial(_read, checkpoint, spec, plan.parts[name]), plan.wanted.get(name)
+        if form is None:
+            leaves[name] = put(read, spec, layout, specs[name])
+        else:
+            leaves[name] = put_quantized(read, spec, form, matrices[name], layout)
+        # A transfer that is done leaves its buffer to a list of garbage, which every run of the collector empties.
         gc.collect(0)
-    return plan.family, completed(with_forms(plan.plain, plan.kept | plan.wanted), leaves)
+    return plan.family, completed(plan.tree, leaves)
 
 
-def _from_headers(checkpoint: Checkpoint, family: Family, dtype: DTypeLike, choice: Choice) -> _Plan:
+def _read(checkpoint: Checkpoint, spec: Spec, parts: list[Part], ranges: Ranges) -> np.ndarray:
+    return packed(assemble(checkpoint, abstract(spec), parts, ranges))
+
+
+def _from_headers(checkpoint: Checkpoint, family: Family, dtype: DTypeLike, choice: Choice, layout: Layout) -> _Plan:
     try:
         sources, unknown = family.tensors.sources(checkpoint)
         family, form, left_out = family.tensors.fit(sources)
         sources = {name: source for name, source in sources.items() if name not in left_out}
-        plain, places = family.network.abstract(dtype, form), family.tensors.placements(form)
+        plain, places = family.network.specs(dtype, form), family.tensors.placements(form)
         stored, faults = stored_matrices(checkpoint, sources)
         kept = choice.kept(stored_forms(places, by_path(plain), stored), family.tensors.uses())
     except WeightsError as error:
@@ -165,8 +172,13 @@ def _from_headers(checkpoint: Checkpoint, family: Family, dtype: DTypeLike, choi
     wanted = choice.wanted
     forms = {} if wanted is None else wanted_forms(family, plain, form, wanted)
     wanted = {path: form for path, form in forms.items() if path not in kept}
-    leaves, matrices = by_path(with_forms(plain, kept)), by_path(plain)
+    matrices = by_path(plain)
+    if layout.split is not None:
+        kept = leaf_forms(by_path(layout.forms(with_forms(plain, kept), plain)))
+    leaves = by_path(with_forms(plain, kept))
     for path, each in kept.items():
-        leaves[path] = jax.ShapeDtypeStruct(matrices[path].shape, jnp.dtype(each.dtype))
-    parts = parts_of(checkpoint, with_factors(places, kept), leaves, sources, unknown, stored, faults)
-    return _Plan(family, plain, kept, wanted, leaves, parts)
+        leaves[path] = dataclasses.replace(matrices[path], dtype=jnp.dtype(each.dtype))
+    shapes = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
+    parts = parts_of(checkpoint, with_factors(places, kept), shapes, sources, unknown, stored, faults)
+    tree = layout.forms(with_forms(plain, kept | wanted), plain)
+    return _Plan(family, tree, wanted, leaves, parts)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxphoton.models.naming import Moved
 from jaxphoton.weights.assembling import empty_leaf
-from jaxphoton.weights.placing import Placing
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 
@@ -22,26 +22,26 @@ def stored_shapes(leaves: Shapes, moved: tuple[Moved, ...]) -> dict[str, jax.Sha
     return {name: leaf for name, leaf in leaves.items() if name not in targets} | stored
 
 
-def moved_leaves(
-    restored: dict[str, jax.Array], leaves: Shapes, moved: tuple[Moved, ...], sharding: Placing
-) -> dict[str, jax.Array]:
-    """The leaves by path, in order. `restored` is emptied on the way: one leaf at a time is in memory twice."""
-    parts: dict[str, list[Moved]] = defaultdict(list)
-    for move in moved:
-        parts[move.leaf].append(move)
-    readers = Counter(move.stored for move in moved)
-    made = {}
-    for name, leaf in leaves.items():
-        if name not in parts:
-            made[name] = restored.pop(name)
-            continue
+class MovedLeaves:
+    """The leaves that were stored otherwise. `restored` is emptied on the way, as soon as a leaf of it is done with."""
+
+    def __init__(self, restored: dict[str, Any], moved: tuple[Moved, ...]):
+        self._restored = restored
+        self._parts: dict[str, list[Moved]] = defaultdict(list)
+        for move in moved:
+            self._parts[move.leaf].append(move)
+        self._readers = Counter(move.stored for move in moved)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._parts
+
+    def buffer(self, name: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        """A leaf on the host, in memory of its own."""
         buffer = empty_leaf(leaf)
-        for move in parts[name]:
-            readers[move.stored] -= 1
-            stored = restored[move.stored] if readers[move.stored] else restored.pop(move.stored)
+        for move in self._parts[name]:
+            self._readers[move.stored] -= 1
+            stored = self._restored[move.stored] if self._readers[move.stored] else self._restored.pop(move.stored)
             target = buffer[move.index]
             target[...] = np.asarray(stored)[move.part].reshape(target.shape)
             del stored
-        made[name] = jax.block_until_ready(jax.device_put(buffer, sharding))
-        del buffer
-    return made
+        return buffer

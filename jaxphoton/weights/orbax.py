@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,21 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxphoton.files import FileError, read_json
-from jaxphoton.layers.spec import RowScaledForm, by_path, with_forms
+from jaxphoton.layers.spec import RowScaledForm, Spec, by_path, weights_by_path, with_forms
+from jaxphoton.layers.spec import abstract as abstract_tree
 from jaxphoton.messages import escaped, first_line, listed, short
 from jaxphoton.models.forms import Forms, leaf_forms, wanted_forms
 from jaxphoton.models.naming import Moved
 from jaxphoton.models.protocol import Family
 from jaxphoton.models.registry import MAX_BYTES
+from jaxphoton.weights.assembling import ordered
 from jaxphoton.weights.checksums import checksums, verify
 from jaxphoton.weights.choice import Choice
+from jaxphoton.weights.layout import Layout, Placing
+from jaxphoton.weights.layout import whole as in_one
 from jaxphoton.weights.mapped import WeightsError
-from jaxphoton.weights.moved import moved_leaves, stored_shapes
-from jaxphoton.weights.placing import Placing, as_sharding, completed, in_dtype, put_quantized
+from jaxphoton.weights.moved import MovedLeaves, stored_shapes
+from jaxphoton.weights.placing import completed, in_dtype, put, put_quantized
 
 CHECKSUMS = "checksums"  # in config.json, of all other files
 
@@ -91,8 +96,8 @@ def restore(
 ) -> Any:
     """Parameters of a converted checkpoint, cast to `dtype` and placed as `placing` says while they are read.
 
-    Matrices that are to be quantized are read one at a time, to the host (in folders of earlier versions, all that
-    these had cut otherwise: to the device).
+    Matrices that are to be quantized, and on a mesh those of several parts, are read one at a time to the host (what
+    earlier versions cut otherwise: all of it, to the device or on a mesh to the host).
 
     Raises:
       WeightsError: the folder holds no readable parameters, not those of the model, or no float8 experts to keep; or a
@@ -106,24 +111,46 @@ def restore(
         import orbax.checkpoint as ocp  # takes about as long as the checksums of some gigabytes
 
         intact.result()
-    sharding = as_sharding(placing)
+    layout = Layout(placing)
     with ocp.StandardCheckpointer() as checkpointer:
         plan = _plan(checkpointer, folder, family, dtype, choice)
-        apart = {} if plan.moved else plan.wanted
-        target = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-            for name, leaf in plan.asked.items()
-            if name not in apart
-        }
-        restored = _read(folder, target)
-        leaves: dict[str, Any] = moved_leaves(
-            restored, {name: leaf for name, leaf in plan.shapes.items() if name not in apart}, plan.moved, sharding
-        )
-        for name, form in plan.wanted.items():
-            matrix = leaves.pop(name) if name in leaves else _read(folder, {name: plan.asked[name]})[name]
-            leaves[name] = put_quantized(np.asarray(matrix), form, sharding)
-    params = completed(with_forms(plan.plain, plan.stored | plan.wanted), leaves)
-    return in_dtype(params, plan.stored.keys() - plan.kept.keys(), dtype)
+    tree = layout.forms(with_forms(plan.plain, plan.stored | plan.wanted), plan.plain)
+    specs, whole, matrices = by_path(tree), by_path(plan.plain), weights_by_path(tree)
+    restored = _read(folder, _straight(plan, specs, layout))
+    moved, leaves = MovedLeaves(restored, plan.moved), dict[str, Any]()
+    for name, leaf in plan.shapes.items():
+        if name in restored and name not in moved:
+            leaves[name] = restored.pop(name)
+            continue
+        stored = moved.buffer(name, leaf) if name in moved else _read(folder, {name: leaf})[name]
+        if name in plan.wanted:
+            read = partial(ordered, stored)
+            leaves[name] = put_quantized(read, whole[name], plan.wanted[name], matrices[name], layout)
+        else:
+            if leaf.shape != specs[name].shape:  # factors of groups that are smaller here
+                stored = np.repeat(stored, specs[name].shape[-1] // leaf.shape[-1], axis=-1)
+            leaves[name] = put(partial(ordered, stored), specs[name], layout)
+    return in_dtype(completed(tree, leaves), plan.stored.keys() - plan.kept.keys(), dtype)
+
+
+def _straight(plan: _Plan, specs: Mapping[str, Spec], layout: Layout) -> dict[str, jax.ShapeDtypeStruct]:
+    """What orbax brings to the devices at once: leaves of which each has one piece, as they are stored.
+
+    So it does with what earlier versions stored otherwise, but for a mesh, where that comes to the host.
+    """
+    found, moved = {}, {move.stored for move in plan.moved}
+    for name, leaf in plan.asked.items():
+        if name in moved:
+            spec = Spec(leaf.shape, leaf.dtype, (None,) * len(leaf.shape))
+            sharding = layout.sharding(spec) if layout.split is None else None
+        elif name in plan.wanted or leaf.shape != specs[name].shape:
+            continue
+        elif layout.pieces(specs[name]) != in_one(leaf.shape):
+            continue
+        else:
+            sharding = layout.sharding(specs[name])
+        found[name] = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    return found
 
 
 def abstract(
@@ -141,7 +168,7 @@ def abstract(
 
     with ocp.StandardCheckpointer() as checkpointer:
         plan = _plan(checkpointer, Path(directory).absolute() / "params", family, dtype, choice)
-    return with_forms(plan.plain, plan.kept | plan.wanted)
+    return abstract_tree(with_forms(plan.plain, plan.kept | plan.wanted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +176,7 @@ class _Plan:
     """What the metadata of a folder tell.
 
     Attributes:
-      plain: the abstract tree with plain matrices.
+      plain: the specs with plain matrices.
       stored, kept, wanted: the forms in which matrices are stored, those of them that stay, and those of matrices that
         are to be quantized.
       shapes: the leaves by path in the forms in which they are stored.
@@ -169,9 +196,9 @@ class _Plan:
 def _plan(checkpointer: Any, folder: Path, family: Family, dtype: DTypeLike, choice: Choice) -> _Plan:
     stored = _stored(checkpointer, folder)
     form, quantization = family.tensors.stored_form(stored), choice.wanted
-    plain = family.network.abstract(dtype, form)
+    plain = family.network.specs(dtype, form)
     forms = _forms(plain, stored)
-    shapes, moved = by_path(with_forms(plain, forms)), family.tensors.moved(stored.keys())
+    shapes, moved = by_path(abstract_tree(with_forms(plain, forms))), family.tensors.moved(stored.keys())
     asked = stored_shapes(shapes, moved)
     _check_stored(folder, {name: leaf.shape for name, leaf in stored.items()}, asked)
     kept = choice.kept(forms, family.tensors.uses())

@@ -1,9 +1,10 @@
-"""Leaves from the host to a device, where a matrix that is to be in few bits never is as a whole in many."""
+"""Leaves from the host to devices, where a matrix that is to be in few bits never is as a whole in many."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Set
+from collections.abc import Callable, Set
 from functools import partial
 from typing import Any
 
@@ -13,46 +14,108 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxphoton.layers.quantize import quantize
-from jaxphoton.layers.spec import MatrixForm, Spec, abstract, by_path
+from jaxphoton.layers.spec import GroupedForm, MatrixForm, Spec, by_path
 from jaxphoton.layers.weight import Dense, Weight
-
-Placing = jax.Device | jax.sharding.Sharding | None  # where leaves go; None is the default device
+from jaxphoton.weights.layout import Device, Layout, Ranges, Share, cut, length, shape_of
 
 PIECE = 1 << 24  # numbers of a matrix that are quantized at once: in float32 64 MiB
 
-
-def as_sharding(placing: Placing) -> jax.sharding.Sharding:
-    if isinstance(placing, jax.sharding.Sharding):
-        return placing
-    return jax.sharding.SingleDeviceSharding(placing or jnp.zeros(()).device)  # type: ignore[arg-type]
+Read = Callable[[Ranges], np.ndarray]  # what lies in these ranges of a leaf, in memory of its own
 
 
-def put_quantized(matrix: np.ndarray, form: MatrixForm, sharding: jax.sharding.Sharding) -> Weight:
-    """A matrix [..., rows, columns] on the device in a form of few bits; it is quantized there in pieces of rows."""
-    rows = matrix.reshape(-1, matrix.shape[-1])
-    leaves = abstract(form(Spec(matrix.shape, jnp.dtype(matrix.dtype), (None,) * matrix.ndim)))
-    shapes, tree = jax.tree.flatten(leaves)
-    out = jax.tree.unflatten(tree, [jnp.zeros(leaf.shape, leaf.dtype, device=sharding) for leaf in shapes])
-    count = max(1, min(len(rows), PIECE // max(1, rows.shape[1])))
-    for start in range(0, len(rows), count):
+def put(read: Read, spec: Spec, layout: Layout, stored: Spec | None = None) -> jax.Array:
+    """A leaf on its devices, a share at a time.
+
+    Args:
+      stored: what the leaf is there, where `read` packs what it reads.
+    """
+    parts = []
+    for share in layout.shares(spec):
+        buffer = read(share.ranges)
+        # Waiting bounds host memory: a transfer in flight keeps its buffer alive.
+        parts += [jax.block_until_ready(jax.device_put(buffer, device)) for device in share.devices]
+        del buffer
+    return _joined(parts, stored or spec, layout)
+
+
+def put_quantized(read: Read, spec: Spec, form: MatrixForm, stored: Any, layout: Layout) -> Weight:
+    """A matrix [..., rows, columns] on its devices in a form of few bits; it is quantized there in pieces.
+
+    Args:
+      spec: of the plain matrix.
+      stored: the specs of its leaves, whose groups may be smaller than those of the form: neighbours then have one
+        factor, that of the whole group.
+    """
+    specs, tree = jax.tree.flatten(stored)
+    parts: list[list[jax.Array]] = [[] for _ in specs]
+    for share in layout.shares(spec):
+        for device in share.devices:
+            made = _quantized_share(read, spec, form, stored, share, layout, device)
+            for one, leaf in zip(parts, jax.tree.leaves(made), strict=True):
+                one.append(leaf)
+    return jax.tree.unflatten(tree, [_joined(one, leaf, layout) for one, leaf in zip(parts, specs, strict=True)])
+
+
+def _joined(parts: list[jax.Array], spec: Spec, layout: Layout) -> jax.Array:
+    return jax.make_array_from_single_device_arrays(spec.shape, layout.sharding(spec), parts)
+
+
+def _quantized_share(
+    read: Read, spec: Spec, form: MatrixForm, stored: Any, share: Share, layout: Layout, device: Device
+) -> Weight:
+    """What a device has of a matrix. Where a factor is of columns that others have too, it is made of all of them."""
+    *front, columns = share.ranges
+    picks = None
+    if columns != ((0, spec.shape[-1]),) and not _own_groups(form, stored):
+        picks = _picks(columns, form, stored)
+        columns = ((0, spec.shape[-1]),)
+
+    def empty(leaf: Spec) -> jax.Array:
+        return jnp.zeros(layout.sharding(leaf).shard_shape(leaf.shape), leaf.dtype, device=device)
+
+    out = jax.tree.map(empty, stored)
+    rows = length(front[0])
+    count = max(1, min(rows, PIECE // max(1, math.prod(shape_of((*front[1:], columns))))))
+    for start in range(0, rows, count):
         # The last piece reaches back over rows that are done: all have one shape, and one program.
-        start = min(start, len(rows) - count)
-        piece = jax.device_put(np.ascontiguousarray(rows[start : start + count]), sharding)
+        start = min(start, rows - count)
+        piece = jax.device_put(read((cut(front[0], start, start + count), *front[1:], columns)), device)
         # Waiting bounds the memory of the device: launched work keeps its pieces alive.
-        out = jax.block_until_ready(_written(out, quantize(piece, form), start))
+        out = jax.block_until_ready(_written(out, quantize(piece, form), start, picks))
     return out
 
 
+def _own_groups(form: MatrixForm, stored: Any) -> bool:
+    """Whether no group of a form lies on two devices."""
+    return isinstance(form, GroupedForm) and _columns(form, stored) == form.group * stored.scale.shape[-1]
+
+
+def _columns(form: MatrixForm, stored: Any) -> int:
+    return stored.matrix.shape[-1] * (2 if form.dtype == "int4" else 1)
+
+
+def _picks(columns: tuple[tuple[int, int], ...], form: MatrixForm, stored: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Where in whole rows a device's numbers lie (of int4 pairs of them), and their factors."""
+    numbers = np.concatenate([np.arange(*each, dtype=np.int32) for each in columns])
+    matrix = numbers[::2] // 2 if form.dtype == "int4" else numbers
+    if not isinstance(form, GroupedForm):
+        return matrix, None
+    group = _columns(form, stored) // stored.scale.shape[-1]
+    return matrix, numbers[::group] // form.group
+
+
 @partial(jax.jit, donate_argnums=0)
-def _written(whole: Weight, piece: Weight, start: int) -> Weight:
-    """The leaves of a weight [..., rows, columns] with these rows, counted through all leading axes."""
+def _written(whole: Weight, piece: Weight, start: int, picks: tuple[jax.Array, jax.Array | None] | None) -> Weight:
+    """A weight with this piece of it, from place `start` of its first axis on."""
+    if picks is not None:
+        piece = _picked(piece, *picks)
+    return jax.tree.map(lambda leaf, rows: jax.lax.dynamic_update_slice_in_dim(leaf, rows, start, 0), whole, piece)
 
-    def put(leaf: jax.Array, rows: jax.Array) -> jax.Array:
-        behind = rows.shape[1:]
-        flat = leaf.reshape(math.prod(leaf.shape[: leaf.ndim - len(behind)]), *behind)
-        return jax.lax.dynamic_update_slice_in_dim(flat, rows, start, 0).reshape(leaf.shape)
 
-    return jax.tree.map(put, whole, piece)
+def _picked(piece: Any, matrix: jax.Array, factors: jax.Array | None) -> Weight:
+    """Some columns of a weight, and some of its factors if these are of columns too."""
+    scale = piece.scale if factors is None else piece.scale[..., factors]
+    return dataclasses.replace(piece, matrix=piece.matrix[..., matrix], scale=scale)
 
 
 def completed(tree: Any, leaves: dict[str, Any]) -> Any:

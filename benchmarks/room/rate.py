@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +22,19 @@ class Cost:
       rate: rows a second from when all actors were ready; None where no row came later.
       start_s: processor seconds of an actor and its image worker until it was ready.
       actors_s: those of all of them since.
-      ray_s: those of the driver, of other workers and of Ray's own processes.
+      driver_s: those of the driver.
+      ray_s: those of other workers and of Ray's own processes.
     """
 
     rate: float | None
     start_s: float
     actors_s: float
+    driver_s: float
     ray_s: float
+
+    @property
+    def all_s(self) -> float:
+        return self.actors_s + self.driver_s + self.ray_s
 
 
 def cost_of(cluster: Cluster, place: Path, images: Path, actors: int, idle: bool) -> Cost:
@@ -48,37 +53,47 @@ def cost_of(cluster: Cluster, place: Path, images: Path, actors: int, idle: bool
         else None,
         start_s=sum(before.values()) / actors,
         actors_s=sum(meter.of(pid) - spent for pid, spent in before.items()),
-        ray_s=sum(meter.of(pid) for pid in meter.spent.keys() - before.keys()),
+        driver_s=meter.of(run.driver.pid),
+        ray_s=sum(meter.of(pid) for pid in meter.spent.keys() - before.keys() - {run.driver.pid}),
     )
 
 
 def show_rate(cluster: Cluster, place: Path, few: Path, many: Path, turns: int) -> None:
-    """Prints medians of runs that take turns: captioners on a few images, actors that do nothing on few and on many."""
+    """Prints medians of runs that take turns: captioners on few images, idle actors on few and on many."""
     sizes = [sum(1 for _ in images.iterdir()) for images in (few, many)]
     single: list[float] = []
     found: dict[tuple[int, str], list[Cost]] = collections.defaultdict(list)
+    runs = [(actors, "ours", few) for actors in ACTORS] + [(2, "idle", few), (2, "idle-more", many)]
     for turn in range(turns):
-        single.append(alone(cluster, place, few)["spent"])
-        for actors in ACTORS:
-            for part, images in (("ours", few), ("idle", few), ("idle-many", many)):
-                cost = cost_of(cluster, place / f"{turn}-{actors}-{part}", images, actors, part != "ours")
-                found[actors, part].append(cost)
-    print(f"rate: medians of {turns} turns; {sizes[0]} pictures, and {sizes[1]} for Ray alone; ms of processors")
-    print(f"rate: a single process {1e3 * statistics.median(single) / sizes[0]:.1f} ms a picture")
+        single.append(alone(cluster, place, few)["spent"] / sizes[0])
+        for actors, part, images in runs:
+            cost = cost_of(cluster, place / f"{turn}-{actors}-{part}", images, actors, part != "ours")
+            found[actors, part].append(cost)
+    print(f"rate: {sizes[0]} pictures, medians of {turns} turns; processor time but for pictures/s")
+    print(f"rate: a single process: {1e3 * statistics.median(single):.1f} ms a picture")
     for actors in ACTORS:
-        ours, idle, many_idle = (found[actors, part] for part in ("ours", "idle", "idle-many"))
-        rate = middle(cost.rate or 0 for cost in ours)
-        spent = middle(1e3 * cost.actors_s / sizes[0] for cost in ours)
-        start = middle(cost.start_s for cost in ours)
-        both = [[cost.ray_s + cost.start_s * actors + cost.actors_s for cost in costs] for costs in (idle, many_idle)]
-        slope = middle((last - first) / (sizes[1] - sizes[0]) for first, last in zip(*both, strict=True))
-        fixed = middle(both[0]) - slope * sizes[0]
-        print(
-            f"rate: {actors} actors {rate:.1f} pictures/s, {spent:.1f} ms a picture, {start:.1f} s for one to start;",
-            end=" ",
-        )
-        print(f"Ray {1e3 * slope:.2f} ms a picture and {fixed:.1f} s a run", flush=True)
+        show_actors(actors, found[actors, "ours"], sizes[0])
+    show_idle(found[2, "idle"], found[2, "idle-more"], sizes)
 
 
-def middle(values: Iterable[float]) -> float:
-    return statistics.median(list(values))
+def show_actors(actors: int, costs: list[Cost], count: int) -> None:
+    rate = statistics.median(cost.rate or 0 for cost in costs)
+    spent = statistics.median(1e3 * cost.actors_s / count for cost in costs)
+    start = statistics.median(cost.start_s for cost in costs)
+    others = statistics.median(cost.driver_s + cost.ray_s for cost in costs)
+    print(
+        f"rate: {actors} actors: {rate:.1f} pictures/s, {spent:.1f} ms a picture, {start:.1f} s to start one,",
+        f"{others:.1f} s in Ray's processes",
+    )
+
+
+def show_idle(few: list[Cost], many: list[Cost], sizes: list[int]) -> None:
+    """The cost of a run and of a picture, from runs of two sizes."""
+    pairs, more = list(zip(few, many, strict=True)), sizes[1] - sizes[0]
+    whole = statistics.median((last.all_s - first.all_s) / more for first, last in pairs)
+    driver = statistics.median((last.driver_s - first.driver_s) / more for first, last in pairs)
+    fixed = statistics.median(cost.all_s for cost in few) - whole * sizes[0]
+    print(
+        f"rate: 2 idle actors, also with {sizes[1]} pictures: {fixed:.1f} s a run, {1e3 * whole:.2f} ms a picture,",
+        f"of which {1e3 * driver:.2f} are the driver's",
+    )

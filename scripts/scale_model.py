@@ -1,6 +1,6 @@
 """What many GPUs need of everything else: python scripts/scale_model.py [--gpus 10,1000] [--ASSUMPTION VALUE ...]
 
-Every assumption is printed with where it is from: "measured" on this project's machine (two cores, no GPU), "chosen" as
+Every assumption is printed with where it is from: "measured" on two cores without a GPU, "computed", "chosen" as
 a user may choose, or "assumed". The rate of a GPU is a share of its floor (`jaxphoton roofline`); all else follows from
 it by the arithmetic in `needs`. One job of Ray Data, with one driver, has `job_gpus` GPUs at most.
 """
@@ -31,21 +31,23 @@ class Assumptions:
     model: str = assumption("moondream2", "chosen", "in bfloat16")
     gpu: str = assumption("H100", "chosen", "with its datasheet's figures")
     floor_share: float = assumption(0.5, "assumed", "of the floor's rate that a GPU reaches")
-    crops: int = assumption(5, "assumed", "of a picture")
+    crops: int = assumption(10, "computed", "of such a picture, by the model's rule")
     tokens: int = assumption(60, "assumed", "of a caption")
     rows: int = assumption(32, "chosen", "texts of a step")
     image_kb: float = assumption(356, "measured", "a file: JPEG, 1280x960 with grain (scripts/image_bench.py)")
     image_ms: float = assumption(15, "measured", "of a core to prepare it (scripts/image_bench.py)")
-    ray_ms: float = assumption(2, "measured", "of a core a picture in Ray's other processes (benchmarks.room)")
+    ray_ms: float = assumption(1.75, "measured", "of a core a picture in Ray's other processes (benchmarks.room)")
     engine_cores: float = assumption(1, "assumed", "for the threads of an engine, a GPU")
     node_gpus: int = assumption(8, "assumed", "GPUs a node")
     block_rows: int = assumption(256, "chosen", "pictures a block (override_num_blocks)")
     tasks: int = assumption(8, "chosen", "blocks that an actor has or waits for (caption_dataset)")
-    driver_ms: float = assumption(10, "measured", "of the driver's core a block (benchmarks.room)")
+    driver_ms: float = assumption(14, "measured", "of the driver's core a block (benchmarks.room)")
     job_gpus: int = assumption(128, "chosen", "GPUs of one job")
     job_images: float = assumption(20e6, "chosen", "pictures of one job")
-    id_bytes: float = assumption(91, "measured", "an id in a checkpoint that is loaded: paths of 35 letters")
-    row_bytes: float = assumption(100, "measured", "a written row, Parquet, short captions (benchmarks.room)")
+    id_bytes: float = assumption(91, "measured", "an id in a checkpoint that is loaded: paths of 36 letters")
+    row_bytes: float = assumption(
+        104, "measured", "a row that is written, before it is compressed: short captions (benchmarks.room)"
+    )
     gets_s: float = assumption(5500, "assumed", "files a second that one prefix of a bucket serves")
     node_hours: float = assumption(6000, "assumed", "of a node between two failures")
     node_back_s: float = assumption(600, "assumed", "until another node has taken its place")

@@ -25,7 +25,7 @@ def test_the_document_has_what_the_command_prints(monkeypatch, capsys):
 
 @pytest.mark.parametrize("field", dataclasses.fields(Assumptions), ids=lambda field: field.name)
 def test_every_assumption_says_where_it_is_from_and_is_used(field):
-    assert field.metadata["source"] in ("measured", "chosen", "assumed") and field.metadata["text"]
+    assert field.metadata["source"] in ("measured", "computed", "chosen", "assumed") and field.metadata["text"]
     given = Assumptions()
     another = {"model": "moondream-0.5b", "gpu": "L4"}.get(field.name) or 3 * getattr(given, field.name) + 1
     assert needs(given, 1000) != needs(dataclasses.replace(given, **{field.name: another}), 1000)

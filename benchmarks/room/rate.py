@@ -69,11 +69,18 @@ def show_rate(cluster: Cluster, place: Path, few: Path, many: Path, turns: int) 
         for actors, part, images in runs:
             cost = cost_of(cluster, place / f"{turn}-{actors}-{part}", images, actors, part != "ours")
             found[actors, part].append(cost)
+            show_run(turn, actors, part, cost)
     print(f"rate: {sizes[0]} pictures, medians of {turns} turns; processor time but for pictures/s")
     print(f"rate: a single process: {1e3 * statistics.median(single):.1f} ms a picture")
     for actors in ACTORS:
         show_actors(actors, found[actors, "ours"], sizes[0])
     show_idle(found[2, "idle"], found[2, "idle-more"], sizes)
+
+
+def show_run(turn: int, actors: int, part: str, cost: Cost) -> None:
+    rate = f"{cost.rate:.1f} pictures/s" if cost.rate else "no rate"
+    others = f"driver {cost.driver_s:.1f} s, Ray's other processes {cost.ray_s:.1f} s"
+    print(f"rate: turn {turn + 1}, {actors} {part}: {rate}, actors {cost.actors_s:.1f} s, {others}", flush=True)
 
 
 def show_actors(actors: int, costs: list[Cost], count: int) -> None:

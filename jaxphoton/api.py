@@ -14,12 +14,14 @@ import jax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from jaxphoton import platform
+from jaxphoton import distributed, platform
 from jaxphoton.config import EngineConfig
+from jaxphoton.config.mesh import MeshError
 from jaxphoton.config.quantization import Quantization
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.executables import Executables
+from jaxphoton.engine.followers import follow
 from jaxphoton.image.decode import MAX_PIXELS, check_rules
 from jaxphoton.image.ways import Resize, check_resize, default_resize
 from jaxphoton.layers.mesh import Split
@@ -27,10 +29,11 @@ from jaxphoton.loading import SPLIT, MeshRules, load, open_executables, read_ada
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
+from jaxphoton.processes.peers import Follower
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.requests.adapter_folder import AdapterFolder
 from jaxphoton.requests.adapters import AdapterRegistry, GivenAdapters, check_room, named, with_room
-from jaxphoton.requests.errors import EngineStartError, ModelClosed, fault_of, forget_frames
+from jaxphoton.requests.errors import EngineError, EngineStartError, ModelClosed, fault_of, forget_frames
 from jaxphoton.requests.images import EncodedImage
 from jaxphoton.requests.methods import SkillMethods
 from jaxphoton.requests.session import Session
@@ -194,6 +197,8 @@ class Moondream(SkillMethods):
             with the sizes that would do.
           EngineStartError: the device cannot hold them.
         """
+        if mesh is None and distributed.peers() is not None:
+            raise MeshError("several processes share a model over a mesh: give mesh")
         stored = None if executables is None else open_executables(executables, device, sharding, mesh)
         if adapter_folder is not None:
             AdapterFolder(adapter_folder)
@@ -312,6 +317,27 @@ class Moondream(SkillMethods):
         """
         _ = self.session
 
+    def follow(self) -> None:
+        """Works for process 0 of several (`jaxphoton.distributed`), which has loaded the same model, until it ends.
+
+        Where that process is lost while this one waits in a launch, this one ends: nothing else would end the launch.
+
+        Raises:
+          EngineError: process 0 is lost or has other settings, or a launch failed.
+          RuntimeError: this process follows none.
+        """
+        peers = distributed.peers()
+        if not isinstance(peers, Follower):
+            raise RuntimeError("this process follows none: see jaxphoton.distributed")
+        try:
+            follow(self._programs(), peers)
+        except Exception as error:
+            if peers.over:  # before it began
+                return
+            forget_frames(error)
+            peers.close(f"has failed: {fault_of(error)}")
+            raise EngineError(fault_of(error)) from error
+
     def load_adapter(self, name: str, adapter: str | os.PathLike[str] | Adapter) -> None:
         """Makes an adapter known by a name, also while requests run; nothing is compiled, and nobody waits for it.
 
@@ -372,13 +398,18 @@ class Moondream(SkillMethods):
         return Session(engine, self.family, self.tokenizer, skills, self._image_rules, self.adapters)
 
     def _start_engine(self) -> Engine:
+        if isinstance(distributed.peers(), Follower):
+            raise EngineStartError("this process follows another one, and that one alone is asked")
         try:
-            self._engine_config = with_room(self._engine_config, self.adapters, self.family.network.adapter_rank)
-            places = {"stored": self._stored, "split": self._split}
-            return Engine(Programs(self.params, self.family, self._engine_config, **places))
+            return Engine(self._programs())
         except Exception as error:
             forget_frames(error)
             raise EngineStartError(f"the engine cannot start: {fault_of(error)}") from error
+
+    def _programs(self) -> Programs:
+        self._engine_config = with_room(self._engine_config, self.adapters, self.family.network.adapter_rank)
+        places = {"stored": self._stored, "split": self._split, "peers": distributed.peers()}
+        return Programs(self.params, self.family, self._engine_config, **places)
 
 
 def _check_engine(engine: Any) -> None:

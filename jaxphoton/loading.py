@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from jaxphoton import platform
+from jaxphoton import distributed, platform
 from jaxphoton.config.quantization import Quantization
+from jaxphoton.engine.agreement import require_all
 from jaxphoton.engine.executables import Executables, ExecutablesError
 from jaxphoton.engine.places import Here
 from jaxphoton.layers.mesh import Split
@@ -77,7 +78,9 @@ def load(
         raise ValueError("mesh_rules are those of a mesh, and there is none")
     platform.use_compilation_cache()
     over = None if mesh is None else platform.find_mesh(mesh)
-    chosen = platform.find_device(device) if over is None else over.devices.flat[0]
+    if over is not None:
+        require_all(over, distributed.peers())
+    chosen = platform.find_device(device) if over is None else over.local_devices[0]
     kind = platform.default_dtype(chosen) if dtype is None else _dtype(dtype)
     path = hub.resolve(path_or_id, revision, float8_experts)
     split = None if over is None else split_for(hub.check(path), over, mesh_rules)

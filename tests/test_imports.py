@@ -25,7 +25,7 @@ LAYERS = (
     {"api"},
     {"loading"},
     {"requests"},
-    {"engine", "oracle", "functional", "weights"},
+    {"distributed", "engine", "oracle", "functional", "weights"},
     {"models", "platform"},
     {"image", "requests (data)"},
     {"constraints", "layers"},

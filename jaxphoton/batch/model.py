@@ -174,17 +174,31 @@ class NamedModel:
             with Replicas(gpus, loading, self._engine(), log=log) as replicas:
                 yield replicas, len(gpus) * meshes.devices
             return
-        # Those that the journal names were read for it.
-        adapters = dict(self._options.model.adapters) | self._adapters or None
-        opened = load_model(self.name, **self._loading() | {"adapters": adapters})
-        from jaxphoton.platform import calmed_interpreter  # not before: it brings jax
+        with self._opened() as opened:
+            from jaxphoton.platform import calmed_interpreter  # not before: it brings jax
 
-        opened.engine_config = self._engine().applied(opened.engine_config, opened.family.max_context)
-        with opened:
             answerer = LocalAnswerer(opened)
             answerer.start()
             with calmed_interpreter():
                 yield answerer, meshes.devices
+
+    def follow(self) -> None:
+        """Works for the process that answers with the same model; see `Moondream.follow`.
+
+        Raises:
+          BatchError: there is no such model, or it cannot be loaded.
+          EngineError: that process is lost, or a launch failed.
+        """
+        self.find()
+        with self._opened() as opened:
+            opened.follow()
+
+    def _opened(self) -> Moondream:
+        # Those that the journal names were read for it.
+        adapters = dict(self._options.model.adapters) | self._adapters or None
+        opened = load_model(self.name, **self._loading() | {"adapters": adapters})
+        opened.engine_config = self._engine().applied(opened.engine_config, opened.family.max_context)
+        return opened
 
     def _engine(self) -> EngineOptions:
         """What the options say about the engine."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jaxphoton.batch.errors import SettingsDiffer
 from jaxphoton.batch.options import NAMES, RunOptions
 from jaxphoton.cli.base import INTERRUPTED, OK, SOME_FAILED, STDOUT, CommandError, say, spelled
+from jaxphoton.messages import quoted
 
 if TYPE_CHECKING:
     from jaxphoton.batch.summary import RunResult
@@ -25,6 +26,8 @@ class BatchCommand:
       inputs, out, model, options: as in `jaxphoton.batch.run`; `out` may be `STDOUT`.
       quiet: no line for each image.
       dry_run, rate: ask nothing; images a second, for the time of that.
+      together: which of several processes this is, the arguments of `jaxphoton.distributed.start`; None where it is
+        alone.
     """
 
     name: str
@@ -35,6 +38,7 @@ class BatchCommand:
     quiet: bool
     dry_run: bool
     rate: float | None
+    together: tuple[str | None, int | None, int | None] | None = None
 
 
 def parsed(args: argparse.Namespace) -> BatchCommand:
@@ -60,7 +64,28 @@ def parsed(args: argparse.Namespace) -> BatchCommand:
         args.quiet,
         args.dry_run,
         args.rate,
+        _together(args),
     )
+
+
+def _together(args: argparse.Namespace) -> tuple[str | None, int | None, int | None] | None:
+    place = args.coordinator, args.processes, args.process
+    if place == (None, None, None):
+        return None
+    if args.mesh is None:
+        raise CommandError("several processes share one model over a mesh: give --mesh")
+    if args.replicas != 1:
+        raise CommandError("--coordinator is for one engine over several processes: give --replicas 1")
+    if args.coordinator == "auto":
+        return (None, *place[1:])
+    if None in place:
+        raise CommandError("--coordinator, --processes and --process belong together, unless --coordinator is auto")
+    host, _, port = args.coordinator.rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal():
+        raise CommandError(f"--coordinator is HOST:PORT or auto, not {quoted(args.coordinator)}")
+    if args.process >= args.processes:
+        raise CommandError(f"--process is 0 to {args.processes - 1}, not {args.process}")
+    return place
 
 
 def run_batch(command: BatchCommand, ask: Asked) -> int:
@@ -86,11 +111,30 @@ def run_batch(command: BatchCommand, ask: Asked) -> int:
         for line in lines:
             print_line(line)
         return OK
+    if command.together is not None and _follows(command):
+        return OK
     try:
         result = run(command.inputs, out, ask, model=command.model, options=options, observer=shown, signals=True)
     except SettingsDiffer as error:
         raise CommandError(f"{error}. Go on with --allow-changes, or begin again with --restart") from error
     return _told(command.name, result)
+
+
+def _follows(command: BatchCommand) -> bool:
+    """Joins this process to the others; True when it was one that follows, and process 0 has ended."""
+    assert command.together is not None
+    from jaxphoton import distributed
+    from jaxphoton.batch.model import NamedModel
+    from jaxphoton.processes.peers import Follower
+
+    distributed.start(*command.together)
+    peers = distributed.peers()
+    if not isinstance(peers, Follower):
+        return False
+    say(command.name, f"process {peers.number} of {peers.processes} works for process 0")
+    with distributed.left_to_leader():
+        NamedModel(command.model, command.options).follow()
+    return True
 
 
 def _told(name: str, result: RunResult) -> int:

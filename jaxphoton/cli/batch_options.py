@@ -152,6 +152,7 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the run")
     add_engine_options(group)
+    add_process_options(group)
     group.add_argument(
         "--gpu-hour-price", type=number(float, 0), metavar="PRICE", help="tell what a million images would cost"
     )
@@ -179,6 +180,20 @@ def add_engine_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--executables", metavar="DIR", help="programs that `jaxphoton compile` has stored, instead of compiling"
+    )
+
+
+def add_process_options(group: argparse._ArgumentGroup) -> None:
+    """Which of several processes this is that share one model."""
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="one --mesh over several machines: the same command runs on each, and finds process 0 here; auto: as "
+        "Slurm or Open MPI have started them",
+    )
+    group.add_argument("--processes", type=number(int, 2), metavar="N", help="how many those are")
+    group.add_argument(
+        "--process", type=number(int, 0), metavar="I", help="which this is; 0 reads and writes, the others help it"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import sys
@@ -70,6 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     _use_utf8()
     parser, runners = build_parser()
     args = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+    code = _run(args, runners)
+    if distributed := sys.modules.get("jaxphoton.distributed"):
+        distributed.leave(code)
+    return code
+
+
+def _run(args: argparse.Namespace, runners: dict[str, Any]) -> int:
+    """The exit code of a command; its faults are told."""
     try:
         with compiling_shown(f"jaxphoton {args.command}: "):
             return runners[args.command].run(args)

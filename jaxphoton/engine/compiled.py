@@ -19,6 +19,7 @@ from jaxphoton.config.gpus import step_form
 from jaxphoton.config.mesh import MeshError
 from jaxphoton.constraints.automaton import TokenAutomaton, build
 from jaxphoton.engine import executables, programs
+from jaxphoton.engine.agreement import facts_of, require_all, require_same
 from jaxphoton.engine.buckets import Key, compiled, estimate, make_buckets, table_width
 from jaxphoton.engine.compiling import compile_all, load_all
 from jaxphoton.engine.control import Block, Prefill, Row
@@ -32,6 +33,7 @@ from jaxphoton.layers.mesh import Split
 from jaxphoton.layers.spec import abstract
 from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.protocol import Family, Kernels
+from jaxphoton.processes.peers import Peers
 
 _log = logging.getLogger(__name__)
 
@@ -44,11 +46,13 @@ class Programs:
 
     Several engines may use one Programs: it holds no state. The automaton is that of the family's grammars where none
     is given. Programs come from `stored`, if that is given; for a `place` that is not here they can only be stored,
-    and the parameters are shapes.
+    and the parameters are shapes. On a mesh that has devices of several processes, `peers` are those.
 
     Raises:
       ExecutablesError: what is stored is not for this model, device or engine, or is damaged.
       DeviceMemoryError: the device is too small.
+      MeshError: the mesh has devices of processes that are none of `peers`, or does not have one of each.
+      PeerError: one of them has other settings, or is lost.
     """
 
     def __init__(
@@ -61,7 +65,10 @@ class Programs:
         place: Place | None = None,
         stored: Executables | None = None,
         split: Split | None = None,
+        peers: Peers | None = None,
     ):
+        if place is None:
+            require_all(None if split is None else split.mesh, peers)
         self.params, self.family, self.engine = params, family, engine
         self.automaton = automaton or build(family.grammars, family.vocab_size)
         network = family.network
@@ -79,6 +86,9 @@ class Programs:
         self._trees = network.encoder(params), network.decoder(params)
         self.encoder, self.decoder = (jax.tree.leaves(tree) for tree in self._trees)
         self._adapters = self._room(engine.adapter_slots) if engine.adapter_slots else None
+        self.peers = peers
+        if peers is not None and split is not None:
+            require_same(peers, facts_of(self._facts(), engine, split.mesh, params))
         self._compiled = self._compile_to_fit() if stored is None else self._load(stored)
 
     def fresh_state(self) -> tuple[PagedCache, RowState]:
@@ -99,8 +109,15 @@ class Programs:
         arrays = network.adapter_slot(adapter, self.dtype, rank)
         return arrays if self._spread is None else self._spread.ordered(arrays, network.adapters(self.dtype, 1, rank))
 
+    def as_adapter(self, leaves: list[Any]) -> Any:
+        """The tree of `adapter_arrays` with these leaves."""
+        return jax.tree.unflatten(jax.tree.structure(self._adapters), leaves)
+
     def on_device(self, adapter: Any) -> Any:
-        """An adapter's arrays where its slot is to be; returns at once."""
+        """An adapter's arrays where its slot is to be; returns at once. With other processes they stay on the host: all
+        need them."""
+        if self.peers is not None:
+            return adapter
         if self._spread is None:
             return jax.device_put(adapter, jax.tree.leaves(self.params)[0].sharding)
         return jax.device_put(adapter, self._spread.shardings(self._room(1)))
@@ -182,14 +199,19 @@ class Programs:
         are compiled."""
         keys, item = self.buckets.keys(self.engine), jnp.dtype(self.dtype).itemsize
         scratch = {key: estimate(key, self.family, self.engine, item, self._ways) for key in keys}
-        self.pages = self._plan(scratch, "estimated").pages
+        self.pages = self._least(self._plan(scratch, "estimated").pages)
         done = self._compile()
         plan = self._plan({key: compiled(program) for key, program in done.items()}, "compiled")
-        if plan.pages < self.pages:
-            self.pages = plan.pages
+        if (pages := self._least(plan.pages)) < self.pages:
+            self.pages = pages
             done = self._compile()
+        self._least(self.pages)  # a first launch waits for the others half a minute: all must have compiled
         self._tell(dataclasses.replace(plan, pages=self.pages))
         return done
+
+    def _least(self, pages: int) -> int:
+        """The least of all processes."""
+        return pages if self.peers is None else min(self.peers.gathered(pages))
 
     def _tell(self, plan: MemoryPlan) -> None:
         _log.info("memory of %s\n%s", self._place, "\n".join(plan.lines()))

@@ -1,4 +1,4 @@
-"""The real device: the state that is threaded through the programs, launches, and the one fetch."""
+"""The real device: what is packed for each launch, and the one fetch."""
 
 from __future__ import annotations
 
@@ -15,21 +15,29 @@ import numpy as np
 from jaxphoton.engine.buckets import Key
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.control import ControlPacker, Masks
+from jaxphoton.engine.followers import Leading
 from jaxphoton.engine.launch import PrefillPlan, StepPlan, parts_of
+from jaxphoton.engine.launcher import Launcher
 from jaxphoton.engine.request import Sequence
 from jaxphoton.image.crops import Crops
+from jaxphoton.processes.peers import Leader
 from jaxphoton.requests.errors import RequestFault
 
 
 class Device:
-    """Threads cache, row state and adapters through the programs. Everything but `fetch` returns at once."""
+    """Packs what is planned and launches it. Everything but `fetch` returns at once.
+
+    Attributes:
+      launch: which runs the programs.
+    """
 
     def __init__(self, programs: Programs):
         self._programs = programs
         rows, readout = programs.engine.max_rows, programs.family.readout
         adapters = programs.engine.adapter_slots > 0
         self._control = ControlPacker(rows, programs.table, programs.mask_words, readout, adapters)
-        self._fill()
+        peers = programs.peers
+        self.launch = Leading(programs, peers) if isinstance(peers, Leader) else Launcher(programs)
 
     def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, jax.Array]:
         """Enqueues vision, image blocks and prompts of a plan; returns (control of the last chunk, output).
@@ -37,7 +45,6 @@ class Device:
         Raises:
           RequestFault: one of its requests cannot be packed; nothing has been enqueued.
         """
-        programs = self._programs
         # Everything is packed before anything is launched: what one request spoils, the others must not share.
         packed = list[_Block | _Chunk]([self._pack_prefix(plan.images)] if plan.images else [])
         for where in parts_of(plan):
@@ -47,11 +54,10 @@ class Device:
             self._put(sequence.staged.arrays, sequence.adapter_slot)
         for part in packed:
             if isinstance(part, _Block):
-                embeddings = programs[part.vision](programs.encoder, *part.packed)
-                self._cache = programs[part.into](self._decoder, self._cache, embeddings, part.control)
+                self.launch(part.vision, *part.packed)
+                self.launch(part.into, part.control)
             else:
-                run = programs[part.key]
-                self._cache, self._rows, output = run(self._decoder, self._cache, self._rows, part.control)
+                output = self.launch(part.key, part.control)
         output.copy_to_host_async()
         return packed[-1].control, output
 
@@ -60,27 +66,22 @@ class Device:
         programs = self._programs
         batch = next(rows for rows in programs.buckets.step if rows >= len(plan.sequences))
         control = self._control.step(plan.sequences, batch)
-        run = programs["step", batch]
-        self._cache, self._rows, output = run(self._decoder, self._cache, self._rows, control)
+        output = self.launch(("step", batch), control)
         output.copy_to_host_async()
         return control, output
 
     def forward(self, plan: StepPlan) -> tuple[np.ndarray, Any]:
         """Enqueues the first part of a step; returns (control, what `sample` takes)."""
-        programs = self._programs
-        batch = programs.buckets.step[-1]
+        batch = self._programs.buckets.step[-1]
         control = self._control.step(plan.sequences, batch)
-        run = programs["forward", batch]
-        self._cache, hidden, logits = run(self._decoder, self._cache, self._rows, control)
-        return control, (control, hidden, logits)
+        hidden = self.launch(("forward", batch), control)
+        return control, (control, hidden)
 
     def sample(self, plan: StepPlan, pending: Any, masks: Masks) -> jax.Array:
         """Enqueues the second part of a step with the masks of some of its sequences; returns the output."""
-        programs = self._programs
-        control, hidden, logits = pending
+        control, _ = pending
         mask = self._control.masks(plan.sequences, len(control), masks)
-        run = programs["sample", len(control)]
-        self._rows, output = run(programs.decoder, self._rows, control, hidden, logits, mask)
+        output = self.launch(("sample", len(control)), control, mask)
         output.copy_to_host_async()
         return output
 
@@ -90,27 +91,17 @@ class Device:
 
     def reset(self) -> None:
         """New, empty state after a device error."""
-        self._cache = self._rows = self._pool = self._decoder = None  # what fills the memory does not fit twice
-        self._fill()
+        self.launch.reset()
 
     def close(self) -> None:
         """Lets go of the state and the programs; nothing can be run any more."""
-        del self._cache, self._rows, self._pool, self._decoder, self._programs
-
-    def _fill(self) -> None:
-        """Empty state, and empty slots."""
-        self._cache, self._rows = self._programs.fresh_state()
-        self._set_pool(self._programs.fresh_pool())
+        self.launch.close()
+        del self.launch, self._programs
 
     def _put(self, arrays: Any, slot: int) -> None:
         """Enqueues the program that puts an adapter into a slot."""
-        programs = self._programs
-        run, index = programs["adapter", programs.engine.adapter_slots], np.array(slot, np.int32)
-        self._set_pool(jax.tree.leaves(run(self._pool, arrays, index)))
-
-    def _set_pool(self, pool: Many[jax.Array]) -> None:
-        self._pool = pool
-        self._decoder = [*self._programs.decoder, *pool]  # what all programs of the text decoder but `sample` take
+        key = "adapter", self._programs.engine.adapter_slots
+        self.launch(key, *jax.tree.leaves(arrays), np.array(slot, np.int32))
 
     def _pack_text(self, plan: PrefillPlan, run: slice) -> list[_Chunk]:
         """The chunks of a run of the ids of all sequences."""

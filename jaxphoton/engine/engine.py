@@ -16,6 +16,7 @@ from jaxphoton.config import EngineConfig
 from jaxphoton.engine.adapter_slots import StagedAdapters
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.device import Device
+from jaxphoton.engine.followers import GRACE_S
 from jaxphoton.engine.launch import DeviceError, limits_of
 from jaxphoton.engine.metrics import EngineMetrics, LaunchMetrics, Observers, Totals
 from jaxphoton.engine.pages import PageAllocator
@@ -23,6 +24,8 @@ from jaxphoton.engine.pipeline import Pipeline
 from jaxphoton.engine.request import Request, sequence_of
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.engine.submissions import OnToken, Submission, Submissions
+from jaxphoton.processes.connection import PeerError
+from jaxphoton.processes.peers import Leader
 from jaxphoton.requests.errors import DeadlineExceeded, EngineError, ModelClosed, QueueFull, fault_of, forget_frames
 
 __all__ = ["Engine", "OnToken", "Submission"]
@@ -74,10 +77,13 @@ class Engine:
         self._wake = threading.Condition()
         self._pending = 0
         self._resting = False  # nothing was left to do when the loop last looked
-        self._closing = False
+        self._closing = self._stuck = False
         self._failure: BaseException | None = None
+        self._released = threading.Event()  # it is, or its thread waits for a launch that will not end
         self._thread = threading.Thread(target=self._run, name="jaxphoton-engine", daemon=True)
         self._thread.start()
+        if isinstance(programs.peers, Leader):
+            programs.peers.watch(self._lost)
 
     @property
     def programs(self) -> Programs:
@@ -188,7 +194,9 @@ class Engine:
                 self._commands.append(self._submissions.close_all)
             self._wake.notify_all()
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._released.wait()
+            if not self._stuck:
+                self._thread.join()
 
     def __enter__(self) -> Engine:
         return self
@@ -222,7 +230,10 @@ class Engine:
         except BaseException as error:  # the loop cannot go on: everybody who waits must learn of it
             self._fail(error)
         finally:
-            self._release()
+            try:
+                self._release()
+            finally:
+                self._released.set()
 
     def _release(self) -> None:
         """Lets go of the device, and cuts the pipeline's hold on this engine: no garbage waits for its collection."""
@@ -243,6 +254,21 @@ class Engine:
                     failure.__cause__ = error
                     self._submissions.fail(sequence, failure)
 
+    def _lost(self, error: PeerError) -> None:
+        """Ends the engine where another process is lost, from another thread: its own may wait for that one forever."""
+
+        def end() -> None:
+            raise error
+
+        with self._wake:
+            self._commands.append(end)
+            self._wake.notify_all()
+        self._thread.join(GRACE_S)
+        if self._thread.is_alive():
+            self._stuck = True
+            self._fail(error)
+            self._released.set()
+
     def _ended(self) -> None:
         with self._wake:
             self._pending -= 1
@@ -251,6 +277,8 @@ class Engine:
     def _fail(self, error: BaseException) -> None:
         forget_frames(error)
         with self._wake:
+            if self._failure is not None:  # its thread had been given up
+                return
             self._failure = error
             self._resting = True
             commands, self._commands = self._commands, deque()

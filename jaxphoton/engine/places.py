@@ -57,12 +57,12 @@ class Place(Protocol):
 
 
 class Here:
-    """A device of this machine, where parameters lie."""
+    """A device of this process, where parameters lie."""
 
     encoder: Kernels | None = None
 
     def __init__(self, sharding: jax.sharding.Sharding):
-        self.device = min(sharding.device_set, key=lambda device: device.id)
+        self.device = min(sharding.addressable_devices, key=lambda device: device.id)
         self.target, self.kind = Target.of(self.device), self.device.device_kind
         self._options = options(self.target, len(sharding.device_set))
         self._shared = sharding.addressable_devices

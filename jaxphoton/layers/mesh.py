@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -167,8 +166,11 @@ class Split:
         leaves, structure = jax.tree.flatten(self.regrouped(params, specs))
         del params
         for index, spec in enumerate(jax.tree.leaves(like(specs, jax.tree.unflatten(structure, leaves)))):
-            order = partial(self.ordered, spec=spec)
-            leaves[index] = jax.block_until_ready(jax.device_put(order(leaves[index]), self.sharding(spec)))
+            leaf, sharding = self.ordered(leaves[index], spec), self.sharding(spec)
+            if sharding.is_fully_addressable:
+                leaves[index] = jax.block_until_ready(jax.device_put(leaf, sharding))
+            else:
+                leaves[index] = jax.make_array_from_callback(leaf.shape, sharding, np.asarray(leaf).__getitem__)
         return jax.tree.unflatten(structure, leaves)
 
     def shapes(self, specs: Any) -> Any:

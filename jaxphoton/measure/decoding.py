@@ -199,7 +199,8 @@ class CallbackDevice(Device):
 
     def step(self, plan: StepPlan) -> tuple[np.ndarray, Any]:
         control = self._control.step(plan.sequences, self._compiled.buckets.step[-1])
-        self._cache, self._rows, output = self._run(self._tree, self._cache, self._rows, control)
+        state = self.launch
+        state.cache, state.rows, output = self._run(self._tree, state.cache, state.rows, control)
         return control, (output,)
 
     def fetch(self, output: Any) -> np.ndarray:

@@ -157,14 +157,14 @@ def test_after_a_device_error_nothing_holds_the_lost_state(engine, monkeypatch):
     device, held = engine.pipeline.device, []
 
     def step(plan):
-        cache = device._cache  # a local of a frame that the error comes through
+        cache = device.launch.cache  # a local of a frame that the error comes through
         held.append(weakref.ref(cache.k))
         raise RuntimeError("INTERNAL: injected")
 
     original = device.reset
 
     def reset():
-        device._cache = device._rows = None
+        device.launch.close()
         assert held[-1]() is None
         monkeypatch.undo()
         original()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jaxphoton.batch.errors import SettingsDiffer
 from jaxphoton.batch.options import NAMES, RunOptions
 from jaxphoton.cli.base import INTERRUPTED, OK, SOME_FAILED, STDOUT, CommandError, say, spelled
+from jaxphoton.config.mesh import engine_meshes
 from jaxphoton.messages import quoted
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def _together(args: argparse.Namespace) -> tuple[str | None, int | None, int | N
         return None
     if args.mesh is None:
         raise CommandError("several processes share one model over a mesh: give --mesh")
-    if args.replicas != 1:
-        raise CommandError("--coordinator is for one engine over several processes: give --replicas 1")
+    if args.replicas != 1 or engine_meshes(args.mesh).copies != 1:
+        raise CommandError("--coordinator is for one engine over several processes: give neither --replicas nor data=")
     if args.coordinator == "auto":
         return (None, *place[1:])
     if None in place:

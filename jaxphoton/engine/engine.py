@@ -246,8 +246,9 @@ class Engine:
         try:
             self.pipeline.tick()
         except DeviceError as error:
+            admitted = self.pipeline.start_over()
             _log.warning("starting over after a device error: %s", error)
-            for sequence in self.pipeline.start_over():
+            for sequence in admitted:
                 sequence.retries += 1
                 if sequence.retries > 1:
                     failure = EngineError(f"the device failed twice under this request: {error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import socket
 import struct
 import threading
@@ -18,6 +19,7 @@ from jaxphoton.config.mesh import MeshError
 from jaxphoton.engine import engine as engine_module
 from jaxphoton.engine import followers
 from jaxphoton.engine.agreement import facts_of, require_all, require_same
+from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.followers import follow, packed, unpacked
 from jaxphoton.processes.connection import PeerError
@@ -36,23 +38,23 @@ def leader():
     made.close()
 
 
-class Recording:
+class Recording(Programs):
     """Programs that keep what they return for the host to read."""
 
     def __init__(self, programs, peers):
-        self._programs, self.peers, self.outputs = programs, peers, []
-
-    def __getattr__(self, name):
-        return getattr(self._programs, name)
+        self.__dict__.update(programs.__dict__)
+        self.peers, self.outputs = peers, []
 
     def __getitem__(self, key):
-        def run(*arguments):
-            results = self._programs[key](*arguments)
+        run = super().__getitem__(key)
+
+        def recorded(*arguments):
+            results = run(*arguments)
             if key[0] in ("prefill", "step", "sample"):
                 self.outputs.append((key, np.asarray(results[-1])))
             return results
 
-        return run
+        return recorded
 
 
 def test_a_follower_launches_what_the_first_does(programs, leader):
@@ -90,7 +92,7 @@ def test_a_launch_is_packed_and_unpacked():
         np.testing.assert_array_equal(np.asarray(array), other)
 
 
-class Gathered:
+class Gathered(Leader):
     """Peers of which the other one has these facts."""
 
     processes = 2
@@ -118,8 +120,6 @@ def test_processes_that_differ_are_told_in_what(programs):
 
 def _lists(facts):
     """As they come from another process."""
-    import json
-
     return json.loads(json.dumps(facts))
 
 

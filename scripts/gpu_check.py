@@ -54,6 +54,8 @@ class Part:
     dump: bool = False
 
 
+# Two where there is no GPU; the number of GPUs it does not change.
+DEVICES = {"JAX_NUM_CPU_DEVICES": "2"}
 # Other flags: compiled afresh, since a cache of autotuned kernels may not tell them apart.
 FLAGS = {
     "flag-none": Part(45, "flag"),
@@ -75,8 +77,9 @@ PARTS = {
     "variants": Part(90),
     "verify": Part(75),
     "executables": Part(120),
-    # Two devices where there is no GPU; the number of GPUs it does not change.
-    "mesh": Part(180, environment={"JAX_NUM_CPU_DEVICES": "2"}),
+    "mesh": Part(180, environment=DEVICES),
+    # Its sums outside of the CUDA graphs, as XLA has it by default.
+    "mesh-launches": Part(150, "mesh_steps", "--xla_gpu_enable_command_buffer=-COLLECTIVES", DEVICES, cache=False),
     "callback": Part(75),
     **FLAGS,
     "sweep": Part(75),
@@ -85,6 +88,7 @@ PARTS = {
     "host": Part(45),
 }
 GROUPS = {"flags": tuple(FLAGS), "correct": ("kernels", "equality", "verify"), "model": ("step", "encode", "captions")}
+GROUPS["meshes"] = ("mesh", "mesh-launches")
 
 
 def run_part(name: str, args: argparse.Namespace, scratch: Path, limit: float) -> dict[str, Any]:

@@ -22,17 +22,23 @@ from scripts.gpu.kernels import backend_here
 from scripts.gpu.load import Load, model_config, row_counts
 
 ROWS = (1, 8)
+SIZES = (2, 4, 8)  # of meshes
 
 
 def mesh(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Answers in float32 as the oracle has them on one device; then steps of the model, those of one device and of
-    meshes by turns. `parameters_gb` are of one device."""
+    """Answers in float32 as the oracle has them on one device; then `mesh_steps`."""
+    if len(jax.devices()) > 1:
+        yield from _equality()
+    yield from mesh_steps(args)
+
+
+def mesh_steps(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Steps of the model, those of one device and of meshes by turns. `parameters_gb` are of one device."""
     devices = len(jax.devices())
     if devices < 2:
         yield {"skipped": f"{devices} device here; a mesh takes at least two"}
         return
     yield {"devices": devices}
-    yield from _equality()
     yield from _times(args.model, devices)
 
 
@@ -52,7 +58,7 @@ def _equality() -> Iterator[dict[str, Any]]:
     from tests.engine.comparison import Comparison
 
     table, failed = [], list[str]()
-    for config, shape in ((tiny.CONFIG, "model=2"), (experts.CONFIG, "model=2"), (experts.CONFIG, "expert=2")):
+    for config, shape in ((tiny.CONFIG, "model=2"), (experts.CONFIG, "expert=2")):
         config = _wide(config)
         family, params = MoondreamFamily(config), parameters(config)
         comparison = Comparison(Oracle(params, family), grammars.grammars(config.tokenizer))
@@ -79,12 +85,10 @@ def _wide(config: Any) -> Any:
 
 def _times(model: str, devices: int) -> Iterator[dict[str, Any]]:
     rows = [count for count in ROWS if count in row_counts(model)]
-    shapes = [f"model={count}" for count in (2, 4, 8) if count <= devices]
-    if model_config(model).text.moe is not None:
-        shapes += [f"expert={count}" for count in (2, 4, 8) if count <= devices]
-    loads = {"one device": Load(model, rows)}
-    for shape in shapes:
-        loads[shape] = Load(model, rows, build=partial(_spread, shape))
+    sizes = sorted({2, max(count for count in SIZES if count <= devices)})
+    kinds = ("model",) if model_config(model).text.moe is None else ("model", "expert")
+    shapes = (None, *(f"{kind}={size}" for kind in kinds for size in sizes))
+    loads = {shape or "one device": Load(model, rows, build=partial(_steps, shape)) for shape in shapes}
     table = []
     for count in rows:
         launches = {shape: partial(_launch, *_step(load, count)) for shape, load in loads.items()}
@@ -94,11 +98,20 @@ def _times(model: str, devices: int) -> Iterator[dict[str, Any]]:
         yield {"steps": table}
 
 
-def _spread(shape: str, params: Any, family: Any, *others: Any) -> tuple[Programs, str]:
-    """The programs of a mesh, for `Load`."""
+class _Steps(Programs):
+    """Of all programs those that a step takes, and the prefill before it."""
+
+    def _jobs(self) -> dict[Any, Any]:
+        return {key: job for key, job in super()._jobs().items() if key[0] in ("step", "prefill")}
+
+
+def _steps(shape: str | None, params: Any, family: Any, *others: Any) -> tuple[Programs, str]:
+    """Those of a mesh, or of one device, for `Load`."""
+    if shape is None:
+        return _Steps(params, family, *others), ""
     split = Split(mesh_of(shape), family.network.counts())
     placed = split.placed(params, family.network.specs(family.network.dtype(params)))
-    return Programs(placed, family, *others, split=split), ""
+    return _Steps(placed, family, *others, split=split), ""
 
 
 def _step(load: Load, rows: int) -> tuple[Device, Any]:

@@ -31,6 +31,7 @@ MODULES = {
     "forms": "forms",
     "executables": "executables",
     "mesh": "mesh",
+    "mesh_steps": "mesh",
     "flag": "variants",
     "callback": "steps",
 }

@@ -55,9 +55,9 @@ def test_what_there_is_no_time_for_is_skipped(tmp_path):
 
 def test_one_device_is_no_mesh(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: ["the only one"])
-    assert list(mesh.mesh(argparse.Namespace(model="small"))) == [
-        {"skipped": "1 device here; a mesh takes at least two"}
-    ]
+    for part in (mesh.mesh, mesh.mesh_steps):
+        found = list(part(argparse.Namespace(model="small")))
+        assert found == [{"skipped": "1 device here; a mesh takes at least two"}]
 
 
 @pytest.mark.slow

@@ -59,3 +59,4 @@ def test_nothing_is_lost_when_machines_fail():
     command = [sys.executable, "-m", "benchmarks.room", "--images", "300", "--only", "kills"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
     assert done.returncode == 0 and "0 lost, 0 twice, 0 not as alone" in done.stdout, done.stdout
+    assert "actor killed" in done.stdout and "driver killed" in done.stdout, done.stdout

@@ -37,10 +37,13 @@ def show_kills(cluster: Cluster, place: Path, images: Path, kills: list[str], br
 
 
 def show_kill(run: Run, what: str) -> None:
-    """Kills a part, and waits for an actor that began after it."""
+    """Kills a part, and waits for an actor that began after it; of "actor" and "node" one that has work left."""
     ours, processes = {actor["pid"] for actor in run.actors()}, run.cluster.processes()
-    pid, node = next((pid, part) for pid, part in processes.items() if pid in ours)
+    pid, node = next(((pid, part) for pid, part in processes.items() if pid in ours), (0, ""))
     written, killed = run.written(), time.time()
+    if what != "driver" and not pid:
+        print(f"kills: no {what} to kill at {written} rows: the actors have done their work", flush=True)
+        return
     if what == "actor":
         kill([pid])
         how = f"on {node}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import gc
 import math
 import threading
@@ -11,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxphoton import AsyncMoondream, DeadlineExceeded, ImageError, ModelClosed, Moondream, QueueFull
+from jaxphoton import AsyncMoondream, DeadlineExceeded, ImageError, ModelClosed, QueueFull
+from tests.beside import beside
 
-PATIENCE = 60.0  # seconds after which a test fails; none waits so long
+PATIENCE = 300.0  # seconds after which a test fails; none waits so long
 EXAMPLES = Path(__file__).parents[1] / "examples" / "shapes"
 PICTURES = sorted(p for p in EXAMPLES.iterdir() if p.suffix in (".png", ".jpg", ".jpeg"))
 PICTURE = PICTURES[0]
@@ -85,8 +85,7 @@ def halt(shapes, monkeypatch):
 @pytest.fixture
 def own(shapes):
     """A model of the test's own, to be closed; one request may wait."""
-    engine = dataclasses.replace(shapes.engine_config, max_waiting=1)
-    with Moondream(shapes.params, shapes.config, shapes.tokenizer, engine=engine) as model:
+    with beside(shapes, max_waiting=1) as model:
         yield AsyncMoondream(model)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from jaxphoton import Moondream
 from jaxphoton.models.moondream.params import abstract
+from tests.beside import beside
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "shapes" / "scene_05.png"
 PERSON = {
@@ -41,7 +42,7 @@ def noise(shapes):
     leaves, tree = jax.tree.flatten(abstract(shapes.config, "float32"))
     drawn = [jax.numpy.asarray(random.normal(0, 0.2, leaf.shape), leaf.dtype) for leaf in leaves]
     params = jax.tree.unflatten(tree, drawn)
-    with Moondream(params, shapes.config, shapes.tokenizer, engine=shapes.engine_config) as model:
+    with beside(shapes, params) as model:
         yield model
 
 

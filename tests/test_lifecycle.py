@@ -29,14 +29,13 @@ from jaxphoton import (
     Moondream,
 )
 from jaxphoton.config.mesh import MeshError
-from jaxphoton.engine import compiling, places, programs
-from jaxphoton.engine.engine import Engine
+from jaxphoton.engine import compiled, compiling, places, programs
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.dispatcher import Dispatcher
+from tests.beside import beside
 from tests.engine.blocking import BlockingCallback
-from tests.engine.tiny import with_engine
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 ENGINE = EngineConfig(
     max_rows=2, step_rows=(2,), prefill_rows=(1,), prefill_lengths=(32,), vision=((1, 13),), host_masks=False
 )
@@ -58,7 +57,26 @@ def load() -> Moondream:
     return Moondream.from_pretrained("shapes", engine=ENGINE)
 
 
-def test_three_closed_models_leave_nothing_on_the_device(before):
+@pytest.fixture(scope="module")
+def made():
+    """Programs of models that `load` returns."""
+    return {}
+
+
+@pytest.fixture
+def compiled_once(monkeypatch, made):
+    """Compiles a program for the first of the models alone; all else each makes for itself."""
+    compile_one = compiled._compile_one
+
+    def once(place, key, job):
+        if key not in made:
+            made[key] = compile_one(place, key, job)
+        return made[key]
+
+    monkeypatch.setattr(compiled, "_compile_one", once)
+
+
+def test_three_closed_models_leave_nothing_on_the_device(before, compiled_once):
     models = []
     for _ in range(3):
         with load() as model:
@@ -70,7 +88,7 @@ def test_three_closed_models_leave_nothing_on_the_device(before):
     assert live_bytes() == before
 
 
-def test_three_dropped_models_leave_nothing_on_the_device(before):
+def test_three_dropped_models_leave_nothing_on_the_device(before, compiled_once):
     for _ in range(3):
         model = load()
         assert model.caption(PICTURE)["caption"]
@@ -81,7 +99,7 @@ def test_three_dropped_models_leave_nothing_on_the_device(before):
 
 
 @pytest.mark.parametrize("leaves", [False, True])
-def test_a_model_that_is_dropped_after_a_batch_needs_no_collection_of_garbage(before, leaves):
+def test_a_model_that_is_dropped_after_a_batch_needs_no_collection_of_garbage(before, compiled_once, leaves):
     model = load()
     items = model.caption_batch(["nowhere.png", "nowhere.png", *[PICTURE] * 20])
     kept = [next(items) for _ in range(5)]
@@ -102,7 +120,7 @@ def test_a_model_that_is_dropped_after_a_batch_needs_no_collection_of_garbage(be
         gc.enable()
 
 
-def test_a_closed_async_model_leaves_nothing_on_the_device(before):
+def test_a_closed_async_model_leaves_nothing_on_the_device(before, compiled_once):
     async def main():
         async with await AsyncMoondream.from_pretrained("shapes", engine=ENGINE) as model:
             assert (await model.caption(PICTURE))["caption"] and live_bytes() > before
@@ -115,7 +133,7 @@ def test_a_closed_async_model_leaves_nothing_on_the_device(before):
     asyncio.run(main())
 
 
-def test_a_library_freezes_nobody_s_heap(before):
+def test_a_library_freezes_nobody_s_heap(before, compiled_once):
     frozen = gc.get_freeze_count()
     with load() as model:
         model.start()
@@ -182,15 +200,8 @@ def test_a_device_too_small_is_an_error_that_is_documented(shapes, monkeypatch):
 @pytest.fixture
 def own(shapes):
     """A model of the test's own, on programs that are compiled already; two requests may wait."""
-    with sharing(shapes) as model:
+    with beside(shapes, max_waiting=2, image_workers=1) as model:
         yield model
-
-
-def sharing(shapes: Moondream) -> Moondream:
-    model = Moondream(shapes.params, shapes.config, shapes.tokenizer, engine=shapes.engine_config)
-    engine = Engine(with_engine(shapes.engine.programs, max_waiting=2, image_workers=1))
-    model._session = model._session_on(engine)
-    return model
 
 
 @pytest.fixture
@@ -272,8 +283,8 @@ def test_closing_ends_a_batch_that_waits_for_its_images(own):
 
 
 def test_what_is_being_read_keeps_a_model_that_was_dropped(shapes):
-    assert all(item.result for item in sharing(shapes).caption_batch([PICTURE] * 5))
-    assert "".join(sharing(shapes).caption(PICTURE, stream=True)["caption"])
+    assert all(item.result for item in beside(shapes, image_workers=1).caption_batch([PICTURE] * 5))
+    assert "".join(beside(shapes).caption(PICTURE, stream=True)["caption"])
 
 
 @pytest.mark.parametrize("reads", [0, 1])

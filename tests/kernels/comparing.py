@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -46,6 +47,12 @@ def arrays_of(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     """(arrays, what is static) of the arguments of an operation."""
     arrays = {name: value for name, value in arguments.items() if hasattr(value, "shape")}
     return arrays, {name: value for name, value in arguments.items() if name not in arrays}
+
+
+@cache
+def compiled(operation: Any, backend: str, **static: Any) -> Callable[..., Any]:
+    """An operation with its static arguments, compiled once for all tests that give it the same shapes."""
+    return jax.jit(partial(operation, **static, backend=backend))
 
 
 def lowered(operation: Any, arguments: dict[str, Any], target: Target = H200) -> str:

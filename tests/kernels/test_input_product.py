@@ -22,6 +22,7 @@ from tests.kernels.comparing import (
     arrays_of,
     assert_broken_row_is_alone,
     assert_company_does_not_matter,
+    compiled,
     error,
     lowered,
 )
@@ -32,7 +33,7 @@ named = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 
 def run(arguments, backend):
     arrays, static = arrays_of(arguments)
-    return jax.jit(partial(input_product, **static, backend=backend))(**arrays)
+    return compiled(input_product, backend, **static)(**arrays)
 
 
 @named

@@ -22,6 +22,7 @@ from tests.kernels.comparing import (
     arrays_of,
     assert_broken_row_is_alone,
     assert_company_does_not_matter,
+    compiled,
     error,
     lowered,
 )
@@ -33,7 +34,7 @@ named = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def run(arguments, backend):
     """The sum of all parts."""
     arrays, static = arrays_of(arguments)
-    parts = jax.jit(partial(output_product, **static, backend=backend))(**arrays)
+    parts = compiled(output_product, backend, **static)(**arrays)
     assert parts.dtype == jnp.float32 and parts.shape[1:] == (len(arrays["a"]), len(arrays["matrix"]))
     return np.sum(np.asarray(parts, np.float64), axis=0)
 

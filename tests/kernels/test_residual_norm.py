@@ -13,7 +13,7 @@ import pytest
 from kernels_pallas.dispatch import KernelUnavailable, Target
 from kernels_pallas.residual_norm import residual_norm
 from kernels_pallas.residual_norm.cases import REAL, SMALL, Case
-from tests.kernels.comparing import H200, TOLERANCE, VOLTA, arrays_of, error, lowered
+from tests.kernels.comparing import H200, TOLERANCE, VOLTA, arrays_of, compiled, error, lowered
 
 BY_NAME = {case.name: case for case in SMALL}
 named = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
@@ -21,7 +21,7 @@ named = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 
 def run(arguments, backend):
     arrays, static = arrays_of(arguments)
-    return jax.jit(partial(residual_norm, **static, backend=backend))(**arrays)
+    return compiled(residual_norm, backend, **static)(**arrays)
 
 
 @named

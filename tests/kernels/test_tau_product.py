@@ -22,6 +22,7 @@ from tests.kernels.comparing import (
     VOLTA,
     assert_broken_row_is_alone,
     assert_company_does_not_matter,
+    compiled,
     error,
     lowered,
 )
@@ -32,7 +33,7 @@ named = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 
 def run(arguments, backend):
     """The sum of all parts."""
-    parts = jax.jit(partial(tau_product, backend=backend))(**arguments)
+    parts = compiled(tau_product, backend)(**arguments)
     assert parts.dtype == jnp.float32 and parts.shape[1:] == (len(arguments["u"]), len(arguments["matrix"]))
     return np.sum(np.asarray(parts, np.float64), axis=0)
 

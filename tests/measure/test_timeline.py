@@ -87,13 +87,9 @@ def test_slots_take_turns_while_the_pipeline_is_full():
 @pytest.fixture(scope="module", params=[1, 2], ids=["depth 1", "depth 2"])
 def model(request, shapes):
     """The shipped model on an engine of this depth, with programs that are compiled already."""
-    from jaxphoton import Moondream
-    from jaxphoton.engine.engine import Engine
-    from tests.engine.tiny import with_engine
+    from tests.beside import beside
 
-    programs = with_engine(shapes.engine.programs, depth=request.param, image_workers=1)
-    with Moondream(shapes.params, shapes.config, shapes.tokenizer, engine=programs.engine) as model:
-        model._session = model._session_on(Engine(programs))
+    with beside(shapes, depth=request.param, image_workers=1) as model:
         yield model
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 # Before jax is imported: it picks its platform once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Nearly all the time of the suite is XLA's, for programs that run on small arrays: LLVM leaves out its costly passes,
+# what XLA itself does with a program stays. Processes that tests start inherit it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 # Compiled programs stay beside the checkout from run to run.
 os.environ.setdefault("JAXPHOTON_CACHE", str(Path(__file__).parents[1] / ".cache"))
 
@@ -14,9 +17,15 @@ import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
+from jaxphoton import platform
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)  # for meshes; all else runs on the first
+# From the first test on, and not once a model was loaded: a worker finds what the others have compiled. Entries of
+# small programs cost more than they save.
+platform.use_compilation_cache()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 # No deadline and no too_slow check: a first call compiles, and CI machines are shared.
 settings.register_profile("default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])

@@ -54,6 +54,8 @@ def environment(plugin: Path, dump: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(plugin)]),
         "JAX_PLATFORMS": "cpu",
         "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
+        # What is looked at is what users run; tests set it otherwise.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
         # A program from the cache leaves no dump.
         "JAX_ENABLE_COMPILATION_CACHE": "false",
         "XLA_FLAGS": f"--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_checked",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -150,8 +149,6 @@ def _load(path: str | Path, family: Family, dtype: DTypeLike, placing: Placing, 
             leaves[name] = put(read, spec, layout, specs[name])
         else:
             leaves[name] = put_quantized(read, spec, form, matrices[name], layout)
-        # A transfer that is done leaves its buffer to a list of garbage, which every run of the collector empties.
-        gc.collect(0)
     return plan.family, completed(plan.tree, leaves)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 from collections.abc import Callable, Set
 from functools import partial
@@ -32,9 +33,11 @@ def put(read: Read, spec: Spec, layout: Layout, stored: Spec | None = None) -> j
     parts = []
     for share in layout.shares(spec):
         buffer = read(share.ranges)
-        # Waiting bounds host memory: a transfer in flight keeps its buffer alive.
+        # Waiting bounds host memory: a transfer in flight keeps its buffer alive. A finished one leaves it to a list of
+        # garbage, which every run of the collector empties.
         parts += [jax.block_until_ready(jax.device_put(buffer, device)) for device in share.devices]
         del buffer
+        gc.collect(0)
     return _joined(parts, stored or spec, layout)
 
 
@@ -82,6 +85,8 @@ def _quantized_share(
         piece = jax.device_put(read((cut(front[0], start, start + count), *front[1:], columns)), device)
         # Waiting bounds the memory of the device: launched work keeps its pieces alive.
         out = jax.block_until_ready(_written(out, quantize(piece, form), start, picks))
+        del piece
+        gc.collect(0)
     return out
 
 

@@ -61,6 +61,7 @@ def test_a_mesh_that_the_machine_or_the_model_has_no_devices_for(tmp_path):
         assert done.returncode == 1 and fault in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_two_devices_say_what_one_says(shapes, tmp_path):
     out = tmp_path / "x.jsonl"
     given = ("--out", str(out), "--limit", "2", "--mesh", "model=2", "--rows", "1", "--quiet")

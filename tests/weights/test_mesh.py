@@ -24,7 +24,7 @@ from jaxphoton.models.moondream.params import Form
 from jaxphoton.models.moondream.reading import config_to_dict
 from jaxphoton.models.naming import placed_shape
 from jaxphoton.weights import assembling, layout, orbax, placing
-from jaxphoton.weights.load import load_model
+from jaxphoton.weights.load import load_model, load_params
 
 MESHES = ("model=2", "expert=2", "model=2,expert=2", "model=8")
 
@@ -160,16 +160,19 @@ def test_the_host_holds_no_more_than_the_largest_tensor(tmp_path, configs, write
         return found.reshape(leaf.shape)
 
     monkeypatch.setattr(assembling, "empty_leaf", unaligned)
-    split = split_of(MoondreamFamily(config), "expert=2")
-    jax.block_until_ready(load_model(tmp_path, sharding=split))
+    family = MoondreamFamily(config)
+    split = split_of(family, "expert=4")
+    jax.block_until_ready(load_params(tmp_path, family, sharding=split))
     tracemalloc.start()
     try:
-        _, params = load_model(tmp_path, sharding=split)
+        params = load_params(tmp_path, family, sharding=split)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    print(f"the host held {peak / largest:.2f} of the largest tensor")
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(params)) > 3 * largest
-    assert 0.4 * largest < peak <= 1.1 * largest, f"{peak:,} of {largest:,}"
+    # A share of the tensor is a quarter; without sharing the whole.
+    assert 0.25 * largest <= peak <= 0.5 * largest, f"{peak:,} of {largest:,}"
 
 
 def test_pieces_are_cut_where_they_lie():

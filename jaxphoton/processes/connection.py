@@ -21,6 +21,10 @@ class PeerError(RuntimeError):
     """Another process is lost, or cannot work with this one."""
 
 
+class PeerGone(PeerError):
+    """It has ended, or is silent, without a word."""
+
+
 class Connection:
     """To another process. Threads of its own read it and send signs of life.
 
@@ -64,12 +68,13 @@ class Connection:
             self._socket.shutdown(socket.SHUT_WR)
 
     def _read(self) -> None:
+        kind = PeerGone
         try:
             while True:
                 message = read_frame(self._in)
                 self._silence.restart()
                 if _END in message:
-                    fault = message[_END]
+                    kind, fault = PeerError, message[_END]
                     break
                 if message:
                     self._take(message)
@@ -83,7 +88,7 @@ class Connection:
         with self._lock:
             for end in (self._in, self._out, self._socket):
                 end.close()
-        self._ended(None if fault is None else PeerError(f"{self._who} {fault}"))
+        self._ended(None if fault is None else kind(f"{self._who} {fault}"))
 
     def _beat(self) -> None:
         with contextlib.suppress(PeerError):

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from jaxphoton.processes.connection import Connection, PeerError
+from jaxphoton.processes.connection import Connection, PeerError, PeerGone
 from jaxphoton.processes.pipe import Message
 
 START_S = 300.0  # in which all must have come
@@ -151,7 +151,8 @@ class Follower:
     Args:
       host, port, token: of the `Leader`.
       number, processes: which this is, of how many.
-      stuck: called where the first is lost and this process has not noticed `seconds` later: it waits in a launch.
+      stuck: called where the first is lost and this process, which may wait in a launch, has not noticed: at once where
+        the first is gone, and `seconds` after it has said why it ends.
 
     Attributes:
       lost: what is wrong with the first, None while it is there.
@@ -220,7 +221,9 @@ class Follower:
     def _ended(self, error: PeerError | None) -> None:
         self.lost = error
         self._messages.put(error)
-        if error is not None and not self._noticed.wait(self._seconds):
+        # JAX ends this process some tenths of a second after the first is gone, with pages that do not name it.
+        seconds = 0.0 if isinstance(error, PeerGone) else self._seconds
+        if error is not None and not self._noticed.wait(seconds):
             self._stuck(error)
 
 

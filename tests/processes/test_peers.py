@@ -117,14 +117,15 @@ def test_a_follower_says_why_it_ends(leader):
 @pytest.mark.parametrize("way", ["killed", "failed"])
 def test_a_follower_notices_the_end_of_the_first_even_while_it_cannot_look(leader, way):
     stuck, given_up = [], threading.Event()
-    follower, _ = joined(leader, stuck=lambda error: (stuck.append(str(error)), given_up.set()), seconds=0.01)
+    seconds = 0.01 if way == "failed" else PATIENCE  # who has said why leaves time to say more
+    follower, _ = joined(leader, stuck=lambda error: (stuck.append(str(error)), given_up.set()), seconds=seconds)
     fault = "is gone" if way == "killed" else "has ended with exit code 1"
     if way == "failed":
         leader.close(fault)
     else:
         for each in leader._followers.values():
             each._socket.shutdown(socket.SHUT_RDWR)  # as the end of its process does
-    assert given_up.wait(PATIENCE) and stuck == [f"process 0 of 3 (127.0.0.1) {fault}"]
+    assert given_up.wait(PATIENCE) and set(stuck) == {f"process 0 of 3 (127.0.0.1) {fault}"}  # both may have said it
     with pytest.raises(PeerError, match=fault):
         follower.receive()
     assert not follower.over and str(follower.lost) == stuck[0]

@@ -49,9 +49,10 @@ def test_the_asyncio_example_runs(in_root, capsys):
 
 
 def test_the_pure_functions_agree_with_the_engine(in_root, capsys):
-    """The first listing of docs/jax-users.md; and the second, whose adapter teaches the model a question."""
+    """The first listing of docs/jax-users.md; the second, whose adapter teaches the model a question; and the third, in
+    which four devices train all parameters."""
     scope: dict = {}
-    pure, training = examples("docs/jax-users.md")
+    pure, training, on_a_mesh = examples("docs/jax-users.md")
     exec(compile(pure, "jax-users.md", "exec"), scope)
     answer = scope["model"].caption("examples/shapes/scene_05.png", settings={"temperature": 0, "max_tokens": 2})
     assert answer.tokens == (int(scope["first"][0]), int(scope["second"][0]))
@@ -63,11 +64,17 @@ def test_the_pure_functions_agree_with_the_engine(in_root, capsys):
     assert "log p" in capsys.readouterr().out
     with jax.numpy_dtype_promotion("standard"):  # optax needs it
         exec(compile(training, "jax-users.md", "exec"), scope)
+        exec(compile(on_a_mesh, "jax-users.md", "exec"), scope)
     scope["model"].close()
     scope["path"].unlink()
     scope["path"].parent.rmdir()
     assert scope["before"] == 0 and scope["after"] > scope["UNSEEN"] / 2
-    assert capsys.readouterr().out.startswith("loss 0.")
+    first, _, last = scope["values"]
+    assert 0 < last < first
+    expected = jax.tree.map(lambda leaf, sharding: leaf.sharding == sharding, scope["spread"], scope["shardings"])
+    assert all(jax.tree.leaves(expected)) and not scope["spread"].text.wte.sharding.is_fully_replicated
+    trained, on_devices = capsys.readouterr().out.splitlines()
+    assert trained.startswith("loss 0.") and on_devices.startswith("loss on 4 devices: ")
 
 
 def test_links_between_the_documents_lead_somewhere():

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxphoton.config.mesh import MeshError
 from jaxphoton.layers.adapters import put
 from jaxphoton.layers.cache import DenseCache, dense_attend
-from jaxphoton.layers.mesh import RULES, Split
+from jaxphoton.layers.mesh import RULES, OwnOrder
 from jaxphoton.layers.spec import Spec, axis_names, like
 from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.moondream import adapters as text_adapters
@@ -153,14 +153,7 @@ def shardings(
         there is not.
     """
     scaled = params is not None and params.text.kv_scale is not None
-    plain = specs(config, form=Form(kv_scales=scaled))
-    leaves: list[Spec] = jax.tree.leaves(plain)
-    known = RULES.keys() | {name for leaf in leaves for axis in leaf.axes for name in axis_names(axis)}
-    if unknown := sorted((rules or {}).keys() - known):
-        raise MeshError(
-            f"no axis of the parameters is called {', '.join(unknown)}; there are {', '.join(sorted(known))}"
-        )
-    split = Split(mesh, MoondreamNetwork(config).counts(), rules)
+    plain, split = specs(config, form=Form(kv_scales=scaled)), own_order(config, mesh, rules)
     if params is None:
         return split.shardings(plain)
     stored = like(plain, params)
@@ -171,6 +164,20 @@ def shardings(
         return split.sharding(leaf if leaf.shape == cut.shape else whole)
 
     return jax.tree.map(sharding, stored, split.regrouped(stored, plain))
+
+
+def own_order(config: ModelConfig, mesh: Mesh, rules: Mapping[str, tuple[str, ...]] | None = None) -> OwnOrder:
+    """The same for `jaxphoton.weights.load.load_model`, which then reads for each device its share alone.
+
+    Arguments, and what is raised, as of `shardings`.
+    """
+    leaves: list[Spec] = jax.tree.leaves(specs(config))
+    known = RULES.keys() | {name for leaf in leaves for axis in leaf.axes for name in axis_names(axis)}
+    if unknown := sorted((rules or {}).keys() - known):
+        raise MeshError(
+            f"no axis of the parameters is called {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+        )
+    return OwnOrder(mesh, MoondreamNetwork(config).counts(), rules)
 
 
 def with_adapters(params: Params, config: ModelConfig, pool: TextPairs, slots: jax.Array) -> Params:

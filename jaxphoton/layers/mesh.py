@@ -180,6 +180,13 @@ class Split:
         )
 
 
+class OwnOrder(Split):
+    """A `Split` that leaves joined axes as they lie, for programs in which XLA moves what must move."""
+
+    def ranges(self, axis: Axis, size: int) -> list[tuple[int, int]]:
+        return [(0, size)]
+
+
 def _parts(axis: Axis, size: int) -> tuple[tuple[str, int], ...]:
     """Of an axis of so many numbers, which counts something."""
     return axis.parts if isinstance(axis, Joined) else ((axis or "", size),)

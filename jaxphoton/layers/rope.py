@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def rotary_tables(positions: jax.Array, rotary_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
-    """cos and sin, float32 [B, T, 1, rotary_dim / 2], of position * theta^(-2 i / rotary_dim); positions int32 [B, T].
+def rotary_frequencies(rotary_dim: int, theta: float) -> np.ndarray:
+    """theta^(-2 i / rotary_dim), float64 [rotary_dim / 2]: the angles by which a position turns the pairs."""
+    half = rotary_dim // 2
+    return theta ** (-np.arange(half, dtype=np.float64) / half)
+
+
+def llama3_scaled(frequencies: np.ndarray, factor: float, low: float, high: float, old_length: int) -> np.ndarray:
+    """Frequencies for a context that became `factor` times as long as `old_length`, as Llama 3.1 has them.
+
+    After "rope_type": "llama3" of Hugging Face transformers (modeling_rope_utils). A pair that turned more than `high`
+    times within the old context stays; one of less than `low` turns is slowed by `factor`; in between it is the mean of
+    the two by the share s = (turns - low) / (high - low) of the first. `low` is less than `high`.
+    """
+    turns = old_length * frequencies / (2 * math.pi)
+    share = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    return frequencies * (share + (1 - share) / factor)
+
+
+def rotary_tables(positions: jax.Array, frequencies: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """cos and sin, float32 [B, T, 1, R], of position * frequency; positions int32 [B, T], frequencies [R].
 
     float32 in every mode: bfloat16 cannot tell position 257 from 256.
     """
-    half = rotary_dim // 2
-    frequencies = theta ** (-np.arange(half, dtype=np.float64) / half)
     angles = (
         positions[:, :, None, None].astype(jnp.float32) * jnp.asarray(frequencies, jnp.float32)[None, None, None, :]
     )

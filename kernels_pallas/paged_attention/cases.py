@@ -113,14 +113,14 @@ SMALL = (
     Case("edges", 4, 4, 32, (0, 1, 15, 16, 17, 64), dtype="float32"),
     Case("gap", 4, 4, 16, (45, 60, 25), prefix=20, dtype="float32"),
     Case("wide_table", 2, 2, 128, (30, 9), width=20, dtype="float32"),
-    Case("grouped", 8, 2, 32, (50, 3), dtype="float32"),
+    Case("grouped", 8, 2, 128, (50, 3), dtype="float32"),
     Case("grouped_by_12", 12, 1, 16, (40, 33), prefix=5, dtype="float32"),
     Case("three_heads", 6, 3, 16, (21, 34), page_size=8, dtype="float32"),
     Case("page_of_one", 2, 2, 16, (11, 5), page_size=1, dtype="float32"),
     Case("bfloat16", 8, 8, 64, (70, 33), prefix=30),
-    Case("bfloat16_grouped", 8, 4, 128, (41, 16)),
+    Case("bfloat16_grouped", 8, 2, 128, (41, 16)),
     Case("float8", 8, 8, 64, (70, 33), prefix=30, kv_dtype=FLOAT8),
-    Case("float8_grouped", 8, 2, 32, (40, 7), dtype="float32", kv_dtype=FLOAT8),
+    Case("float8_grouped", 8, 2, 128, (40, 7), dtype="float32", kv_dtype=FLOAT8),
 )
 
 
@@ -134,5 +134,6 @@ REAL = (
     *(_moondream(f"moondream_{rows}_float8", rows, kv_dtype=FLOAT8) for rows in (1, 32)),
     _moondream("moondream_8_float32", 8, dtype="float32"),
     Case("moondream3_long_8", 32, 32, 64, (3606,) * 8, prefix=730, width=256),
-    Case("grouped_32", 32, 8, 128, (856,) * 32, prefix=730, width=130),
+    *(Case(f"llama_{rows}", 32, 8, 128, (1168,) * rows, prefix=784, width=130) for rows in (1, 8, 32)),
+    Case("llama_32_float8", 32, 8, 128, (1168,) * 32, prefix=784, width=130, kv_dtype=FLOAT8),
 )

@@ -117,7 +117,7 @@ SMALL = (
     *_small("long", (Row(0, 90, 50), Row(70, 66, 50)), 90),
     *_small("one", (Row(21, 1, 21), Row(0, 1)), 1),
     *_small("grouped", _CHUNK, 32, heads=8, head_dim=32, page=1),
-    *_small("wide", _CHUNK, 32, head_dim=128, page=16),
+    *_small("wide", _CHUNK, 32, heads=4, kv_heads=1, head_dim=128, page=16),
     *_small("float8", _MIXED, 33, kv_dtype="float8_e4m3fn"),
 )
 
@@ -137,5 +137,7 @@ REAL = (
     _real("text", Row(0, 512), 4, 512),
     Case("mixed-4", (Row(0, IMAGE, IMAGE), Row(IMAGE, 128, IMAGE), Row(0, 512), Row(0, 0)), IMAGE),
     _real("grouped", Row(IMAGE, 128, IMAGE), 4, 128, kv_heads=8),
+    _real("llama-image", Row(0, 784), 4, 784, kv_heads=8, head_dim=128),
+    _real("llama-chunk", Row(784, 64, 784), 4, 64, kv_heads=8, head_dim=128),
     _real("float8", Row(IMAGE, 128, IMAGE), 4, 128, kv_dtype="float8_e4m3fn"),
 )

@@ -81,7 +81,7 @@ def test_reference_is_softmax_over_the_visible_entries(case):
 
 PAGE, WIDTH, ROWS = 8, 5, 3
 ROOM = PAGE * WIDTH
-SHAPE = Case("random", 4, 2, 16, (ROOM,) * ROWS, page_size=PAGE, dtype="float32")
+SHAPE = Case("random", 8, 2, 128, (ROOM,) * ROWS, page_size=PAGE, dtype="float32")
 lengths_of_rows = st.lists(
     st.sampled_from([0, 1, PAGE - 1, PAGE, PAGE + 1, ROOM - 1, ROOM]) | st.integers(0, ROOM),
     min_size=ROWS,

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxphoton.engine.state import PagedCache, paged_attend
-from jaxphoton.layers.rope import rotary_tables, rotate
+from jaxphoton.layers.rope import rotary_frequencies, rotary_tables, rotate
 from jaxphoton.models.protocol import Kernels
 from kernels_pallas.dispatch import KernelUnavailable, Target
 from kernels_pallas.step_attention import step_attention, triton
@@ -108,7 +108,7 @@ def test_reference_is_what_the_engine_does_one_by_one(name):
     arguments = case.make(3)
     lengths, prefixes = (np.asarray(arguments[name]) for name in ("lengths", "prefixes"))
     positions = jnp.asarray(lengths - 1 - -prefixes % case.page_size)[:, None]
-    cos, sin = rotary_tables(positions, 8, 10_000.0)
+    cos, sin = rotary_tables(positions, rotary_frequencies(8, 10_000.0))
     arguments |= {"cos": cos[:, 0, 0], "sin": sin[:, 0, 0]}
     heads = arguments["u"][:, : (case.heads + 2 * case.kv_heads) * case.head_dim].reshape(
         len(lengths), 1, -1, case.head_dim

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from jaxphoton.layers.mlp import gated_mlp
 from jaxphoton.layers.norms import layer_norm, rms_norm
-from jaxphoton.layers.rope import rotary_tables, rotate
+from jaxphoton.layers.rope import llama3_scaled, rotary_frequencies, rotary_tables, rotate
 from jaxphoton.layers.weight import Dense
 
 
@@ -37,7 +40,7 @@ def test_an_rms_norm_of_bfloat16_has_its_statistics_in_float32():
 @pytest.mark.parametrize("turned", [4, 8], ids=["half a head", "the whole head"])
 def test_rotary_pairs_are_turned_by_the_angle_of_their_position(turned):
     x, positions = drawn(3, 1, 2, 3, 8), jnp.asarray([[5, 300]], jnp.int32)
-    got = np.asarray(rotate(x, *rotary_tables(positions, turned, 100.0)))
+    got = np.asarray(rotate(x, *rotary_tables(positions, rotary_frequencies(turned, 100.0))))
     half, exact = turned // 2, np.asarray(x, np.float64)
     for t, i in np.ndindex(2, half):
         angle = float(positions[0, t]) * 100.0 ** (-2 * i / turned)
@@ -45,6 +48,19 @@ def test_rotary_pairs_are_turned_by_the_angle_of_their_position(turned):
         wanted = pair * np.exp(1j * angle)
         np.testing.assert_allclose(got[0, t, :, i] + 1j * got[0, t, :, i + half], wanted, atol=1e-4)
     np.testing.assert_array_equal(got[..., turned:], x[..., turned:])
+
+
+def test_a_longer_context_slows_the_pairs_that_turned_little_in_the_old_one():
+    scaled = llama3_scaled(2 * math.pi / 64 * np.array([9.0, 4.0, 2.5, 1.0, 0.2]), 8.0, 1.0, 4.0, 64)
+    wanted = 2 * math.pi / 64 * np.array([9.0, 4.0, 0.5 * 2.5 + 0.5 * 2.5 / 8, 1 / 8, 0.2 / 8])
+    np.testing.assert_allclose(scaled, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("array", "head_dim", "old_length"), [("rope", 24, 64), ("rope_real", 128, 8192)])
+def test_scaled_frequencies_are_those_of_the_reference(goldens, array, head_dim, old_length):
+    wanted = load_file(goldens / "joycaption-tiny" / "cases.safetensors")[f"{array}.inv_freq"]
+    scaled = llama3_scaled(rotary_frequencies(head_dim, 500_000.0), 8.0, 1.0, 4.0, old_length)
+    np.testing.assert_allclose(scaled, wanted, rtol=1e-6)
 
 
 def test_a_gated_mlp():

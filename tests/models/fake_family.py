@@ -17,7 +17,7 @@ from jaxphoton.constraints.grammar import Grammar, State
 from jaxphoton.image.crops import Crops
 from jaxphoton.layers.mlp import gated_mlp
 from jaxphoton.layers.norms import rms_norm
-from jaxphoton.layers.rope import rotary_tables, rotate
+from jaxphoton.layers.rope import rotary_frequencies, rotary_tables, rotate
 from jaxphoton.layers.weight import Dense, matmul
 from jaxphoton.models.protocol import IMAGE, CacheSpec, Prompt, Segments
 
@@ -151,7 +151,7 @@ class FakeNetwork:
 
     def forward(self, params, x, positions, attend, cache, kernels, margins=None, attend_joined=None):
         spec, shape = self.family.cache, x.shape[:2]
-        tables = rotary_tables(positions, spec.head_dim, THETA)
+        tables = rotary_tables(positions, rotary_frequencies(spec.head_dim, THETA))
         for index, layer in enumerate(params["text"]["layers"]):
             h = rms_norm(x, layer["n1"], EPSILON)
             q, k, v = (matmul(h, layer[name]).reshape(*shape, -1, spec.head_dim) for name in "qkv")

@@ -14,7 +14,7 @@ from jaxphoton.layers.attention import Attend
 from jaxphoton.layers.fused import StepParts
 from jaxphoton.layers.mlp import gelu_exact, gelu_tanh
 from jaxphoton.layers.norms import layer_norm
-from jaxphoton.layers.rope import rotary_tables, rotate
+from jaxphoton.layers.rope import rotary_frequencies, rotary_tables, rotate
 from jaxphoton.layers.sharded import place, sum_apart, total
 from jaxphoton.layers.weight import Weight, add_bias, linear, matmul
 from jaxphoton.models.moondream.config import TextConfig
@@ -102,7 +102,7 @@ class _Tables:
 
 def _tables(params: TextParams, config: TextConfig, positions: jax.Array) -> _Tables:
     tau = None if params.tau_alpha is None else _tau_positions(params.tau_alpha, positions)
-    return _Tables(*rotary_tables(positions, config.rotary_dim, config.rope_theta), tau)
+    return _Tables(*rotary_tables(positions, rotary_frequencies(config.rotary_dim, config.rope_theta)), tau)
 
 
 def _dense(

@@ -13,7 +13,7 @@ import pytest
 from jaxphoton.config import STEP_PARTS
 from jaxphoton.layers.cache import DenseCache, dense_attend
 from jaxphoton.layers.fused import StepParts
-from jaxphoton.layers.rope import rotary_tables, rotate
+from jaxphoton.layers.rope import rotary_frequencies, rotary_tables, rotate
 from jaxphoton.models.moondream import network as text
 from jaxphoton.models.moondream.config import MoeConfig, TextConfig, VisionConfig
 
@@ -54,7 +54,7 @@ def test_one_pass_equals_prefill_and_single_steps(params, prefix):
 def test_bfloat16_tells_late_positions_apart():
     """bfloat16 rounds 257 to 256: the angles must not pass through it."""
     x = jnp.ones((1, 2, TEXT.dim), jnp.bfloat16)
-    tables = rotary_tables(jnp.asarray([[256, 257]], jnp.int32), TEXT.rotary_dim, TEXT.rope_theta)
+    tables = rotary_tables(jnp.asarray([[256, 257]], jnp.int32), rotary_frequencies(TEXT.rotary_dim, TEXT.rope_theta))
     assert all(table.dtype == jnp.float32 for table in tables)
     heads = x.reshape(1, 2, TEXT.n_heads, TEXT.head_dim)
     rotated = np.asarray(rotate(heads, *tables), np.float32)

@@ -15,10 +15,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
-from jaxphoton.config.mesh import MeshError
 from jaxphoton.layers.adapters import put
 from jaxphoton.layers.cache import DenseCache, dense_attend
-from jaxphoton.layers.mesh import RULES, OwnOrder
+from jaxphoton.layers.mesh import RULES, OwnOrder, check_names
 from jaxphoton.layers.spec import Spec, axis_names, like
 from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.moondream import adapters as text_adapters
@@ -173,10 +172,7 @@ def own_order(config: ModelConfig, mesh: Mesh, rules: Mapping[str, tuple[str, ..
     """
     leaves: list[Spec] = jax.tree.leaves(specs(config))
     known = RULES.keys() | {name for leaf in leaves for axis in leaf.axes for name in axis_names(axis)}
-    if unknown := sorted((rules or {}).keys() - known):
-        raise MeshError(
-            f"no axis of the parameters is called {', '.join(unknown)}; there are {', '.join(sorted(known))}"
-        )
+    check_names(rules, known)
     return OwnOrder(mesh, MoondreamNetwork(config).counts(), rules)
 
 

@@ -20,7 +20,7 @@ from jaxphoton.config.quantization import Quantization
 from jaxphoton.engine.agreement import require_all
 from jaxphoton.engine.executables import Executables, ExecutablesError
 from jaxphoton.engine.places import Here
-from jaxphoton.layers.mesh import Split
+from jaxphoton.layers.mesh import RULES, Split, check_names
 from jaxphoton.layers.spec import by_path
 from jaxphoton.messages import quoted
 from jaxphoton.models.adapters import Adapter
@@ -100,8 +100,10 @@ def split_for(family: Family, mesh: str | Mesh, rules: MeshRules) -> Split:
     """How the parameters of a family lie on a mesh.
 
     Raises:
-      MeshError: it does not fit the family or this machine. TypeError: it is none.
+      MeshError: it does not fit the family or this machine, or the rules are of other axes than `layers.mesh.RULES`.
+      TypeError: it is none, or they are.
     """
+    check_names(rules, RULES)  # a program sums over no others
     return Split(platform.find_mesh(mesh), family.network.counts(), rules)
 
 

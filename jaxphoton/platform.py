@@ -67,7 +67,7 @@ def find_mesh(mesh: str | Mesh) -> Mesh:
 
     Raises:
       MeshError: there are fewer devices, it has other axes than "data", "model" and "expert", or "data" has more than
-        one device.
+        one device; or it has none, or one twice.
       NoDeviceError: jax finds no device.
       TypeError: it is neither.
     """
@@ -83,6 +83,10 @@ def find_mesh(mesh: str | Mesh) -> Mesh:
     if not isinstance(mesh, Mesh):
         raise TypeError(f'mesh must be a text such as "model=2" or a jax.sharding.Mesh, not {quoted(mesh)}')
     _check_axes(mesh.shape)
+    if len(set(mesh.devices.flat)) < max(mesh.size, 1):
+        raise MeshError(
+            f"a mesh has one device at least, and none twice; this one has {listed(map(str, mesh.devices.flat))}"
+        )
     return Mesh(mesh.devices, mesh.axis_names)  # programs say themselves what lies where: no axis is explicit
 
 

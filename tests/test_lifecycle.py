@@ -15,7 +15,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxphoton
 from jaxphoton import (
@@ -408,6 +408,12 @@ def test_what_the_documents_import_can_be_imported():
         ({"mesh": "model=1000"}, MeshError, "needs 1000 devices, and there (is|are) [0-9]+: "),
         ({"mesh": "data=2"}, MeshError, "data=2.* several copies are replicas"),
         ({"mesh": jax.make_mesh((1,), ("rows",))}, MeshError, "the axes data, model, expert; this one has 'rows'"),
+        ({"mesh": Mesh([jax.devices()[0]] * 2, ("model",))}, MeshError, "one device at least, and none twice"),
+        ({"mesh": "model=1", "mesh_rules": {"heds": ()}}, MeshError, "no axis of the parameters is called heds; the"),
+        ({"mesh": "model=1", "mesh_rules": {"embed": "model"}}, MeshError, "no axis of the parameters is called embed"),
+        ({"mesh": "model=1", "mesh_rules": {"vocab": None}}, TypeError, "rules are written like .*, not {'vocab': Non"),
+        ({"mesh": "model=1", "mesh_rules": ["vocab"]}, TypeError, "rules are written like"),
+        ({"mesh": "model=1", "mesh_rules": {"vocab": ["model"] * 2}}, MeshError, "split vocab over the same"),
         ({"mesh": "model=1", "device": "cpu"}, ValueError, "device, sharding or mesh, not several"),
         ({"mesh": "model=1", "executables": "somewhere"}, ValueError, "executables run on one device: give no mesh"),
         ({"mesh_rules": {"vocab": ()}}, ValueError, "there is none"),

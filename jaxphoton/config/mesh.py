@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from jaxphoton.messages import quoted
 
 AXES = ("data", "model", "expert")
+_SIZE = re.compile(r"0*[1-9][0-9]{0,8}")
 
 
 class MeshError(ValueError):
@@ -52,7 +54,7 @@ def mesh_shape(text: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for part in text.split(","):
         name, equals, size = (piece.strip() for piece in part.partition("="))
-        if not equals or name not in AXES or not size.isascii() or not size.isdecimal() or not int(size):
+        if not equals or name not in AXES or not _SIZE.fullmatch(size):
             raise MeshError(
                 f'a mesh is written like "model=2,expert=2", with the axes {", ".join(AXES)}, not {quoted(text)}'
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from jaxphoton.config.mesh import MeshError
 from jaxphoton.layers.grouped import Grouped
 from jaxphoton.layers.spec import Axis, Joined, Spec, axis_names, like
 from jaxphoton.layers.weight import Weight
+from jaxphoton.messages import quoted
 
 TENSOR = ("model", "expert")
 # Logical axis -> the axes of a mesh that it is split over. What a token passes through on its way through a layer is
@@ -47,14 +48,16 @@ class Split:
       rules: beside `RULES`, in place of its entries.
 
     Raises:
-      MeshError: the axes do not divide what is there; with the sizes that would. Or a rule names none of the mesh.
+      MeshError: the axes do not divide what is there; with the sizes that would. Or a rule names none of the mesh, or
+        one twice.
+      TypeError: the rules are none.
     """
 
     def __init__(
         self, mesh: Mesh | AbstractMesh, counts: Mapping[str, int], rules: Mapping[str, tuple[str, ...]] | None = None
     ):
         self.mesh, self.counts = mesh, counts
-        own = {name: (over,) if isinstance(over, str) else tuple(over) for name, over in (rules or {}).items()}
+        own = {} if rules is None else _given(rules)
         if absent := sorted({name for over in own.values() for name in over} - set(mesh.axis_names)):
             raise MeshError(f"the rules name {', '.join(absent)}; the mesh has the axes {', '.join(mesh.axis_names)}")
         self.rules = {**RULES, **own}
@@ -185,6 +188,27 @@ class OwnOrder(Split):
 
     def ranges(self, axis: Axis, size: int) -> list[tuple[int, int]]:
         return [(0, size)]
+
+
+def check_names(rules: Mapping[str, tuple[str, ...]] | None, known: Collection[str]) -> None:
+    """Raises a MeshError where rules, if they are any, are of logical axes that there are not."""
+    if isinstance(rules, Mapping) and (unknown := [name for name in rules if name not in known]):
+        raise MeshError(
+            f"no axis of the parameters is called {', '.join(map(str, unknown))}; there are {', '.join(sorted(known))}"
+        )
+
+
+def _given(rules: Any) -> dict[str, tuple[str, ...]]:
+    """Rules as a user writes them: a single axis may be a text."""
+    own = {}
+    for name, over in rules.items() if isinstance(rules, Mapping) else [(None, None)]:
+        over = (over,) if isinstance(over, str) else over
+        if not isinstance(over, tuple | list) or not all(isinstance(axis, str) for axis in over):
+            raise TypeError(f'rules are written like {{"vocab": (), "mlp": ("model",)}}, not {quoted(rules)}')
+        if len(set(over)) < len(over):
+            raise MeshError(f"the rules split {name} over the same axis twice")
+        own[name] = tuple(over)
+    return own
 
 
 def _parts(axis: Axis, size: int) -> tuple[tuple[str, int], ...]:

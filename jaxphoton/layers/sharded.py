@@ -110,7 +110,7 @@ def sharded(params: Any, split: Split, specs: Mapping[str, Spec]) -> Any:
         name = jax.tree_util.keystr(path, **DOTTED)
         if isinstance(node, ExpertParams):
             experts = split.over("experts")
-            return dataclasses.replace(node, share=experts, summed=_in_order(split, experts, split.over("expert_mlp")))
+            return dataclasses.replace(node, share=experts, summed=(*experts, *split.over("expert_mlp")))
         spec = specs.get(name)
         if spec is None or not any(split.over(axis) for axis in spec.axes):
             return node
@@ -121,7 +121,3 @@ def sharded(params: Any, split: Split, specs: Mapping[str, Spec]) -> Any:
         return Gathered(node, split.over("vocab")) if spec.axes[-2] == "vocab" else node
 
     return jax.tree_util.tree_map_with_path(here, params, is_leaf=lambda node: isinstance(node, Weight | ExpertParams))
-
-
-def _in_order(split: Split, *axes: Axes) -> Axes:
-    return tuple(name for name in split.mesh.axis_names if any(name in each for each in axes))

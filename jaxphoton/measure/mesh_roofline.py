@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jaxphoton.config.mesh import MeshError
 from jaxphoton.measure.chips import Chip
 from jaxphoton.measure.cost_model import collectives, costs_of
 from jaxphoton.measure.mesh import planned_split
@@ -99,10 +100,12 @@ def shared_parts(
     """Steps of texts, and an image and its prefix: one, and one for each GPU.
 
     Raises:
-      MeshError: the mesh does not divide the model, with the sizes that would.
+      MeshError: the mesh does not divide the model, with the sizes that would; or shares nothing.
     """
     split = planned_split(family, mesh)
     devices, experts = split.devices, split.ways("experts")
+    if devices == 1:
+        raise MeshError('on this mesh no GPUs share a model: they do on "model=2" or "expert=2"')
     crops = max(count for count in CROPS if count <= family.max_crops)
     images = sorted({1, devices})
     work = [("step", count, "") for count in rows]

@@ -101,5 +101,6 @@ def test_a_mesh_against_replicas(capsys):
     assert step["together_ms"]["NVLink"] < step["together_ms"]["PCIe 5"] < step["together_ms"]["PCIe 4"]
     assert main(given) == 0
     assert "shared by 2 GPUs (expert=2), or as many replicas" in capsys.readouterr().out
-    assert main([*given[:-1], "expert=3"]) == 1
-    assert "1, 2 would" in capsys.readouterr().err
+    for mesh, fault in (("expert=3", "1, 2 would"), ("data=2", "no GPUs share a model")):
+        assert main([*given[:-1], mesh]) == 1
+        assert fault in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh
 
-from jaxphoton.config.mesh import AXES, MeshError
+from jaxphoton.config.mesh import MeshError
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.layers.mesh import Split
 from jaxphoton.measure.chips import find_chip
@@ -23,6 +24,7 @@ from jaxphoton.models.costs import Collective
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.registry import named_family
 from tests.engine import tiny
+from tests.engine.test_mesh_adapters import with_heads
 from tests.engine.test_oracle_equality_moe import CONFIG as EXPERTS
 
 MOONDREAM2, MOONDREAM3 = named_family("moondream2"), named_family("moondream3")
@@ -52,13 +54,13 @@ def together(jaxpr, times: int = 1) -> Counter[tuple[str, int]]:
 
 @pytest.mark.parametrize(
     ("config", "mesh"),
-    [(tiny.CONFIG, {"model": 2}), (EXPERTS, {"expert": 2})],
+    [(tiny.CONFIG, {"model": 2}), (with_heads(EXPERTS, 4), {"expert": 2, "model": 2})],
     ids=["dense", "experts"],
 )
 def test_programs_do_together_what_the_costs_say(config, mesh):
     family = MoondreamFamily(config)
-    sizes = [mesh.get(axis, 1) for axis in AXES]
-    split = Split(Mesh(np.array(jax.devices()[:2]).reshape(sizes), AXES), family.network.counts())
+    devices = np.array(jax.devices()[: math.prod(mesh.values())]).reshape(tuple(mesh.values()))
+    split = Split(Mesh(devices, tuple(mesh)), family.network.counts())
     engine = dataclasses.replace(tiny.ENGINE, step_rows=(8,), prefill_lengths=(6,), vision=((3, 9),), host_masks=False)
     programs = Traced(split.shapes(family.network.specs("float32")), family, engine, split=split)
     for key, name in ((("step", 8), "step 8"), (("prefix", 3, 10), "prefix 3"), (("vision", 3, 9), "encode 3 x 3")):

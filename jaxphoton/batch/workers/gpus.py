@@ -32,6 +32,8 @@ def replica_gpus(
     gpus = visible_gpus(environment)
     if not gpus:
         return (None,) * (wanted or 1)
+    if len(gpus) < each:
+        raise BatchError(f"a mesh of {each} needs {each} GPUs, visible here: {', '.join(gpus)}")
     if wanted is None and len(gpus) % each:
         raise BatchError(
             f"{len(gpus)} visible GPUs cannot be shared out by {each} a replica, as the mesh needs them; say how many "

@@ -194,7 +194,7 @@ def _experts(
         route = experts.route(layer.experts.router_w, params.router_b, row, config.moe.experts_per_token, h)
         trace.routes.append(route)
         mixed = moe.apply(layer.experts, route, h, experts.mix)
-        if axes == layer.experts.summed:
+        if set(axes) == set(layer.experts.summed):  # in any order, as rules and meshes have them
             both = total(attended + mixed, axes)
         else:
             both = total(attended, axes) + total(mixed, layer.experts.summed)

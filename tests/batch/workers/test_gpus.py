@@ -111,8 +111,9 @@ def test_replicas_of_a_mesh_get_a_group_of_gpus_each():
         replica_gpus(None, five, each=2)
     with pytest.raises(BatchError, match=r"3 replicas \(each a mesh of 2\) need 6 GPUs, visible here: 0, 1, 2, 3, 7"):
         replica_gpus(3, five, each=2)
-    with pytest.raises(BatchError, match="1 replicas .* need 2 GPUs"):
-        replica_gpus(1, {"CUDA_VISIBLE_DEVICES": "0"}, each=2)
+    for wanted in (None, 1, 2):
+        with pytest.raises(BatchError, match="a mesh of 2 needs 2 GPUs, visible here: 0"):
+            replica_gpus(wanted, {"CUDA_VISIBLE_DEVICES": "0"}, each=2)
 
 
 def test_the_mesh_may_say_how_many_replicas():

@@ -18,11 +18,13 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A tensor of a checkpoint: its name there, whether its two axes are swapped, and which half of its rows it is."""
+    """A tensor of a checkpoint: its name there, whether its two axes are swapped, which half of its rows it is, and
+    whether those behind its first axis are columns in their order (of a convolution)."""
 
     name: str
     transposed: bool = False
     half: int | None = None
+    flat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ def canonical(
     rename: Callable[[str], str | None],
     fused: Mapping[str, tuple[str, ...]] | None = None,
     transposed: Collection[str] = (),
+    flat: Collection[str] = (),
 ) -> tuple[dict[str, Source], list[str]]:
     """Canonical name -> its source, and the names that `rename` does not know.
 
@@ -67,6 +70,7 @@ def canonical(
       rename: the canonical name of a tensor, None for an unknown one.
       fused: last part of a canonical name -> those of the tensors that its halves are, in this order.
       transposed: canonical names of tensors whose axes are swapped in the checkpoint.
+      flat: of those whose axes behind the first are columns.
 
     Raises:
       WeightsError: two names mean the same tensor.
@@ -81,7 +85,7 @@ def canonical(
         for part, half in _halves(found, fused or {}):
             if part in sources:
                 raise WeightsError(f"tensors {quoted(sources[part].name)} and {quoted(name)} are both {quoted(part)}")
-            sources[part] = Source(name, found in transposed, half)
+            sources[part] = Source(name, found in transposed, half, found in flat)
     return sources, unknown
 
 

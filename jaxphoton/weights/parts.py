@@ -73,6 +73,8 @@ def _misfit(entry: TensorEntry, wanted: tuple[int, ...], source: Source, factore
     if source.half is not None:
         wanted = (2 * wanted[0], *wanted[1:])
     found = entry.shape[::-1] if source.transposed else entry.shape
+    if source.flat and entry.shape:
+        found = (entry.shape[0], math.prod(entry.shape[1:]))
     if [n for n in found if n != 1] != [n for n in wanted if n != 1]:
         return f"{quoted(list(entry.shape))} instead of {list(wanted[::-1] if source.transposed else wanted)}"
     return ""

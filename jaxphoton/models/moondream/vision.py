@@ -11,55 +11,28 @@ from jax import lax
 from jaxphoton.layers.attention import Attention, attend, attend_by_head
 from jaxphoton.layers.mlp import mlp
 from jaxphoton.layers.norms import layer_norm
+from jaxphoton.layers.vision_block import STACKED, block, normalise, patchify
 from jaxphoton.layers.weight import einsum, linear
 from jaxphoton.models.moondream.config import VisionConfig
 from jaxphoton.models.moondream.params import VisionParams
-
-
-def normalise(pixels: jax.Array) -> jax.Array:
-    """uint8 [C, height, width, 3] -> float32 in [-1, 1], same shape."""
-    return (pixels.astype(jnp.float32) / 255.0 - 0.5) / 0.5
-
-
-def patchify(config: VisionConfig, pixels: jax.Array) -> jax.Array:
-    """Normalised crops [C, S, S, 3] -> patch rows [C, grid * grid, 3 * patch * patch].
-
-    Patches in row-major order; inside a patch channel, then row, then column.
-    """
-    grid, patch = config.grid, config.enc_patch_size
-    cells = pixels.reshape(pixels.shape[0], grid, patch, grid, patch, config.in_channels)
-    return cells.transpose(0, 1, 3, 5, 2, 4).reshape(pixels.shape[0], grid * grid, config.patch_dim)
 
 
 def encode(params: VisionParams, config: VisionConfig, pixels: jax.Array, attention: Attention = attend) -> jax.Array:
     """Crops uint8 [C, S, S, 3] -> features after the final LayerNorm [C, grid * grid, E]."""
     with jax.named_scope("vision"):
         x = _patches(params, config, pixels)
-        x, _ = lax.scan(lambda x, layer: (_block(config, layer, x, attention), None), x, _layers(params))
+        x, _ = lax.scan(lambda x, layer: (block(layer, x, config.head_dim, attention), None), x, _layers(params))
         return layer_norm(x, params.post_ln)
 
 
 def _patches(params: VisionParams, config: VisionConfig, pixels: jax.Array) -> jax.Array:
-    patches = patchify(config, normalise(pixels)).astype(params.pos_emb.dtype)
+    patches = patchify(normalise(pixels), config.enc_patch_size).astype(params.pos_emb.dtype)
     return linear(patches, params.patch_w, params.patch_b) + params.pos_emb[None]
 
 
 def _layers(params: VisionParams) -> dict[str, Any]:
     """What is stacked by layer."""
-    return {name: getattr(params, name) for name in _SCANNED}
-
-
-_SCANNED = ("ln", "qkv_w", "qkv_b", "proj_w", "proj_b", "fc1_w", "fc1_b", "fc2_w", "fc2_b")
-
-
-def _block(config: VisionConfig, p: dict[str, Any], x: jax.Array, attention: Attention) -> jax.Array:
-    with jax.named_scope("attention"):
-        qkv = linear(layer_norm(x, p["ln"][0]), p["qkv_w"], p["qkv_b"])
-        heads = qkv.reshape(*x.shape[:2], 3, -1, config.head_dim)
-        out = attention(heads[:, :, 0], heads[:, :, 1], heads[:, :, 2])
-        x = x + linear(out.reshape(*x.shape[:2], -1), p["proj_w"], p["proj_b"])
-    with jax.named_scope("mlp"):
-        return x + mlp(layer_norm(x, p["ln"][1]), p["fc1_w"], p["fc1_b"], p["fc2_w"], p["fc2_b"])
+    return {name: getattr(params, name) for name in STACKED}
 
 
 def combine(
@@ -147,7 +120,7 @@ def embed_in_turn(
 
     def layer(x: jax.Array, p: dict[str, Any]) -> tuple[jax.Array, None]:
         # Layers outside, crops inside: a layer's weights are copied out of their stack once.
-        return each(lambda crop, x: replaced(x, crop, _block(config, p, at(x, crop), attention)), x), None
+        return each(lambda crop, x: replaced(x, crop, block(p, at(x, crop), config.head_dim, attention)), x), None
 
     def pool(crop: jax.Array, maps: list[jax.Array]) -> list[jax.Array]:
         features = layer_norm(at(x, crop), params.post_ln).astype(jnp.float32)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxphoton.layers.vision_block import normalise, patchify
 from jaxphoton.models.moondream import vision
 from jaxphoton.models.moondream.checks.bench import MoondreamBench
 from jaxphoton.models.moondream.config import VisionConfig
@@ -26,11 +27,11 @@ def check_crops(bench: MoondreamBench, case: Case, findings: Findings) -> None:
             findings.equal(name, ours[part], crops[part])
     if "normalized_corner" in case:
         corner = case["normalized_corner"]
-        pixels = np.asarray(vision.normalise(jnp.asarray(crops[:1])))[0]
+        pixels = np.asarray(normalise(jnp.asarray(crops[:1])))[0]
         findings.close("normalized_corner", pixels[: corner.shape[1], : corner.shape[2]].transpose(2, 0, 1), corner)
     if "patches_global_crop" in case:
         rows = case["patches_global_crop"]
-        patches = vision.patchify(config, vision.normalise(jnp.asarray(crops[:1])))
+        patches = patchify(normalise(jnp.asarray(crops[:1])), config.enc_patch_size)
         findings.close("patches_global_crop", np.asarray(patches)[0, : len(rows)], rows)
 
 

@@ -1,0 +1,1 @@
+"""JoyCaption: SigLIP, an MLP and Llama 3.1, in the LLaVA form of Hugging Face."""

@@ -1,0 +1,52 @@
+"""Settings of the published model, and what loading needs of a family."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from jaxphoton.models.joycaption.config import ModelConfig
+from jaxphoton.models.joycaption.device import JoyCaptionNetwork
+from jaxphoton.models.joycaption.names import JoyCaptionTensors
+from jaxphoton.models.protocol import Family
+
+# What JoyCaption Beta One says beside the defaults of its classes.
+REAL: dict[str, Any] = {
+    "model_type": "llava",
+    "image_token_index": 128077,
+    "vision_feature_layer": -2,
+    "vision_feature_select_strategy": "full",
+    "text_config": {
+        "model_type": "llama",
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "rope_scaling": {
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+            "rope_type": "llama3",
+        },
+        "bos_token_id": 128000,
+        "eos_token_id": [128001, 128008, 128009],
+    },
+    "vision_config": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 27,
+        "image_size": 384,
+        "patch_size": 14,
+    },
+}
+
+
+def bound_to(config: ModelConfig) -> Family:
+    family = cast(Any, SimpleNamespace(config=config, network=JoyCaptionNetwork(config)))
+    family.tensors = JoyCaptionTensors(family)
+    return family

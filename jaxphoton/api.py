@@ -25,7 +25,7 @@ from jaxphoton.engine.followers import follow
 from jaxphoton.image.decode import MAX_PIXELS, check_rules
 from jaxphoton.image.ways import Resize, check_resize, default_resize
 from jaxphoton.layers.mesh import Split
-from jaxphoton.loading import SPLIT, MeshRules, load, open_executables, read_adapters, specs_of, split_for
+from jaxphoton.loading import NO_MESH, SPLIT, MeshRules, load, open_executables, read_adapters, specs_of, split_for
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
@@ -93,6 +93,8 @@ class Moondream(SkillMethods):
     ):
         """See `from_pretrained`. Parameters have the order of the network (of `jaxphoton.functional`) and lie anywhere,
         also with a mesh; with a `Split` instead of one they have its order and lie so already."""
+        if mesh_rules is not None and (mesh is None or isinstance(mesh, Split)):
+            raise ValueError(NO_MESH)
         if mesh is None and not all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params)):
             raise ValueError(SPLIT)
         if engine is not None:

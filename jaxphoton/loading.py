@@ -40,6 +40,7 @@ SPLIT = (
     "a sharding must keep every parameter whole on each device (replicated): the programs do not split the work; for "
     "that there is mesh"
 )
+NO_MESH = "mesh_rules are those of a mesh, and there is none"
 MeshRules = Mapping[str, tuple[str, ...]] | None
 
 
@@ -75,7 +76,7 @@ def load(
     """The arguments, and what is raised, are those of `Moondream.from_pretrained`."""
     _check_places(device, sharding, mesh)
     if mesh is None and mesh_rules is not None:
-        raise ValueError("mesh_rules are those of a mesh, and there is none")
+        raise ValueError(NO_MESH)
     platform.use_compilation_cache()
     over = None if mesh is None else platform.find_mesh(mesh)
     if over is not None:

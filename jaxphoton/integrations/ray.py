@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from jaxphoton.batch.exports.parquet import arrow_type
+from jaxphoton.config.mesh import MeshError, engine_meshes
+from jaxphoton.messages import quoted
 from jaxphoton.requests.answer import Answer
 from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.skills import SKILLS
@@ -203,20 +205,31 @@ def caption_dataset(
     num_cpus: float | None = None,
     **options: Any,
 ) -> Dataset:
-    """The dataset with the columns of a `Captioner` added, by one actor a GPU; on the CPU where Ray knows no GPU.
+    """The dataset with the columns of a `Captioner` added, by one actor a GPU, or a mesh of them; on the CPU where Ray
+    knows no GPU.
 
     Args:
       ds: rows with an image each, as from `ray.data.read_binary_files(folder, include_paths=True)`.
-      model, options: of the `Captioner`.
-      replicas: actors; by default as many as there are GPUs, at least one.
+      model, options: of the `Captioner`; a mesh is a text.
+      replicas: actors; by default as many as the nodes have GPUs for, at least one.
       batch_size: rows that are handed to an actor, and come back, together.
       num_cpus: that Ray sets aside for an actor and its image workers; None for Ray's choice.
+
+    Raises:
+      MeshError: the mesh is none, or says how many copies there are.
+      TypeError: it is no text.
+      ValueError: no node has GPUs for it, and no `replicas` are given.
     """
     ray: Any = import_module("ray")
     import_module("ray.data")
-    gpus = int(ray.cluster_resources().get("GPU", 0))
+    each = _devices(options.get("mesh"))
+    gpus = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
+    if replicas is None and 0 < max(gpus, default=0) < each:  # with a number Ray waits for larger ones
+        raise ValueError(
+            f"an actor with the mesh {options['mesh']!r} needs {each} GPUs of one node; none has more than {max(gpus)}"
+        )
     pool = ray.data.ActorPoolStrategy(
-        size=max(1, gpus) if replicas is None else replicas,
+        size=max(1, sum(count // each for count in gpus)) if replicas is None else replicas,
         max_concurrent_calls_per_actor=_CALLS,
         max_tasks_in_flight_per_actor=2 * _CALLS,
     )
@@ -227,6 +240,18 @@ def caption_dataset(
         batch_size=batch_size,
         batch_format="pyarrow",
         num_cpus=num_cpus,
-        num_gpus=1 if gpus else None,
+        num_gpus=each if any(gpus) else None,
         udf_modifying_row_count=False,
     )
+
+
+def _devices(mesh: Any) -> int:
+    """Of one actor."""
+    if mesh is not None and not isinstance(mesh, str):
+        raise TypeError(f'mesh must be a text such as "model=2", not {quoted(mesh)}: each actor has devices of its own')
+    meshes = engine_meshes(mesh)
+    if meshes.copies > 1:
+        raise MeshError(
+            f"the mesh has data={meshes.copies}: actors are copies of the model, of which replicas says how many"
+        )
+    return meshes.devices

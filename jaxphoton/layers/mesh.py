@@ -191,11 +191,9 @@ class OwnOrder(Split):
 
 
 def check_names(rules: Mapping[str, tuple[str, ...]] | None, known: Collection[str]) -> None:
-    """Raises a MeshError where rules, if they are any, are of logical axes that there are not."""
+    """Raises a MeshError where rules, if they are any, are for logical axes that are not known."""
     if isinstance(rules, Mapping) and (unknown := [name for name in rules if name not in known]):
-        raise MeshError(
-            f"no axis of the parameters is called {', '.join(map(str, unknown))}; there are {', '.join(sorted(known))}"
-        )
+        raise MeshError(f"rules may be for {', '.join(sorted(known))}, not for {', '.join(map(str, unknown))}")
 
 
 def _given(rules: Any) -> dict[str, tuple[str, ...]]:

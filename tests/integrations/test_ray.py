@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from jaxphoton import EngineError, Moondream
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
+from jaxphoton.integrations import ray as integration  # noqa: E402
 from jaxphoton.integrations.ray import Captioner  # noqa: E402
 from jaxphoton.requests.dispatcher import Answer  # noqa: E402
 from tests.integrations.processes import descendants, processes  # noqa: E402
@@ -31,6 +33,59 @@ GREEDY = {"temperature": 0}
 QUESTION = "How many objects are there?"
 ROWS, BROKEN = 40, 17
 PATIENCE = 300.0  # seconds after which a test fails; none waits so long
+
+
+class Cluster:
+    """What `caption_dataset` asks of Ray, which knows nodes with so many GPUs."""
+
+    def __init__(self, *gpus: int):
+        self.data, self._gpus = self, gpus
+        self.asked: dict[str, Any] = {}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        gone = {"Alive": False, "Resources": {"GPU": 8.0}}
+        return [{"Alive": True, "Resources": {"CPU": 4.0, **({"GPU": float(n)} if n else {})}} for n in self._gpus] + [
+            gone
+        ]
+
+    def ActorPoolStrategy(self, size: int, **_: Any) -> int:  # noqa: N802
+        return size
+
+    def map_batches(self, _: Any, **asked: Any) -> None:
+        self.asked = asked
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "actors", "each"),
+    [
+        ((0, 0), {}, 1, None),
+        ((0,), {"mesh": "model=2"}, 1, None),
+        ((3, 1), {}, 4, 1),
+        ((3, 1, 5), {"mesh": "model=2"}, 3, 2),
+        ((4, 2), {"mesh": "model=2,expert=2", "replicas": 3}, 3, 4),
+    ],
+)
+def test_an_actor_has_the_gpus_of_its_mesh(monkeypatch, gpus, options, actors, each):
+    cluster = Cluster(*gpus)
+    monkeypatch.setattr(integration, "import_module", lambda _: cluster)
+    integration.caption_dataset(cluster, "shapes", **options)
+    assert (cluster.asked["compute"], cluster.asked["num_gpus"]) == (actors, each)
+    assert cluster.asked["fn_constructor_kwargs"].get("mesh") == options.get("mesh")
+
+
+@pytest.mark.parametrize(
+    ("mesh", "fault"),
+    [
+        ("model=4", "needs 4 GPUs of one node; none has more than 3"),
+        ("data=2", "data=2: actors are copies of the model"),
+        ("rows=2", "a mesh is written like"),
+        (2, "must be a text such as"),
+    ],
+)
+def test_a_mesh_that_no_actor_can_have_is_refused_at_once(monkeypatch, mesh, fault):
+    monkeypatch.setattr(integration, "import_module", lambda _: Cluster(3, 3))
+    with pytest.raises((ValueError, TypeError), match=fault):
+        integration.caption_dataset(None, "shapes", mesh=mesh)
 
 
 @pytest.fixture

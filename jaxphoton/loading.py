@@ -20,7 +20,7 @@ from jaxphoton.config.quantization import Quantization
 from jaxphoton.engine.agreement import require_all
 from jaxphoton.engine.executables import Executables, ExecutablesError
 from jaxphoton.engine.places import Here
-from jaxphoton.layers.mesh import RULES, Split, check_names
+from jaxphoton.layers.mesh import RULES, Split, check_names, engine_split
 from jaxphoton.layers.spec import by_path
 from jaxphoton.messages import quoted
 from jaxphoton.models.adapters import Adapter
@@ -105,7 +105,7 @@ def split_for(family: Family, mesh: str | Mesh, rules: MeshRules) -> Split:
       TypeError: it is none, or they are.
     """
     check_names(rules, RULES)  # a program sums over no others
-    return Split(platform.find_mesh(mesh), family.network.counts(), rules)
+    return engine_split(platform.find_mesh(mesh), family.network.counts(), rules)
 
 
 def specs_of(family: Family, params: Any) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.config.mesh import MeshError
@@ -34,21 +35,22 @@ def require_same(peers: Peers, facts: dict[str, Any]) -> None:
         raise PeerError(f"all processes need the same model, settings and versions: {'; '.join(wrong)}")
 
 
-def facts_of(facts: dict[str, Any], engine: EngineConfig, mesh: Mesh, params: Any) -> dict[str, Any]:
+def facts_of(facts: dict[str, Any], engine: EngineConfig, mesh: Mapping[str, int], params: Any) -> dict[str, Any]:
     """What `require_same` compares.
 
     Args:
       facts: of the machine and of the model (`Programs`).
+      mesh: its shape.
     """
     settings = {f"engine.{name}": value for name, value in dataclasses.asdict(engine).items()}
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
         if leaf.is_fully_replicated:  # of other leaves no two processes have the same part
             digest.update(np.asarray(leaf.addressable_data(0)).tobytes())
-    return facts | settings | {"mesh": dict(mesh.shape), "weights": digest.hexdigest()[:16]}
+    return facts | settings | {"mesh": dict(mesh), "weights": digest.hexdigest()[:16]}
 
 
-def require_all(mesh: Mesh | None, peers: Peers | None) -> None:
+def require_all(mesh: Mesh | AbstractMesh | None, peers: Peers | None) -> None:
     """Checks that the processes that have devices of a mesh are those that work together.
 
     Raises:
@@ -56,7 +58,7 @@ def require_all(mesh: Mesh | None, peers: Peers | None) -> None:
     """
     if mesh is None and peers is not None:
         raise MeshError(f"{peers.processes} processes share a model over a mesh, and there is none")
-    if mesh is None:
+    if not isinstance(mesh, Mesh):
         return
     there = {device.process_index for device in mesh.devices.flat}
     if peers is None and there != {jax.process_index()}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -37,9 +38,10 @@ class Spread:
         return sharded(params, self.split, self._decoder)
 
     def encode(self, encode: Callable[..., Any], kernels: Kernels) -> Callable[..., Any]:
-        """The image encoder; on a CPU all crops at once, since a loop of them would meet its neighbours in each."""
-        if kernels.target is not None and kernels.target.platform == "cpu":
-            encode = partial(encode, kernels=Kernels("reference", kernels.target))
+        """The image encoder; on a CPU the crops of a device all at once, since sums in a loop of them would meet their
+        neighbours in each."""
+        backend = "reference" if kernels.target is not None and kernels.target.platform == "cpu" else kernels.backend
+        encode = partial(encode, kernels=dataclasses.replace(kernels, backend=backend, crops=self.split.crops))
 
         def run(encoder: Any, *packed: jax.Array) -> jax.Array:
             return encode(sharded(encoder, self.split, self._encoder), *packed)

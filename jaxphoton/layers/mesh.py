@@ -35,6 +35,9 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "vision_heads": TENSOR,
     "vision_mlp": TENSOR,
 }
+# In an engine the devices have the image encoder whole and share the crops: sums of every patch would cost more than
+# the encoder itself (docs/performance.md).
+WHOLE_ENCODER: Mapping[str, tuple[str, ...]] = {"vision_heads": (), "vision_mlp": ()}
 # What stays whole on every device where they cannot share it evenly: vocabularies are of any size.
 WHOLE_IF_UNEVEN = ("vocab",)
 
@@ -78,6 +81,13 @@ class Split:
     def devices(self) -> int:
         """How many share an engine."""
         return math.prod(size for name, size in self.mesh.shape.items() if name != "data")
+
+    @property
+    def crops(self) -> tuple[str, ...]:
+        """The axes of the mesh over which crops are split: all of an engine, where each device has a whole encoder."""
+        if self.over("vision_heads") or self.over("vision_mlp"):
+            return ()
+        return tuple(name for name in TENSOR if self.mesh.shape.get(name, 1) > 1)
 
     def over(self, axis: Axis) -> tuple[str, ...]:
         """The axes of the mesh that a logical axis is split over, none for a whole one."""
@@ -188,6 +198,13 @@ class OwnOrder(Split):
 
     def ranges(self, axis: Axis, size: int) -> list[tuple[int, int]]:
         return [(0, size)]
+
+
+def engine_split(
+    mesh: Mesh | AbstractMesh, counts: Mapping[str, int], rules: Mapping[str, tuple[str, ...]] | None = None
+) -> Split:
+    """The `Split` of an engine; arguments, and what is raised, are those of `Split`."""
+    return Split(mesh, counts, {**WHOLE_ENCODER, **({} if rules is None else _given(rules))})
 
 
 def check_names(rules: Mapping[str, tuple[str, ...]] | None, known: Collection[str]) -> None:

@@ -88,13 +88,13 @@ def step_cost(
     return costs_of(family).text(rows, rows, positions, positions, storage_of(dtype, quantize), readout)
 
 
-def collectives(family: Family, dtype: str, name: str) -> list[Collective]:
-    """What devices that share a model do together in a part, by its name as in `roofline.cost_of`: "encode I x C",
-    "prefix I" or "step B"."""
+def collectives(family: Family, dtype: str, name: str, devices: int) -> list[Collective]:
+    """What so many devices that share a model do together in a part, by its name as in `roofline.cost_of`:
+    "encode I x C", "prefix I" or "step B"."""
     kind, count, *more = re.findall(r"\w+", name)
     costs, item, number = costs_of(family), item_bytes(dtype), int(count)
     if kind == "encode":
-        return costs.encode_collectives(number, number * int(more[-1]))
+        return costs.encode_collectives(devices * -(-number * int(more[-1]) // devices), item)
     return costs.prefix_collectives(number, item) if kind == "prefix" else costs.text_collectives(number, number, item)
 
 

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh
 
 from jaxphoton.config.quantization import quantization
 from jaxphoton.engine.memory import device_bytes
-from jaxphoton.layers.mesh import Split
+from jaxphoton.layers.mesh import Split, engine_split
 from jaxphoton.layers.spec import like
 from jaxphoton.models.forms import quantized_tree
 from jaxphoton.models.protocol import Family
@@ -22,7 +22,7 @@ def planned_split(family: Family, shape: Mapping[str, int]) -> Split:
     Raises:
       MeshError: it does not divide the model, with the sizes that would.
     """
-    return Split(AbstractMesh(tuple(shape.values()), tuple(shape)), family.network.counts())
+    return engine_split(AbstractMesh(tuple(shape.values()), tuple(shape)), family.network.counts())
 
 
 def share_bytes(family: Family, dtype: str, quantize: str | None, split: Split) -> dict[str, int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from jaxphoton.config.mesh import MeshError
 from jaxphoton.measure.chips import Chip
-from jaxphoton.measure.cost_model import collectives, costs_of
+from jaxphoton.measure.cost_model import collectives, costs_of, storage_of
 from jaxphoton.measure.mesh import planned_split
 from jaxphoton.measure.roofline import CROPS, Floor, cost_of, floor_of
 from jaxphoton.models.costs import Collective
@@ -115,9 +115,12 @@ def shared_parts(
         name, fewer = f"{kind} {count}{behind}", f"{kind} {-(-count // devices)}{behind}"
         cost, less = (cost_of(each, family, dtype, context, quantize) for each in (name, fewer))
         tokens = count * (family.prefix_lengths[-1] if kind == "prefix" else 1)
-        share = cost.shared(devices, costs_of(family).busiest(tokens, experts))
+        if kind == "encode":  # each device has a whole encoder, and a share of the crops
+            share = costs_of(family).encode(count, -(-count * crops // devices), storage_of(dtype, quantize))
+        else:
+            share = cost.shared(devices, costs_of(family).busiest(tokens, experts))
         one, own, replica = (floor_of(name, each, chip, dtype) for each in (cost, share, less))
         pauses = KERNEL_S * KERNELS * family.cache.n_layers if kind == "step" else 0.0
-        return Shared(one, own, replica, collectives(family, dtype, name), devices, pauses)
+        return Shared(one, own, replica, collectives(family, dtype, name, devices), devices, pauses)
 
     return [part(*each) for each in work]

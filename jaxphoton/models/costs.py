@@ -151,8 +151,9 @@ class Costs(Protocol):
         readout reads where `readout` says so; `pairs` of a position and one that it sees, `positions` in the cache."""
         ...
 
-    def encode_collectives(self, images: int, crops: int) -> list[Collective]:
-        """What `encode` does on a mesh."""
+    def encode_collectives(self, crops: int, item: int) -> list[Collective]:
+        """What `encode` does on a mesh whose devices share the crops, each as many of these; numbers have `item`
+        bytes."""
         ...
 
     def prefix_collectives(self, images: int, item: int) -> list[Collective]:

@@ -32,11 +32,13 @@ class Kernels:
       target: the device the program is compiled for; None for jax's default device.
       step: of a decode step, the parts of a dense layer that kernels compute (of `jaxphoton.config.STEP_PARTS`; XLA
         computes the others). Empty in programs of more positions than one a row.
+      crops: axes of a mesh whose devices share the crops of pictures, each with a whole encoder.
     """
 
     backend: str = "auto"
     target: Target | None = None
     step: tuple[str, ...] = ()
+    crops: tuple[str, ...] = ()
 
     @property
     def options(self) -> dict[str, Any]:

@@ -103,8 +103,8 @@ LIMITS = {
     # A prefix leaves keys and values alone: of the last layer nobody sums the output.
     "mesh-prefix": Limits(temporary=64 * MB, sums=(1, 0), sent=8 * MB),
     "mesh-experts-prefix": Limits(temporary=240 * MB, sums=(2, 0), sent=8 * MB),
-    # Two of a loop over the layers, and that of the projection.
-    "mesh-encode": Limits(temporary=400 * MB, sums=(0, 3), sent=20 * MB),
+    # Every GPU has a whole encoder, and takes a share of the crops.
+    "mesh-encode": Limits(temporary=400 * MB, sums=(0, 0), gathers=1, sent=20 * MB),
     # Kernels of kernels_pallas: less than a copy of what they read.
     "paged_attention": Limits(temporary=8 * MB),
     "step_attention": Limits(per_layer=0, around=2, temporary=8 * MB),

@@ -18,7 +18,7 @@ from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.gpus import Gpu
 from jaxphoton.engine.places import Absent, options
 from jaxphoton.engine.state import PagedCache
-from jaxphoton.layers.mesh import Split
+from jaxphoton.layers.mesh import Split, engine_split
 from jaxphoton.models.costs import Storage
 from jaxphoton.models.forms import quantized_tree
 from jaxphoton.models.moondream.costs import costs
@@ -150,7 +150,7 @@ class _Shapes(Programs):
         text = dataclasses.replace(full.text, n_layers=layers, moe=full.text.moe if experts else None)
         family = MoondreamFamily(dataclasses.replace(full, text=text))
         self._mesh = None if mesh is None else chip.mesh(mesh_shape(mesh))
-        split = None if self._mesh is None else Split(self._mesh, family.network.counts())
+        split = None if self._mesh is None else engine_split(self._mesh, family.network.counts())
         # What names of programs begin with.
         self.kind = "experts-" if text.moe else "tau-" if text.tau_attn else ""
         self.kind = f"{quantize}-{self.kind}" if quantize else self.kind

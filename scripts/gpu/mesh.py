@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxphoton.config.mesh import mesh_shape
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.device import Device
-from jaxphoton.layers.mesh import Split
+from jaxphoton.layers.mesh import engine_split
 from jaxphoton.measure.timing import interleaved
 from scripts.gpu.equality import FEW_PROGRAMS, parameters, run
 from scripts.gpu.kernels import backend_here
@@ -63,7 +63,7 @@ def _equality() -> Iterator[dict[str, Any]]:
         family, params = MoondreamFamily(config), parameters(config)
         comparison = Comparison(Oracle(params, family), grammars.grammars(config.tokenizer))
         engine = dataclasses.replace(tiny.ENGINE, kernels=backend_here(), **FEW_PROGRAMS)
-        split = Split(mesh_of(shape), family.network.counts())
+        split = engine_split(mesh_of(shape), family.network.counts())
         placed = split.placed(params, family.network.specs(np.float32))
         programs = Programs(placed, family, engine, split=split)
         failed += [f"{shape}: {fault}" for fault in run(programs, comparison, "depth 2")]
@@ -109,7 +109,7 @@ def _steps(shape: str | None, params: Any, family: Any, *others: Any) -> tuple[P
     """Those of a mesh, or of one device, for `Load`."""
     if shape is None:
         return _Steps(params, family, *others), ""
-    split = Split(mesh_of(shape), family.network.counts())
+    split = engine_split(mesh_of(shape), family.network.counts())
     placed = split.placed(params, family.network.specs(family.network.dtype(params)))
     return _Steps(placed, family, *others, split=split), ""
 

@@ -106,10 +106,10 @@ class Gathered(Leader):
 
 def test_processes_that_differ_are_told_in_what(programs):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("model",))
-    facts = facts_of({"jax": "1"}, programs.engine, mesh, programs.params)
+    facts = facts_of({"jax": "1"}, programs.engine, mesh.shape, programs.params)
     other = dataclasses.replace(programs.engine, max_rows=4)
     params = jax.tree.map(lambda leaf: leaf + jnp.ones((), leaf.dtype), programs.params)
-    theirs = facts_of({"jax": "2"}, other, mesh, params)
+    theirs = facts_of({"jax": "2"}, other, mesh.shape, params)
     require_same(Gathered({**facts, "engine.vision": [[1, 4], [3, 9]], **_lists(facts)}), facts)
     with pytest.raises(PeerError) as caught:
         require_same(Gathered(_lists(theirs)), facts)

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxphoton.config.mesh import AXES, MeshError, mesh_shape
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.device import Device
-from jaxphoton.layers.mesh import Split
+from jaxphoton.layers.mesh import Split, engine_split
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.oracle.oracle import Oracle
@@ -71,7 +71,7 @@ def spread(request) -> tuple[Programs, Comparison, Any]:
     model, mesh = request.param
     config, grammars, kinds = MODELS[model]
     params, family = tiny.drawn(config), MoondreamFamily(config)
-    split = Split(mesh_of(mesh), family.network.counts())
+    split = engine_split(mesh_of(mesh), family.network.counts())
     engine = dataclasses.replace(tiny.ENGINE, step_rows=(8,), prefill_lengths=(6,), vision=((3, 9),), host_masks=False)
     placed = split.placed(params, family.network.specs(np.float32))
     programs = Programs(placed, family, engine, split=split)
@@ -103,7 +103,7 @@ class Watched(Device):
     def step(self, plan):
         places = [
             shard.data.unsafe_buffer_pointer()
-            for pool in (self._cache.k, self._cache.v)
+            for pool in (self.launch.cache.k, self.launch.cache.v)
             for shard in pool.addressable_shards
         ]
         self.places.append(places)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from jaxphoton.config.mesh import MeshError
 from jaxphoton.engine.compiled import Programs
-from jaxphoton.layers.mesh import Split
+from jaxphoton.layers.mesh import engine_split
 from jaxphoton.measure.chips import find_chip
 from jaxphoton.measure.cost_model import collectives, costs_of, storage_of
 from jaxphoton.measure.mesh import planned_split, share_bytes
@@ -60,7 +60,7 @@ def together(jaxpr, times: int = 1) -> Counter[tuple[str, int]]:
 def test_programs_do_together_what_the_costs_say(config, mesh):
     family = MoondreamFamily(config)
     devices = np.array(jax.devices()[: math.prod(mesh.values())]).reshape(tuple(mesh.values()))
-    split = Split(Mesh(devices, tuple(mesh)), family.network.counts())
+    split = engine_split(Mesh(devices, tuple(mesh)), family.network.counts())
     engine = dataclasses.replace(tiny.ENGINE, step_rows=(8,), prefill_lengths=(6,), vision=((3, 9),), host_masks=False)
     programs = Traced(split.shapes(family.network.specs("float32")), family, engine, split=split)
     for key, name in ((("step", 8), "step 8"), (("prefix", 3, 10), "prefix 3"), (("vision", 3, 9), "encode 3 x 3")):
@@ -68,7 +68,7 @@ def test_programs_do_together_what_the_costs_say(config, mesh):
         function, arguments, _ = job
         found = together(jax.make_jaxpr(function)(*arguments).jaxpr)
         expected = Counter()
-        for each in collectives(family, "float32", name):
+        for each in collectives(family, "float32", name, devices.size):
             expected[each.kind, each.bytes] += each.count
         if key[0] == "prefix":  # XLA drops the sum of the last layer, which nobody reads
             expected["sum", 4 * 3 * 10 * config.text.dim] += 1

@@ -51,14 +51,12 @@ class MoondreamCosts:
         image = 2 * patches * c.proj_inner_dim * (2 * c.enc_dim + c.proj_out_dim)
         pixels = crops * c.crop_size**2 * c.in_channels
         embeddings = images * patches * c.proj_out_dim * storage.item
-        weights, whole = int(vision_part(c).bytes(storage)), storage.item * _vision_whole(c)
-        return Cost(crops * crop + images * image, weights, data_bytes=pixels + embeddings, whole_bytes=whole)
+        weights = int(vision_part(c).bytes(storage))
+        return Cost(crops * crop + images * image, weights, data_bytes=pixels + embeddings, whole_bytes=weights)
 
-    def encode_collectives(self, images: int, crops: int) -> list[Collective]:
-        """The outputs of attention and MLP in each layer, and of the projection, in float32."""
+    def encode_collectives(self, crops: int, item: int) -> list[Collective]:
         c = self._config.vision
-        outputs = Collective("sum", 2 * c.enc_n_layers, FLOAT32 * crops * c.image_tokens * c.enc_dim)
-        return [outputs, Collective("sum", 1, FLOAT32 * images * c.image_tokens * c.proj_out_dim)]
+        return [Collective("gather", 1, item * crops * c.image_tokens * c.enc_dim)]
 
     def prefix(self, images: int, storage: Storage) -> Cost:
         """T = 1 + P positions, bidirectional.
@@ -202,12 +200,6 @@ def _layers_whole(c: TextConfig) -> int:
     routers = (c.dim + 1) * c.moe.num_experts * (c.n_layers - c.moe.start_layer) if c.moe else 0
     dense = c.moe.start_layer if c.moe else c.n_layers
     return c.n_layers * 3 * c.dim + dense * c.dim + routers
-
-
-def _vision_whole(c: VisionConfig) -> int:
-    """Numbers that all devices of a mesh have: embeddings, norms, biases of outputs."""
-    embeddings = (c.patch_dim + 1) * c.enc_dim + c.image_tokens * c.enc_dim
-    return embeddings + (6 * c.enc_n_layers + 2) * c.enc_dim + c.proj_out_dim
 
 
 def _experts_used(c: TextConfig) -> int:

@@ -79,7 +79,7 @@ class MoondreamNetwork:
         if kernels.backend == "auto" and kernels.target is not None and kernels.target.platform == "cpu":
             return vision.embed_in_turn(encoder, self._config.vision, *crops)
         attention = cudnn_attend if on_cuda and encoder.pos_emb.dtype == jnp.bfloat16 else plain
-        return vision.embed_images(encoder, self._config.vision, *crops, attention)
+        return vision.embed_images(encoder, self._config.vision, *crops, attention, kernels.crops)
 
     def embed_prefix(self, params: Params, ids: jax.Array | None, embeddings: jax.Array) -> jax.Array:
         images, _, width = embeddings.shape

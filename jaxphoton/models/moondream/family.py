@@ -126,9 +126,11 @@ class MoondreamFamily:
     def encode_scratch(self, images: int, crops: int, item: int, ways: int = 1) -> int:
         vision = self.config.vision
         patches = vision.image_tokens
-        widths = (3 * vision.enc_dim + 2 * vision.enc_ff_dim) // ways + 2 * vision.enc_dim
-        scores = crops * vision.enc_n_heads * patches * patches * (FLOAT32 + item) // ways
-        return scores + crops * patches * widths * item + images * patches * vision.proj_out_dim * item
+        widths = 3 * vision.enc_dim + 2 * vision.enc_ff_dim + 2 * vision.enc_dim
+        own = -(-crops // ways)
+        scores = own * vision.enc_n_heads * patches * patches * (FLOAT32 + item)
+        gathered = crops * patches * vision.enc_dim * item if ways > 1 else 0
+        return scores + gathered + own * patches * widths * item + images * patches * vision.proj_out_dim * item
 
     @property
     def tensors(self) -> MoondreamTensors:

@@ -58,7 +58,7 @@ FORBIDDEN = {
     "jaxphoton.models.moondream.skills": HEAVY,
     "jaxphoton.models.moondream.config": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.models.joycaption.reading": (*HEAVY, "numpy", "PIL"),
-    "jaxphoton.models.joycaption.pictures": HEAVY,
+    "jaxphoton.models.joycaption.family": HEAVY,
     "jaxphoton.models.moondream.prompts": HEAVY,
     "jaxphoton.models.moondream.family": HEAVY,
     "jaxphoton.models.protocol": HEAVY,

@@ -1,13 +1,18 @@
-"""Settings of the published model, and what loading needs of a family."""
+"""Settings of the published model, a small one with drawn parameters, and what loading needs of a family."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any, cast
 
-from jaxphoton.models.joycaption.config import ModelConfig
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxphoton.models.joycaption.config import ModelConfig, RopeConfig, TextConfig, VisionConfig
 from jaxphoton.models.joycaption.device import JoyCaptionNetwork
 from jaxphoton.models.joycaption.names import JoyCaptionTensors
+from jaxphoton.models.joycaption.params import Params
 from jaxphoton.models.protocol import Family
 
 # What JoyCaption Beta One says beside the defaults of its classes.
@@ -50,3 +55,18 @@ def bound_to(config: ModelConfig) -> Family:
     family = cast(Any, SimpleNamespace(config=config, network=JoyCaptionNetwork(config)))
     family.tensors = JoyCaptionTensors(family)
     return family
+
+
+# Four query heads a key/value head; the last layer of the vision encoder is not run.
+SMALL = ModelConfig(
+    vision=VisionConfig(24, 32, 2, 2, 30, 14),
+    text=TextConfig(16, 12, 1, 8, 2, 4, 35, 128, 1e-5, RopeConfig(rope_theta=100.0)),
+    image_token_index=20,
+)
+
+
+def drawn(config: ModelConfig) -> Params:
+    """Parameters in float32."""
+    random = np.random.default_rng(0)
+    shapes = JoyCaptionNetwork(config).abstract("float32")
+    return jax.tree.map(lambda leaf: jnp.asarray(random.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)

@@ -11,38 +11,26 @@ from jaxphoton.layers.cache import DenseCache, dense_attend
 from jaxphoton.layers.mesh import Split
 from jaxphoton.layers.sharded import sharded
 from jaxphoton.layers.spec import by_path
-from jaxphoton.models.joycaption.config import ModelConfig, RopeConfig, TextConfig, VisionConfig
 from jaxphoton.models.joycaption.device import JoyCaptionNetwork
 from jaxphoton.models.protocol import Kernels
 from tests.engine.test_mesh import mesh_of
+from tests.models.joycaption.drawn import SMALL, drawn
 
-CONFIG = ModelConfig(
-    vision=VisionConfig(24, 32, 2, 2, 30, 14),
-    text=TextConfig(16, 12, 2, 8, 2, 4, 35, 64, 1e-5, RopeConfig(rope_theta=100.0)),
-    image_token_index=9,
-)
-NETWORK, KERNELS = JoyCaptionNetwork(CONFIG), Kernels("plain")
-
-
-def drawn():
-    random = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(random.normal(0, 0.3, leaf.shape), leaf.dtype), NETWORK.abstract("float32")
-    )
+NETWORK, KERNELS = JoyCaptionNetwork(SMALL), Kernels("plain")
 
 
 def logits(params, kv_heads: int, pixels, ids):
     images = NETWORK.encode(params.vision, pixels, images=1, kernels=KERNELS)
     x = NETWORK.embed_prefix(params, ids, images)
     positions = jnp.arange(ids.shape[1], dtype=jnp.int32)[None]
-    cache = DenseCache.zeros(2, kv_heads, 4, 1, ids.shape[1], jnp.float32)
+    cache = DenseCache.zeros(1, kv_heads, 4, 1, ids.shape[1], jnp.float32)
     attend = dense_attend(positions, jnp.zeros(1, jnp.int32), ids.shape[1])
     hidden, _ = NETWORK.forward(params, x, positions, attend, cache, KERNELS)
     return NETWORK.logits(params, hidden)
 
 
 def test_a_prompt_with_an_image_on_two_devices():
-    params, specs = drawn(), NETWORK.specs("float32")
+    params, specs = drawn(SMALL), NETWORK.specs("float32")
     pixels = np.random.default_rng(1).integers(0, 256, (1, 30, 30, 3), np.uint8)
     ids = jnp.asarray([[1, 5, -1, -1, -1, -1, 7, 8]], jnp.int32)
     split = Split(mesh_of("model=2"), NETWORK.counts())

@@ -1,0 +1,75 @@
+"""The chat form of Llama 3.1 as JoyCaption was trained on it: a system message, then turns; the image opens the first.
+
+What users write is encoded as text alone, so that nothing in it ends a message; special ids stand between the pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jaxphoton.requests.tokens import Prompt
+
+Encode = Callable[[str], list[int]]
+
+
+def no_ids(text: str) -> list[int]:
+    """An encoder for asks that are only checked."""
+    return []
+
+
+SYSTEM = "You are a helpful image captioner."
+# In front of every system text, whatever day it is.
+DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 July 2024\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialIds:
+    """The special ids of a vocabulary of Llama 3: all at the same distance from BOS, but for those around an image.
+
+    Attributes:
+      bos: BOS; a prompt has one.
+      image: stands for an image embedding; an image is opened and closed by the two behind it.
+    """
+
+    bos: int
+    image: int
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """End of text, of a message that calls a tool, and of a turn."""
+        return frozenset({self.bos + 1, self.bos + 8, self.end_of_turn})
+
+    @property
+    def end_of_turn(self) -> int:
+        return self.bos + 9
+
+    def header(self, role: list[int]) -> list[int]:
+        return [self.bos + 6, *role, self.bos + 7]
+
+    @property
+    def image_start(self) -> int:
+        return self.image + 1
+
+    @property
+    def image_end(self) -> int:
+        return self.image + 2
+
+
+def prompt(ids: SpecialIds, encode: Encode, texts: Sequence[str], system: str = SYSTEM) -> Prompt:
+    """What stands before the image, or what would open and close it, and behind it.
+
+    Args:
+      texts: of the turns: what the user says, what the model said, and so on; the last is the user's.
+      system: what the model is told first.
+    """
+
+    def message(role: str, text: str) -> list[int]:
+        return [*ids.header(encode(role)), *encode(f"\n\n{text}"), ids.end_of_turn]
+
+    before = [*message("system", DATES + system), *ids.header(encode("user")), *encode("\n\n")]
+    behind = [*encode(texts[0].lstrip()), ids.end_of_turn]
+    for turn, text in enumerate(texts[1:]):
+        behind += message("user" if turn % 2 else "assistant", text)
+    behind += [*ids.header(encode("assistant")), *encode("\n\n")]
+    return Prompt(tuple(behind), before=tuple(before))

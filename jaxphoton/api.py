@@ -67,6 +67,7 @@ class Moondream(SkillMethods):
     Attributes:
       path: the files that it was loaded from; None where it was made of parameters.
       quantize: how they were quantized, as it was given.
+      split: how the parameters lie on a mesh; None without one.
       adapters: those that may be asked for, by name.
     """
 
@@ -106,7 +107,7 @@ class Moondream(SkillMethods):
         if mesh is not None and not isinstance(mesh, Split):
             mesh = split_for(self.family, mesh, mesh_rules)
             params = mesh.placed(params, specs_of(self.family, params))
-        self._split = mesh
+        self.split = mesh
         self._params: Params | None = params
         device = next(iter(jax.tree.leaves(params)[0].devices()))
         self._engine_config = engine or platform.default_engine(device, self.family.max_crops)
@@ -410,7 +411,7 @@ class Moondream(SkillMethods):
 
     def _programs(self) -> Programs:
         self._engine_config = with_room(self._engine_config, self.adapters, self.family.network.adapter_rank)
-        places = {"stored": self._stored, "split": self._split, "peers": distributed.peers()}
+        places = {"stored": self._stored, "split": self.split, "peers": distributed.peers()}
         return Programs(self.params, self.family, self._engine_config, **places)
 
 

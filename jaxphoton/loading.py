@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
@@ -21,7 +22,7 @@ from jaxphoton.engine.agreement import require_all
 from jaxphoton.engine.executables import Executables, ExecutablesError
 from jaxphoton.engine.places import Here
 from jaxphoton.layers.mesh import RULES, Split, check_names, engine_split
-from jaxphoton.layers.spec import by_path
+from jaxphoton.layers.spec import by_path, like
 from jaxphoton.messages import quoted
 from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.moondream.config import ModelConfig
@@ -111,6 +112,17 @@ def split_for(family: Family, mesh: str | Mesh, rules: MeshRules) -> Split:
 def specs_of(family: Family, params: Any) -> Any:
     """The specs of parameters, with plain matrices."""
     return family.network.specs(family.network.dtype(params), family.tensors.stored_form(by_path(params)))
+
+
+def in_own_order(family: Family, params: Any, split: Split | None) -> Iterator[np.ndarray]:
+    """The leaves of parameters one by one on the host, in the order of `jaxphoton.functional` on a mesh too."""
+    leaves = jax.tree.leaves(params)
+    if split is None:
+        yield from map(np.asarray, leaves)
+        return
+    specs = jax.tree.leaves(like(specs_of(family, params), params))
+    for leaf, spec in zip(leaves, specs, strict=True):
+        yield split.restored(np.asarray(leaf), spec)
 
 
 def _check_places(

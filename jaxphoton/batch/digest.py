@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:  # which imports jax
+    from jaxphoton.api import Moondream
 
 _WHOLE = 8 << 20
 _SAMPLES, _SAMPLE = 64, 64 << 10
@@ -37,12 +38,16 @@ def model_digest(path: Path) -> str:
     return digest.hexdigest()[:_LENGTH]
 
 
-def params_digest(params: Any) -> str:
-    """Of parameters in memory, all of which are read; another than that of the files they may have come from."""
+def params_digest(model: Moondream) -> str:
+    """Of parameters in memory, all of which are read: the same on a mesh, but where it splits groups of numbers of few
+    bits; another than that of the files they may have come from."""
     import jax  # there already: whoever has parameters has it
 
+    from jaxphoton.loading import in_own_order
+
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    paths, _ = jax.tree_util.tree_flatten_with_path(model.params)
+    for (path, _), leaf in zip(paths, in_own_order(model.family, model.params, model.split), strict=True):
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype} ".encode())
-        digest.update(np.asarray(leaf).tobytes())
+        digest.update(leaf.tobytes())
     return digest.hexdigest()[:_LENGTH]

@@ -242,7 +242,7 @@ class OpenModel:
     def digest(self) -> str:
         if self._model.path is not None:
             return _digest(str(self._model.path), self._model.path)
-        return params_digest(self._model.params)
+        return params_digest(self._model)
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -256,9 +256,9 @@ class OpenModel:
 
     @contextmanager
     def answering(self, log: Callable[[str], None]) -> Iterator[Answering]:
-        answerer = LocalAnswerer(self._model)
+        answerer, split = LocalAnswerer(self._model), self._model.split
         answerer.start()
-        yield answerer, 1
+        yield answerer, 1 if split is None else split.devices
 
 
 def _no_adapter(name: str, there: Iterable[str]) -> BatchError:

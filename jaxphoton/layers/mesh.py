@@ -156,6 +156,15 @@ class Split:
                 array = concatenate([array[(*lead, slice(*each))] for each in ranges], axis=index)
         return array
 
+    def restored(self, array: np.ndarray, spec: Spec) -> np.ndarray:
+        """The reverse of `ordered`."""
+        for index, (axis, size) in enumerate(zip(spec.axes, spec.shape, strict=True)):
+            ranges = self.ranges(axis, size)
+            if len(ranges) > 1:
+                places = np.concatenate([np.arange(*each) for each in ranges])
+                array = array.take(np.argsort(places), axis=index)
+        return array
+
     def regrouped(self, params: Any, specs: Any) -> Any:
         """The same parameters with groups so small that each lies on one device: the factor of a larger one is
         repeated. Leaves may be specs."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
+import jax
+import numpy as np
 import pytest
 
 from jaxphoton import Moondream
 from jaxphoton.batch.journal.record import Record
-from jaxphoton.batch.model import model_digest
+from jaxphoton.batch.model import OpenModel, model_digest
+from jaxphoton.batch.options import RunOptions
 from jaxphoton.batch.summary import Tally, cost_per_million, duration
 from jaxphoton.batch.workers.inprocess import LocalAnswerer
 from jaxphoton.engine.metrics import LaunchMetrics, Observers
+from jaxphoton.weights import hub
+from jaxphoton.weights.load import load_model
 
 TEXT = {"task": "caption", "caption": "a cat", "tokens": 7, "finish_reason": "stop"}
 
@@ -133,3 +139,20 @@ def test_a_digest_sees_names_settings_and_weights_but_not_the_place(tmp_path):
     assert len(digests) == 5
     assert folder("b", large) == model_digest(tmp_path / "a")
     assert model_digest(tmp_path / "a" / "model.safetensors") not in digests
+
+
+def test_parameters_have_one_digest_on_any_mesh(monkeypatch):
+    """A run goes on with another; and costs what its devices cost."""
+    monkeypatch.setattr(Moondream, "start", lambda _: None)
+    family, params = load_model(hub.resolve("shapes"))
+    params = jax.tree.map(np.asarray, params)  # which is put in order without being compiled
+    other = dataclasses.replace(params, text=dataclasses.replace(params.text, wte=-params.text.wte))
+    digests = []
+    for given, mesh, devices in ((params, "model=1", 1), (params, "model=2", 2), (other, "model=2", 2)):
+        opened = OpenModel(Moondream(given, family.config, cast(Any, None), mesh=mesh), RunOptions())
+        digests.append(opened.digest())
+        with opened.answering(print) as (_, counted):
+            assert counted == devices
+    assert digests[0] == digests[1] != digests[2]
+    plain = Moondream(jax.device_put(params), family.config, cast(Any, None))
+    assert OpenModel(plain, RunOptions()).digest() == digests[0]

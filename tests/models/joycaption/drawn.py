@@ -57,10 +57,11 @@ def bound_to(config: ModelConfig) -> Family:
     return family
 
 
-# Four query heads a key/value head; the last layer of the vision encoder is not run.
+# Four query heads a key/value head. Two text layers: what one keeps of a prefix does not depend on what that sees. The
+# last layer of the vision encoder is not run.
 SMALL = ModelConfig(
     vision=VisionConfig(24, 32, 2, 2, 30, 14),
-    text=TextConfig(16, 12, 1, 8, 2, 4, 35, 128, 1e-5, RopeConfig(rope_theta=100.0)),
+    text=TextConfig(16, 12, 2, 8, 2, 4, 35, 128, 1e-5, RopeConfig(rope_theta=100.0)),
     image_token_index=20,
 )
 

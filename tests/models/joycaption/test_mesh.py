@@ -23,7 +23,7 @@ def logits(params, kv_heads: int, pixels, ids):
     images = NETWORK.encode(params.vision, pixels, images=1, kernels=KERNELS)
     x = NETWORK.embed_prefix(params, ids, images)
     positions = jnp.arange(ids.shape[1], dtype=jnp.int32)[None]
-    cache = DenseCache.zeros(1, kv_heads, 4, 1, ids.shape[1], jnp.float32)
+    cache = DenseCache.zeros(2, kv_heads, 4, 1, ids.shape[1], jnp.float32)
     attend = dense_attend(positions, jnp.zeros(1, jnp.int32), ids.shape[1])
     hidden, _ = NETWORK.forward(params, x, positions, attend, cache, KERNELS)
     return NETWORK.logits(params, hidden)

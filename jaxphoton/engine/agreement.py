@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from jaxphoton.config import EngineConfig
 from jaxphoton.config.mesh import MeshError
+from jaxphoton.layers.mesh import Split
 from jaxphoton.processes.connection import PeerError
 from jaxphoton.processes.peers import Peers
 
@@ -35,19 +35,25 @@ def require_same(peers: Peers, facts: dict[str, Any]) -> None:
         raise PeerError(f"all processes need the same model, settings and versions: {'; '.join(wrong)}")
 
 
-def facts_of(facts: dict[str, Any], engine: EngineConfig, mesh: Mapping[str, int], params: Any) -> dict[str, Any]:
+def facts_of(facts: dict[str, Any], engine: EngineConfig, split: Split, params: Any) -> dict[str, Any]:
     """What `require_same` compares.
 
     Args:
       facts: of the machine and of the model (`Programs`).
-      mesh: its shape.
+      split: over a mesh. The order of its devices, and that of its axes, say who has which share.
     """
+    devices = split.mesh.devices.flat if isinstance(split.mesh, Mesh) else ()
+    mesh = {
+        "mesh": list(split.mesh.shape.items()),
+        "devices of the mesh": [device.id for device in devices],
+        "mesh_rules": split.rules,
+    }
     settings = {f"engine.{name}": value for name, value in dataclasses.asdict(engine).items()}
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
         if leaf.is_fully_replicated:  # of other leaves no two processes have the same part
             digest.update(np.asarray(leaf.addressable_data(0)).tobytes())
-    return facts | settings | {"mesh": dict(mesh), "weights": digest.hexdigest()[:16]}
+    return facts | settings | mesh | {"weights": digest.hexdigest()[:16]}
 
 
 def require_all(mesh: Mesh | AbstractMesh | None, peers: Peers | None) -> None:

@@ -88,7 +88,7 @@ class Programs:
         self._adapters = self._room(engine.adapter_slots) if engine.adapter_slots else None
         self.peers = peers
         if peers is not None and split is not None:
-            require_same(peers, facts_of(self._facts(), engine, split.mesh.shape, params))
+            require_same(peers, facts_of(self._facts(), engine, split, params))
         self._compiled = self._compile_to_fit() if stored is None else self._load(stored)
 
     def fresh_state(self) -> tuple[PagedCache, RowState]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import socket
 import struct
 import threading
@@ -22,6 +23,7 @@ from jaxphoton.engine.agreement import facts_of, require_all, require_same
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.followers import follow, packed, unpacked
+from jaxphoton.layers.mesh import Split
 from jaxphoton.processes.connection import PeerError
 from jaxphoton.processes.peers import Follower, Leader
 from jaxphoton.requests.errors import EngineError
@@ -105,17 +107,39 @@ class Gathered(Leader):
 
 
 def test_processes_that_differ_are_told_in_what(programs):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("model",))
-    facts = facts_of({"jax": "1"}, programs.engine, mesh.shape, programs.params)
+    one = split((1, 1), "model", "expert")
+    facts = facts_of({"jax": "1"}, programs.engine, one, programs.params)
     other = dataclasses.replace(programs.engine, max_rows=4)
     params = jax.tree.map(lambda leaf: leaf + jnp.ones((), leaf.dtype), programs.params)
-    theirs = facts_of({"jax": "2"}, other, mesh.shape, params)
+    theirs = facts_of({"jax": "2"}, other, one, params)
     require_same(Gathered({**facts, "engine.vision": [[1, 4], [3, 9]], **_lists(facts)}), facts)
     with pytest.raises(PeerError) as caught:
         require_same(Gathered(_lists(theirs)), facts)
     said = str(caught.value)
     assert "process 1 has jax '2', process 0 '1'" in said and "engine.max_rows 4, process 0 8" in said
     assert "weights" in said and "engine.vision" not in said
+
+
+def split(sizes, *axes, order=1, rules=None):
+    """Over as many devices as these axes have, in the order of jax or against it."""
+    devices = jax.devices()[: math.prod(sizes)][::order]
+    return Split(jax.sharding.Mesh(np.array(devices).reshape(sizes), axes), {}, rules)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "fault"),
+    [
+        (split((2, 2), "expert", "model"), "mesh"),
+        (split((2, 2), "model", "expert", order=-1), "devices of the mesh"),
+        (split((2, 2), "model", "expert", rules={"vocab": ()}), "mesh_rules"),
+    ],
+)
+def test_meshes_that_differ_in_order_are_told_apart(programs, theirs, fault):
+    """Such processes would each compute another share than the others think."""
+    mine, theirs = (facts_of({}, programs.engine, each, ()) for each in (split((2, 2), "model", "expert"), theirs))
+    require_same(Gathered(_lists(mine)), mine)
+    with pytest.raises(PeerError, match=f"process 1 has {fault} "):
+        require_same(Gathered(_lists(theirs)), mine)
 
 
 def _lists(facts):

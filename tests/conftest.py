@@ -21,7 +21,9 @@ from jaxphoton import platform
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_num_cpu_devices", 8)  # for meshes; all else runs on the first
+# For meshes; all else runs on the first. No test has more than 8, but jax makes a thread for each: devices that wait for
+# each other in several sums at once need more threads than devices, else they wait until XLA ends the process.
+jax.config.update("jax_num_cpu_devices", 32)
 # From the first test on, and not once a model was loaded: a worker finds what the others have compiled. Entries of
 # small programs cost more than they save.
 platform.use_compilation_cache()
@@ -32,6 +34,7 @@ settings.register_profile("default", deadline=None, max_examples=50, suppress_he
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+MEMORY = 3 << 30  # bytes of a process
 GOLDENS = Path(os.environ.get("JAXPHOTON_GOLDENS", Path(__file__).parents[2] / "shared" / "goldens"))
 NO_GOLDENS = f"no golden files at {GOLDENS} (set JAXPHOTON_GOLDENS): NOT compared with the PyTorch originals"
 
@@ -52,6 +55,14 @@ def pytest_report_header() -> str:
 def pytest_terminal_summary(terminalreporter) -> None:
     if not GOLDENS.is_dir():
         terminalreporter.write_line(f"WARNING: {NO_GOLDENS}", yellow=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_gigabytes():
+    """A process that has compiled much lets go of it: several run beside each other."""
+    yield
+    if int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > MEMORY:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

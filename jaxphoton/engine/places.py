@@ -89,8 +89,7 @@ class Absent:
 
     def __init__(self, gpu: gpus.Gpu, mesh: jax.sharding.Mesh | None = None):
         self._gpu, self.target, self.kind = gpu, gpu.target, gpu.kind
-        self._mesh = gpu.mesh() if mesh is None else mesh
-        self._options = options(gpu.target, self._mesh.size)
+        self._mesh, self._options = mesh, options(gpu.target, 1 if mesh is None else mesh.size)
         self.encoder = None if gpus.has_module("nvidia.cudnn") else Kernels("reference", gpu.target)
 
     def memory(self) -> tuple[int | None, int]:
@@ -100,7 +99,8 @@ class Absent:
         # Without autotuning XLA finds no Triton tiling for a product whose rows are heads of 72; cuBLAS takes any.
         plain = name == "vision" and self.encoder is not None
         options = {**self._options, **({"xla_gpu_enable_triton_gemm": False} if plain else {})}
-        return gpus.compile_for(self._mesh, function, arguments, donated, options)
+        mesh = self._gpu.mesh() if self._mesh is None else self._mesh
+        return gpus.compile_for(mesh, function, arguments, donated, options)
 
     def facts(self) -> Facts:
         return _facts(self.target)

@@ -101,7 +101,7 @@ def _ci() -> tuple[Job, ...]:
         program("h200", "step", rows=8, layers=FULL),
         program("h200", "encode", images=1, crops=2),
         program("h200", "prefill", rows=4, length=128, layers=CUT),
-        program("h200", "step", rows=8, layers=FULL, form="fused"),
+        program("h200", "step", rows=8, layers=CUT, form="fused"),
         program("h200", "step", rows=8, layers=EXPERTS_CUT, model="moondream3"),
         program("h200", "step", rows=8, layers=EXPERTS_CUT, **FUSED_TAU),
         program("h200", "prefix", images=1, layers=EXPERTS_CUT, model="moondream3"),

@@ -39,6 +39,7 @@ def answers(kernels: str, step_form: str = "xla") -> list:
     return [[(t.id, t.bins) for t in s.tokens] for number in range(4) for s in loop.run(schedule(number))[0]]
 
 
+@pytest.mark.slow
 def test_kernels_and_plain_forms_give_the_same_tokens():
     plain = answers("reference")
     assert sum(map(len, plain)) > 20

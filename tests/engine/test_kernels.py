@@ -25,7 +25,10 @@ ENGINE = dataclasses.replace(tiny.ENGINE, prefill_lengths=(16,), vision=((3, 9),
 
 
 # Each interpreted program takes seconds to compile: steps of one row are those of the fused form.
-@pytest.fixture(scope="module", params=[("xla", (8,)), ("fused", (1, 8))], ids=["xla", "fused"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(("xla", (8,)), marks=pytest.mark.slow, id="xla"), pytest.param(("fused", (1, 8)), id="fused")],
+)
 def interpreted(request) -> Programs:
     form, rows = request.param
     engine = dataclasses.replace(ENGINE, step_form=form, step_rows=rows)

@@ -21,7 +21,10 @@ from tests.kernels.experts import assert_parts_sum_up, assert_slots_are_apart, d
 
 A100 = Target("cuda", 80, 108)
 BY_NAME = {case.name: case for case in SMALL}
-named = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+RARE = ("adapters_float8", "adapters_one_expert", "int4_small_groups")  # whose halves are in other cases
+named = pytest.mark.parametrize(
+    "case", [pytest.param(c, id=c.name, marks=[pytest.mark.slow] * (c.name in RARE)) for c in SMALL]
+)
 both = pytest.mark.parametrize("backend", ["reference", "interpret"])
 
 

@@ -21,8 +21,8 @@ from jaxphoton import platform
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# For meshes; all else runs on the first. No test has more than 8, but jax makes a thread for each: devices that wait for
-# each other in several sums at once need more threads than devices, else they wait until XLA ends the process.
+# For meshes; all else runs on the first. No test has more than 8, but jax makes a thread for each: devices that wait
+# for each other in several sums at once need more threads than devices, else they wait until XLA ends the process.
 jax.config.update("jax_num_cpu_devices", 32)
 # From the first test on, and not once a model was loaded: a worker finds what the others have compiled. Entries of
 # small programs cost more than they save.

@@ -85,6 +85,7 @@ def test_every_skill_in_one_batch(programs, device, comparison):
     assert any(token.bins is not None for tokens in segments for token in tokens)
 
 
+@pytest.mark.slow
 def test_fused_steps_give_what_the_oracle_gives():
     """Dense layers by few kernels, with tau factors, in front of layers with experts; all kernels interpreted."""
     # The kernels take head dims, and sizes of experts, from 16 on.

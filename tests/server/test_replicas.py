@@ -344,6 +344,7 @@ def children(pid: int) -> list[int]:
     return [int(number) for text in texts for number in text.split()]
 
 
+@pytest.mark.slow
 def test_two_processes_with_the_small_model(serve, address, picture):
     """As one answers; one that leaves frees its row there; and one process killed in the middle."""
     backend = ReplicaBackend((None, None), {"path_or_id": "shapes"}, EngineOptions(), log=lambda line: None)

@@ -37,7 +37,7 @@ def logits(bench: Bench, dtype: jax.typing.DTypeLike) -> np.ndarray:
     return np.asarray(text.logits(params.text, hidden))[0, -len(prompt.ids) :]
 
 
-@pytest.mark.parametrize("family", ["md2", "md3"])
+@pytest.mark.parametrize("family", ["md2", pytest.param("md3", marks=pytest.mark.slow)])
 def test_golden_logits_move_little(family, request, capsys):
     bench = request.getfixturevalue(f"{family}_bench")
     golden = bench.golden.case("prefill")["logits"]

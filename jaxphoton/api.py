@@ -14,18 +14,16 @@ import jax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from jaxphoton import distributed, platform
+from jaxphoton import distributed, loading, platform
 from jaxphoton.config import EngineConfig
-from jaxphoton.config.mesh import MeshError
 from jaxphoton.config.quantization import Quantization
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.engine.executables import Executables
 from jaxphoton.engine.followers import follow
-from jaxphoton.image.decode import MAX_PIXELS, check_rules
-from jaxphoton.image.ways import Resize, check_resize, default_resize
+from jaxphoton.image.decode import MAX_PIXELS
+from jaxphoton.image.ways import Resize
 from jaxphoton.layers.mesh import Split
-from jaxphoton.loading import NO_MESH, SPLIT, MeshRules, load, open_executables, read_adapters, specs_of, split_for
 from jaxphoton.models.moondream.config import ModelConfig
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.params import Params
@@ -33,8 +31,8 @@ from jaxphoton.processes.peers import Follower
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.requests.adapter_folder import AdapterFolder
 from jaxphoton.requests.adapters import AdapterRegistry, GivenAdapters, check_room, named, with_room
-from jaxphoton.requests.errors import EngineError, EngineStartError, ModelClosed, fault_of, forget_frames
-from jaxphoton.requests.images import EncodedImage
+from jaxphoton.requests.errors import EngineStartError, ModelClosed, fault_of, forget_frames
+from jaxphoton.requests.images import EncodedImage, image_rules
 from jaxphoton.requests.methods import SkillMethods
 from jaxphoton.requests.session import Session
 from jaxphoton.weights.adapters import load_adapter
@@ -90,35 +88,27 @@ class Moondream(SkillMethods):
         adapters: GivenAdapters = None,
         adapter_folder: str | os.PathLike[str] | None = None,
         mesh: str | Mesh | Split | None = None,
-        mesh_rules: MeshRules = None,
+        mesh_rules: loading.MeshRules = None,
     ):
         """See `from_pretrained`. Parameters have the order of the network (of `jaxphoton.functional`) and lie anywhere,
         also with a mesh; with a `Split` instead of one they have its order and lie so already."""
         if mesh_rules is not None and (mesh is None or isinstance(mesh, Split)):
-            raise ValueError(NO_MESH)
+            raise ValueError(loading.NO_MESH)
         if mesh is None and not all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params)):
-            raise ValueError(SPLIT)
+            raise ValueError(loading.SPLIT)
         if engine is not None:
-            _check_engine(engine)
-        check_rules(max_pixels, background)
-        resize = default_resize() if resize is None else check_resize(resize)
+            loading.check_engine(engine)
+        self._image_rules = image_rules(max_pixels, background, allow_truncated, fast_decode, resize)
         self.config, self.tokenizer = config, tokenizer
         self.family = MoondreamFamily(config)
         if mesh is not None and not isinstance(mesh, Split):
-            mesh = split_for(self.family, mesh, mesh_rules)
-            params = mesh.placed(params, specs_of(self.family, params))
+            mesh = loading.split_for(self.family, mesh, mesh_rules)
+            params = mesh.placed(params, loading.specs_of(self.family, params))
         self.split = mesh
         self._params: Params | None = params
         device = next(iter(jax.tree.leaves(params)[0].devices()))
         self._engine_config = engine or platform.default_engine(device, self.family.max_crops)
         self._clamp_boxes = clamp_boxes
-        self._image_rules = {
-            "max_pixels": max_pixels,
-            "background": background,
-            "allow_truncated": allow_truncated,
-            "fast": fast_decode,
-            "resize": resize,
-        }
         self._stored: Executables | None = None
         self._lock = threading.Lock()
         self._session: Session | None = None
@@ -138,7 +128,7 @@ class Moondream(SkillMethods):
         device: str | platform.Device | None = None,
         sharding: jax.sharding.Sharding | None = None,
         mesh: str | Mesh | None = None,
-        mesh_rules: MeshRules = None,
+        mesh_rules: loading.MeshRules = None,
         engine: EngineConfig | None = None,
         quantize: str | Quantization | None = None,
         float8_experts: bool = False,
@@ -200,14 +190,12 @@ class Moondream(SkillMethods):
             with the sizes that would do.
           EngineStartError: the device cannot hold them.
         """
-        if mesh is None and distributed.peers() is not None:
-            raise MeshError("several processes share a model over a mesh: give mesh")
-        stored = None if executables is None else open_executables(executables, device, sharding, mesh)
+        stored = None if executables is None else loading.open_executables(executables, device, sharding, mesh)
         if adapter_folder is not None:
             AdapterFolder(adapter_folder)
         if adapters is not None:
-            adapters = read_adapters(path_or_id, revision, float8_experts, adapters)
-        loaded = load(
+            adapters = loading.read_adapters(path_or_id, revision, float8_experts, adapters)
+        loaded = loading.load(
             path_or_id,
             revision,
             dtype,
@@ -264,7 +252,7 @@ class Moondream(SkillMethods):
 
     @engine_config.setter
     def engine_config(self, engine: EngineConfig) -> None:
-        _check_engine(engine)
+        loading.check_engine(engine)
         with self._lock:
             if self._closed:
                 raise ModelClosed
@@ -329,17 +317,9 @@ class Moondream(SkillMethods):
           EngineError: process 0 is lost or has other settings, or a launch failed.
           RuntimeError: this process follows none.
         """
-        peers = distributed.peers()
-        if not isinstance(peers, Follower):
+        if not isinstance(peers := distributed.peers(), Follower):
             raise RuntimeError("this process follows none: see jaxphoton.distributed")
-        try:
-            follow(self._programs(), peers)
-        except Exception as error:
-            if peers.over:  # before it began
-                return
-            forget_frames(error)
-            peers.close(f"has failed: {fault_of(error)}")
-            raise EngineError(fault_of(error)) from error
+        follow(self._programs, peers)
 
     def load_adapter(self, name: str, adapter: str | os.PathLike[str] | Adapter) -> None:
         """Makes an adapter known by a name, also while requests run; nothing is compiled, and nobody waits for it.
@@ -411,10 +391,5 @@ class Moondream(SkillMethods):
 
     def _programs(self) -> Programs:
         self._engine_config = with_room(self._engine_config, self.adapters, self.family.network.adapter_rank)
-        places = {"stored": self._stored, "split": self.split, "peers": distributed.peers()}
-        return Programs(self.params, self.family, self._engine_config, **places)
-
-
-def _check_engine(engine: Any) -> None:
-    if not isinstance(engine, EngineConfig):
-        raise TypeError(f"the settings of the engine must be an EngineConfig, not {type(engine).__name__}")
+        places = {"split": self.split, "peers": distributed.peers()}
+        return Programs(self.params, self.family, self._engine_config, stored=self._stored, **places)

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from jaxphoton import distributed, platform
+from jaxphoton.config import EngineConfig
 from jaxphoton.config.quantization import Quantization
 from jaxphoton.engine.agreement import require_all
 from jaxphoton.engine.executables import Executables, ExecutablesError
@@ -80,8 +81,7 @@ def load(
         raise ValueError(NO_MESH)
     platform.use_compilation_cache()
     over = None if mesh is None else platform.find_mesh(mesh)
-    if over is not None:
-        require_all(over, distributed.peers())
+    require_all(over, distributed.peers())
     chosen = platform.find_device(device) if over is None else over.local_devices[0]
     kind = platform.default_dtype(chosen) if dtype is None else _dtype(dtype)
     path = hub.resolve(path_or_id, revision, float8_experts)
@@ -148,6 +148,11 @@ def read_adapters(
     family = hub.check(hub.resolve(path_or_id, revision, float8_experts))
     registry = AdapterRegistry(partial(load_adapter, family=family))
     return {name: registry.read(name, adapter) for name, adapter in named(adapters).items()}
+
+
+def check_engine(engine: Any) -> None:
+    if not isinstance(engine, EngineConfig):
+        raise TypeError(f"the settings of the engine must be an EngineConfig, not {type(engine).__name__}")
 
 
 def open_executables(

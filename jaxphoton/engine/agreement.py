@@ -63,7 +63,7 @@ def require_all(mesh: Mesh | AbstractMesh | None, peers: Peers | None) -> None:
       MeshError: they are not.
     """
     if mesh is None and peers is not None:
-        raise MeshError(f"{peers.processes} processes share a model over a mesh, and there is none")
+        raise MeshError(f"{peers.processes} processes share a model over a mesh: give mesh")
     if not isinstance(mesh, Mesh):
         return
     there = {device.process_index for device in mesh.devices.flat}

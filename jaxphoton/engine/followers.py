@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from jaxphoton.engine.launcher import Launcher
 from jaxphoton.processes.connection import PeerError
 from jaxphoton.processes.peers import Follower, Leader
 from jaxphoton.processes.pipe import Message
+from jaxphoton.requests.errors import EngineError, fault_of, forget_frames
 
 AHEAD = 4  # launches that a follower has enqueued at most before it looks whether the oldest was one
 GRACE_S = 5.0  # after an error of the device, until it is known that its cause is a process that is gone
@@ -53,13 +55,23 @@ class Leading(Launcher):
         self._leader.close()
 
 
-def follow(programs: Programs, follower: Follower) -> None:
-    """Launches what the first process launches, until that one's engine has ended.
+def follow(make: Callable[[], Programs], follower: Follower) -> None:
+    """Makes the programs and launches what the first process launches, until that one's engine has ended.
 
     Raises:
-      PeerError: the first process is lost.
-      JaxRuntimeError: a launch failed.
+      EngineError: the first process is lost or has other settings, or a launch failed.
     """
+    try:
+        _repeat(make(), follower)
+    except Exception as error:
+        if follower.over:  # before it began
+            return
+        forget_frames(error)
+        follower.close(f"has failed: {fault_of(error)}")
+        raise EngineError(fault_of(error)) from error
+
+
+def _repeat(programs: Programs, follower: Follower) -> None:
     launch, enqueued = Launcher(programs), deque[Any]()
     try:
         while (message := follower.receive()) is not None:

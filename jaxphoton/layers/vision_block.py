@@ -11,10 +11,30 @@ import jax.numpy as jnp
 from jaxphoton.layers.attention import Attention
 from jaxphoton.layers.mlp import mlp
 from jaxphoton.layers.norms import LN_EPSILON, layer_norm
+from jaxphoton.layers.spec import Joined, Specs
 from jaxphoton.layers.weight import linear
 
 # Leaves of a layer, stacked by layer: `ln` is (ln1, ln2) x (scale, bias).
 STACKED = ("ln", "qkv_w", "qkv_b", "proj_w", "proj_b", "fc1_w", "fc1_b", "fc2_w", "fc2_b")
+
+
+def specs(make: Specs, layers: int, dim: int, ff: int, patch_dim: int, patches: int) -> dict[str, Any]:
+    """Of the patches' embedding, and of the leaves of STACKED: width E = `dim`, inner width F = `ff`."""
+    qkv = Joined(*(("vision_heads", dim),) * 3)
+    return {
+        "patch_w": make.matrix(vision_embed=dim, _patch=patch_dim),
+        "patch_b": make.leaf(vision_embed=dim),
+        "pos_emb": make.leaf(_position=patches, vision_embed=dim),
+        "ln": make.leaf(layers=layers, _which=2, _scale_bias=2, vision_embed=dim),
+        "qkv_w": make.matrix(layers=layers, inputs=qkv, vision_embed=dim),
+        "qkv_b": make.leaf(layers=layers, inputs=qkv),
+        "proj_w": make.matrix(layers=layers, vision_embed=dim, vision_heads=dim),
+        "proj_b": make.leaf(layers=layers, vision_embed=dim),
+        "fc1_w": make.matrix(layers=layers, vision_mlp=ff, vision_embed=dim),
+        "fc1_b": make.leaf(layers=layers, vision_mlp=ff),
+        "fc2_w": make.matrix(layers=layers, vision_embed=dim, vision_mlp=ff),
+        "fc2_b": make.leaf(layers=layers, vision_embed=dim),
+    }
 
 
 def normalise(pixels: jax.Array) -> jax.Array:

@@ -12,9 +12,11 @@ from typing import Any
 from jaxphoton.config import EngineConfig
 from jaxphoton.engine.metrics import Observers
 from jaxphoton.image.crops import Pictures
+from jaxphoton.image.decode import check_rules
 from jaxphoton.image.pool import ImagePool
 from jaxphoton.image.prepare import Prepared, prepare
 from jaxphoton.image.several import SeveralImages, gathered
+from jaxphoton.image.ways import Resize, check_resize, default_resize
 from jaxphoton.requests.bounds import image_workers
 from jaxphoton.requests.errors import ModelClosed
 
@@ -40,6 +42,24 @@ class EncodedImage:
     def notes(self) -> tuple[str, ...]:
         """What was done to it on the way (rotated, blended, ...)."""
         return self.image.notes
+
+
+def image_rules(
+    max_pixels: int, background: tuple[int, int, int], allow_truncated: bool, fast: bool, resize: Resize | None
+) -> dict[str, Any]:
+    """Arguments of `prepare` for every image of a model; of `resize` None is the fast way, where that can be had.
+
+    Raises:
+      ValueError, TypeError: one is wrong.
+    """
+    check_rules(max_pixels, background)
+    return {
+        "max_pixels": max_pixels,
+        "background": background,
+        "allow_truncated": allow_truncated,
+        "fast": fast,
+        "resize": default_resize() if resize is None else check_resize(resize),
+    }
 
 
 class Images:

@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 from jaxphoton.layers.quantize import quantize
 from jaxphoton.layers.spec import GroupedForm, MatrixForm, Spec, by_path
 from jaxphoton.layers.weight import Dense, Weight
-from jaxphoton.weights.layout import Device, Layout, Ranges, Share, cut, length, shape_of
+from jaxphoton.weights.layout import Layout, Ranges, Share, cut, length, shape_of
 
 PIECE = 1 << 24  # numbers of a matrix that are quantized at once: in float32 64 MiB
 
@@ -52,10 +52,9 @@ def put_quantized(read: Read, spec: Spec, form: MatrixForm, stored: Any, layout:
     specs, tree = jax.tree.flatten(stored)
     parts: list[list[jax.Array]] = [[] for _ in specs]
     for share in layout.shares(spec):
-        for device in share.devices:
-            made = _quantized_share(read, spec, form, stored, share, layout, device)
-            for one, leaf in zip(parts, jax.tree.leaves(made), strict=True):
-                one.append(leaf)
+        made = jax.tree.leaves(_quantized_share(read, spec, form, stored, share, layout))
+        for one, leaf in zip(parts, made, strict=True):
+            one += [jax.block_until_ready(jax.device_put(leaf, device)) for device in share.devices]
     return jax.tree.unflatten(tree, [_joined(one, leaf, layout) for one, leaf in zip(parts, specs, strict=True)])
 
 
@@ -63,11 +62,10 @@ def _joined(parts: list[jax.Array], spec: Spec, layout: Layout) -> jax.Array:
     return jax.make_array_from_single_device_arrays(spec.shape, layout.sharding(spec), parts)
 
 
-def _quantized_share(
-    read: Read, spec: Spec, form: MatrixForm, stored: Any, share: Share, layout: Layout, device: Device
-) -> Weight:
-    """What a device has of a matrix. Where a factor is of columns that others have too, it is made of all of them."""
-    *front, columns = share.ranges
+def _quantized_share(read: Read, spec: Spec, form: MatrixForm, stored: Any, share: Share, layout: Layout) -> Weight:
+    """What some devices have of a matrix, on the first of them. Where a factor is of columns that others have too, it
+    is made of all of them."""
+    (*front, columns), device = share.ranges, share.devices[0]
     picks = None
     if columns != ((0, spec.shape[-1]),) and not _own_groups(form, stored):
         picks = _picks(columns, form, stored)

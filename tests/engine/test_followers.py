@@ -63,7 +63,7 @@ def test_a_follower_launches_what_the_first_does(programs, leader):
     follower = Follower("127.0.0.1", leader.port, leader.token, 1, 2)
     leader.accept()
     leads, follows = Recording(programs, leader), Recording(programs, follower)
-    thread = threading.Thread(target=follow, args=(follows, follower))
+    thread = threading.Thread(target=follow, args=(lambda: follows, follower))
     thread.start()
     loop = Loop(leads)
     for number in range(3):
@@ -148,7 +148,7 @@ def _lists(facts):
 
 
 def test_processes_without_a_mesh_are_refused():
-    with pytest.raises(MeshError, match="2 processes share a model over a mesh, and there is none"):
+    with pytest.raises(MeshError, match="2 processes share a model over a mesh: give mesh"):
         require_all(None, Gathered(None))
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("model",))
     with pytest.raises(MeshError, match="the mesh has no device of process 1"):

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,19 @@ def run_and_compare(loop: Loop, comparison: Comparison, plan: Schedule) -> int:
         assert sequence.finish_reason is not None or index in plan.cancels
         comparison.compare(sequence.request, sequence.tokens, sequence.finish_reason)
     return scheduler.preemptions
+
+
+def run_schedules(loop: Loop, comparison: Comparison, numbers: Iterable[int], *options) -> int:
+    """The same of several schedules, with what `schedule` takes beside their numbers."""
+    set_back = 0
+    for number in numbers:
+        try:
+            set_back += run_and_compare(loop, comparison, schedule(number, *options))
+        except BaseException as error:
+            error.add_note(f"schedule {number}")
+            raise
+    assert len(comparison.near_ties) <= max(1, comparison.compared // 1000), comparison.near_ties
+    return set_back
 
 
 @pytest.mark.parametrize("several", [0.0, 0.5], ids=["", "several pictures"])

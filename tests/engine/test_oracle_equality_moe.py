@@ -19,7 +19,7 @@ from jaxphoton.requests.tokens import Token
 from tests.engine import tiny
 from tests.engine.comparison import ROUTER_GAP, Comparison
 from tests.engine.schedules import schedule
-from tests.engine.test_oracle_equality import run_and_compare
+from tests.engine.test_oracle_equality import run_and_compare, run_schedules
 from tests.engine.tiny import Loop, Poisoned, Schedule, at_once, request
 
 # A step of 8 rows makes 16 choices, the most for which the chosen experts are gathered; a prefill visits all.
@@ -64,14 +64,8 @@ def comparison(params) -> Comparison:
 
 
 def test_random_schedules_give_what_the_oracle_gives(programs, device, comparison, pytestconfig):
-    loop, set_back, count = Loop(programs, device), 0, pytestconfig.getoption("--schedules")
-    for number in range(0, count, EVERY):
-        try:
-            set_back += run_and_compare(loop, comparison, schedule(number, KINDS))
-        except BaseException as error:
-            error.add_note(f"schedule {number}")
-            raise
-    assert len(comparison.near_ties) <= max(1, comparison.compared // 1000), comparison.near_ties
+    count = pytestconfig.getoption("--schedules")
+    set_back = run_schedules(Loop(programs, device), comparison, range(0, count, EVERY), KINDS)
     assert set_back > 0 or count < 100 * EVERY, "the schedules never set a sequence back"
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
-from jaxphoton.layers import spec
+from jaxphoton.layers import spec, vision_block
 from jaxphoton.layers.spec import Joined, Specs
 from jaxphoton.layers.weight import Leaf, Weight
 from jaxphoton.models.joycaption.config import ModelConfig, TextConfig
@@ -88,20 +88,8 @@ def qkv(c: TextConfig) -> Joined:
 def _vision(config: ModelConfig, make: Specs) -> VisionParams:
     c, layers, width = config.vision, config.vision_layers, config.text.hidden_size
     dim, ff = c.hidden_size, c.intermediate_size
-    qkv = Joined(*(("vision_heads", dim),) * 3)
     return VisionParams(
-        patch_w=make.matrix(vision_embed=dim, _patch=c.patch_dim),
-        patch_b=make.leaf(vision_embed=dim),
-        pos_emb=make.leaf(_position=c.image_tokens, vision_embed=dim),
-        ln=make.leaf(layers=layers, _which=2, _scale_bias=2, vision_embed=dim),
-        qkv_w=make.matrix(layers=layers, inputs=qkv, vision_embed=dim),
-        qkv_b=make.leaf(layers=layers, inputs=qkv),
-        proj_w=make.matrix(layers=layers, vision_embed=dim, vision_heads=dim),
-        proj_b=make.leaf(layers=layers, vision_embed=dim),
-        fc1_w=make.matrix(layers=layers, vision_mlp=ff, vision_embed=dim),
-        fc1_b=make.leaf(layers=layers, vision_mlp=ff),
-        fc2_w=make.matrix(layers=layers, vision_embed=dim, vision_mlp=ff),
-        fc2_b=make.leaf(layers=layers, vision_embed=dim),
+        **vision_block.specs(make, layers, dim, ff, c.patch_dim, c.image_tokens),
         proj_fc1_w=make.matrix(vision_mlp=width, vision_embed=dim),
         proj_fc1_b=make.leaf(vision_mlp=width),
         proj_fc2_w=make.matrix(embed=width, vision_mlp=width),

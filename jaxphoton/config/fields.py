@@ -42,9 +42,11 @@ def whole(default: int | None, low: int, high: int) -> Any:
     )
 
 
-def real(default: float, low: float, high: float) -> Any:
-    """A dataclass field of numbers from `low` to `high`; neither NaN nor a bool is one."""
-    return _field(default, Fits(lambda v: _is(v, Real) and low <= v <= high, f"a number from {low:g} to {high:g}"))
+def real(default: float | None, low: float, high: float) -> Any:
+    """A dataclass field of numbers from `low` to `high`; not NaN, not a bool; None if it is the default."""
+    also = " or None" if default is None else ""
+    allowed = f"a number from {low:g} to {high:g}{also}"
+    return _field(default, Fits(lambda v: v is default or _is(v, Real) and low <= v <= high, allowed))
 
 
 def flag(default: bool) -> Any:

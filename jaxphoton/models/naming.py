@@ -93,3 +93,9 @@ def _halves(name: str, fused: Mapping[str, tuple[str, ...]]) -> list[tuple[str, 
     """The canonical names that `name` stands for: its own, or those of the two halves of a fused tensor."""
     front, _, last = name.rpartition(".")
     return [(f"{front}.{part}", half) for half, part in enumerate(fused[last])] if last in fused else [(name, None)]
+
+
+def linear(name: str, leaf: str, index: Index = ()) -> Iterable[Placement]:
+    """The placements of a matrix and its bias."""
+    yield Placement(f"{name}.weight", f"{leaf}_w", index)
+    yield Placement(f"{name}.bias", f"{leaf}_b", index)

@@ -7,17 +7,15 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxphoton.layers.attention import attend as plain
-from jaxphoton.layers.attention import attend_by_head, cudnn_attend
 from jaxphoton.layers.placed import placed
-from jaxphoton.models.joycaption import network as text
 from jaxphoton.models.joycaption import vision
 from jaxphoton.models.joycaption.config import ModelConfig
 from jaxphoton.models.joycaption.params import Params, VisionParams, abstract, specs
+from jaxphoton.models.llama import network as text
 from jaxphoton.models.protocol import Attend, AttendJoined, Kernels
+from jaxphoton.models.siglip import network as siglip
 
 
 class JoyCaptionNetwork:
@@ -57,13 +55,8 @@ class JoyCaptionNetwork:
         return None
 
     def encode(self, encoder: VisionParams, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:
-        platform = "" if kernels.backend == "plain" or kernels.target is None else kernels.target.platform
-        encoder, attention = placed(encoder, **kernels.options), plain
-        if platform == "cpu" and kernels.backend == "auto":
-            attention = attend_by_head
-        elif platform == "cuda" and kernels.backend in ("auto", "triton") and encoder.pos_emb.dtype == jnp.bfloat16:
-            attention = cudnn_attend
-        return vision.project(encoder, vision.encode(encoder, self._config.vision, packed[0], attention))
+        encoder, attention = placed(encoder, **kernels.options), siglip.attention_for(kernels, encoder.tower)
+        return vision.project(encoder, siglip.encode(encoder.tower, self._config.vision, packed[0], attention))
 
     def embed_prefix(self, params: Params, ids: jax.Array | None, embeddings: jax.Array) -> jax.Array:
         assert ids is not None

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.models.joycaption.config import ModelConfig, RopeConfig, TextConfig, VisionConfig
+from jaxphoton.models.joycaption.config import ModelConfig
 from jaxphoton.models.joycaption.device import JoyCaptionNetwork
 from jaxphoton.models.joycaption.names import JoyCaptionTensors
 from jaxphoton.models.joycaption.params import Params
+from jaxphoton.models.llama.config import RopeConfig, TextConfig
 from jaxphoton.models.protocol import Family
+from jaxphoton.models.siglip.config import VisionConfig
 
 # What JoyCaption Beta One says beside the defaults of its classes.
 REAL: dict[str, Any] = {

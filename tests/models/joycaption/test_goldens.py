@@ -10,9 +10,12 @@ from PIL import Image
 
 from jaxphoton.layers.attention import attend
 from jaxphoton.layers.rope import rotary_tables
-from jaxphoton.models.joycaption import network, vision
+from jaxphoton.layers.vision_block import normalise, patchify
+from jaxphoton.models.joycaption import vision
 from jaxphoton.models.joycaption.pictures import JoyCaptionPictures
+from jaxphoton.models.llama import network
 from jaxphoton.models.protocol import IMAGE
+from jaxphoton.models.siglip import network as siglip
 
 TOLERANCE = 1e-4
 LENGTH = 136  # of all prompts and what follows them: one compilation
@@ -25,7 +28,7 @@ def resized(recorded):
 
 @pytest.fixture(scope="module")
 def features(params, config, resized):
-    return jax.jit(lambda pixels: vision.encode(params.vision, config.vision, pixels))(resized)
+    return jax.jit(lambda pixels: siglip.encode(params.vision.tower, config.vision, pixels))(resized)
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +70,11 @@ def test_a_picture_is_squashed_as_its_author_does_it(recorded, photos, image):
 
 
 def test_patches(params, config, recorded, resized):
-    pixels = np.asarray(vision.normalise(resized[1:2]))[0, :8, :8].transpose(2, 0, 1)
+    pixels = np.asarray(normalise(resized[1:2]))[0, :8, :8].transpose(2, 0, 1)
     np.testing.assert_allclose(pixels, recorded["image1.normalized_corner"], atol=TOLERANCE)
-    rows = vision.patchify(vision.normalise(resized[1:2]), config.vision.patch_size)[0]
+    rows = patchify(normalise(resized[1:2]), config.vision.patch_size)[0]
     np.testing.assert_allclose(rows[:2], recorded["image1.patches"], atol=TOLERANCE)
-    embedded = vision.patches(params.vision, config.vision, resized[1:2])[0]
+    embedded = siglip.patches(params.vision.tower, config.vision, resized[1:2])[0]
     np.testing.assert_allclose(embedded, recorded["image1.patch_embeds"], atol=TOLERANCE)
 
 

@@ -13,8 +13,8 @@ from jaxphoton.layers.mlp import silu
 from jaxphoton.layers.norms import rms_norm
 from jaxphoton.layers.rope import llama3_scaled, rotary_frequencies, rotary_tables, rotate
 from jaxphoton.layers.weight import matmul
-from jaxphoton.models.joycaption.config import TextConfig
-from jaxphoton.models.joycaption.params import TextLayer, TextParams
+from jaxphoton.models.llama.config import TextConfig
+from jaxphoton.models.llama.params import TextLayer, TextParams
 from jaxphoton.models.protocol import IMAGE
 
 

@@ -1,0 +1,1 @@
+"""The vision encoder SigLIP, which families share: settings, parameters, network, tensor names. No family by itself."""

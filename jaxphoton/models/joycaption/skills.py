@@ -6,13 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jaxphoton.messages import quoted
+from jaxphoton.models.joycaption.captions import request
 from jaxphoton.models.joycaption.prompts import Encode, SpecialIds, prompt
 from jaxphoton.prompt.detokenizer import Decoder
 from jaxphoton.requests.tokens import Decode, Generation, Prompt, Reader, TextReader
-
-# The lengths of the product, in the words that the model was trained on.
-LENGTHS = {"short": "short", "normal": "medium-length", "long": "long"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +40,8 @@ class JoyCaptionSkills:
             raise ValueError(f"this model has no prompt for {skill!r}; it has: {', '.join(self._forms)}")
         return self._forms[skill](**{name: value for name, value in arguments.items() if value is not None})
 
-    def _caption(self, length: str = "normal") -> Text:
-        if length not in LENGTHS:
-            raise ValueError(f"length must be one of {', '.join(LENGTHS)}, not {quoted(length)}")
-        return self._text(f"Write a {LENGTHS[length]} detailed description for this image.", "caption")
+    def _caption(self, **asked: Any) -> Text:
+        return self._text(request(**asked), "caption")
 
     def _query(self, question: str, reasoning: bool = False, spatial_refs: Any = None) -> Text:
         if reasoning:

@@ -73,7 +73,7 @@ def test_skills_ask_in_the_words_of_the_model(family, encode):
     ("skill", "arguments", "fault"),
     [
         ("detect", {"object": "cat"}, "no prompt for 'detect'; it has: caption, query"),
-        ("caption", {"length": "huge"}, "length must be one of short, normal, long"),
+        ("caption", {"length": "huge"}, "length must be one of any, very-short, short"),
         ("query", {"question": "?", "reasoning": True}, "does not reason"),
         ("query", {"question": "?", "spatial_refs": [(0.1, 0.2)]}, "spatial_refs"),
     ],

@@ -7,7 +7,7 @@ is computed twice is computed alike: devices agree without asking.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,18 @@ class Table:
 def place(axes: Axes) -> jax.Array:
     """int32: which share along these axes a device has, 0 where nothing is shared."""
     return lax.axis_index(axes) if axes else jnp.int32(0)
+
+
+def by_shares(function: Callable[[jax.Array], jax.Array], x: jax.Array, axes: Axes) -> jax.Array:
+    """A function of rows, [C, ...] -> [C, ...], by the devices along these axes: each takes its share of the rows, all
+    get all results."""
+    if not axes:
+        return function(x)
+    count, devices = x.shape[0], lax.axis_size(axes)
+    own = -(-count // devices)
+    padded = jnp.pad(x, ((0, own * devices - count), *((0, 0),) * (x.ndim - 1)))
+    results = function(lax.dynamic_slice_in_dim(padded, place(axes) * own, own))
+    return lax.all_gather(results, axes, tiled=True)[:count]
 
 
 def sum_apart(weight: Weight) -> tuple[Weight, Axes]:

@@ -51,6 +51,23 @@ class Tensors(Protocol):
         ...
 
 
+class OneForm:
+    """Of `Tensors`, what is so where the settings decide all, and no earlier version stored anything else."""
+
+    def __init__(self, family: Family):
+        self._family, self._config = family, family.config
+
+    def fit(self, sources: Mapping[str, Source]) -> tuple[Family, None, Set[str]]:
+        """Nothing is left to the tensors."""
+        return self._family, None, frozenset()
+
+    def stored_form(self, leaves: Iterable[str]) -> None:
+        return None
+
+    def moved(self, leaves: Set[str]) -> tuple[Moved, ...]:
+        return ()
+
+
 class AdapterNames(Protocol):
     """What files of adapters call the modules of a model.
 

@@ -7,13 +7,13 @@ those of 5.24 without `model.` in front.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable
 
 from jaxphoton.models.joycaption.config import ModelConfig
 from jaxphoton.models.llama import names as llama
-from jaxphoton.models.naming import Moved, Placement, Source, Use, WeightsError, canonical, linear
-from jaxphoton.models.protocol import Family
+from jaxphoton.models.naming import Placement, Source, Use, WeightsError, canonical, linear
 from jaxphoton.models.siglip import names as siglip
+from jaxphoton.models.tensors import OneForm
 
 # Beginnings of names of older generations, and what these are today; each is applied once, in this order.
 RENAMED: tuple[tuple[str, str], ...] = (
@@ -69,27 +69,14 @@ def _is_unused(config: ModelConfig, name: str) -> bool:
     return name.startswith(f"{TOWER}.") and beyond or UNUSED.fullmatch(name) is not None
 
 
-class JoyCaptionTensors:
+class JoyCaptionTensors(OneForm):
     """`models.tensors.Tensors` of one model, but for adapters."""
-
-    def __init__(self, family: Family):
-        self._family, self._config = family, family.config
 
     def sources(self, names: Iterable[str]) -> tuple[dict[str, Source], list[str]]:
         return canonical_names(self._config, names)
 
-    def fit(self, sources: Mapping[str, Source]) -> tuple[Family, None, Set[str]]:
-        """Nothing is left to the tensors."""
-        return self._family, None, frozenset()
-
     def placements(self, form: None) -> tuple[Placement, ...]:
         return placements(self._config)
 
-    def stored_form(self, leaves: Iterable[str]) -> None:
-        return None
-
     def uses(self) -> dict[str, Use]:
         return uses(self._config)
-
-    def moved(self, leaves: Set[str]) -> tuple[Moved, ...]:
-        return ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ from jax import lax
 from jaxphoton.layers.attention import Attention, attend, attend_by_head
 from jaxphoton.layers.mlp import mlp
 from jaxphoton.layers.norms import layer_norm
-from jaxphoton.layers.sharded import place
+from jaxphoton.layers.sharded import by_shares
 from jaxphoton.layers.vision_block import STACKED, block, normalise, patchify
 from jaxphoton.layers.weight import einsum, linear
 from jaxphoton.models.moondream.config import VisionConfig
@@ -25,17 +24,6 @@ def encode(params: VisionParams, config: VisionConfig, pixels: jax.Array, attent
         x = _patches(params, config, pixels)
         x, _ = lax.scan(lambda x, layer: (block(layer, x, config.head_dim, attention), None), x, _layers(params))
         return layer_norm(x, params.post_ln)
-
-
-def encode_together(
-    params: VisionParams, config: VisionConfig, pixels: jax.Array, attention: Attention, axes: tuple[str, ...]
-) -> jax.Array:
-    """`encode` by the devices along these axes of a mesh: each takes its share of the crops, all get all features."""
-    count, devices = pixels.shape[0], lax.axis_size(axes)
-    own = -(-count // devices)
-    padded = jnp.pad(pixels, ((0, own * devices - count), (0, 0), (0, 0), (0, 0)))
-    features = encode(params, config, lax.dynamic_slice_in_dim(padded, place(axes) * own, own), attention)
-    return lax.all_gather(features, axes, tiled=True)[:count]
 
 
 def _patches(params: VisionParams, config: VisionConfig, pixels: jax.Array) -> jax.Array:
@@ -102,8 +90,7 @@ def embed_images(
 ) -> jax.Array:
     """Crops of `images` pictures -> their embeddings [I, grid * grid, D]; arguments as in `encode` and `combine`, and
     `axes` of a mesh whose devices share the crops."""
-    together = partial(encode_together, axes=axes) if axes else encode
-    features = together(params, config, pixels, attention)
+    features = by_shares(lambda own: encode(params, config, own, attention), pixels, axes)
     return project(params, *combine(config, features, rows, columns, owner, images))
 
 

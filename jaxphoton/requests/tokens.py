@@ -25,6 +25,8 @@ class Prompt:
       before: token ids in front of the image, where the family lets a prompt have any there.
       pictures: the indices in `ids`, ascending, in front of which a further picture stands: one for each of these.
       image: whether there is an image in front of `ids`: True, it asks nothing without one; False, there can be none.
+      alone: all ids where no image comes with it, if these are not `before` and `ids`.
+      marks: ids that stand among the parts of a picture, where the family's pictures have parts and texts between them.
     """
 
     ids: tuple[int, ...]
@@ -32,6 +34,8 @@ class Prompt:
     before: tuple[int, ...] = ()
     pictures: tuple[int, ...] = ()
     image: bool | None = None
+    alone: tuple[int, ...] | None = None
+    marks: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +113,27 @@ class Form(Protocol):
 
 
 class TextReader:
-    """Reads a text: {"chunk"} for each piece that is certain."""
+    """Reads a text: {"chunk"} for each piece that is certain.
 
-    def __init__(self, decoder: Decoder):
+    Attributes:
+      strip: whether the whole is without white space at its ends: what there is inside waits for what follows it.
+    """
+
+    def __init__(self, decoder: Decoder, strip: bool = False):
+        self.strip = strip
         self._detokenizer = Detokenizer(decoder)
+        self._begun, self._space = False, ""
 
     def push(self, token: Token, finish: FinishReason | None) -> Sequence[Event]:
         # The stop id is not text.
-        return _chunk("" if finish == "stop" else self._detokenizer.push(token.id))
+        return self._chunk("" if finish == "stop" else self._detokenizer.push(token.id))
 
     def finish(self) -> Sequence[Event]:
-        return _chunk(self._detokenizer.finish())
+        return self._chunk(self._detokenizer.finish())
 
-
-def _chunk(piece: str) -> Sequence[Event]:
-    return [{"chunk": piece}] if piece else []
+    def _chunk(self, piece: str) -> Sequence[Event]:
+        if self.strip:
+            text = self._space + piece if self._begun else piece.lstrip()
+            piece = text.rstrip()
+            self._begun, self._space = self._begun or bool(piece), text[len(piece) :]
+        return [{"chunk": piece}] if piece else []

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxphoton.constraints.grammar import Grammar
+from jaxphoton.models.answers import asked_turns
 from jaxphoton.models.moondream.config import TokenizerConfig
 from jaxphoton.models.moondream.prompts import Prompt, chat_prompt, reasons_by_default
 from jaxphoton.models.moondream.skills.query import Query
 from jaxphoton.prompt.detokenizer import Decoder
-from jaxphoton.requests.conversation import PLACE, Messages, turns_of
+from jaxphoton.requests.conversation import Messages
 from jaxphoton.requests.tokens import Decode, Generation, Reader
 
 if TYPE_CHECKING:
@@ -36,13 +37,7 @@ class Chat:
     @classmethod
     def asked(cls, model: MoondreamSkills, messages: Messages, reasoning: bool | None = None) -> Chat:
         """The pictures of a conversation are those of the ask; in the messages there are only their places."""
-        turns = turns_of(messages)
-        for number, turn in enumerate(turns):
-            if any(picture is not PLACE for picture in turn.pictures):
-                raise ValueError(
-                    f"messages[{number}]: the pictures of an ask are its image, and not in its messages, where "
-                    '{"type": "image"} is the place of one'
-                )
+        turns = asked_turns(messages)
         reasoning = reasons_by_default(model.config) if reasoning is None else reasoning
         return cls(Query(chat_prompt(model.config, model.encode, turns, reasoning), model.config, reasoning))
 

@@ -1,6 +1,6 @@
-"""What SmolVLM2's checkpoints call their tensors, and where each one goes in `Params`; there is one generation of names.
+"""What SmolVLM2's checkpoints call their tensors, and where each one goes in `Params`.
 
-The canonical ones are those without `model.` in front.
+There is one generation of names; the canonical ones are those without `model.` in front.
 """
 
 from __future__ import annotations

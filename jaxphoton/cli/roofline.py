@@ -126,7 +126,8 @@ def _show(report: dict[str, Any]) -> None:
     for part in report["parts"]:
         figures = f"{part['bytes'] / 1e6:9.1f} {part['flops'] / 1e9:9.1f} {part['intensity']:10.1f}"
         print(f"{part['part']:<16} {figures} {part['floor_ms']:9.3f}  {part['bound']}")
-    print("boxes N: a step in which some row reads a coordinate or a size")
+    if any(part["part"].startswith("boxes") for part in report["parts"]):
+        print("boxes N: a step in which some row reads a coordinate or a size")
     print(f"\nsteps of texts at {report['context']} positions a row, at the floor")
     print(f"{'rows':>5} {'ms/token':>9} {'tokens/s':>9}  bound by")
     for step in report["batches"]:

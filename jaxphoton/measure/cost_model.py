@@ -62,9 +62,11 @@ def encode_cost(family: Family, dtype: str, crops: int, images: int = 1, quantiz
     return costs_of(family).encode(images, crops, storage_of(dtype, quantize))
 
 
-def prefix_cost(family: Family, dtype: str, images: int = 1, quantize: str | None = None) -> Cost:
-    """Image prefixes into the cache."""
-    return costs_of(family).prefix(images, storage_of(dtype, quantize))
+def prefix_cost(
+    family: Family, dtype: str, images: int = 1, quantize: str | None = None, length: int | None = None
+) -> Cost:
+    """Image prefixes into the cache, of the longest length unless said."""
+    return costs_of(family).prefix(images, length or family.prefix_lengths[-1], storage_of(dtype, quantize))
 
 
 def prefill_cost(family: Family, dtype: str, rows: int, length: int, past: int, quantize: str | None = None) -> Cost:
@@ -95,7 +97,9 @@ def collectives(family: Family, dtype: str, name: str, devices: int) -> list[Col
     costs, item, number = costs_of(family), item_bytes(dtype), int(count)
     if kind == "encode":
         return costs.encode_collectives(devices * -(-number * int(more[-1]) // devices), item)
-    return costs.prefix_collectives(number, item) if kind == "prefix" else costs.text_collectives(number, number, item)
+    if kind == "prefix":
+        return costs.prefix_collectives(number, int(more[-1]) if more else family.prefix_lengths[-1], item)
+    return costs.text_collectives(number, number, item)
 
 
 def planned_family(name: str) -> Family:

@@ -125,23 +125,29 @@ class Comparison:
 
 
 def cost_of(name: str, family: Family, dtype: str, context: int, quantize: str | None = None) -> Cost:
-    """The cost of a part by its name: "encode I x C" (images, crops of each), "prefix I", "prefill B x T" (behind an
-    image), "step B" or "tick B" of texts, "boxes B" a step that reads what tokens carry.
+    """The cost of a part by its name: "encode I x C" (images, crops of each), "prefix I" or "prefix I x T" (of the
+    longest length, or T positions), "prefill B x T" (behind the longest), "step B" or "tick B" of texts, "boxes B" a
+    step that reads what tokens carry.
 
     Raises:
       ValueError: no such part.
     """
     match = re.fullmatch(r"(\w+) (\d+)(?: x (\d+))?", name)
-    kind, count, size = (match[1], int(match[2]), int(match[3] or 1)) if match else ("", 0, 0)
+    kind, count, size = (match[1], int(match[2]), int(match[3] or 0)) if match else ("", 0, 0)
     if kind == "encode":
-        return encode_cost(family, dtype, count * size, count, quantize)
+        return encode_cost(family, dtype, count * (size or 1), count, quantize)
     if kind == "prefix":
-        return prefix_cost(family, dtype, count, quantize)
+        return prefix_cost(family, dtype, count, quantize, size or None)
     if kind == "prefill":
         return prefill_cost(family, dtype, count, size, family.prefix_lengths[-1], quantize)
     if kind in ("step", "tick", "boxes"):
         return step_cost(family, dtype, count, context, kind == "boxes", quantize)
     raise ValueError(f"no costs are known of {name!r}")
+
+
+def prefix_name(family: Family, images: int, length: int) -> str:
+    """Of a part of the work, as `cost_of` reads it."""
+    return f"prefix {images}" if len(family.prefix_lengths) == 1 else f"prefix {images} x {length}"
 
 
 def floor_of(name: str, cost: Cost, chip: Chip, dtype: str) -> Floor:
@@ -151,11 +157,12 @@ def floor_of(name: str, cost: Cost, chip: Chip, dtype: str) -> Floor:
 def floors(
     family: Family, chip: Chip, dtype: str, rows: Sequence[int], context: int, quantize: str | None = None
 ) -> list[Floor]:
-    """The parts of a request: an image of few to most crops, its prefix, a question, and steps of `rows` sequences at
-    `context` positions, of texts and of boxes."""
-    most = family.max_crops
-    names = [f"encode 1 x {crops}" for crops in CROPS if crops <= most] + ["prefix 1", f"prefill 1 x {PROMPT}"]
-    names += [f"{kind} {batch}" for batch in rows for kind in ("step", "boxes")]
+    """The parts of a request: an image of few to most crops, its prefix (of every length that is compiled), a question,
+    and steps of `rows` sequences at `context` positions, of texts and, where tokens carry something, of boxes."""
+    names = [f"encode 1 x {crops}" for crops in CROPS if crops <= family.max_crops]
+    names += [*(prefix_name(family, 1, length) for length in family.prefix_lengths), f"prefill 1 x {PROMPT}"]
+    kinds = ("step",) if family.readout is None else ("step", "boxes")
+    names += [f"{kind} {batch}" for batch in rows for kind in kinds]
     return [floor_of(name, cost_of(name, family, dtype, context, quantize), chip, dtype) for name in names]
 
 

@@ -142,8 +142,8 @@ class Costs(Protocol):
         """Crops of so many images to their embeddings."""
         ...
 
-    def prefix(self, images: int, storage: Storage) -> Cost:
-        """Image prefixes of the longest length into the cache."""
+    def prefix(self, images: int, length: int, storage: Storage) -> Cost:
+        """Image prefixes of a length into the cache."""
         ...
 
     def text(self, tokens: int, sampled: int, pairs: int, positions: int, storage: Storage, readout: bool) -> Cost:
@@ -156,7 +156,7 @@ class Costs(Protocol):
         bytes."""
         ...
 
-    def prefix_collectives(self, images: int, item: int) -> list[Collective]:
+    def prefix_collectives(self, images: int, length: int, item: int) -> list[Collective]:
         """What `prefix` does on a mesh, with numbers of `item` bytes."""
         ...
 

@@ -58,13 +58,13 @@ class MoondreamCosts:
         c = self._config.vision
         return [Collective("gather", 1, item * crops * c.image_tokens * c.enc_dim)]
 
-    def prefix(self, images: int, storage: Storage) -> Cost:
-        """T = 1 + P positions, bidirectional.
+    def prefix(self, images: int, length: int, storage: Storage) -> Cost:
+        """T = 1 + P positions, the only length, bidirectional.
 
         A layer: 2 T weights + 4 T^2 N H. Nothing is read of the last layer but its keys and values, so that it is its
         input product alone, which in a dense layer is that of the MLP too; there is no vocabulary head.
         """
-        c, length = self._config.text, self._config.text.prefix_attn
+        c = self._config.text
         tokens, width = images * length, c.n_heads * c.head_dim
         whole = range(c.n_layers - 1)
         last = _input_matrix(c, c.n_layers - 1)
@@ -76,10 +76,10 @@ class MoondreamCosts:
         experts = _expert_bytes(c, tokens, whole, storage)
         return Cost(int(flops), int(read), kv, tokens * c.dim * storage.item, shared, experts)
 
-    def prefix_collectives(self, images: int, item: int) -> list[Collective]:
+    def prefix_collectives(self, images: int, length: int, item: int) -> list[Collective]:
         """The row of BOS, and the layers but for the output of the last."""
         c = self._config.text
-        sums = _layer_sums(c, images * c.prefix_attn, c.n_layers - 1)
+        sums = _layer_sums(c, images * length, c.n_layers - 1)
         return [Collective("sum", 1, item * c.dim), *sums]
 
     def text(self, tokens: int, sampled: int, pairs: int, positions: int, storage: Storage, readout: bool) -> Cost:

@@ -103,9 +103,8 @@ class ModelConfig:
     @property
     def side(self) -> int:
         """Tiles along the long side of a picture; 1 if none is cut."""
-        return (
-            math.ceil(min(self.image.longest_edge, MOST_PIXELS) / self.vision.image_size) if self.image.splitting else 1
-        )
+        longest = self.image.longest_edge + self.image.longest_edge % 2  # sides become even
+        return math.ceil(min(longest, MOST_PIXELS) / self.vision.image_size) if self.image.splitting else 1
 
     @property
     def max_frames(self) -> int:

@@ -11,19 +11,21 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from jaxphoton.image.ways import Resize, check_resize
+from jaxphoton.image.ways import Filter, Resize, check_resize
 
 # A picture one pixel wide and millions high is not widened before it is made lower: pixels, of 4 bytes each.
 _MAX_BETWEEN = 1 << 27
 
 
-def resize(picture: Image.Image, height: int, width: int, how: Resize = "exact") -> np.ndarray:
+def resize(
+    picture: Image.Image, height: int, width: int, how: Resize = "exact", filter: Filter = "lanczos"
+) -> np.ndarray:
     """uint8 [height, width, 3] of a loaded picture of mode RGB, which is not changed.
 
     Raises:
       ValueError: "fast" where it cannot be had (`check_resize`).
     """
-    one_pass, last_pass = (_exact_pass, _exact_last_pass) if how == "exact" else _fast_passes()
+    one_pass, last_pass = _exact_passes(filter) if how == "exact" else _fast_passes(filter)
     if width * picture.height > _MAX_BETWEEN:
         picture = one_pass(picture, (picture.width, height))
     if width != picture.width:
@@ -31,20 +33,26 @@ def resize(picture: Image.Image, height: int, width: int, how: Resize = "exact")
     return np.asarray(picture) if height == picture.height else last_pass(picture, height)
 
 
-def _exact_pass(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return picture.resize(size, Image.Resampling.LANCZOS)
+Passes = tuple[Callable[[Image.Image, tuple[int, int]], Image.Image], Callable[[Image.Image, int], np.ndarray]]
 
 
-def _exact_last_pass(picture: Image.Image, height: int) -> np.ndarray:
-    return np.asarray(_exact_pass(picture, (picture.width, height)))
+def _exact_passes(filter: Filter) -> Passes:
+    resample = Image.Resampling.LANCZOS if filter == "lanczos" else Image.Resampling.BICUBIC
+
+    def one_pass(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+        return picture.resize(size, resample)
+
+    return one_pass, lambda picture, height: np.asarray(one_pass(picture, (picture.width, height)))
 
 
-def _fast_passes() -> tuple[Callable[..., Image.Image], Callable[..., np.ndarray]]:
+def _fast_passes(filter: Filter) -> Passes:
     """They take what the exact ones take."""
     check_resize("fast")
     from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 
-    options = ResizeOptions(ResizeAlg.convolution(FilterType.lanczos3), use_alpha=False)
+    # Pillow's BICUBIC is the spline of Catmull and Rom.
+    kind = FilterType.lanczos3 if filter == "lanczos" else FilterType.catmull_rom
+    options = ResizeOptions(ResizeAlg.convolution(kind), use_alpha=False)
     # One for each picture: it has no threads of its own, and lets one caller in at a time.
     resizer = Resizer()
 

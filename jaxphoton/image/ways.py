@@ -8,10 +8,13 @@ from typing import Any, Literal, get_args
 
 from jaxphoton.messages import quoted
 
-# "exact": Pillow's LANCZOS, the same pixels on every release. "fast": the same filter with vector instructions, in a
+# "exact": Pillow's, the same pixels on every release. "fast": the same filter with vector instructions, in a
 # sixth to a ninth of the time; at most 2 levels away, in about one of 200 values.
 Resize = Literal["exact", "fast"]
 RESIZES: tuple[Resize, ...] = get_args(Resize)
+# What is laid over the pixels: that of nearly all families, and what some processors of Hugging Face have.
+Filter = Literal["lanczos", "bicubic"]
+FILTERS: tuple[Filter, ...] = get_args(Filter)
 
 # The resizer reads Pillow's memory by the layout of these.
 _PILLOWS = range(11, 14)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from jaxphoton.constraints.grammar import Grammar, State
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.ways import Resize
@@ -44,21 +46,27 @@ class Bench:
         return self._images[index]
 
     def crops(self, image: str) -> Crops:
-        return self.golden.crops(image, self.family.pictures, self._resize)
+        """The crops of a picture as they are recorded, or as far from them as a fast resize is from the exact one."""
+        return self.golden.crops(image, self.recorded(image), self.family.pictures, self._resize)
+
+    def recorded(self, image: str) -> np.ndarray:
+        """uint8 [C, S, S, 3], those of a picture in the golden files, perhaps with more behind them."""
+        raise NotImplementedError
 
     def generate(
         self,
         oracle: Oracle,
-        prompt: Iterable[int],
+        prompt: Prompt | Iterable[int],
         image: Picture | None,
         grammar: str,
         max_tokens: int,
         max_objects: int = 1 << 20,
         adapter: Adapter | None = None,
     ) -> Generation:
-        """Greedy generation from prompt ids."""
+        """Greedy generation from a prompt, or from the ids behind BOS and image."""
+        prompt = prompt if isinstance(prompt, Prompt) else plain_prompt(prompt)
         settings = Settings(temperature=0.0, max_tokens=max_tokens, max_objects=max_objects, seed=0)
-        request = OracleRequest(plain_prompt(prompt), self.grammars[grammar], settings, image, adapter=adapter)
+        request = OracleRequest(prompt, self.grammars[grammar], settings, image, adapter=adapter)
         return oracle.run(request)
 
 

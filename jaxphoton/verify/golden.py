@@ -21,6 +21,7 @@ from jaxphoton.weights.checkpoint import Checkpoint, open_checkpoint
 
 MAX_FACTS_BYTES = 16 << 20
 ADAPTERS = "adapters."  # names of cases with adapters start with it
+CROPS = "crops."  # and those of the crops that stand beside the photos, which families may share
 
 
 class GoldenError(ValueError):
@@ -50,18 +51,18 @@ class GoldenModel:
     adapters: AdapterCases | None = None
 
     def case_names(self) -> list[str]:
-        """All cases, in the order in which one stands on another."""
-        crops = {f"crops.{name.split('.')[0]}" for name in self.images}
+        """All cases, in the order in which one stands on another. Those of `CROPS` are of one family's pictures."""
+        crops = {f"{CROPS}{name.split('.')[0]}" for name in self.images}
         listed = {name.split(".")[0] for name in self.arrays} | set(self.facts.get("cases", {}))
         tiling = ["real_config_tiling"] if "real_config_tiling" in self.facts else []
         return sorted(crops) + tiling + sorted(listed) + (self.adapters.case_names() if self.adapters else [])
 
-    def crops(self, image: str, pictures: Pictures, resize: Resize = "exact") -> Crops:
+    def crops(self, image: str, recorded: np.ndarray, pictures: Pictures, resize: Resize = "exact") -> Crops:
         """The recorded crops of a picture; with a fast resize, as far from them as its are from the exact one's."""
         picture = Image.fromarray(self.images.read(f"{image}.pixels"))
         own = pictures.prepare(picture)
-        # The originals cut a single tile, too, which is the global crop again.
-        pixels = self.images.read(f"{image}.crops")[: len(own.pixels)]
+        # The originals of Moondream cut a single tile, too, which is the global crop again.
+        pixels = recorded[: len(own.pixels)]
         if resize == "fast":
             # Not the crops themselves: those recorded may have been made by two passes in the other order.
             moved = pictures.prepare(picture, resize=resize).pixels.astype(np.int16) - own.pixels
@@ -69,8 +70,8 @@ class GoldenModel:
         return dataclasses.replace(own, pixels=pixels)
 
     def case(self, name: str) -> Case:
-        if name.startswith("crops."):
-            return Case(self.images, name.removeprefix("crops."), {})
+        if name.startswith(CROPS):
+            return Case(self.images, name.removeprefix(CROPS), {})
         if name == "real_config_tiling":
             return Case(self.arrays, name, self.facts[name])
         if name.startswith(ADAPTERS) and self.adapters is not None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from jax.typing import DTypeLike
 
 from jaxphoton.image.ways import Resize
 from jaxphoton.models.registry import companion
 from jaxphoton.verify.bench import Bench
-from jaxphoton.verify.golden import GoldenModel
+from jaxphoton.verify.golden import CROPS, Case, GoldenModel
 from jaxphoton.verify.report import TOLERANCE, CaseReport, Findings, judge
 from jaxphoton.weights.load import Placing, load_model
 
@@ -41,16 +43,19 @@ def run_model(
     family, params = load_model(golden.weights, dtype, placing)
     checks, exact = companion(family, CASES), resize == "exact"
     bench = checks.Bench(golden, params, family, resize)
-    for name in golden.case_names():
+    for name in cases_of(golden, checks):
         shown = exact or bool(re.fullmatch(checks.GENERATED, name))
         yield run_case(bench, name, judged and shown, TOLERANCE if exact else math.inf)
 
 
+def cases_of(golden: GoldenModel, checks: ModuleType) -> list[str]:
+    """Its cases; of crops that families share the photos of, a family has those that it checks."""
+    return [name for name in golden.case_names() if not name.startswith(CROPS) or _check(checks, name)]
+
+
 def run_case(bench: Bench, name: str, judged: bool = True, tolerance: float = TOLERANCE) -> CaseReport:
     findings, case = Findings(), bench.golden.case(name)
-    check = next(
-        (check for pattern, check in companion(bench.family, CASES).CHECKS if re.fullmatch(pattern, name)), None
-    )
+    check = _check(companion(bench.family, CASES), name)
     if check is None:
         findings.faults.append("unknown case: this build has no check for it")
         return judge(name, findings, True, tolerance)
@@ -61,6 +66,10 @@ def run_case(bench: Bench, name: str, judged: bool = True, tolerance: float = TO
     if case.unread:
         findings.faults.append(f"not checked: {', '.join(case.unread)}")
     return judge(name, findings, judged, tolerance)
+
+
+def _check(checks: ModuleType, name: str) -> Callable[[Any, Case, Findings], None] | None:
+    return next((check for pattern, check in checks.CHECKS if re.fullmatch(pattern, name)), None)
 
 
 def packaged_golden() -> tuple[Path, Path]:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jaxphoton.config.fields import check_fields, fitting, flag, require, whole
+from jaxphoton.config.fields import check_fields, choice, fitting, flag, require, whole
+from jaxphoton.image.ways import FILTERS, Filter
 from jaxphoton.models.limits import MAX_LAYERS, MAX_PARAMETERS, MAX_VOCABULARY
 from jaxphoton.models.llama.config import GenerationConfig, TextConfig, are_ids
 from jaxphoton.models.siglip.config import VisionConfig
@@ -21,6 +22,7 @@ class ModelConfig:
         i the output of layer i; -1 and down count from the last.
       image_token_index: the id that stands for an image embedding in a text.
       eos_token_id: ids that end a text.
+      resample: the filter of resizing: "lanczos", the author's, or "bicubic", that of the processor of Hugging Face.
       tie_word_embeddings: whether the embeddings are the head's matrix.
       generation: what stands beside it on how to generate.
     """
@@ -32,6 +34,7 @@ class ModelConfig:
     bos_token_id: int = whole(1, 0, MAX_VOCABULARY)
     eos_token_id: tuple[int, ...] = fitting((2,), lambda ids: are_ids(ids) and len(ids) > 0, "one or more ids")
     tie_word_embeddings: bool = flag(False)
+    resample: Filter = choice(*FILTERS)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 
     @property

@@ -59,7 +59,7 @@ class JoyCaptionFamily:
         self.cache = CacheSpec(text.num_hidden_layers, text.num_key_value_heads, text.head_dim)
         self.image_tokens = vision.image_tokens
         self.prefix_lengths: tuple[int, ...] = tuple(self.image_tokens + before for before in BEFORE)
-        self.pictures: Pictures = JoyCaptionPictures(vision.image_size)
+        self.pictures: Pictures = JoyCaptionPictures(vision.image_size, config.resample)
         self.answer_id: int | None = None
         self.readout: Readout | None = None
         self._network: Network | None = None

@@ -11,15 +11,16 @@ from PIL import Image
 
 from jaxphoton.image.crops import Crops
 from jaxphoton.image.resize import resize as resized
-from jaxphoton.image.ways import Resize
+from jaxphoton.image.ways import Filter, Resize
 
 
 @dataclass(frozen=True, slots=True)
 class JoyCaptionPictures:
     """`image.crops.Pictures` of one model: the whole picture squashed into one square, as the model's author does it
-    (LANCZOS, where the processor of Hugging Face has BICUBIC)."""
+    ("lanczos"), or with the filter that the processor of Hugging Face has ("bicubic")."""
 
     size: int
+    filter: Filter = "lanczos"
 
     def settings(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -39,4 +40,4 @@ class JoyCaptionPictures:
             raise ValueError(
                 f"expected a picture of mode RGB, got {picture.mode} of {picture.width} x {picture.height} pixels"
             )
-        return Crops(resized(picture, self.size, self.size, resize)[None], (1, 1))
+        return Crops(resized(picture, self.size, self.size, resize, self.filter)[None], (1, 1))

@@ -40,7 +40,7 @@ def config_from_dict(data: dict[str, Any]) -> ModelConfig:
     given = {name: value for name, value in ids.items() if value is not None}
     given |= {
         name: data[name]
-        for name in ("vision_feature_layer", "image_token_index", "tie_word_embeddings")
+        for name in ("vision_feature_layer", "image_token_index", "tie_word_embeddings", "resample")
         if name in data
     }
     if "image_token_index" not in given and "image_token_id" in data:
@@ -59,6 +59,7 @@ def config_to_dict(config: ModelConfig) -> dict[str, Any]:
         "model_type": "llava",
         "image_token_index": config.image_token_index,
         "tie_word_embeddings": config.tie_word_embeddings,
+        "resample": config.resample,
         "projector_hidden_act": "gelu",
         "vision_feature_layer": config.vision_feature_layer,
         "vision_feature_select_strategy": "full",

@@ -64,6 +64,9 @@ class MoondreamBench(Bench):
         """Coordinates as bin / (bins - 1)."""
         return self._oracle("bins-1")
 
+    def recorded(self, image: str) -> np.ndarray:
+        return self.golden.images.read(f"{image}.crops")
+
     def _oracle(self, divisor: Any) -> Oracle:
         region = dataclasses.replace(self.config.region, coord_divisor=divisor)
         return Oracle(self.params, MoondreamFamily(dataclasses.replace(self.config, region=region)))

@@ -105,7 +105,7 @@ def test_extreme_shapes_have_tiles(size):
     crops = PUBLISHED["2.2b"].prepare(Image.new("RGB", size[::-1], (255, 0, 0)))
     rows, columns = crops.tiling
     assert max(rows, columns) == 4 and len(crops.pixels) == rows * columns + 1
-    np.testing.assert_array_equal(crops.pixels, np.broadcast_to(np.uint8([255, 0, 0]), crops.pixels.shape))
+    np.testing.assert_array_equal(crops.pixels, np.broadcast_to(np.array([255, 0, 0], np.uint8), crops.pixels.shape))
 
 
 def test_a_smaller_copy_is_cut_as_the_whole():

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 from jaxphoton.api import Moondream
@@ -18,6 +18,7 @@ from jaxphoton.requests.chatting import conversation
 from jaxphoton.requests.conversation import Messages
 from jaxphoton.requests.images import EncodedImage
 from jaxphoton.requests.methods import SpatialRefs
+from jaxphoton.requests.skills import caption_arguments
 
 Given = Mapping[str, Any] | None
 Refs = SpatialRefs | None
@@ -67,17 +68,35 @@ class AsyncMoondream:
         return await asyncio.to_thread(self.model.encode_image, image)
 
     async def caption(
-        self, image: Any, length: str = "normal", settings: Given = None, **options: Unpack[RequestOptions]
+        self,
+        image: Any,
+        length: str | int = "normal",
+        settings: Given = None,
+        *,
+        type: str | None = None,
+        extra: Sequence[str] = (),
+        name: str | None = None,
+        **options: Unpack[RequestOptions],
     ) -> Any:
         """Describes an image: {"caption": text}; see `Moondream.caption`."""
-        return await self._calls.call(image, _ask(self.caption, "caption", {"length": length}, settings, options))
+        arguments = caption_arguments(length, type, extra, name)
+        return await self._calls.call(image, _ask(self.caption, "caption", arguments, settings, options))
 
     def stream_caption(
-        self, image: Any, length: str = "normal", settings: Given = None, **options: Unpack[RequestOptions]
+        self,
+        image: Any,
+        length: str | int = "normal",
+        settings: Given = None,
+        *,
+        type: str | None = None,
+        extra: Sequence[str] = (),
+        name: str | None = None,
+        **options: Unpack[RequestOptions],
     ) -> TextStream:
         """A caption in pieces. Its timeout begins now, its work when the first piece is asked for (that of
         `Moondream.caption` begins at once); closed or dropped at any time, read or unread, it is given up."""
-        ask = _ask(self.stream_caption, "caption", {"length": length}, settings, options)
+        arguments = caption_arguments(length, type, extra, name)
+        ask = _ask(self.stream_caption, "caption", arguments, settings, options)
         return TextStream(self._calls, image, ask)
 
     async def query(

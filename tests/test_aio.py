@@ -337,13 +337,15 @@ def test_a_broken_image_is_its_own_request_s_fault(shapes, model):
 def test_what_is_refused_says_why(model):
     for call, error, fault in (
         (lambda: model.caption(PICTURE, "tiny"), ValueError, "length must be one of"),
+        (lambda: model.caption(PICTURE, type="danbooru"), ValueError, "has no caption types.*not type='danbooru'"),
         (lambda: model.caption(None), ValueError, "caption needs an image"),
         (lambda: model.query(None, "Where?", spatial_refs=[(0.5, 0.5)]), ValueError, "need an image"),
         (lambda: model.detect(PICTURE, ""), ValueError, "object must not be empty"),
         (
             lambda: model.caption(PICTURE, timout=3),
             TypeError,
-            "AsyncMoondream.caption has no argument 'timout'; it takes image, length, settings, timeout, priority",
+            "AsyncMoondream.caption has no argument 'timout'; it takes image, length, settings, type, extra, name, "
+            "timeout, priority",
         ),
         (lambda: model.detect(PICTURE, "car", priority=0.5), TypeError, "priority must be an int, not float"),
     ):

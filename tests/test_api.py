@@ -132,7 +132,7 @@ def test_the_settings_of_the_engine_are_an_engine_config(shapes):
         ),
         ("query", {"quesion": "x"}, "query has no argument 'quesion'; it takes question, reasoning, spatial_refs"),
         ("query", {}, "query needs question="),
-        ("caption", {"settings": {}}, "caption has no argument 'settings'; it takes length"),
+        ("caption", {"settings": {}}, "caption has no argument 'settings'; it takes length, type, extra, name"),
     ],
 )
 def test_what_a_task_takes_is_told_in_its_own_words(shapes, task, arguments, fault):

@@ -7,13 +7,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jaxphoton.batch.described import asked_fields, described
 from jaxphoton.batch.errors import BatchError
 from jaxphoton.batch.sources.item import Item
 from jaxphoton.batch.variables import OWN, fill, is_variable, is_word, variables
-from jaxphoton.messages import listed, short
+from jaxphoton.messages import listed, quoted, short
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.skill import Skill
-from jaxphoton.requests.skills import LENGTHS, SKILLS, FamilySkills
+from jaxphoton.requests.skills import (
+    SKILLS,
+    FamilySkills,
+    caption_arguments,
+    is_length,
+    slug,
+)
 
 _TEXT_SETTINGS = ("temperature", "top_p", "max_tokens", "seed")
 
@@ -26,7 +33,7 @@ class Question:
       kind: the name of a skill.
       text: the question or the object, of a caption the prompt that takes the place of the model's own; may have
         variables and doubled braces (see `variables.fill`).
-      length: of a caption without a prompt.
+      length, type, extra, name: of a caption without a prompt, see `Moondream.caption`.
       reasoning: of a query: whether the model thinks first; None leaves it to the model.
       adapter: the name of what answers beside the model; None for nothing.
     """
@@ -36,6 +43,14 @@ class Question:
     length: str = "normal"
     reasoning: bool | None = None
     adapter: str | None = None
+    type: str | None = None
+    extra: tuple[str, ...] = ()
+    name: str | None = None
+
+    def __post_init__(self):
+        # One spelling each, so that a journal goes on with another.
+        object.__setattr__(self, "type", None if self.type is None else slug(self.type))
+        object.__setattr__(self, "extra", tuple(dict.fromkeys(map(slug, self.extra))))
 
     @property
     def skill(self) -> Skill:
@@ -52,7 +67,7 @@ class Question:
     def asked(self, text: str) -> tuple[str, dict[str, Any]]:
         """Skill and arguments for the model, with the text of one image."""
         if self.kind == "caption" and not self.text:
-            return "caption", {"length": self.length}
+            return "caption", caption_arguments(self.length, self.type, self.extra, self.name)
         if self.kind == "caption":
             return "query", {"question": text, "reasoning": False}
         asked = {self.skill.asked: text} if self.skill.asked else {}
@@ -65,19 +80,27 @@ class Question:
             asked, found = {name: ask.arguments["question"]}, {"caption": result["answer"]}
         else:
             asked = {name: ask.arguments[name]} if name in ask.arguments else {}
-            asked = {"length": self.length} if self.kind == "caption" else asked
+            asked = self._told if self.kind == "caption" else asked
             found = {each.name: result[each.name] for each in self.skill.fields if each.name in result}
         end = {"tokens": len(result.tokens), "finish_reason": result.finish_reason}
         return {"task": self.kind} | asked | found | end
 
     def description(self) -> str:
-        """In the header of a journal: `caption:normal`, `caption:Say it in rhyme.`, `query:Is it day? (reasoning)`.
+        """In the header of a journal: `caption:normal`, `caption:Say it in rhyme.`, `query:Is it day? (reasoning)`,
+        `caption:short (type danbooru, extra no-text lighting, name 'Ann')`.
 
-        A prompt that is the name of a length stands in quotation marks."""
+        A prompt that reads like a length, or like the last, stands in quotation marks."""
+        if self.kind == "caption" and self.text:
+            return f"caption:{repr(self.text) if asked_fields(self.text) else self.text}"
         if self.kind == "caption":
-            return f"caption:{self.text and (repr(self.text) if self.text in LENGTHS else self.text) or self.length}"
+            return f"caption:{described(self.length, self.type, self.extra, self.name)}"
         how = {None: "", True: " (reasoning)", False: " (no reasoning)"}[self.reasoning]
         return f"{self.kind}:{self.text}{how}"
+
+    @property
+    def _told(self) -> dict[str, str]:
+        """What a result says of how it was asked for."""
+        return {"length": self.length} | ({} if self.type is None else {"type": self.type})
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +261,8 @@ class Questions:
 def parse_questions(text: str, default: Mapping[str, Question]) -> tuple[Question, ...]:
     """Tasks from a list such as "caption:short,detect:person,query:Is it day, or night?".
 
-    A comma separates where a task follows it. `default` has the tasks that may stand without a text.
+    A comma separates where a task follows it. `default` has the tasks that may stand without a text; what it says of
+    captions goes for `caption:LENGTH` and `caption:TYPE` too, but for a prompt.
 
     Raises:
       BatchError: something else.
@@ -255,9 +279,10 @@ def parse_questions(text: str, default: Mapping[str, Question]) -> tuple[Questio
         if not about.strip():
             found.append(default.get(kind, Question(kind)))
         elif kind == "caption":
-            if about.strip() not in LENGTHS:
-                raise BatchError(f"task {part!r}: the length of a caption is one of {', '.join(LENGTHS)}")
-            found.append(Question("caption", length=about.strip()))
+            if not re.fullmatch(r"[\w() -]+", about):
+                raise BatchError(f"task {part!r}: {quoted(about)} is neither a length nor a type of captions")
+            how = {"length" if is_length(about.strip()) else "type": about.strip()}
+            found.append(replace(default.get("caption", Question("caption")), text="", **how))
         else:
             found.append(Question(kind, about.strip()))
     return tuple(found)

@@ -192,21 +192,32 @@ def _question(ask: Ask) -> Question:
     if ask.skill not in SKILLS:
         raise BatchError(f"{quoted(ask.skill)} is none of {', '.join(SKILLS)}")
     skill = SKILLS[ask.skill]
-    takes = [each.name for each in skill.arguments if each.kind != "places"]
+    kinds = {each.name: each.kind for each in skill.arguments if each.kind != "places"}
     for name, value in ask.arguments.items():
-        if name not in takes:
-            raise BatchError(f"{ask.skill} takes no {quoted(name)} in a run; it takes {', '.join(takes)}")
-        if not isinstance(value, bool if name == "reasoning" else str) and value is not None:
+        if name not in kinds:
+            raise BatchError(f"{ask.skill} takes no {quoted(name)} in a run; it takes {', '.join(kinds)}")
+        if not _fits(value, kinds[name]) and value is not None:
             raise BatchError(f"{ask.skill}: {name} cannot be {quoted(value)}")
     if ask.deadline is not None or ask.priority:
         raise BatchError("deadlines and priorities are for single requests, not for a run")
     given: Mapping[str, Any] = ask.arguments
     if ask.skill == "caption":
-        return Question("caption") if given.get("length") is None else Question("caption", length=given["length"])
+        asked = {name: value for name, value in given.items() if value is not None}
+        if "length" in asked:
+            asked["length"] = str(asked["length"])
+        return Question("caption", **asked)
     text = given.get(skill.asked, "")
     if skill.asked and not text:
         raise BatchError(f"{ask.skill} needs {skill.asked}=")
     return Question(ask.skill, text, reasoning=given.get("reasoning"))
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a run can ask with a value for an argument of a kind."""
+    if kind == "texts":
+        return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+    kinds: Mapping[str, Any] = {"flag": bool, "length": str | int}
+    return isinstance(value, kinds.get(kind, str)) and (kind == "flag" or not isinstance(value, bool))
 
 
 def _places(out: str | None, options: RunOptions) -> Places:

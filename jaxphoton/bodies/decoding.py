@@ -47,7 +47,8 @@ def _choices(kind: Any, where: str) -> list[str]:
     found = list(_kinds(inspect.type_info(kind)))
     for step in re.findall(r"\[[^\]]*\]|\w+", where):
         found = [inner for each in found for inner in _inside(each, step)]
-    return [str(value) for each in found if isinstance(each, inspect.LiteralType) for value in each.values]
+    choices = [str(value) for each in found if isinstance(each, inspect.LiteralType) for value in each.values]
+    return choices + ["a whole number"] * any(isinstance(each, inspect.IntType) for each in found)
 
 
 def _inside(kind: inspect.Type, step: str) -> Iterator[inspect.Type]:

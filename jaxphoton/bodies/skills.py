@@ -19,7 +19,12 @@ from jaxphoton.requests.skill import REQUIRED, Argument, Shape
 from jaxphoton.requests.skills import SKILLS
 
 # By kind of argument.
-_TYPES: Mapping[str, Any] = {"text": str, "flag": bool | None, "places": list[list[float]] | None}
+_TYPES: Mapping[str, Any] = {
+    "text": str,
+    "texts": list[str],
+    "flag": bool | None,
+    "places": list[list[float]] | None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,8 @@ def body_type(skill: str) -> type[msgspec.Struct]:
 
 
 def _field(argument: Argument) -> tuple[Any, ...]:
-    kind = Literal[argument.choices] if argument.kind == "choice" else _TYPES[argument.kind]
+    kind = Literal[argument.choices] | int if argument.kind == "length" else _TYPES[argument.kind]
+    kind = kind | None if argument.default is None else kind
     return (argument.name, kind) if argument.default is REQUIRED else (argument.name, kind, argument.default)
 
 

@@ -13,7 +13,7 @@ from jaxphoton.requests.answer import Answer, BatchItem
 from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.chatting import conversation
 from jaxphoton.requests.conversation import Messages
-from jaxphoton.requests.skills import skill_of
+from jaxphoton.requests.skills import caption_arguments, skill_of
 from jaxphoton.requests.submitting import OnEvent, Pending
 
 if TYPE_CHECKING:
@@ -41,16 +41,23 @@ class SkillMethods:
     def caption(
         self,
         image: Any,
-        length: str = "normal",
+        length: str | int = "normal",
         stream: bool = False,
         settings: Mapping[str, Any] | None = None,
         adapter: str | None = None,
+        *,
+        type: str | None = None,
+        extra: Sequence[str] = (),
+        name: str | None = None,
     ) -> Any:
         """Describes an image: {"caption": text, or with stream=True a generator of pieces}.
 
-        `length` is "short", "normal" or "long", as far as the model knows it.
+        `length` is "short", "normal" or "long", as far as the model knows it. JoyCaption (docs/joycaption.md) also
+        takes more lengths, a number of words, a `type` of caption, `extra` options and the `name` of a person in the
+        image; other models refuse these.
         """
-        return self._asked(Ask("caption", {"length": length}, settings, adapter=adapter), image, stream)
+        arguments = caption_arguments(length, type, extra, name)
+        return self._asked(Ask("caption", arguments, settings, adapter=adapter), image, stream)
 
     def query(
         self,
@@ -139,12 +146,16 @@ class SkillMethods:
     def caption_batch(
         self,
         images: Iterable[Any],
-        length: str = "normal",
+        length: str | int = "normal",
         settings: Mapping[str, Any] | None = None,
         adapter: str | None = None,
+        *,
+        type: str | None = None,
+        extra: Sequence[str] = (),
+        name: str | None = None,
     ) -> Generator[BatchItem, None, None]:
         """Captions any number of images: `batch("caption", ...)`."""
-        return self.batch("caption", images, settings, adapter, length=length)
+        return self.batch("caption", images, settings, adapter, **caption_arguments(length, type, extra, name))
 
     def batch(
         self,

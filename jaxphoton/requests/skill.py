@@ -108,14 +108,14 @@ class Argument:
 
     Attributes:
       name: of the argument.
-      kind: "text", "choice" of `choices`, "flag", "places" (points and boxes) or "messages" (see
-        `requests.conversation`); the last two not on the command line.
+      kind: "text", "texts" (a list), "length" (one of `choices` or a number of words), "flag", "places" (points and
+        boxes) or "messages" (see `requests.conversation`); the last two not on the command line.
       help: for the command line.
       default: None for what the model does by itself.
     """
 
     name: str
-    kind: Literal["text", "choice", "flag", "places", "messages"]
+    kind: Literal["text", "texts", "length", "flag", "places", "messages"]
     help: str = ""
     default: Any = REQUIRED
     choices: tuple[str, ...] = ()

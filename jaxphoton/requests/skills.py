@@ -6,10 +6,12 @@ told, and how its answer is read, its family says (`FamilySkills`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+from jaxphoton.messages import quoted
 from jaxphoton.requests.settings import REGION_DEFAULTS
 from jaxphoton.requests.skill import (
     BOX,
@@ -98,7 +100,42 @@ def _outline(result: Mapping[str, Any]) -> str:
     return f"an outline in {BOX.shown(box)}" if box else result.get("parse_error", "no outline")
 
 
-LENGTHS = ("short", "normal", "long")
+LENGTHS = ("short", "normal", "long")  # of captions, in most models
+MORE_LENGTHS = ("any", "very-short", "medium-length", "very-long")  # that some have, and numbers of words
+
+
+def slug(name: str) -> str:
+    """A name as options have it: `Descriptive (Casual)` -> `descriptive-casual`."""
+    return re.sub(r"[\W_]+", "-", name.casefold()).strip("-")
+
+
+def is_length(text: str) -> bool:
+    """Whether it is how the length of a caption may be told, in whichever model."""
+    return text in LENGTHS or text in MORE_LENGTHS or (text.isascii() and text.isdecimal() and text[0] != "0")
+
+
+def caption_arguments(
+    length: str | int, type: str | None = None, extra: Sequence[str] = (), name: str | None = None
+) -> dict[str, Any]:
+    """Those of a caption's arguments that are given."""
+    given = {"type": type, "extra": extra or None, "name": name}
+    return {"length": length} | {key: value for key, value in given.items() if value is not None}
+
+
+def only_length(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a caption, for a model that differs them by their length alone; a number of words as text.
+
+    Raises:
+      ValueError: there are others; the message names them.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None and (name != "extra" or value)}
+    if more := [name for name in given if name != "length"]:
+        told = ", ".join(f"{name}={quoted(given[name])}" for name in more)
+        raise ValueError(f"this model has no caption types: it takes length, and not {told}")
+    length = given.get("length")
+    return {} if length is None else {"length": str(length) if type(length) is int else length}
+
+
 _OBJECT = Argument("object", "text", "what to find")
 _PLACES = Argument("spatial_refs", "places", default=None)
 
@@ -107,7 +144,12 @@ register(
         "caption",
         help="describe images",
         description="Describes images, as many as there are: {key, caption}.",
-        arguments=(Argument("length", "choice", "how much to say (default: normal)", "normal", LENGTHS),),
+        arguments=(
+            Argument("length", "length", "how much to say (default: normal)", "normal", (*LENGTHS, *MORE_LENGTHS)),
+            Argument("type", "text", "what kind of caption, in models that have several", None),
+            Argument("extra", "texts", "what else to say or to leave out, in models with such options", None),
+            Argument("name", "text", "of the person in the image, in such models", None),
+        ),
         fields=(Field("caption", TEXT),),
         asked="prompt",
         streamed="caption",

@@ -40,7 +40,11 @@ TASKS = (
 
 def questions_of_runs() -> st.SearchStrategy[Questions]:
     tasks = st.sampled_from(TASKS).map(lambda text: parse_questions(text, {"caption": Question("caption")}))
-    prompts = st.sampled_from(["Say it in rhyme.", "short"]).map(lambda text: (Question("caption", text),))
+    kinds = [{"type": "danbooru"}, {"length": "50", "extra": ("no-text", "pg")}, {"type": "e621", "name": "A, (b)\n"}]
+    tasks |= st.sampled_from(kinds).map(lambda asked: (Question("caption", **asked),))
+    prompts = st.sampled_from(["Say it in rhyme.", "short", "any", "50 (type a)"]).map(
+        lambda text: (Question("caption", text),)
+    )
     thoughts = st.sampled_from([None, True, False]).map(lambda on: (Question("query", "Why?", reasoning=on),))
     several = st.integers(1, 3)
     return st.builds(lambda t, n: Questions(t, {"temperature": 1.0}, n), tasks | prompts | thoughts, several)
@@ -50,7 +54,10 @@ def results(draw, question: Question) -> dict[str, Any]:
     """An answer as `Question.result` makes it."""
     asked = {"caption": "prompt", "query": "question"}.get(question.kind, "object")
     row: dict[str, Any] = {"task": question.kind}
-    row |= {"length": question.length} if question.kind == "caption" and not question.text else {asked: question.text}
+    if question.kind == "caption" and not question.text:
+        row |= {"length": question.length} | ({"type": question.type} if question.type else {})
+    else:
+        row |= {asked: question.text}
     if question.kind in PLACES:
         row["objects" if question.kind == "detect" else "points"] = draw(st.lists(PLACES[question.kind], max_size=2))
     elif question.kind == "segment":

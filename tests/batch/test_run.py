@@ -235,6 +235,11 @@ def test_options_that_do_not_go_together(model, photos, tmp_path):
         (Ask("query"), "query needs question="),
         (Ask("query", {"question": 5}), "question cannot be 5"),
         (Ask("caption", {"size": "short"}), "takes no 'size' in a run; it takes length"),
+        (Ask("caption", {"length": True}), "length cannot be True"),
+        (Ask("caption", {"extra": "no-text"}), "extra cannot be 'no-text'"),
+        (Ask("caption", {"extra": [5]}), r"extra cannot be \[5\]"),
+        (Ask("caption", {"type": "danbooru"}), "this model has no caption types"),
+        (Ask("caption", {"length": 50}), "length must be one of"),
         (Ask("caption", deadline=1.0), "deadlines"),
         (Ask("caption", settings={"schema": {}}), "the setting 'schema' is none of a run's"),
         (Ask("caption", settings={"temperature": -1}), "temperature must be a number from 0 to 1000"),
@@ -244,7 +249,7 @@ def test_options_that_do_not_go_together(model, photos, tmp_path):
         (b"caption", "must be an Ask, a list of them or a text, not b'caption'"),
         ([Ask("caption", settings={"seed": 1}), Ask("caption")], "the same settings"),
         ([5], "must be an Ask, a list of them or a text, not 5"),
-        ("caption:tiny", "the length of a caption is one of"),
+        ("caption:tiny", "no caption types: it takes length, and not type='tiny'"),
     ],
 )
 def test_what_cannot_be_asked(model, photos, tmp_path, ask, fault):

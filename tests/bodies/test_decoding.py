@@ -20,7 +20,8 @@ from jaxphoton.bodies.skills import body_type
         (
             body_type("caption"),
             b'{"image_url": "", "length": "huge"}',
-            "length must be one of long, normal, short, not 'huge'",
+            "length must be one of any, long, medium-length, normal, short, very-long, very-short, a whole number, "
+            "not 'huge'",
             "length",
         ),
         (

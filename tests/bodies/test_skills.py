@@ -27,6 +27,8 @@ NESTED = b"[" * 100_000 + b"]" * 100_000
         (b'{"length": "short"}', "image_url"),
         (b'{"image_url": 1}', "image_url"),
         (b'{"image_url": "AAAA", "length": "tall"}', "length"),
+        (b'{"image_url": "AAAA", "extra": "pg"}', "extra"),
+        (b'{"image_url": "AAAA", "type": 1}', "type"),
         (b'{"image_url": "AAAA", "timeout": -1}', "timeout"),
         (b'{"image_url": "AAAA", "timeout": 1e999}', "timeout"),
         (b'{"image_url": "AAAA", "priority": 1.5}', "priority"),
@@ -36,6 +38,18 @@ def test_what_is_wrong_is_named(data, param):
     with pytest.raises(BodyError) as wrong:
         parsed("caption", data)
     assert (wrong.value.status, wrong.value.param) == (400, param)
+
+
+def test_a_caption_may_have_a_type_options_and_a_number_of_words():
+    body = b'{"image_url": "AAAA", "length": 50, "type": "danbooru", "extra": ["pg"], "name": "Ann"}'
+    assert dict(parsed("caption", body).ask.arguments) == {
+        "length": 50,
+        "type": "danbooru",
+        "extra": ["pg"],
+        "name": "Ann",
+    }
+    body = b'{"image_url": "AAAA", "type": null, "extra": null, "name": null}'
+    assert dict(parsed("caption", body).ask.arguments) == {"length": "normal"}
 
 
 def test_null_is_the_same_as_nothing_and_unknown_keys_are_passed_over():

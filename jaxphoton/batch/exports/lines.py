@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxphoton.batch.described import asked_fields
 from jaxphoton.batch.exports.atomic import replacing
 from jaxphoton.batch.exports.options import ExportReport
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.journal.record import Record
 from jaxphoton.requests.skill import typed
-from jaxphoton.requests.skills import LENGTHS, SKILLS, kinds
+from jaxphoton.requests.skills import SKILLS, kinds
 
 _END = ("tokens", "finish_reason")
 
@@ -99,10 +100,10 @@ def names_of(described: str) -> tuple[str, ...]:
     if kind not in SKILLS:
         return ()
     skill = SKILLS[kind]
-    asked = "length" if kind == "caption" and about in LENGTHS else skill.asked
+    asked = (asked_fields(about) if kind == "caption" else ()) or (skill.asked,)
     # Whether a model reasons unasked, only the model knows.
     left_out = {"reasoning"} if about.endswith(" (no reasoning)") else set()
-    names = (asked, *(each.name for each in skill.fields if each.name not in left_out))
+    names = (*asked, *(each.name for each in skill.fields if each.name not in left_out))
     return tuple(filter(None, names))
 
 

@@ -61,8 +61,8 @@ class Record:
       path: where the image is: `Item.path`.
       width, height: of the upright picture in pixels; 0 where unknown.
       results: one mapping for each answer, in the order asked: "task" ("caption", "query", "detect", "point",
-        "segment"), what was asked ("question", "object", "length") and the fields of the skill's result ("caption",
-        "answer", "objects", ...), "tokens" and "finish_reason". Several captions are several results.
+        "segment"), what was asked ("question", "object", "length", "type") and the fields of the skill's result
+        ("caption", "answer", "objects", ...), "tokens" and "finish_reason". Several captions are several results.
       ms: milliseconds by stage.
       warnings: what was done to the picture, and what is odd about the text.
       reason, fault: of a failure: a word from a fixed list, and a sentence.
@@ -138,7 +138,7 @@ _HEADER = {name.name for name in fields(Header)}
 _RECORD = {name.name for name in fields(Record)}
 # What the exports rely on, of a record and of each of its results: a disk that flips a bit leaves JSON behind, too.
 _TEXTS = ("path", "reason", "fault", "org_caption", "sha256")
-_TEXTS_OF_RESULT = ("task", "length", "finish_reason")
+_TEXTS_OF_RESULT = ("task", "length", "type", "finish_reason")
 _MOST = 1 << 31
 
 

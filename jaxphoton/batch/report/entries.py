@@ -95,7 +95,7 @@ def _result(result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "task": str(result["task"]),
         "asked": asked_in(result),
-        "length": str(result.get("length") or ""),
+        "length": ", ".join(str(result[name]) for name in ("type", "length") if result.get(name)),
         "text": text,
         "opening": None if text is None else opening(text),
         "boxes": boxes,

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from jaxphoton.messages import quoted
+from jaxphoton.requests.skills import slug
 
 DEFAULT = "descriptive"
 NAME = "name"  # the extra option with the place for one
@@ -221,10 +222,10 @@ def _sized(kind: CaptionType, length: str | int) -> str:
 
 def _found(what: str, given: Any, there: Mapping[str, str]) -> str:
     """The key of a type or an option."""
-    slug = _slug(_text(what, given))
-    if slug not in there:
+    key = slug(_text(what, given))
+    if key not in there:
         raise ValueError(f"{what} must be one of {', '.join(dict.fromkeys(there.values()))}, not {quoted(given)}")
-    return there[slug]
+    return there[key]
 
 
 def _text(what: str, given: Any) -> str:
@@ -233,12 +234,7 @@ def _text(what: str, given: Any) -> str:
     return given
 
 
-def _slug(name: str) -> str:
-    """`Descriptive (Casual)` -> `descriptive-casual`."""
-    return re.sub(r"[\W_]+", "-", name.casefold()).strip("-")
-
-
 _WORDS = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
 # Keys by themselves, and by the names of types.
-_BY_NAME = {**{key: key for key in TYPES}, **{_slug(kind.name): key for key, kind in TYPES.items()}}
+_BY_NAME = {**{key: key for key in TYPES}, **{slug(kind.name): key for key, kind in TYPES.items()}}
 _OPTIONS = {key: key for key in EXTRAS}

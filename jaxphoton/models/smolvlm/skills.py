@@ -10,6 +10,7 @@ from jaxphoton.models.answers import ChatAnswer, TextAnswer, asked_turns
 from jaxphoton.models.smolvlm import lengths
 from jaxphoton.models.smolvlm.config import ModelConfig
 from jaxphoton.models.smolvlm.prompts import Encode, Message, prompt
+from jaxphoton.requests.skills import only_length
 from jaxphoton.requests.tokens import Prompt
 
 # The models answer questions: "normal" is the one that their authors ask for a caption.
@@ -36,7 +37,8 @@ class SmolVLMSkills:
             raise ValueError(f"this model has no prompt for {skill!r}; it has: {', '.join(self._forms)}")
         return self._forms[skill](**{name: value for name, value in arguments.items() if value is not None})
 
-    def _caption(self, length: str = "normal") -> TextAnswer:
+    def _caption(self, **arguments: Any) -> TextAnswer:
+        length = only_length(arguments).get("length", "normal")
         if not isinstance(length, str):
             raise TypeError(f"length must be a string, not {type(length).__name__}")
         if length not in CAPTIONS:

@@ -184,6 +184,8 @@ def test_answers_begin_behind_their_blank(family, tokenizer):
     ("skill", "arguments", "fault"),
     [
         ("detect", {"object": "cat"}, "no prompt for 'detect'; it has: caption, query, chat"),
+        ("caption", {"type": "danbooru"}, "no caption types: it takes length, and not type='danbooru'"),
+        ("caption", {"length": 50}, "length must be one of short, normal, long, not '50'"),
         ("caption", {"length": "huge"}, "length must be one of short, normal, long, not 'huge'"),
         ("query", {"question": " \n"}, "question must not be empty"),
         ("query", {"question": "?", "reasoning": True}, "does not reason"),

@@ -10,6 +10,7 @@ from jaxphoton.constraints.grammar import Grammar, State
 from jaxphoton.models.moondream.config import TokenizerConfig
 from jaxphoton.models.moondream.prompts import Prompt, caption_prompt
 from jaxphoton.prompt.detokenizer import Decoder
+from jaxphoton.requests.skills import only_length
 from jaxphoton.requests.tokens import Decode, Generation, Reader, TextReader
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class Caption:
         return {"text": Grammar({"answer": answer_state(config)})}
 
     @classmethod
-    def asked(cls, model: MoondreamSkills, length: str = "normal") -> Caption:
-        return cls(caption_prompt(model.config, length))
+    def asked(cls, model: MoondreamSkills, **arguments: Any) -> Caption:
+        return cls(caption_prompt(model.config, **only_length(arguments)))
 
     def parse(self, generation: Generation, decode: Decode) -> dict[str, Any]:
         return {"caption": decode([token.id for token in generation.content])}

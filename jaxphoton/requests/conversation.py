@@ -13,7 +13,7 @@ Where pictures are given apart from the messages, {"type": "image"} is the place
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jaxphoton.messages import quoted
@@ -33,11 +33,22 @@ class Turn:
       role: one of ROLES.
       text: of all its parts, joined as they are.
       pictures: of its parts, as they were given, or PLACE.
+      places: where in `text` each of them stands, ascending; without these they stand in front of it.
     """
 
     role: str
     text: str
     pictures: tuple[Any, ...] = ()
+    places: tuple[int, ...] = field(default=(), compare=False)
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """Its texts, none of them empty, and PLACE for each picture, in their order."""
+        parts, start = list[Any](), 0
+        for place in self.places or (0,) * len(self.pictures):
+            parts += [self.text[start:place], PLACE]
+            start = place
+        return tuple(part for part in (*parts, self.text[start:]) if part)
 
 
 def turns_of(messages: Any) -> tuple[Turn, ...]:
@@ -70,8 +81,8 @@ def first_of_user(turns: Sequence[Turn]) -> int:
 
 
 def parted(messages: Any) -> tuple[list[dict[str, Any]], list[Any]]:
-    """The messages without their pictures, as an `Ask` takes them, and these, as they were given. One picture in the
-    user's first turn needs no place in the messages: it stands there anyway.
+    """The messages without their pictures, as an `Ask` takes them, and these, as they were given. One picture at the
+    beginning of the user's first turn needs no place in the messages: it stands there anyway.
 
     Raises:
       TypeError, ValueError: as `turns_of`; or neither text nor picture at the end, or a place without a picture.
@@ -83,7 +94,7 @@ def parted(messages: Any) -> tuple[list[dict[str, Any]], list[Any]]:
     for number, turn in enumerate(turns):
         if any(picture is PLACE for picture in turn.pictures):  # never `in`: arrays compare their pixels
             raise ValueError(f"messages[{number}]: a part of it has no picture")
-    told = bool(pictures) and (len(pictures) > 1 or not turns[first_of_user(turns)].pictures)
+    told = bool(pictures) and (len(pictures) > 1 or turns[first_of_user(turns)].places != (0,))
     return [{"role": turn.role, "content": _placed(turn) if told else turn.text} for turn in turns], pictures
 
 
@@ -91,7 +102,7 @@ def _placed(turn: Turn) -> str | list[dict[str, str]]:
     """The content of a turn with places for its pictures."""
     if not turn.pictures:
         return turn.text
-    return [*({"type": "image"} for _ in turn.pictures), {"type": "text", "text": turn.text}]
+    return [{"type": "image"} if part is PLACE else {"type": "text", "text": part} for part in turn.parts]
 
 
 def _turn(message: Any, number: int) -> Turn:
@@ -103,25 +114,29 @@ def _turn(message: Any, number: int) -> Turn:
         raise ValueError(f"{where}: role must be one of {', '.join(ROLES)}, not {quoted(role)}")
     if role == "system" and number:
         raise ValueError(f"{where}: a system message can only be the first")
-    text, pictures = _content(message.get("content"), where)
+    text, pictures, places = _content(message.get("content"), where)
     if pictures and role != "user":
         raise ValueError(f"{where}: only the user's messages can have pictures, not those of the role {role!r}")
-    return Turn(role, text, pictures)
+    return Turn(role, text, pictures, places)
 
 
-def _content(content: Any, where: str) -> tuple[str, tuple[Any, ...]]:
-    """Text and pictures of a message; an assistant's content may be null."""
+def _content(content: Any, where: str) -> tuple[str, tuple[Any, ...], tuple[int, ...]]:
+    """Text and pictures of a message, and where they stand in it; an assistant's content may be null."""
     if content is None:
-        return "", ()
+        return "", (), ()
     if isinstance(content, str):
-        return content, ()
+        return content, (), ()
     if not isinstance(content, (list, tuple)):
         raise TypeError(f"{where}: content must be a text or a list of parts, not {type(content).__name__}")
-    texts, pictures = list[str](), list[Any]()
-    for place, part in enumerate(content):
-        value = _part(part, f"{where}.content[{place}]")
-        (texts if part["type"] == "text" else pictures).append(value)
-    return "".join(texts), tuple(pictures)
+    text, pictures, places = "", list[Any](), list[int]()
+    for number, part in enumerate(content):
+        value = _part(part, f"{where}.content[{number}]")
+        if part["type"] == "text":
+            text += value
+        else:
+            pictures.append(value)
+            places.append(len(text))
+    return text, tuple(pictures), tuple(places)
 
 
 def _part(part: Any, where: str) -> Any:

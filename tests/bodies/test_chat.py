@@ -111,7 +111,7 @@ def test_reasoning():
 def test_a_conversation_is_its_texts():
     turns = [
         {"role": "developer", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "text", "text": "Who? "}, picture(), {"type": "text", "text": "Say."}]},
+        {"role": "user", "content": [picture(), {"type": "text", "text": "Who? "}, {"type": "text", "text": "Say."}]},
         {"role": "assistant", "content": "A cat.", "refusal": None},
         {"role": "user", "content": "Which?", "name": "me"},
     ]
@@ -132,8 +132,8 @@ def test_pictures_of_several_turns_leave_their_places():
     assert asked.picture == SeveralImages((b"picture", Address(web)))
     place = {"type": "image"}
     told = [each["content"] for each in asked.ask.arguments["messages"]]
-    texts = [[place, {"type": "text", "text": text}] for text in ("Who?", "And here?")]
-    assert told == [texts[0], "A cat.", texts[1]]
+    texts = [{"type": "text", "text": text} for text in ("Who?", "And here?")]
+    assert told == [[texts[0], place], "A cat.", [place, texts[1]]]
     later = body([{"role": "user", "content": "Hello"}, {"role": "user", "content": [picture()]}])
     assert later.picture == b"picture" and later.ask.arguments["messages"][1]["content"][0] == place
 

@@ -43,6 +43,14 @@ def test_texts_are_joined_as_they_are_and_other_keys_passed_over():
     )  # fmt: skip
 
 
+@given(st.lists(st.one_of(st.none(), st.text(min_size=1, max_size=4)), max_size=8))
+def test_the_parts_of_a_turn_keep_their_order(parts):
+    turn = turns_of([says("user", *({"type": "image"} if part is None else part for part in parts), "?")])[0]
+    assert Turn("user", turn.text, turn.pictures).parts == (*turn.pictures, turn.text)
+    joined = "".join("\0" if part is None else part.replace("\0", "") for part in parts) + "?"
+    assert "".join("\0" if part is PLACE else part.replace("\0", "") for part in turn.parts) == joined
+
+
 @given(st.lists(st.tuples(st.sampled_from(("user", "assistant")), st.text(max_size=8)), max_size=6), st.text())
 def test_messages_without_pictures_are_asked_as_they_were_given(turns, question):
     messages = [{"role": role, "content": text} for role, text in turns]
@@ -59,7 +67,7 @@ def test_the_picture_is_taken_out_of_the_first_turn_of_the_user(part):
     messages = [
         {"role": "system", "content": "Short."},
         {"role": "assistant", "content": "Hello."},
-        says("user", "What ", part, "is it?"),
+        says("user", part, "What ", "is it?"),
         {"role": "assistant", "content": "A cat."},
         {"role": "user", "content": "What colour?"},
     ]
@@ -78,12 +86,19 @@ def test_other_pictures_leave_their_places_in_the_messages():
     ]
     told, pictures = parted(messages)
     assert pictures == ["a", "b", "c"]
-    assert told == [says("user", place, place, "What are they?"), messages[1], says("user", place, "And this?")]
+    assert told == [says("user", place, "What ", place, "are they?"), messages[1], says("user", "And this?", place)]
     assert [turn.pictures for turn in turns_of(told)] == [(PLACE, PLACE), (), (PLACE,)]
+    assert [turn.parts for turn in turns_of(told)] == [
+        (PLACE, "What ", PLACE, "are they?"),
+        ("Cats.",),
+        ("And this?", PLACE),
+    ]
     told, pictures = parted([says("user", "Hello"), says("user", shows("a"))])
-    assert told == [{"role": "user", "content": "Hello"}, says("user", place, "")] and pictures == ["a"]
+    assert told == [{"role": "user", "content": "Hello"}, says("user", place)] and pictures == ["a"]
+    told, pictures = parted([says("user", "What ", "is ", shows("a"), " this?")])
+    assert told == [says("user", "What is ", place, " this?")] and pictures == ["a"]
     image, arguments, _ = conversation([says("user", shows(PIXEL), shows(PIXEL))], None, None)
-    assert image == SeveralImages((PIXEL, PIXEL)) and arguments["messages"] == [says("user", place, place, "")]
+    assert image == SeveralImages((PIXEL, PIXEL)) and arguments["messages"] == [says("user", place, place)]
 
 
 @pytest.mark.parametrize(

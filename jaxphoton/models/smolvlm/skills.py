@@ -10,6 +10,7 @@ from jaxphoton.models.answers import ChatAnswer, TextAnswer, asked_turns
 from jaxphoton.models.smolvlm import lengths
 from jaxphoton.models.smolvlm.config import ModelConfig
 from jaxphoton.models.smolvlm.prompts import Encode, Message, prompt
+from jaxphoton.requests.conversation import PLACE
 from jaxphoton.requests.skills import only_length
 from jaxphoton.requests.tokens import Prompt
 
@@ -60,8 +61,8 @@ class SmolVLMSkills:
         if reasoning:
             raise ValueError("this model does not reason")
         turns = asked_turns(messages)
-        told = [Message(turn.role, (*[None] * len(turn.pictures), *filter(None, [turn.text]))) for turn in turns]
-        return ChatAnswer(self._prompt(told))
+        told = [(turn.role, tuple(None if part is PLACE else part for part in turn.parts)) for turn in turns]
+        return ChatAnswer(self._prompt([Message(role, parts) for role, parts in told]))
 
     def _prompt(self, messages: list[Message]) -> Prompt:
         config = self._config

@@ -164,6 +164,8 @@ def test_skills_ask_in_the_words_of_the_model(family, config, tokenizer, asked):
         {"role": "user", "content": COLOUR},
     ]
     assert skills.form("chat", {"messages": messages}).prompt == asked(*ANSWERED)
+    messages[1] = {"role": "user", "content": places[::-1]}
+    assert skills.form("chat", {"messages": messages}).prompt == asked(ANSWERED[0], user(DESCRIBE, None), *ANSWERED[2:])
     messages[1] = {"role": "user", "content": DESCRIBE}
     assert skills.form("chat", {"messages": messages}).prompt == asked(ANSWERED[0], user(DESCRIBE), *ANSWERED[2:])
 

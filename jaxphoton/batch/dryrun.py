@@ -21,7 +21,6 @@ from jaxphoton.models.registry import packaged
 
 _DEFAULT = RunOptions()
 _PROBED = 10_000  # headers read; the rest is taken to be alike
-_TOKENS = 768  # the most of a text, where `max_tokens` does not say
 
 
 def dry_run(
@@ -74,7 +73,7 @@ def _family(model: str) -> Family:
 def _tokens(work: Work, family: Family, images: int) -> Iterator[str]:
     questions = work.questions
     asks = sum(questions.captions if each.kind == "caption" else 1 for each in questions.each)
-    prefix, most = family.prefix_lengths[-1], work.options.texts.max_tokens or _TOKENS
+    prefix, most = family.prefix_lengths[-1], work.options.texts.max_tokens or family.defaults.max_tokens
     yield f"tokens: {images * prefix:,} of the images ({prefix} each), at most {images * asks * most:,} generated"
 
 

@@ -38,6 +38,7 @@ Deduping = Literal["none", "sha256"]
 Precision = Literal["float32", "bfloat16"]
 _SETTINGS = tuple(each.name for each in dataclasses.fields(Settings))
 WHOLE = (0, 1)  # the shard that is all
+MOST_RETRIES = 100  # of an answer; what looped so often always will
 
 
 class _Part:
@@ -172,6 +173,7 @@ class TextOptions(_Part):
       temperature, top_p, max_tokens, max_objects, seed: as in the `settings` of `Moondream`.
       captions_per_image: from consecutive seeds; more than one needs a temperature.
       prefix, suffix: put around every caption.
+      retry_loops: how often a caption or an answer that repeats itself is asked again at most, see `batch.retries`.
     """
 
     temperature: float = option(0.0, setting("temperature"))
@@ -182,6 +184,7 @@ class TextOptions(_Part):
     captions_per_image: int = option(1, number(int, 1))
     prefix: str = option("", text)
     suffix: str = option("", text)
+    retry_loops: int = option(0, number(int, 0, most=MOST_RETRIES))
 
     @property
     def settings(self) -> dict[str, Any]:

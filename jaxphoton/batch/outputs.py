@@ -68,8 +68,9 @@ def _write_page(work: Work, figures: Mapping[str, Any]) -> None:
     places = work.places
     if places.report is None or places.journal is None:
         return
-    # The page counts images and tokens itself, those of earlier runs too.
-    summary = {name: value for name, value in figures.items() if name not in ("images", "failed", "tokens")}
+    # The page counts these itself, those of earlier runs too.
+    counted = ("images", "failed", "tokens", "asked_again", "mended")
+    summary = {name: value for name, value in figures.items() if name not in counted}
     part = Selection(places.shard).part(work.source)[0]
     with keeping([*places.others(places.report), *work.files_read]):
         write_report(places.journal, places.report, source=part, summary=summary)

@@ -142,7 +142,7 @@ class Places:
         folders = {str(path): path.absolute().parent for path in self.files()}
         if self.out is not None and self.form is not None and self.one_file is None:
             out = Path(self.out).absolute()
-            if not out.parent.is_dir():
+            if not os.path.isdir(out.parent):  # where a name is too long, `Path.is_dir` raises
                 raise ExportError(f"{self.out}: no folder {out.parent}")
             folders[self.out] = out if in_folder(self.out, self.form) else out.parent
         for path, folder in folders.items():

@@ -10,13 +10,15 @@ repeats itself if
   or come 32 times in a row anywhere; lines and leaders ("-----", ".....") may be longer;
 - the same digits come 20 times in a row in a number that is nearly the whole text, or 40 times anywhere.
 Each character of a script without spaces between words (Chinese, Japanese, Thai, ...) is a word.
+
+An answer repeats itself if its text does, or if the reasoning does that the token limit has cut off.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -71,7 +73,7 @@ def flags(results: Sequence[Mapping[str, Any]]) -> tuple[Flag, ...]:
     odd = {
         "cut-off": any(result.get("finish_reason") == "length" for result in results),
         "empty": any(map(blank, found)),
-        "repeated": any(map(repeats, found)),
+        "repeated": any(loops(result, result.get("finish_reason")) for result in results),
     }
     return tuple(flag for flag in FLAGS if odd[flag])
 
@@ -85,6 +87,20 @@ def text_of(result: Mapping[str, Any]) -> str | None:
     """The caption or the answer of a result; None for boxes and points."""
     written = (result.get(name) for name, kind in kinds().items() if kind.written)
     return next((text for text in written if isinstance(text, str)), None)
+
+
+def loops(result: Mapping[str, Any], finish_reason: str | None) -> bool:
+    """Whether an answer repeats itself; one of boxes or points does not."""
+    text, thought = text_of(result), result.get("reasoning")
+    if finish_reason == "length" and isinstance(thought, Mapping) and repeats(str(thought.get("text", ""))):
+        return True
+    return text is not None and repeats(text)
+
+
+def asked_again(results: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """How many of the results of one image were asked again (see `batch.retries`), and how many still repeat."""
+    again = [result for result in results if result.get("retries")]
+    return len(again), sum(loops(result, result.get("finish_reason")) for result in again)
 
 
 def texts(results: Sequence[Mapping[str, Any]]) -> list[str]:

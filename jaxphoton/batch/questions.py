@@ -83,6 +83,7 @@ class Question:
             asked = self._told if self.kind == "caption" else asked
             found = {each.name: result[each.name] for each in self.skill.fields if each.name in result}
         end = {"tokens": len(result.tokens), "finish_reason": result.finish_reason}
+        end |= {"retries": result.retries} if result.retries else {}
         return {"task": self.kind} | asked | found | end
 
     def description(self) -> str:

@@ -176,7 +176,8 @@ def _failure(entry: _Entry, error: ImageError) -> Record:
 def _copy(record: Record, entry: _Entry) -> Record:
     """The record of an image whose file is that of another; it has cost nothing."""
     item = entry.item
-    return replace(record, key=item.key, path=item.path, ms={}, org_caption=original_caption(item))
+    results = tuple({name: value for name, value in result.items() if name != "retries"} for result in record.results)
+    return replace(record, key=item.key, path=item.path, results=results, ms={}, org_caption=original_caption(item))
 
 
 def _milliseconds(results: tuple[Any, ...]) -> dict[str, float]:

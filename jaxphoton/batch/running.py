@@ -19,6 +19,7 @@ from jaxphoton.batch.observer import Beginning, RunObserver
 from jaxphoton.batch.opening import open_journal, resized
 from jaxphoton.batch.options import WHOLE, RunOptions
 from jaxphoton.batch.outputs import write_outputs
+from jaxphoton.batch.retries import retrying
 from jaxphoton.batch.runner import Runner, stoppable
 from jaxphoton.batch.sources import Item
 from jaxphoton.batch.summary import RunResult, Tally
@@ -27,6 +28,7 @@ from jaxphoton.messages import quoted
 
 if TYPE_CHECKING:  # which imports jax
     from jaxphoton.api import Moondream
+    from jaxphoton.models.protocol import Family
 
 _DEFAULT = RunOptions()
 
@@ -79,9 +81,10 @@ def run(
     # Before the programs are compiled, and before a journal keeps the digest of a model that cannot be loaded, or all
     # files of another folder are read for it.
     chosen = run_model(model, work.options)
-    work.questions.check(chosen.find().skills())
+    family = chosen.find()
+    work.questions.check(family.skills())
     with _journal(work, chosen, watching) as journal:
-        return _Run(work, chosen, journal, watching, stop or (lambda: False), signals).result()
+        return _Run(work, chosen, family, journal, watching, stop or (lambda: False), signals).result()
 
 
 def _check_kinds(options: Any, observer: Any, stop: Any) -> None:
@@ -108,13 +111,14 @@ class _Run:
         self,
         work: Work,
         model: RunModel,
+        family: Family,
         journal: Journal | None,
         observer: RunObserver,
         stop: Callable[[], bool],
         signals: bool,
     ):
         self._work, self._model, self._journal, self._observer = work, model, journal, observer
-        self._stop, self._signals = stop, signals
+        self._family, self._stop, self._signals = family, stop, signals
         self._tally, self._figures, self._stopped = Tally(), {}, False
 
     def result(self) -> RunResult:
@@ -200,7 +204,8 @@ class _Run:
             self._tally.start(answerer.compiling)
             observer.answer(answerer.compiling)
             try:
-                Runner(answerer, work.questions, self, lambda: signal.asked or self._stop(), dedupe).run(items)
+                asked = retrying(answerer, work.options.texts.retry_loops, self._family.defaults)
+                Runner(asked, work.questions, self, lambda: signal.asked or self._stop(), dedupe).run(items)
             except BaseException:
                 model.close()  # ends what is under way, before the record of it does
                 raise

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxphoton.batch.journal.record import Record
-from jaxphoton.batch.quality import WARNINGS
+from jaxphoton.batch.quality import WARNINGS, asked_again
 
 MILLION = 1_000_000
 SHORT_S = 0.1  # not worth a line
@@ -54,12 +54,13 @@ class Tally:
       images, failed, tokens: of this run.
       compiling: seconds that were over before its time began.
       odd: images by what is odd about their texts.
+      again, looping: answers that were asked again because they repeat themselves, and those of them that still do.
       reasons: failures by reason.
     """
 
     def __init__(self, what: str = "image"):
         self.what = what
-        self.images = self.failed = self.tokens = 0
+        self.images = self.failed = self.tokens = self.again = self.looping = 0
         self.odd: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.start()
@@ -78,6 +79,8 @@ class Tally:
         if record.status == "failed":
             self.failed += 1
             self.reasons[record.reason] += 1
+        again, looping = asked_again(record.results)
+        self.again, self.looping = self.again + again, self.looping + looping
         self.odd.update(warning for warning in record.warnings if warning in WARNINGS.values())
 
     @property
@@ -105,6 +108,8 @@ class Tally:
             figures |= {"images_per_s": rate, "tokens_per_s": self.tokens / seconds}
             if price is not None:
                 figures["cost_per_million"] = cost_per_million(rate, price)
+        if self.again:
+            figures |= {"asked_again": self.again, "mended": self.again - self.looping}
         figures["stages"] = {name: spent / total for name, spent in stages.items()} if total else {}
         return figures
 
@@ -119,6 +124,10 @@ class Tally:
             lines.append("time: " + ", ".join(f"{name} {share:.0%}" for name, share in figures["stages"].items()))
         if "cost_per_million" in figures:
             lines.append(f"a million {self.what}s would cost {figures['cost_per_million']:,.2f}")
+        if "asked_again" in figures:
+            again, mended = figures["asked_again"], figures["mended"]
+            still = f"{again - mended:,} still repeat{'s' * (again - mended == 1)}"
+            lines.append(f"{again:,} asked again, {mended:,} mended, {still}")
         for what, counts in (("failed", self.reasons), ("odd", self.odd)):
             if counts:
                 lines.append(f"{what}: " + ", ".join(f"{name} {number:,}" for name, number in counts.most_common()))

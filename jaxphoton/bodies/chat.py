@@ -17,7 +17,7 @@ from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.chatting import together
 from jaxphoton.requests.conversation import parted
 from jaxphoton.requests.reading import take_reading
-from jaxphoton.requests.settings import MAX_SEED, TEXT_DEFAULTS, Settings, take_adapter
+from jaxphoton.requests.settings import MAX_SEED, Settings, take_adapter
 
 # Conversations given to a model in Python know another kind, a place for a picture that is given apart.
 PARTS = ("text", "image_url")
@@ -165,7 +165,7 @@ def _sampling(form: ChatForm) -> dict[str, Any]:
             # Theirs has 64 bits and a sign.
             given[setting] = value % (MAX_SEED + 1) if name == "seed" else value
             try:
-                Settings.parse({setting: given[setting]}, TEXT_DEFAULTS)
+                Settings.parse({setting: given[setting]}, Settings())
             except (TypeError, ValueError) as error:
                 raise BodyError(str(error), name) from None
     return given

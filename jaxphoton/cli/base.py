@@ -284,9 +284,10 @@ def add_quantize_option(parser: Any) -> None:
     )
 
 
-def add_sampling_options(parser: argparse.ArgumentParser, *, objects: bool = False) -> None:
-    """How tokens are chosen. Greedy by default, so that a second run gives the same output."""
+def add_sampling_options(parser: argparse.ArgumentParser, *, objects: bool = False) -> argparse._ArgumentGroup:
+    """How tokens are chosen, greedily by default, so that a second run gives the same; the group of these options."""
     group = parser.add_argument_group("generation (greedy unless --temperature is given: the same output every run)")
+    top_p, budget = ("1.0", "enough for --max-objects") if objects else ("the model's", "the model's, 512 or 768")
     group.add_argument(
         "--temperature",
         type=number(float, 0, MAX_TEMPERATURE),
@@ -298,12 +299,12 @@ def add_sampling_options(parser: argparse.ArgumentParser, *, objects: bool = Fal
         "--top-p",
         type=number(float, 0, 1, above=True),
         metavar="P",
-        help=f"sample from the likeliest tokens that together are this probable (default: {1.0 if objects else 0.9})",
+        help=f"sample from the likeliest tokens that together are this probable (default: {top_p})",
     )
-    budget = "enough for --max-objects" if objects else 768
     group.add_argument("--max-tokens", type=number(int, 1), metavar="N", help=f"at most N tokens (default: {budget})")
     group.add_argument(
         "--seed", type=number(int, 0, MAX_SEED), metavar="N", help="makes sampling with a temperature repeatable"
     )
     if objects:
         group.add_argument("--max-objects", type=number(int, 1), metavar="N", help="find at most N (default: 50)")
+    return group

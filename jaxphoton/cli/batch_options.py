@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from jaxphoton.batch.options import EXISTING, FORMS, IMAGE_SUFFIX
+from jaxphoton.batch.options import EXISTING, FORMS, IMAGE_SUFFIX, MOST_RETRIES
 from jaxphoton.cli.base import (
     CommandError,
     CommandParser,
@@ -41,11 +41,12 @@ output:
 """
 
 
-def add_batch_options(parser: CommandParser, *, objects: bool = False) -> None:
+def add_batch_options(parser: CommandParser, *, objects: bool = False, writes: bool = False) -> None:
     """Everything but what is asked.
 
     Args:
-      objects: the command finds objects; it writes no texts.
+      objects: the command finds objects.
+      writes: it writes texts for people.
     """
     parser.add_argument("input", nargs="+", metavar="INPUT", help="images, see below")
     parser.add_argument("--out", metavar="OUT", help="where the results go, see below (default: JSON lines to stdout)")
@@ -54,7 +55,15 @@ def add_batch_options(parser: CommandParser, *, objects: bool = False) -> None:
     add_picture_options(parser)
     _add_run(parser)
     add_adapter_option(add_model_options(parser), "every image is asked with it")
-    add_sampling_options(parser, objects=objects)
+    generation = add_sampling_options(parser, objects=objects)
+    if writes:
+        generation.add_argument(
+            "--retry-loops",
+            type=number(int, 0, MOST_RETRIES),
+            default=0,
+            metavar="N",
+            help="ask up to N times again, from another seed, where a text repeats itself (default: 0)",
+        )
     _add_recording(parser)
 
 

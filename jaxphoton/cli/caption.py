@@ -117,7 +117,7 @@ def add_parser(subparsers) -> None:
         metavar="LIST",
         help='ask several things of one encoding: "caption,query:Is it day?,detect:car"',
     )
-    add_batch_options(parser)
+    add_batch_options(parser, writes=True)
 
 
 def run(args) -> int:

@@ -57,7 +57,7 @@ class SkillCommand:
         group = parser.add_argument_group("what to ask")
         for argument in skill.arguments:
             _add(group, argument)
-        add_batch_options(parser, objects=skill.tokens_per_object > 0)
+        add_batch_options(parser, objects=skill.tokens_per_object > 0, writes=skill.writes)
 
     def run(self, args: argparse.Namespace) -> int:
         from jaxphoton.batch.questions import Question

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from jaxphoton.batch.exports.parquet import arrow_type
+from jaxphoton.batch.retries import retrying
 from jaxphoton.config.mesh import MeshError, engine_meshes
 from jaxphoton.messages import quoted
 from jaxphoton.requests.answer import Answer
@@ -69,6 +70,7 @@ class Captioner:
         captioning prompt), `question`, `reasoning`, `object`.
       columns: arguments that rows bring along, as {argument: column}; null falls back to `arguments`.
       settings: how to generate, see `Moondream`, and with which "adapter"; by default greedy.
+      retry_loops: how often a text that repeats itself is asked again at most, see `batch.retries`.
       engine: see `EngineConfig`; its `image_workers` decode beside the actor.
       options: more of `Moondream.from_pretrained`, such as `revision`, `dtype`, `max_pixels` or `adapters`.
 
@@ -87,6 +89,7 @@ class Captioner:
         columns: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = GREEDY,
         engine: EngineConfig | None = None,
+        retry_loops: int = 0,
         **options: Any,
     ):
         from jaxphoton.api import Moondream  # here: the driver imports this file, and has no use for jax
@@ -96,6 +99,7 @@ class Captioner:
         self._task, self._image_column = task, image_column
         self._arguments, self._columns, self._settings = dict(arguments or {}), dict(columns or {}), settings
         self._model = Moondream.from_pretrained(model, engine=engine, **options)
+        self._answerer = retrying(self._model, retry_loops, self._model.family.defaults)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._pending: set[Future[Answer]] = set()
         self._fault: RuntimeError | None = None  # why no more will be answered
@@ -143,7 +147,7 @@ class Captioner:
         """The thread that runs all jobs, whichever batch they are of."""
         fault = RuntimeError("this Captioner has been closed")
         try:
-            for answer in self._model.answer(iter(self._jobs.get, None)):
+            for answer in self._answerer.answer(iter(self._jobs.get, None)):
                 assert isinstance(answer.key, Future)
                 answer.key.set_result(answer)
         except BaseException as error:

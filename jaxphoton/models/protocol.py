@@ -23,6 +23,7 @@ from jaxphoton.models.network import AttendJoined as AttendJoined
 from jaxphoton.models.network import Kernels as Kernels
 from jaxphoton.models.network import Network
 from jaxphoton.models.tensors import Tensors
+from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Prompt as Prompt
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class Family(Protocol):
       stop_ids: that end a plain text.
       answer_id: opens the answer behind the reasoning; None for a family that does not reason.
       reasons: whether it reasons where nobody says.
+      defaults: how texts are generated where nobody says; boxes, points and outlines have `REGION_DEFAULTS`.
       readout: None if tokens are ids alone.
       tokenizer: where its tokenizer is.
       network: the device side; importing it imports jax.
@@ -152,6 +154,7 @@ class Family(Protocol):
     stop_ids: frozenset[int]
     answer_id: int | None
     reasons: bool
+    defaults: Settings
     readout: Readout | None
     tokenizer: TokenizerPlace
 

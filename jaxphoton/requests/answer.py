@@ -34,6 +34,7 @@ class Result(dict):
       logprobs: with the setting of this name the tokens of the answer, {"token", "logprob", "bytes"} each, without the
         stop id; empty until a stream has ended.
       metrics: what it took; None until a stream has ended.
+      retries: how often a run has asked again, see `batch.retries`.
     """
 
     finish_reason: FinishReason | None = None
@@ -42,6 +43,7 @@ class Result(dict):
     logprob: float = 0.0
     logprobs: Sequence[Mapping[str, Any]] = ()
     metrics: RequestMetrics | None = None
+    retries: int = 0
 
     def close(self, generation: Generation, metrics: RequestMetrics | None = None) -> None:
         """Records how the generation ended."""

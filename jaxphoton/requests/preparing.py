@@ -132,7 +132,7 @@ class AskPreparer:
         given, restriction = take_restriction(ask.settings) if skill.restricted else (ask.settings, {})
         given, reading = take_reading(given) if skill.writes else (given, Reading())
         constraint = self.grammars.compile(restriction, form.reasoning) if restriction else None
-        settings = Settings.parse(given, skill.defaults)
+        settings = Settings.parse(given, skill.defaults or self._family.defaults)
         if skill.tokens_per_object and (given or {}).get("max_tokens") is None:  # objects set the budget of ids
             settings = dataclasses.replace(settings, max_tokens=skill.tokens_per_object * settings.max_objects + 1)
         return PreparedAsk(skill, form, settings, constraint, reading)

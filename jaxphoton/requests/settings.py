@@ -19,7 +19,7 @@ ADAPTER_KEYS = ("adapter", "variant")  # the second is what the first Moondream 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to generate.
+    """How to generate; what a model does where nobody says, its family knows (`Family.defaults`).
 
     Attributes:
       temperature: 0 is greedy.
@@ -109,5 +109,4 @@ def _is(value: Any, kind: type) -> bool:
     return isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
 
 
-TEXT_DEFAULTS = Settings()
 REGION_DEFAULTS = Settings(temperature=0.0, top_p=1.0)

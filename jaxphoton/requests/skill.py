@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from jaxphoton.requests.settings import TEXT_DEFAULTS, Settings
+from jaxphoton.requests.settings import Settings
 
 # The type of a value in a table: "text", "integer" or "number"; a mapping by name; or a list of one of these.
 Shape = str | Mapping[str, Any] | list[Any]
@@ -134,7 +134,7 @@ class Skill:
       streamed: the field whose text is streamed, if there is one.
       table: its column of a parquet table, a list of structs; None for captions, which have columns of their own.
       needs_image: whether it is refused without one.
-      defaults: settings that the user does not give.
+      defaults: settings that the user does not give; None for those of the model's texts (`Family.defaults`).
       tokens_per_object: ids that one object costs; 0 where `max_objects` says nothing.
       restricted: whether the settings may restrict its answer (a schema, choices).
       phrase: a result as text for people; None for that of its first field.
@@ -151,7 +151,7 @@ class Skill:
     streamed: str | None = None
     table: str | None = None
     needs_image: bool = True
-    defaults: Settings = TEXT_DEFAULTS
+    defaults: Settings | None = None
     tokens_per_object: int = 0
     restricted: bool = False
     phrase: Callable[[Mapping[str, Any]], str] | None = None

@@ -292,6 +292,17 @@ def test_damaged_lines_are_counted(tmp_path):
     assert (data["images"], data["damage"]) == (1, 1)
 
 
+def test_answers_that_were_asked_again_are_counted(tmp_path):
+    def record(key: str, *results: tuple[str, int]) -> Record:
+        end = {"tokens": 5, "finish_reason": "stop"}
+        told = [{"task": "caption", "caption": text, **end, "retries": retries} for text, retries in results]
+        return Record(key, "ok", results=tuple(told))
+
+    loop = "so it goes, " * 4
+    records = [record("a", ("a cat", 1), (loop, 3)), record("b", ("a dog", 0)), record("c", ("a cat", 2))]
+    assert report(tmp_path, records).data["again"] == [3, 2]
+
+
 def test_summary(tmp_path):
     summary = {
         "images_per_s": 41.2,

@@ -187,6 +187,8 @@ def test_what_is_none_is_left_to_the_model(model, photos, tmp_path):
         ("temperature", -1, "from 0 to 1000"),
         ("top_p", 0, "above 0"),
         ("captions_per_image", 0, "at least 1"),
+        ("retry_loops", -1, "at least 0 and at most 100"),
+        ("retry_loops", 101, "at least 0 and at most 100"),
         ("gpu_hour_price", float("inf"), "a number"),
         ("fast_decode", "no", "True or False"),
         ("resize", "quick", "exact, fast"),

@@ -121,6 +121,33 @@ def test_several_captions_have_seeds_of_their_own(model, folder, tmp_path):
     assert [settings["seed"] for *_, settings in model.calls] == [8, 9, 10]
 
 
+def test_what_repeats_itself_is_asked_again(model, folder, tmp_path, capsys, monkeypatch):
+    def answer(jobs):  # one by one: of two, none may wait for the other
+        for job in jobs:
+            yield model._one(job)
+
+    monkeypatch.setattr(model, "answer", answer)
+    (folder / "b.png").rename(folder / "la la la la.png")
+    out, page = tmp_path / "out.jsonl", tmp_path / "page.html"
+    options = ["--retry-loops", "2", "--max-tokens", "9", "--report", str(page)]
+    assert main(["caption", str(folder), "--out", str(out), *options]) == 0
+    told = {name: [call[3] for call in model.calls if call[0] == name] for name in {call[0] for call in model.calls}}
+    settings = told.pop("la la la la.png")
+    assert [each["temperature"] for each in settings] == [0, 0.2, 0.2] and {len(each) for each in told.values()} == {1}
+    assert len({each.get("seed") for each in settings}) == 3 and all(each["max_tokens"] == 9 for each in settings)
+    lines = {line["key"]: line for line in json_lines(out)}
+    assert len({tuple(line) for line in lines.values()}) == 1  # the same keys in each
+    assert "the text repeats itself" in lines["la la la la.png"]["warnings"]
+    with JournalReader(Path(f"{out}.journal")) as journal:
+        retries = {record.key: [each.get("retries") for each in record.results] for record in journal.records()}
+    assert retries.pop("la la la la.png") == [2] and set(map(str, retries.values())) == {"[None]"}
+    assert "1 asked again, 0 mended, 1 still repeats" in capsys.readouterr().err
+    assert '"again":[1,0]' in page.read_text("utf-8")
+    # It is no other run with another number: what there is, is not asked again.
+    assert main(["caption", str(folder), "--out", str(out), "--retry-loops", "5", "--max-tokens", "9"]) == 0
+    assert len(model.calls) == len(told) + 3
+
+
 def test_prompts_and_prefixes_have_variables(model, folder, tmp_path):
     (folder / "b.txt").write_text("an old caption\n")
     (tmp_path / "prompt.txt").write_text("What is {name} in {dir}? It was: {caption}. {not a variable}\n")

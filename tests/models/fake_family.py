@@ -20,6 +20,7 @@ from jaxphoton.layers.norms import rms_norm
 from jaxphoton.layers.rope import rotary_frequencies, rotary_tables, rotate
 from jaxphoton.layers.weight import Dense, matmul
 from jaxphoton.models.protocol import IMAGE, CacheSpec, Prompt, Segments
+from jaxphoton.requests.settings import Settings
 
 BOS, SIDE, PATCH = 1, 8, 4
 INNER, EPSILON, THETA = 48, 1e-6, 10_000.0
@@ -56,6 +57,7 @@ class FakeFamily:
     prefix_lengths = (8, 16)
     image_tokens = (SIDE // PATCH) ** 2
     stop_ids = frozenset({2, 3})
+    defaults = Settings(temperature=0.0, max_tokens=20)
 
     def __init__(self, config: dict[str, int]):
         self.config, self.vocab_size = config, config["vocab_size"]

@@ -20,6 +20,7 @@ from jaxphoton.requests.skill import typed
 from jaxphoton.requests.skills import SKILLS, kinds
 
 _END = ("tokens", "finish_reason")
+_OWN = ("task", "retries")  # no fields of a line: a column of its own, and of a few lines alone
 
 
 class LineForm:
@@ -50,7 +51,7 @@ class LineForm:
         names = dict.fromkeys(name for _, fields in self._layout for name in fields)
         seen: list[tuple[str, tuple[str, ...]]] = []
         for record in records:
-            results = [(str(result["task"]), tuple(n for n in result if n != "task")) for result in record.results]
+            results = [(str(result["task"]), tuple(n for n in result if n not in _OWN)) for result in record.results]
             names |= dict.fromkeys(name for _, fields in results for name in fields)
             seen = max(seen, results, key=len)
         self._several = max(len(self._layout), len(seen)) > 1
@@ -77,7 +78,7 @@ class LineForm:
         return json.dumps(self.line(record), ensure_ascii=False)
 
     def _fields(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        names = dict.fromkeys([*self._names, *(name for name in result if name != "task")])
+        names = dict.fromkeys([*self._names, *(name for name in result if name not in _OWN)])
         values: dict[str, Any] = {}
         for name in names:
             value, kind = result.get(name), kinds().get(name)

@@ -62,7 +62,8 @@ class Record:
       width, height: of the upright picture in pixels; 0 where unknown.
       results: one mapping for each answer, in the order asked: "task" ("caption", "query", "detect", "point",
         "segment"), what was asked ("question", "object", "length", "type") and the fields of the skill's result
-        ("caption", "answer", "objects", ...), "tokens" and "finish_reason". Several captions are several results.
+        ("caption", "answer", "objects", ...), "tokens" and "finish_reason", "retries" if it was asked again so often.
+        Several captions are several results.
       ms: milliseconds by stage.
       warnings: what was done to the picture, and what is odd about the text.
       reason, fault: of a failure: a word from a fixed list, and a sentence.
@@ -167,8 +168,9 @@ def _fault_of_result(result: dict[str, Any]) -> str | None:
     for name in (*_TEXTS_OF_RESULT, *asked):
         if not isinstance(result.get(name, ""), str):
             return f"a result whose {name} is no text"
-    if not _whole(result.get("tokens", 0)):
-        return "a result whose tokens are not a whole number"
+    for name in ("tokens", "retries"):
+        if not _whole(result.get(name, 0)):
+            return f"a result whose {name} are not a whole number"
     for name, value in result.items():
         # What a model has not written is None in some skills.
         if (kind := kinds().get(name)) is not None and not (

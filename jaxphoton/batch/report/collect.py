@@ -9,7 +9,7 @@ from typing import NamedTuple
 from jaxphoton.batch.journal.keymap import digest
 from jaxphoton.batch.journal.reading import JournalReader
 from jaxphoton.batch.journal.record import Header, Record
-from jaxphoton.batch.quality import WARNINGS, Flag, flags, texts
+from jaxphoton.batch.quality import WARNINGS, Flag, asked_again, flags, texts
 from jaxphoton.batch.report.counting import Frequent, Lengths, Smallest, kind, opening
 from jaxphoton.requests.skills import asked_in, kinds
 
@@ -54,6 +54,7 @@ class Counts:
 
     Attributes:
       images, failed, tokens: totals.
+      again, looping: answers that were asked again because they repeat themselves, and those of them that still do.
       reasons: failures by reason.
       notes: what was done to pictures, without numbers.
       flags: images by what is odd about their texts.
@@ -66,6 +67,8 @@ class Counts:
     images: int = 0
     failed: int = 0
     tokens: int = 0
+    again: int = 0
+    looping: int = 0
     reasons: Frequent = field(default_factory=Frequent)
     notes: Frequent = field(default_factory=Frequent)
     flags: Counter[str] = field(default_factory=Counter)
@@ -77,6 +80,8 @@ class Counts:
     def add(self, record: Record, odd: tuple[Flag, ...]) -> None:
         self.images += 1
         self.tokens += record.tokens
+        again, looping = asked_again(record.results)
+        self.again, self.looping = self.again + again, self.looping + looping
         self.flags.update(odd)
         self.ms.update(record.ms)
         if record.status == "failed":

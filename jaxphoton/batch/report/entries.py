@@ -67,6 +67,7 @@ def overview(collection: Collection, summary: Mapping[str, Any]) -> dict[str, An
         "images": counts.images,
         "failed": counts.failed,
         "tokens": counts.tokens,
+        "again": [counts.again, counts.again - counts.looping],
         "damage": collection.damage,
         "notice": collection.notice,
         "reasons": counts.reasons.most_common(_ROWS),

@@ -15,7 +15,6 @@ from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.protocol import Family
 from jaxphoton.oracle.oracle import Oracle, allowed_ids
 from jaxphoton.requests.settings import Settings
-from jaxphoton.requests.skills import SKILLS
 from jaxphoton.requests.tokens import Token
 
 FIRST = 4  # positions of an answer whose logits are compared in full
@@ -71,7 +70,7 @@ def write_captions(
       EngineError: the engine fails.
     """
     form = family.skills().form("caption", {"length": "normal"})
-    settings = Settings.parse({"temperature": 0, "max_tokens": max_tokens}, SKILLS["caption"].defaults)
+    settings = Settings.parse({"temperature": 0, "max_tokens": max_tokens}, family.defaults)
     requests = [Request(form.prompt, form.grammar, settings, picture) for picture in pictures]
     submitted = [engine.submit(request, wait=True) for request in requests]
     written = [tuple(token.id for token in each.future.result().tokens) for each in submitted]

@@ -25,12 +25,14 @@ from jaxphoton.models.protocol import (
     Segments,
     TokenizerPlace,
 )
+from jaxphoton.requests.settings import Settings
 
 if TYPE_CHECKING:
     from jaxphoton.models.tensors import Tensors
 
 # Positions that are kept room for. Llama 3.1 could have 131,072, of which a caption needs a hundredth.
 MAX_CONTEXT = 4096
+AUTHORS = Settings(temperature=0.6, top_p=0.9, max_tokens=512)
 BEFORE = (64, 256)  # positions in front of an image that prefixes are compiled for: the model's own system text, longer
 FLOAT32 = 4
 
@@ -66,6 +68,7 @@ class JoyCaptionFamily:
         self.stop_ids = self.ids.stops | frozenset(config.eos_token_id)
         self.grammars: Mapping[str, Grammar] = {"text": Grammar({"text": State(stop=self.stop_ids)})}
         self.tokenizer = TokenizerPlace()
+        self.defaults: Settings = config.generation.settings(AUTHORS)
 
     @property
     def network(self) -> Network:

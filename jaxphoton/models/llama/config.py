@@ -10,6 +10,7 @@ from typing import Literal
 from jaxphoton.config.fields import MOST, check_fields, choice, fitting, is_whole, real, require, whole
 from jaxphoton.models.limits import MAX_HEADS, MAX_INNER, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH
 from jaxphoton.models.siglip.config import require_multiple
+from jaxphoton.requests.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,11 @@ class GenerationConfig:
 
     def __post_init__(self):
         check_fields(self, "generation_config")
+
+    def settings(self, defaults: Settings) -> Settings:
+        """How texts are generated where nobody says; `defaults` where this does not say either."""
+        given = {"temperature": self.temperature, "top_p": self.top_p}
+        return Settings.parse(given, defaults)
 
 
 def are_ids(value: object) -> bool:

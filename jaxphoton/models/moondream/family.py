@@ -27,6 +27,7 @@ from jaxphoton.models.protocol import (
     Segments,
     TokenizerPlace,
 )
+from jaxphoton.requests.settings import Settings
 
 if TYPE_CHECKING:
     from jaxphoton.models.moondream.names import MoondreamTensors
@@ -48,6 +49,7 @@ class MoondreamFamily:
     name: str = "moondream"
     causal: bool = False
     fixed_prefix: bool = True
+    defaults: Settings = Settings(temperature=0.2, top_p=0.9, max_tokens=768)
 
     def __init__(self, config: ModelConfig):
         text, vision, ids = config.text, config.vision, config.tokenizer

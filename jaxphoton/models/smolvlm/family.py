@@ -31,6 +31,7 @@ from jaxphoton.requests.settings import Settings
 if TYPE_CHECKING:
     from jaxphoton.models.tensors import Tensors
 
+GREEDY = Settings(temperature=0.0, top_p=1.0, max_tokens=512)  # as its model cards do
 FLOAT32 = 4
 
 
@@ -72,12 +73,7 @@ class SmolVLMFamily:
         self.stop_ids = frozenset({config.tokens.end_of_utterance, *config.generation.eos_token_id})
         self.grammars: Mapping[str, Grammar] = {"text": Grammar({"text": State(stop=self.stop_ids)})}
         self.tokenizer = TokenizerPlace()
-        said = config.generation
-        self.defaults = Settings(
-            temperature=0.0 if said.temperature is None else said.temperature,
-            top_p=1.0 if said.top_p is None else said.top_p,
-            max_tokens=512,
-        )
+        self.defaults: Settings = config.generation.settings(GREEDY)
 
     @property
     def network(self) -> Network:

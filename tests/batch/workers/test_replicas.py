@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from jaxphoton.batch.retries import retrying
 from jaxphoton.batch.workers import supervisor
 from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.batch.workers.protocol import ReplicaError
 from jaxphoton.image.errors import ImageError
 from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.settings import Settings
 from tests.batch.workers import fake_child
 from tests.image.pools import S, needs_proc, running, traces, until
 
@@ -70,6 +72,15 @@ def check(answers, images, failing: Collection[int] = ()) -> None:
 def test_a_program_that_no_system_starts_is_no_hang():
     with pytest.raises(ReplicaError, match="no engine process is left: embedded null byte"):
         Replicas((None,), {"path_or_id": "well"}, log=lambda line: None, command=("a\0b",))
+
+
+def test_what_repeats_itself_is_asked_again(start):
+    images = [b"la la la la", b"fine", b"broken", *[b"so it goes, " * 4] * 9]
+    found = {answer.key: answer for answer in retrying(start(), 2, Settings()).answer(jobs(images))}
+    assert len(found) == len(images) and isinstance(found.pop(2).error, ImageError)
+    for key, answer in found.items():
+        (result,) = answer.results
+        assert result["caption"] == images[key].decode() and result.retries == (0 if key == 1 else 2)
 
 
 def test_answers_are_whole(start, tmp_path):
@@ -232,6 +243,7 @@ def test_processes_do_not_outlive_a_killed_parent():
 import time
 from jaxphoton.batch.workers.pool import Replicas
 from jaxphoton.requests.ask import Ask, Job
+from jaxphoton.requests.settings import Settings
 replicas = Replicas((None, None), {{"path_or_id": "well"}}, command={COMMAND!r})
 while len(replicas.pids) < 2: time.sleep(0.01)
 print(*replicas.pids, flush=True)

@@ -39,6 +39,8 @@ function figures() {
   for (const [flag, count] of Object.entries(data.flags)) {
     list.push(figure(FILTERS[flag][0], number(count), percent(count, data.images)));
   }
+  const [again, mended] = data.again;
+  if (again) list.push(figure("Asked again", number(again), `${number(mended)} mended`));
   for (const [name, value] of data.summary) {
     const [label, unit] = LABELS[name] || [name.replaceAll("_", " ").replaceAll(".", ": "), number];
     list.push(figure(label, typeof value === "number" ? unit(value) : value));

@@ -59,6 +59,8 @@ FORBIDDEN = {
     "jaxphoton.models.moondream.config": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.models.joycaption.reading": (*HEAVY, "numpy", "PIL"),
     "jaxphoton.models.joycaption.family": HEAVY,
+    "jaxphoton.models.smolvlm.reading": (*HEAVY, "numpy", "PIL"),
+    "jaxphoton.models.smolvlm.family": HEAVY,
     "jaxphoton.models.moondream.prompts": HEAVY,
     "jaxphoton.models.moondream.family": HEAVY,
     "jaxphoton.models.protocol": HEAVY,

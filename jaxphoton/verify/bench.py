@@ -29,7 +29,7 @@ class Bench:
         self.golden, self.params, self.family = golden, params, family
         self._resize: Resize = resize
         self.grammars = {**family.grammars, "free": FREE}
-        self._images: dict[int, Picture] = {}
+        self._images: dict[str, Picture] = {}
 
     @cached_property
     def oracle(self) -> Oracle:
@@ -38,12 +38,12 @@ class Bench:
     def image(self, case: Case) -> Picture | None:
         """The picture that the case names; None for text only."""
         index = case.facts.get("image")
-        return None if index is None else self.picture(index)
+        return None if index is None else self.picture(f"image{index}")
 
-    def picture(self, index: int) -> Picture:
-        if index not in self._images:
-            self._images[index] = self.oracle.encode_image(self.crops(f"image{index}"))
-        return self._images[index]
+    def picture(self, image: str) -> Picture:
+        if image not in self._images:
+            self._images[image] = self.oracle.encode_image(self.crops(image))
+        return self._images[image]
 
     def crops(self, image: str) -> Crops:
         """The crops of a picture as they are recorded, or as far from them as a fast resize is from the exact one."""

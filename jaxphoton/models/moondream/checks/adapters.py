@@ -23,13 +23,13 @@ def check_adapter(bench: MoondreamBench, case: Case, findings: Findings) -> None
     cases, adapter = _cases(bench), _adapter(bench, case, findings)
     prefill, positions = bench.golden.case("prefill"), cases.case("prefill")["positions"]
     prompt = plain_prompt(prefill["prompt"])
-    trace = bench.trace(prompt, bench.picture(cases.facts["image"]), adapter)
+    trace = bench.trace(prompt, bench.picture(f"image{cases.facts['image']}"), adapter)
     findings.close("layer_hidden", [hidden[positions] for hidden in trace.hidden], case["layer_hidden"])
     findings.close("logits", trace.logits[-len(prompt.ids) :], case["logits"])
     if "text_only_logits" in case:
         alone = plain_prompt(bench.golden.case("text_only")["prompt"][1:])
         findings.close("text_only_logits", bench.trace(alone, None, adapter).logits[-1], case["text_only_logits"])
-    asked, image = bench.golden.case("caption")["prompt"], bench.picture(cases.facts["caption_image"])
+    asked, image = bench.golden.case("caption")["prompt"], bench.picture(f"image{cases.facts['caption_image']}")
     ids, logits = case["caption_tokens"], case["caption_logits"]
     compare_text(bench, asked, image, ids[ids >= 0], logits, findings, adapter)
 

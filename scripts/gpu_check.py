@@ -5,7 +5,8 @@
 Each part runs in processes of its own under a time limit; one that fails or hangs is reported, with what it had found
 until then, and the rest goes on. Writes `gpu_check.json`, the readable `gpu_check.txt` and each part's log to the
 folder given, and the fastest forms of a step as a file for `jaxphoton/configs/gpus`; benchmarks/README.md says how to
-read them. `--model small` runs the same on any machine, to test this script; its times mean nothing.
+read them. `--model small` runs the same on any machine, to test this script; its times mean nothing. Of other models
+(`--model joycaption`) fewer parts are run: steps, pictures, captions and the operations, all of the model's sizes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from jaxphoton.config.gpus import file_name  # noqa: E402
 from scripts.gpu.table import render  # noqa: E402
+from scripts.models import is_small  # noqa: E402
 
 LEAST_SECONDS = 15  # a part is not begun with less left
 
@@ -89,6 +91,10 @@ PARTS = {
 }
 GROUPS = {"flags": tuple(FLAGS), "correct": ("kernels", "equality", "verify"), "model": ("step", "encode", "captions")}
 GROUPS["meshes"] = ("mesh", "mesh-launches")
+# Of models that are no Moondream: the others are of its layers, its goldens or no model at all.
+OTHERS = ("device", "kernels", "step", "encode", "captions", "forms", "mesh-launches")
+MOONDREAMS = ("moondream2", "moondream3", "small")
+OTHER_MODELS = ("joycaption", "smolvlm2", "small-joycaption", "small-smolvlm2")
 
 
 def run_part(name: str, args: argparse.Namespace, scratch: Path, limit: float) -> dict[str, Any]:
@@ -174,11 +180,14 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def wanted_parts(parser: argparse.ArgumentParser, names: list[str] | None) -> list[str]:
-    parts = [part for name in names or PARTS for part in GROUPS.get(name, (name,))]
+def wanted_parts(parser: argparse.ArgumentParser, names: list[str] | None, model: str) -> list[str]:
+    known = PARTS if model in MOONDREAMS else OTHERS
+    parts = [part for name in names or known for part in GROUPS.get(name, (name,))]
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         parser.error(f"unknown part {', '.join(unknown)}; there are {', '.join([*GROUPS, *PARTS])}")
+    if others := [part for part in dict.fromkeys(parts) if part not in known]:
+        parser.error(f"{model} has no part {', '.join(others)}; it has {', '.join(known)}")
     return list(dict.fromkeys(parts))
 
 
@@ -188,9 +197,9 @@ def main() -> int:
     parser.add_argument("--only", action="append", metavar="PART", help=f"a group or part: {[*GROUPS, *PARTS]}")
     parser.add_argument("--minutes", type=float, default=8.0, help="limit of all together; the rest is skipped")
     parser.add_argument("--goldens", type=Path, help="a golden directory for the verify part")
-    parser.add_argument("--model", choices=["moondream2", "moondream3", "small"], default="moondream2")
+    parser.add_argument("--model", choices=[*MOONDREAMS, *OTHER_MODELS], default="moondream2")
     args = parser.parse_args()
-    wanted = wanted_parts(parser, args.only)
+    wanted = wanted_parts(parser, args.only, args.model)
     args.out, args.goldens = args.out.resolve(), args.goldens and args.goldens.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
     end, date = time.monotonic() + 60 * args.minutes, datetime.datetime.now(datetime.UTC)
@@ -204,7 +213,7 @@ def main() -> int:
                 results[name] = {"skipped": "no time left"}
             else:
                 # Machines for the small model are slow, and often busy.
-                limit = PARTS[name].seconds * (5 if args.model == "small" else 1)
+                limit = PARTS[name].seconds * (5 if is_small(args.model) else 1)
                 results[name] = run_part(name, args, Path(scratch), min(left, limit))
             state = "FAILED" if failed(results[name]) else "skipped" if "skipped" in results[name] else "ok"
             print(f"{name}: {state}, {results[name].get('seconds', 0)} s", flush=True)

@@ -55,7 +55,7 @@ class EngineConfig:
       step_form: how the dense layers of a decode step are computed: "xla" (products and norms by XLA), "fused" (by few
         kernels), the parts that kernels compute in order as "norm+attention+output", or "auto", the form measured as
         the fastest on this kind of GPU, and "xla" where none was measured. `kernels` says which kernels. Of layers with
-        experts it is input product and attention alone.
+        experts it is input product and attention alone, of Llama's the attention.
       kv_dtype: of stored keys and values: "model" (that of the weights), or "float8" (e4m3: half the bytes of bfloat16,
         scaled by the checkpoint's factors where it has them).
       adapter_slots: adapters that rows of one batch may have; more may be asked for, and wait. 0: none at all, and

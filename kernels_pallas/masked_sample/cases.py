@@ -91,7 +91,10 @@ def _real(rows: int, mode: str) -> tuple[Case, ...]:
     )
 
 
+_OF_LLAMA = (("greedy", 8), ("greedy", 32), ("top-p", 32))
+
 REAL = (
     *(case for rows in (1, 8, 32, 64) for mode in _MODES for case in _real(rows, mode)),
     Case("tokens-host-mask-8", 8, 51200, table=True, mask=True, **_MODES["top-p"]),
+    *(Case(f"llama-{mode}-{rows}", rows, 128256, table=True, **_MODES[mode]) for mode, rows in _OF_LLAMA),
 )

@@ -18,7 +18,7 @@ from jax.experimental import pallas as pl
 
 from kernels_pallas.masked_sample import threefry
 from kernels_pallas.masked_sample.reference import GREEDY_BELOW
-from kernels_pallas.triton_shim import pallas_call
+from kernels_pallas.triton_shim import load, pallas_call
 
 BLOCK = 2048
 WARPS = 8
@@ -60,8 +60,7 @@ def masked_sample(
     block = min(BLOCK, pl.next_power_of_2(columns))
     blocks = pl.cdiv(columns, block)
     width = blocks * block
-    logits = _widen(logits, width, -jnp.inf)
-    words = [_widen(array, pl.cdiv(width, 32), 0) for array in (table, mask) if array is not None]
+    words = [_widen(array, pl.cdiv(width, 32)) for array in (table, mask) if array is not None]
     settings = _settings(temperature, top_p, seed, index, state, needed)
     plan = _Plan(columns, block, blocks, table is not None, mask is not None)
     call = partial(pallas_call, warps=WARPS, stages=1, interpret=interpret)
@@ -84,9 +83,9 @@ def masked_sample(
     return settle(settings, logits, *words, *scan(settings, logits, *words))
 
 
-def _widen(array: jax.Array, width: int, value: float) -> jax.Array:
+def _widen(array: jax.Array, width: int) -> jax.Array:
     missing = width - array.shape[1]
-    return jnp.pad(array, ((0, 0), (0, missing)), constant_values=value) if missing else array
+    return jnp.pad(array, ((0, 0), (0, missing))) if missing else array
 
 
 def _settings(temperature, top_p, seed, index, state, needed) -> jax.Array:
@@ -229,9 +228,12 @@ def _before(
 
 
 def _block(plan: _Plan, row: _Row, j: Any, logits: Any, words: Any) -> tuple[Any, Any]:
-    """Logits of block `j`, -inf where forbidden, and their columns; both [block]."""
+    """Logits of block `j`, -inf where forbidden or behind the last, and their columns; both [block]."""
     column = j * plan.block + jnp.arange(plan.block, dtype=jnp.int32)
-    values = logits[row.number, pl.ds(j * plan.block, plan.block)]
+    if plan.columns % plan.block:  # padded, logits would be copied
+        values = load(logits.at[row.number, column], mask=column < plan.columns, other=-jnp.inf)
+    else:
+        values = logits[row.number, pl.ds(j * plan.block, plan.block)]
     lines = [row.state] * plan.table + [row.number] * plan.mask
     for packed, line in zip(words, lines, strict=True):
         word = packed[line, column >> 5]

@@ -85,4 +85,5 @@ REAL = (
     _moondream("moondream_8_float32", 8, dtype="float32"),
     _moondream("moondream3_long_8", 8, 3600, width=256, rest=0, factors=48),
     Case("grouped_32", 32, 8, 128, (856,) * 32, prefix=730, width=130, rest=8192),
+    *(Case(f"llama_{rows}", 32, 8, 128, (1168,) * rows, prefix=784, width=257, turned=64) for rows in (1, 8, 32)),
 )

@@ -19,13 +19,10 @@ from jaxphoton.engine.gpus import Gpu
 from jaxphoton.engine.places import Absent, options
 from jaxphoton.engine.state import PagedCache
 from jaxphoton.layers.mesh import Split, engine_split
-from jaxphoton.models.costs import Storage
+from jaxphoton.measure.cost_model import prefix_cost
 from jaxphoton.models.forms import quantized_tree
-from jaxphoton.models.moondream.costs import costs
-from jaxphoton.models.moondream.family import MoondreamFamily
-from jaxphoton.models.moondream.params import PUBLISHED
-from jaxphoton.models.moondream.reading import named_config
-from jaxphoton.models.protocol import Kernels
+from jaxphoton.models.protocol import Family, Kernels
+from scripts.models import family_named
 
 ROWS = 32  # the pool holds so many whole contexts
 
@@ -108,18 +105,19 @@ def prefix(
     mesh: str | None = None,
 ) -> list[Program]:
     """Image prefixes; `adapters` and `mesh` as in `step`."""
+    crops = images * min(2, family_named(model).max_crops)
     shapes = _Shapes(
-        chip, layers, model, quantize=quantize, adapter_slots=adapters, vision=((images, 2 * images),), mesh=mesh
+        chip, layers, model, quantize=quantize, adapter_slots=adapters, vision=((images, crops),), mesh=mesh
     )
     name = f"{shapes.kind}{'adapters-' if adapters else ''}prefix {images} image{'s' * (images > 1)}"
     program = shapes.program(name, ("prefix", images, shapes.family.prefix_lengths[-1]))
-    needed = 0 if mesh else costs(shapes.family).prefix(images, Storage(2)).flops
+    needed = 0 if mesh else prefix_cost(shapes.family, "bfloat16", images).flops
     return [dataclasses.replace(program, needed=needed)]
 
 
-def encode(chip: Gpu, images: int, crops: int, mesh: str | None = None) -> list[Program]:
+def encode(chip: Gpu, images: int, crops: int, mesh: str | None = None, model: str = "moondream2") -> list[Program]:
     """The vision encoder, with XLA's attention: cuDNN's needs wheels of its own."""
-    shapes = _Shapes(chip, layers=1, backend="reference", vision=((images, crops),), mesh=mesh)
+    shapes = _Shapes(chip, 1, model, backend="reference", vision=((images, crops),), mesh=mesh)
     program = shapes.program(f"{shapes.kind}encode {crops} crops", ("vision", images, crops))
     # Without autotuning jax 0.10 finds no Triton tiling for a product whose rows are heads of 72; cuBLAS takes any.
     options = {**program.options, "xla_gpu_enable_triton_gemm": False}
@@ -146,13 +144,11 @@ class _Shapes(Programs):
         """`rows` of a step and the form of its layers; without `experts` all layers of a model are its dense ones;
         `quantize` the weights, as the loaders do; `mesh` is of such chips, for weights in bfloat16; `settings` are
         buckets of the other programs, and more, as in EngineConfig."""
-        full = named_config(model)
-        text = dataclasses.replace(full.text, n_layers=layers, moe=full.text.moe if experts else None)
-        family = MoondreamFamily(dataclasses.replace(full, text=text))
+        family = family_named(model, layers, experts)
         self._mesh = None if mesh is None else chip.mesh(mesh_shape(mesh))
         split = None if self._mesh is None else engine_split(self._mesh, family.network.counts())
         # What names of programs begin with.
-        self.kind = "experts-" if text.moe else "tau-" if text.tau_attn else ""
+        self.kind = _kind(family)
         self.kind = f"{quantize}-{self.kind}" if quantize else self.kind
         self.kind = f"mesh-{self.kind}" if mesh else self.kind
         self._layers, self._step, self._kernels = layers, (rows,), Kernels(backend, chip.target)
@@ -184,12 +180,20 @@ class _Shapes(Programs):
         return Program(name, function, arguments, donated, self._layers, weights, pool, chosen, mesh=self._mesh)
 
 
-def _parameters(family: MoondreamFamily, quantize: str | None, split: Split | None) -> Any:
+def _kind(family: Family) -> str:
+    """What is special about its programs."""
+    if family.name != "moondream":
+        return f"{family.name}-"
+    text = family.config.text
+    return "experts-" if text.moe else "tau-" if text.tau_attn else ""
+
+
+def _parameters(family: Family, quantize: str | None, split: Split | None) -> Any:
     """As the loaders make them, on this machine or on a mesh."""
     if split is not None:
-        return split.shapes(family.network.specs(jnp.bfloat16, PUBLISHED))
+        return split.shapes(family.network.specs(jnp.bfloat16))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    tree = quantized_tree(family, jnp.bfloat16, quantization(quantize), PUBLISHED)
+    tree = quantized_tree(family, jnp.bfloat16, quantization(quantize))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 _LINE = re.compile(r"^\s*(?:ROOT )?%(?P<name>\S+) = (?P<shape>\w+\[[\d,]*\])\S* (?P<op>[\w-]+)\((?P<operands>[^)]*)\)")
 _CALLS = re.compile(r"calls=%(\S+?),")
+_PARAMETER = re.compile(r"^\s*%(\S+) = (\w+\[[\d,]*\])\S* parameter\(", re.MULTILINE)
+_OF_A_LINE = re.compile(r" dynamic-slice\(%([^\s,)]+),.*?dynamic_slice_sizes=\{1,\d+\}")
 _NAMES = {"bfloat16": "bf16", "float32": "f32", "int8": "s8", "uint8": "u8", "float8_e4m3fn": "f8e4m3fn"}
 SAME = ("bitcast", "copy-start")  # the result lies where the operand does
 
@@ -22,11 +24,13 @@ def weight_reads(hlo: str, shapes: Collection[str]) -> list[tuple[str, str, int]
     """Parameters of one of these shapes ("bf16[96,64]"): name, shape, and how many kernels take it whenever the program
     runs.
 
-    Kernels in branches of conditionals do not count, nor do gathers, which read lines of a table.
+    Kernels in branches of conditionals do not count, nor do those that read lines of a table: gathers, and of a single
+    row cuts.
     """
     before, _, entry = hlo.partition("\nENTRY ")
-    computations = (text.strip() for text in before.split("\n\n"))
-    gathers = {text.partition(" ")[0].removeprefix("%") for text in computations if " gather(" in text}
+    computations = {text.partition(" ")[0].removeprefix("%"): text for text in map(str.strip, before.split("\n\n"))}
+    gathers = {name for name, text in computations.items() if " gather(" in text}
+    lines = {(name, shape) for name, text in computations.items() for shape in _shapes_cut(text)}
     origin: dict[str, str] = {}
     found: dict[str, str] = {}
     reads = Counter[str]()
@@ -44,5 +48,12 @@ def weight_reads(hlo: str, shapes: Collection[str]) -> list[tuple[str, str, int]
         elif match["op"] not in ("conditional", "tuple"):
             called = _CALLS.search(line)
             if called is None or called[1] not in gathers:
-                reads.update({origin[name] for name in operands if name in origin})
+                weights = {origin[name] for name in operands if name in origin}
+                reads.update(name for name in weights if called is None or (called[1], found[name]) not in lines)
     return [(name, shape, reads[name]) for name, shape in found.items()]
+
+
+def _shapes_cut(computation: str) -> set[str]:
+    """Shapes of the parameters of which a computation cuts a line."""
+    shapes = dict(_PARAMETER.findall(computation))
+    return {shapes[name] for name in _OF_A_LINE.findall(computation) if name in shapes}

@@ -16,20 +16,22 @@ from jaxphoton.image.prepare import Prepared
 from jaxphoton.models.protocol import Prompt
 from jaxphoton.platform import calm_interpreter
 from jaxphoton.requests.settings import Settings
-from scripts.gpu.encode import pictures
+from scripts.gpu.encode import crops_of, pictures
 from scripts.gpu.load import Load, row_counts
+from scripts.models import family_named, is_small
 
 TOKENS = 50  # of every caption: random weights do not know when to stop, so nothing but the limit ends one
 WAVES = 3  # as many captions as this many times all rows
 PROMPT = Prompt((1, 100, 2, 200, 3))
 IMAGES_AT_ONCE = 4
+CROPS = (1, 5, 10)
 
 
 def captions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Captions a second with all rows in use, for pictures of few and of many crops, and what the time goes into."""
-    small = args.model == "small"
-    crops = (1,) if small else (1, 5, 10)
+    small = is_small(args.model)
     rows = row_counts(args.model)[-1]
+    crops = crops_of(family_named(args.model), (1,) if small else CROPS)
     vision = tuple((IMAGES_AT_ONCE, IMAGES_AT_ONCE * n) for n in crops)
     load = Load(args.model, (rows,), prefill_lengths=(32,), vision=vision)
     calm_interpreter()
@@ -42,7 +44,7 @@ def captions(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     with Engine(load.programs) as engine:
         engine.observe(lambda launch: launches.append((time.perf_counter(), launch)))
         for n in crops:
-            picture = pictures(load.config, 1, n)[0]
+            picture = pictures(load.family, 1, n)[0]
             run(engine, rows, picture, keys, launches)  # warm-up
             table.append({"crops": n, **run(engine, rows * (1 if small else WAVES), picture, keys, launches)})
             yield {"captions": table}

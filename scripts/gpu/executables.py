@@ -15,6 +15,7 @@ import jax
 
 from jaxphoton import Moondream
 from jaxphoton.engine import gpus
+from scripts.models import is_small
 
 IMAGE = Path(__file__).parents[2] / "examples" / "shapes" / "scene_05.png"
 GREEDY = {"temperature": 0.0}
@@ -25,7 +26,7 @@ def executables(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     captions, which may differ by a word in bfloat16: what is compiled here is tuned here."""
     kind = jax.devices()[0].device_kind
     name = next((name for name, chip in gpus.CHIPS.items() if chip.kind == kind), None)
-    if name is None and args.model != "small":
+    if name is None and not is_small(args.model):
         yield {"skipped": f"{kind}: none of {', '.join(gpus.NAMES)}"}
         return
     with tempfile.TemporaryDirectory() as scratch:

@@ -11,6 +11,7 @@ import jax
 
 from jaxphoton.measure.timing import copy_bandwidth, device_seconds, memory_limit
 from scripts.gpu import ops
+from scripts.models import family_named, is_small
 
 # max |a - b| / max |b|, and for sampling the difference of log-probabilities.
 LIMITS = {"float32": 1e-5, "bfloat16": 1e-2, "masked_sample": 1e-4}
@@ -30,13 +31,13 @@ def kernels(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     A time is that of one call in a chain of them in one program, so that launching is no part of it; each reads a
     layer of its own. GB/s counts the bytes that must move (`Case.bytes`).
     """
-    small = args.model == "small"
+    small, family = is_small(args.model), family_named(args.model)
     yield {"limits": LIMITS, "chain": {name: links for name, (_, links) in COLUMNS.items()}}
     found: dict[str, Any] = {"failed": []}
     timed: dict[str, list[Any]] = {}
-    for name in ops.NAMES:
+    for name in ops.names_for(family):
         try:
-            compared, timed[name] = ops.cases_of(name, small)
+            compared, timed[name] = ops.cases_of(name, small, family)
         except Exception as error:  # one operation missing must not hide the others
             found["failed"].append(f"{name}: {short(error)}")
             yield found

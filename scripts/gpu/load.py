@@ -15,47 +15,30 @@ from jaxphoton.config import EngineConfig
 from jaxphoton.constraints.automaton import TokenAutomaton
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.control import ControlPacker
+from jaxphoton.engine.memory import kv_position_bytes
 from jaxphoton.engine.state import PagedCache, RowState
 from jaxphoton.layers.attention import attend
+from jaxphoton.layers.spec import nbytes
 from jaxphoton.measure.cost_model import step_cost
 from jaxphoton.measure.decoding import DecodeBench, tables_of
 from jaxphoton.measure.timing import memory_limit, noise, random_array
-from jaxphoton.models.moondream import device as device_of
-from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.family import MoondreamFamily
-from jaxphoton.models.moondream.params import Params, abstract, count
-from jaxphoton.models.moondream.reading import named_config
+from jaxphoton.models.moondream import device as moondream
 from jaxphoton.models.protocol import Family
+from jaxphoton.models.siglip import network as siglip
+from scripts.models import family_named, is_small
 
 FEW_LAYERS = 8
 CONTEXT = 850  # positions a row: an image, a question, some text
 TICKS = 100  # of a measured round
 
 
-def model_config(name: str, layers: int | None = None) -> ModelConfig:
-    """A family, or with "small" the shape of Moondream 2 in miniature, for machines without a GPU; `layers` of the text
-    decoder instead of all."""
-    config = named_config("moondream2" if name == "small" else name)
-    if name == "small":
-        vision = dataclasses.replace(
-            config.vision, enc_dim=32, enc_n_layers=2, enc_ff_dim=64, enc_n_heads=2, proj_out_dim=64, proj_inner_dim=64
-        )
-        text = dataclasses.replace(config.text, dim=64, ff_dim=128, n_layers=2, n_heads=4, n_kv_heads=4, vocab_size=512)
-        config = dataclasses.replace(
-            config, vision=vision, text=text, region=dataclasses.replace(config.region, dim=64, inner_dim=64)
-        )
-    if layers is not None:
-        config = dataclasses.replace(config, text=dataclasses.replace(config.text, n_layers=layers))
-    return config
-
-
 def row_counts(name: str) -> tuple[int, ...]:
     """How many rows are measured: those whose cache leaves room on the device."""
-    if name == "small":
+    if is_small(name):
         return 1, 8
-    config, limit = model_config(name), memory_limit()
-    weights = 2 * count(abstract(config))
-    page = 2 * 2 * config.text.n_layers * 16 * config.text.n_kv_heads * config.text.head_dim
+    family, limit = family_named(name), memory_limit()
+    weights = sum(map(nbytes, jax.tree.leaves(family.network.abstract(jnp.bfloat16))))
+    page = 16 * kv_position_bytes(family.cache, 2)
     return tuple(n for n in (1, 8, 32, 64) if limit is None or weights + page * _pages(n) < 0.7 * limit)
 
 
@@ -77,17 +60,16 @@ class Load:
         self,
         name: str,
         rows: Iterable[int],
-        config: ModelConfig | None = None,
+        family: Family | None = None,
         build: Callable[..., tuple[Programs, str]] | None = None,
         **buckets: Any,
     ):
         """`rows` to decode; `build` makes the programs, None for `compiled`; `buckets` as in EngineConfig."""
-        self.config = config or model_config(name)
-        self.family = MoondreamFamily(self.config)
-        self.context, self.ticks = (60, 6) if name == "small" else (CONTEXT, TICKS)
+        self.family = family or family_named(name)
+        self.context, self.ticks = (60, 6) if is_small(name) else (CONTEXT, TICKS)
         self.dtype = "float32" if jax.devices()[0].platform == "cpu" else "bfloat16"
-        params = random_params(self.config, self.dtype)
-        self.parameters = count(params)
+        params = random_params(self.family, self.dtype)
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         steps = tuple(sorted(set(rows)))
         buckets = {"prefill_rows": (4,), "prefill_lengths": (128,), "vision": ((1, 1),)} | buckets
         engine = EngineConfig(
@@ -128,14 +110,14 @@ class Load:
         return packer.step(plan.sequences, next(n for n in programs.buckets.step if n >= rows))
 
 
-def compiled(params: Params, family: Family, engine: EngineConfig, tables: TokenAutomaton) -> tuple[Programs, str]:
+def compiled(params: Any, family: Family, engine: EngineConfig, tables: TokenAutomaton) -> tuple[Programs, str]:
     """Programs as they are meant to run; if they do not compile, without cuDNN; if not so either, without kernels."""
     try:
         return Programs(params, family, engine, tables), ""
     except Exception as error:
         fault = f"{type(error).__name__}: {error}"[:1000]
     try:
-        with mock.patch.object(device_of, "cudnn_attend", attend):
+        with mock.patch.object(moondream, "cudnn_attend", attend), mock.patch.object(siglip, "cudnn_attend", attend):
             return Programs(params, family, engine, tables), f"without cuDNN, since: {fault}"
     except Exception:
         plain = dataclasses.replace(engine, kernels="reference")
@@ -154,7 +136,7 @@ def uncompiled(*arguments: Any) -> tuple[Programs, str]:
 
 def small_load(name: str, rows: Iterable[int], build: Callable[..., tuple[Programs, str]] = uncompiled) -> Load:
     """Of few layers."""
-    return Load(name, rows, model_config(name, layers=2 if name == "small" else FEW_LAYERS), build)
+    return Load(name, rows, family_named(name, layers=2 if is_small(name) else FEW_LAYERS), build)
 
 
 class Stepper:
@@ -171,9 +153,9 @@ class Stepper:
         return enqueue
 
 
-def random_params(config: ModelConfig, dtype: Any) -> Params:
+def random_params(family: Family, dtype: Any) -> Any:
     """Uniform weights of standard deviation 0.02, made on the device."""
-    shapes, tree = jax.tree.flatten(abstract(config, dtype))
+    shapes, tree = jax.tree.flatten(family.network.abstract(dtype))
 
     def fill(seed: jax.Array) -> list[jax.Array]:
         return [noise(seed + jnp.uint32(i), s.shape, s.dtype, 0.02 * 3**0.5) for i, s in enumerate(shapes)]

@@ -19,7 +19,8 @@ from jaxphoton.layers.mesh import engine_split
 from jaxphoton.measure.timing import interleaved
 from scripts.gpu.equality import FEW_PROGRAMS, parameters, run
 from scripts.gpu.kernels import backend_here
-from scripts.gpu.load import Load, model_config, row_counts
+from scripts.gpu.load import Load, row_counts
+from scripts.models import family_named
 
 ROWS = (1, 8)
 SIZES = (2, 4, 8)  # of meshes
@@ -86,7 +87,7 @@ def _wide(config: Any) -> Any:
 def _times(model: str, devices: int) -> Iterator[dict[str, Any]]:
     rows = [count for count in ROWS if count in row_counts(model)]
     sizes = sorted({2, max(count for count in SIZES if count <= devices)})
-    kinds = ("model",) if model_config(model).text.moe is None else ("model", "expert")
+    kinds = ("model", "expert") if "experts" in family_named(model).network.counts() else ("model",)
     shapes = (None, *(f"{kind}={size}" for kind in kinds for size in sizes))
     loads = {shape or "one device": Load(model, rows, build=partial(_steps, shape)) for shape in shapes}
     table = []

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxphoton.models.protocol import Family
+
 NAMES = (
     "paged_attention",
     "step_attention",
@@ -26,6 +28,7 @@ NAMES = (
     "output_product",
     "quant_matmul",
 )
+LLAMA = ("paged_attention", "step_attention", "prefix_attention", "masked_sample")  # of what is no Moondream
 CHANGED = {"step_attention": ("k_pool", "v_pool")}  # what an operation updates in place, and gives back last
 LINKS = 12  # calls in a chain, each on a layer of its own
 Arrays = dict[str, Any]
@@ -35,16 +38,33 @@ def function_of(name: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(f"kernels_pallas.{name}.api"), name)
 
 
-def cases_of(name: str, small: bool) -> tuple[list[Any], list[Any]]:
+def names_for(family: Family) -> tuple[str, ...]:
+    """The operations that a family's programs have."""
+    return NAMES if family.name == "moondream" else LLAMA
+
+
+def cases_of(name: str, small: bool, family: Family | None = None) -> tuple[list[Any], list[Any]]:
     """(cases to compare, cases to time): all and the real ones; a few small ones on machines without a GPU.
 
-    Real cases are compared in float32 too.
+    Real cases are compared in float32 too. Of a family that is no Moondream the real ones are those of its sizes.
     """
     module = importlib.import_module(f"kernels_pallas.{name}.cases")
     if small:
         return list(module.SMALL[:2]), list(module.SMALL[:1])
-    wide = [_in_float32(case) for case in module.REAL if getattr(case, "dtype", "") == "bfloat16"]
-    return [*module.SMALL, *module.REAL, *wide], list(module.REAL)
+    real = list(module.REAL)
+    if family is not None and family.name != "moondream":
+        real = [case for case in real if _is_of(case, real, family)]
+    wide = [_in_float32(case) for case in real if getattr(case, "dtype", "") == "bfloat16"]
+    return [*module.SMALL, *real, *wide], real
+
+
+def _is_of(case: Any, cases: list[Any], family: Family) -> bool:
+    """Whether a case has a family's heads, or samples from as many ids, or as few more as any case has."""
+    if hasattr(case, "head_dim"):
+        sizes = family.heads, family.cache.n_kv_heads, family.cache.head_dim
+        return (case.heads, case.kv_heads, case.head_dim) == sizes
+    enough = [each.columns for each in cases if each.columns >= family.vocab_size]
+    return case.columns == min(enough, default=0)
 
 
 def _in_float32(case: Any) -> Any:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scripts.models import is_small
+
 MODULES = {
     "device": "machine",
     "host": "machine",
@@ -68,7 +70,7 @@ def main() -> None:
     parser.add_argument("--model", default="moondream2")
     parser.add_argument("--goldens", type=Path)
     args = parser.parse_args()
-    if args.model != "small":
+    if not is_small(args.model):
         require_gpu()
     part = getattr(importlib.import_module(f"scripts.gpu.{MODULES[args.part]}"), args.part)
     found: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from kernels_pallas.dispatch import Target
 from kernels_pallas.paged_attention import cases, triton
 from scripts.gpu import ops
 from scripts.gpu.kernels import KERNEL_SECONDS, backend_here, parallel, short
+from scripts.models import is_small
 
 HEADS, SIZES, WARPS = (2, 4, 8), (2048, 4096, 8192), (2, 4, 8)
 SPLITS = {8: (1, 2, 4, 8), 32: (1, 2, 4)}
@@ -23,7 +24,7 @@ def sweep(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Times of paged attention at 8 and 32 rows, best first; `default` marks what the kernel takes by itself."""
     bandwidth = copy_bandwidth()
     yield {"copy_gb_s": bandwidth / 1e9}
-    small = args.model == "small"
+    small = is_small(args.model)
     for rows in (8, 32)[: 1 if small else 2]:
         case = cases.SMALL[0] if small else next(c for c in cases.REAL if c.name == f"moondream_{rows}")
         arrays, static = ops.arguments_of("paged_attention", case)

@@ -14,6 +14,7 @@ from jaxphoton.measure.timing import copy_bandwidth, device_seconds
 from kernels_pallas.dispatch import Target
 from scripts.gpu import ops
 from scripts.gpu.kernels import KERNEL_SECONDS, backend_here, parallel, short
+from scripts.models import is_small
 
 NAMES = ("input_product", "output_product")
 ROWS, WARPS, STAGES, PROGRAMS = (16, 32, 64), (4, 8), (3, 4, 6), (1, 2, 4)
@@ -24,7 +25,7 @@ def products(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     `programs` are those of a multiprocessor: at least (input) or about (output, whose parts follow from it).
     """
-    bandwidth, small = copy_bandwidth(), args.model == "small"
+    bandwidth, small = copy_bandwidth(), is_small(args.model)
     yield {"copy_gb_s": bandwidth / 1e9}
     for name in NAMES:
         cases, tuned = ops.cases_of(name, small)[1], importlib.import_module(f"kernels_pallas.{name}.triton")

@@ -14,6 +14,7 @@ from kernels_pallas.dispatch import Target
 from kernels_pallas.step_attention import cases, triton
 from scripts.gpu import ops
 from scripts.gpu.kernels import KERNEL_SECONDS, apart, backend_here, launcher, parallel, short
+from scripts.models import is_small
 
 NAME = "step_attention"
 HEADS, SIZES, WARPS, RESIDENT = (1, 2, 4), (1024, 2048, 4096), (2, 4, 8), (4, 8)
@@ -22,7 +23,7 @@ HEADS, SIZES, WARPS, RESIDENT = (1, 2, 4), (1024, 2048, 4096), (2, 4, 8), (4, 8)
 def attention(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Times of the attention of a step at 8 and 32 rows, its combine included, best first; `default` marks what the
     kernel takes by itself. How many programs share a row's keys follows from `resident`."""
-    bandwidth, small = copy_bandwidth(), args.model == "small"
+    bandwidth, small = copy_bandwidth(), is_small(args.model)
     yield {"copy_gb_s": bandwidth / 1e9}
     grid = [triton.Tuning()]
     if not small:

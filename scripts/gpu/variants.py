@@ -1,4 +1,4 @@
-"""The decode step of an 8-layer Moondream 2 in several forms."""
+"""The decode step of eight layers in several forms."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from jaxphoton.engine import programs as programs_of
 from jaxphoton.engine import state as state_of
 from jaxphoton.engine.programs import ProgramConfig
 from jaxphoton.measure.timing import device_seconds, interleaved, pipelined
-from jaxphoton.models.moondream.params import Params
 from jaxphoton.models.protocol import Kernels
 from scripts.gpu.load import Load, Stepper, small_load
+from scripts.models import is_small
 
 ROWS = (8, 32)
 
@@ -29,7 +29,7 @@ ROWS = (8, 32)
 def variants(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Device time of the step's variants, which take turns: separate or stacked matrices, and the kernels of attention,
     of sampling, and both replaced by what XLA makes of the reference."""
-    rows = (2, 8) if args.model == "small" else ROWS
+    rows = (2, 8) if is_small(args.model) else ROWS
     load, failed = small_load(args.model, rows), list[str]()
     stepper, table = Stepper(load.state()), dict[str, dict[str, Any]]()
     for count in rows:
@@ -43,7 +43,7 @@ def variants(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         }
         for name, seconds in interleaved(launches).items():
             table.setdefault(name, {"variant": name})[f"ms_{count}_rows"] = 1e3 * seconds
-        yield {"layers": load.config.text.n_layers, "variants": list(table.values()), "failed": failed}
+        yield {"layers": load.family.cache.n_layers, "variants": list(table.values()), "failed": failed}
 
 
 def flag(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -104,13 +104,13 @@ def _as_reference(function: Callable) -> Callable:
     return lambda *arguments, **options: function(*arguments, **(options | {"backend": "reference"}))
 
 
-def _stack(params: Params) -> tuple[Params, Any]:
+def _stack(params: Any) -> tuple[Any, Any]:
     """(parameters without layers, their matrices stacked over layers)."""
     stacked = jax.jit(lambda layers: jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers))(params.text.layers)
     return dataclasses.replace(params, text=dataclasses.replace(params.text, layers=())), stacked
 
 
-def _stacked_step(config: ProgramConfig, parameters: tuple[Params, Any], cache: Any, rows: Any, control: Any) -> Any:
+def _stacked_step(config: ProgramConfig, parameters: tuple[Any, Any], cache: Any, rows: Any, control: Any) -> Any:
     params, stacked = parameters
     layers = tuple(jax.tree.map(itemgetter(i), stacked) for i in range(config.family.cache.n_layers))
     whole = dataclasses.replace(params, text=dataclasses.replace(params.text, layers=layers))

@@ -16,6 +16,12 @@ HloModule jit_checked
   ROOT %gather.1 = bf16[8,64]{1,0} gather(%param_0.1, %param_1.1), offset_dims={1}
 }
 
+%fused_line (param_0: bf16[512,64], param_1: s32[], param_2: bf16[96,64]) -> bf16[1,64] {
+  %param_0.7 = bf16[512,64]{1,0} parameter(0)
+  %param_2.7 = bf16[96,64]{1,0} parameter(2)
+  %line.1 = bf16[1,64]{1,0} dynamic-slice(%param_0.7, %param_1.7, %zero.1), dynamic_slice_sizes={1,64}, metadata={}
+}
+
 %branch (arg: (bf16[64,96], bf16[8,64])) -> (bf16[8,96]) {
   %arg.1 = (bf16[64,96]{1,0}, bf16[8,64]{1,0}) parameter(0)
 }
@@ -26,6 +32,7 @@ ENTRY %main (wte: bf16[512,64], in_w: bf16[96,64], out_w: bf16[64,96], bias: bf1
   %out_w.1 = bf16[64,96]{1,0} parameter(2)
   %bias.1 = bf16[96]{0} parameter(3)
   %x.1 = bf16[8,64]{1,0} fusion(%wte.1, %ids.1), kind=kLoop, calls=%fused_gather, metadata={}
+  %y.1 = bf16[1,64]{1,0} fusion(%wte.1, %at.1, %in_w.1), kind=kLoop, calls=%fused_line, metadata={}
   %bitcast.4 = bf16[96,64]{1,0} bitcast(%in_w.1)
   %pallas_call.1 = bf16[8,96]{1,0} custom-call(%x.1, %in_w.1, %bias.1), custom_call_target="__gpu$xla.gpu.triton", \
 metadata={op_name="jit(checked)/layer_0/input_product/pallas_call" stack_frame_id=9}
@@ -82,7 +89,7 @@ def test_smaller_chips_hold_less():
 
 def test_only_what_always_runs_and_is_no_gather_reads_weights():
     found = weight_reads(HLO, {"bf16[512,64]", "bf16[96,64]", "bf16[64,96]", "s8[96,64]"})
-    assert found == [("wte.1", "bf16[512,64]", 0), ("in_w.1", "bf16[96,64]", 2), ("out_w.1", "bf16[64,96]", 0)]
+    assert found == [("wte.1", "bf16[512,64]", 0), ("in_w.1", "bf16[96,64]", 3), ("out_w.1", "bf16[64,96]", 0)]
 
 
 def test_our_kernels_are_told_with_their_launches(plugin, tmp_path):

@@ -23,13 +23,7 @@ class JoyCaptionCosts(LlamaCosts):
         super().__init__(config.text)
         self._config = config
 
-    def parameters(self) -> dict[str, int]:
-        return {name: int(part.size) for name, part in self._parts().items()}
-
-    def weights(self, storage: Storage) -> dict[str, int]:
-        return {name: int(part.bytes(storage)) for name, part in self._parts().items()}
-
-    def _parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, Part]:
         return {"vision": vision_part(self._config), "text": text_part(self._config.text)}
 
     def encode(self, images: int, crops: int, storage: Storage) -> Cost:

@@ -13,10 +13,20 @@ FLOAT32 = 4
 
 
 class LlamaCosts:
-    """`models.costs.Costs` but for pictures and the sizes of whole models."""
+    """`models.costs.Costs` but for pictures."""
 
     def __init__(self, config: TextConfig):
         self._text = config
+
+    def parts(self) -> dict[str, Part]:
+        """The parameters, by the first level of their tree."""
+        raise NotImplementedError
+
+    def parameters(self) -> dict[str, int]:
+        return {name: int(part.size) for name, part in self.parts().items()}
+
+    def weights(self, storage: Storage) -> dict[str, int]:
+        return {name: int(part.bytes(storage)) for name, part in self.parts().items()}
 
     def prefix(self, images: int, length: int, storage: Storage) -> Cost:
         """T positions, each attending to those in front of it and itself.

@@ -58,7 +58,7 @@ class LlamaNetwork:
         margins: list[jax.Array] | None = None,
         attend_joined: AttendJoined | None = None,
     ) -> tuple[jax.Array, Any]:
-        return text.forward(params.text, self._text, x, positions, attend, cache)
+        return text.forward(params.text, self._text, x, positions, attend, cache, attend_joined=attend_joined)
 
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array:
         return text.logits(params.text, self._text, hidden)

@@ -15,7 +15,7 @@ from jaxphoton.layers.rope import llama3_scaled, rotary_frequencies, rotary_tabl
 from jaxphoton.layers.weight import matmul
 from jaxphoton.models.llama.config import TextConfig
 from jaxphoton.models.llama.params import TextLayer, TextParams
-from jaxphoton.models.protocol import IMAGE
+from jaxphoton.models.protocol import IMAGE, AttendJoined
 
 
 def frequencies(config: TextConfig) -> np.ndarray:
@@ -46,6 +46,7 @@ def forward(
     attend: Attend,
     cache: Any,
     trace: list[jax.Array] | None = None,
+    attend_joined: AttendJoined | None = None,
 ) -> tuple[jax.Array, Any]:
     """Runs all blocks.
 
@@ -55,6 +56,7 @@ def forward(
       attend: writes k and v of one layer into the cache and attends.
       cache: passed through `attend`.
       trace: filled with the output of every block.
+      attend_joined: in place of `attend` in a step, from q, k and v as they lie in one product, not turned yet.
 
     Returns:
       (hidden [B, T, D] after the last block, before the final norm; cache).
@@ -64,14 +66,30 @@ def forward(
         with jax.named_scope(f"layer_{index}"):
             with jax.named_scope("attention"):
                 h = rms_norm(x, params.norm[index, 0], config.rms_norm_eps)
-                q, k, v = _split_heads(config, matmul(h, layer.qkv_w))
-                out, cache = attend(index, rotate(q, *tables), rotate(k, *tables), v, cache)
+                out, cache = _attended(config, index, matmul(h, layer.qkv_w), tables, attend, cache, attend_joined)
                 x = x + matmul(out.reshape(*x.shape[:2], -1), layer.out_w)
             with jax.named_scope("mlp"):
                 x = x + _mlp(layer, rms_norm(x, params.norm[index, 1], config.rms_norm_eps))
         if trace is not None:
             trace.append(x)
     return x, cache
+
+
+def _attended(
+    config: TextConfig,
+    index: int,
+    qkv: jax.Array,
+    tables: tuple[jax.Array, jax.Array],
+    attend: Attend,
+    cache: Any,
+    attend_joined: AttendJoined | None,
+) -> tuple[jax.Array, Any]:
+    """qkv [B, T, (N + 2 K) H] -> (what its heads attended to, cache)."""
+    if attend_joined is not None:
+        cos, sin = (table[:, 0, 0] for table in tables)
+        return attend_joined(index, qkv[:, 0], cos, sin, None, cache)
+    q, k, v = _split_heads(config, qkv)
+    return attend(index, rotate(q, *tables), rotate(k, *tables), v, cache)
 
 
 def final_norm(params: TextParams, config: TextConfig, hidden: jax.Array) -> jax.Array:

@@ -24,6 +24,12 @@ def add_parser(subparsers) -> None:
         "--float8-experts", action="store_true", help="keep the experts of a float8 checkpoint as they are stored"
     )
     add_quantize_option(parser)
+    parser.add_argument(
+        "--merge-adapter",
+        metavar="PATH",
+        help="add an adapter (a folder of PEFT, or a file) to the weights, with what requests cannot choose: pairs of "
+        "the vision encoder, say",
+    )
     parser.add_argument("--revision", default=None, help="revision of a Hugging Face id")
     parser.set_defaults(run=run)
 
@@ -35,14 +41,14 @@ def run(args: argparse.Namespace) -> int:
     from jaxphoton.weights.checkpoint import WeightsError
 
     try:
-        print(_convert(args.src, args.dst, args.dtype, args.quantize, args.float8_experts, args.revision))
+        print(_convert(args))
     except (ConfigError, TokenizerError, WeightsError, OSError) as error:
         print(f"jaxphoton convert: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _convert(src: str, dst: str, dtype: str, quantize: str | None, float8_experts: bool, revision: str | None) -> str:
+def _convert(args: argparse.Namespace) -> str:
     import jax
 
     from jaxphoton.layers.spec import by_path
@@ -51,14 +57,15 @@ def _convert(src: str, dst: str, dtype: str, quantize: str | None, float8_expert
     from jaxphoton.weights import hub, load, orbax
 
     # What can fail without reading a weight comes first.
-    orbax.require_vacant(dst)
-    source = hub.resolve(src, revision, float8_experts)
+    orbax.require_vacant(args.dst)
+    source = hub.resolve(args.src, args.revision, args.float8_experts)
     family = read_family(settings_file(source))
-    tokenizer = hub.resolve_tokenizer(src, source, family)
+    tokenizer = hub.resolve_tokenizer(args.src, source, family)
     load_tokenizer(tokenizer, family.vocab_size)
     # On the host: a conversion needs no accelerator, and the model may not fit one.
-    family, params = load.load_model(source, dtype, jax.devices("cpu")[0], float8_experts, quantize)
-    folder = orbax.save(dst, params, family, tokenizer)
+    where, dtype = jax.devices("cpu")[0], args.dtype
+    family, params = load.load_model(source, dtype, where, args.float8_experts, args.quantize, args.merge_adapter)
+    folder = orbax.save(args.dst, params, family, tokenizer)
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     plain = family.network.abstract(dtype, family.tensors.stored_form(by_path(params)))
     count = sum(leaf.size for leaf in jax.tree.leaves(plain))

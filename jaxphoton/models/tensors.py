@@ -74,12 +74,19 @@ class AdapterNames(Protocol):
     Attributes:
       shapes: canonical name of each module that can have a pair -> [..., rows, columns] of what the pair stands for;
         leading axes are experts.
+      merged: the same of those that are run before a request has its adapter, so that a pair can only be merged into
+        their weights.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
+    merged: Mapping[str, tuple[int, ...]]
 
     def module(self, path: str, /) -> str:
         """The canonical name of the module at a path that a checkpoint of the model would have."""
+        ...
+
+    def is_unused(self, module: str) -> bool:
+        """Whether a module is in checkpoints and never run: what is added to it changes nothing."""
         ...
 
     def pair(self, tensor: str) -> tuple[str, str] | None:

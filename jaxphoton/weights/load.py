@@ -17,9 +17,11 @@ from jax.typing import DTypeLike
 from jaxphoton.files import FileError, read_json
 from jaxphoton.layers.spec import Spec, abstract, by_path, weights_by_path, with_forms
 from jaxphoton.messages import escaped
+from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.forms import Forms, leaf_forms, wanted_forms, with_factors
 from jaxphoton.models.protocol import Family
 from jaxphoton.models.registry import MAX_BYTES, read_family, settings_file
+from jaxphoton.weights.adapters import load_adapter, merged
 from jaxphoton.weights.assembling import Part, assemble, packed
 from jaxphoton.weights.checkpoint import Checkpoint, WeightsError, open_checkpoint
 from jaxphoton.weights.choice import Choice, Quantize
@@ -40,6 +42,7 @@ def load_model(
     sharding: Placing = None,
     quantized: bool = False,
     quantize: Quantize = None,
+    merge: str | Path | None = None,
 ) -> tuple[Family, Any]:
     """A local model (a converted checkpoint, a folder of weights, or one file of them): its family, and parameters.
 
@@ -53,6 +56,8 @@ def load_model(
         to `dtype`. Other matrices in few bits are kept as they are stored.
       quantize: of `jaxphoton.config.quantization`: what is stored plainly is quantized, matrix by matrix on its way to
         the device. "none" brings all matrices to `dtype`.
+      merge: an adapter (`jaxphoton.weights.adapters.load_adapter`) that is merged into what is stored plainly, in
+        float32 and before anything is quantized. Not into a converted checkpoint.
 
     Raises:
       OtherFamily: a model of none of our families.
@@ -65,8 +70,11 @@ def load_model(
     if os.path.isdir(path / "params"):
         from jaxphoton.weights import orbax  # slow to import, and needed for converted checkpoints only
 
+        if merge is not None:
+            raise WeightsError(f"{escaped(path)}: adapters are merged when a model is converted, not later")
         return family, orbax.restore(path, family, dtype, sharding, choice)
-    return _load(path, family, dtype, sharding, choice)
+    adapter = None if merge is None else load_adapter(merge, family, merging=True)
+    return _load(path, family, dtype, sharding, choice, adapter)
 
 
 def abstract_model(
@@ -137,10 +145,19 @@ class _Plan:
     parts: dict[str, list[Part]]
 
 
-def _load(path: str | Path, family: Family, dtype: DTypeLike, placing: Placing, choice: Choice) -> tuple[Family, Any]:
+def _load(
+    path: str | Path,
+    family: Family,
+    dtype: DTypeLike,
+    placing: Placing,
+    choice: Choice,
+    adapter: Adapter | None = None,
+) -> tuple[Family, Any]:
     if jnp.dtype(dtype).name not in DTYPES:
         raise WeightsError(f"weights cannot be loaded as {jnp.dtype(dtype).name}; use one of {', '.join(DTYPES)}")
     checkpoint, layout = opening.plain(open_checkpoint(path)), Layout(placing)
+    if adapter is not None:
+        checkpoint = merged(checkpoint, family, adapter)
     plan = _from_headers(checkpoint, family, dtype, choice, layout)
     leaves, specs, matrices = {}, by_path(plan.tree), weights_by_path(plan.tree)
     for name, spec in plan.leaves.items():

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from jaxphoton.cli import convert
 from jaxphoton.models.moondream.reading import config_to_dict
@@ -62,6 +63,25 @@ def test_convert_with_float8_experts(tmp_path, write_torch, moe_config, float8_t
     assert dense_of(plain.text.layers[1].experts.fc1_w).matrix.dtype == jnp.bfloat16
     for one, two in zip(jax.tree.leaves(load_model(tmp_path / "kept")[1]), jax.tree.leaves(plain), strict=True):
         assert np.asarray(one).tobytes() == np.asarray(two).tobytes()
+
+
+def test_an_adapter_is_merged(tmp_path, source, capsys):
+    a, b = np.full((2, 16), 0.25, np.float32), np.full((36, 2), 0.5, np.float32)
+    named = {"text.blocks.1.mlp.fc1.a": a, "text.blocks.1.mlp.fc1.b": b}
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(save(named, {"format": "jaxphoton-adapter"}))
+    assert _run(source, tmp_path / "out", "--merge-adapter", file, "--dtype", "float32") == 0
+    plain, merged = (load_model(each, jnp.float32)[1].text.layers[1] for each in (source, tmp_path / "out"))
+    added = merged.in_w.matrix - plain.in_w.matrix
+    np.testing.assert_allclose(added[-36:], np.full((36, 16), 0.25), atol=1e-6)
+    np.testing.assert_array_equal(added[:-36], 0)
+    np.testing.assert_array_equal(merged.out_w.matrix, plain.out_w.matrix)
+    assert _run(tmp_path / "out", tmp_path / "again", "--merge-adapter", file) == 1
+    assert "adapters are merged when a model is converted" in capsys.readouterr().err
+    direct = {"text.blocks.0.attn.proj@input.a": a, "text.blocks.0.attn.proj@input.b": b[:16]}
+    file.write_bytes(save(direct, {"format": "jaxphoton-adapter"}))
+    assert _run(source, tmp_path / "again", "--merge-adapter", file) == 1
+    assert "no matrix that can be merged into: text.blocks.0.attn.proj@input" in capsys.readouterr().err
 
 
 def test_faults_are_one_message(tmp_path, source, capsys):

@@ -9,6 +9,7 @@ import jax
 from jax.typing import DTypeLike
 
 from jaxphoton.layers.placed import placed
+from jaxphoton.layers.sharded import by_shares
 from jaxphoton.models.joycaption import vision
 from jaxphoton.models.joycaption.config import ModelConfig
 from jaxphoton.models.joycaption.params import Params, VisionParams, abstract, specs
@@ -18,7 +19,7 @@ from jaxphoton.models.siglip import network as siglip
 
 
 class JoyCaptionNetwork(LlamaNetwork):
-    """`models.network.Network` of one model, but for adapters."""
+    """`models.network.Network` of one model."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config.text)
@@ -37,4 +38,8 @@ class JoyCaptionNetwork(LlamaNetwork):
 
     def encode(self, encoder: VisionParams, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:
         encoder, attention = placed(encoder, **kernels.options), siglip.attention_for(kernels, encoder.tower)
-        return vision.project(encoder, siglip.encode(encoder.tower, self._config.vision, packed[0], attention))
+
+        def embed(pixels: jax.Array) -> jax.Array:
+            return vision.project(encoder, siglip.encode(encoder.tower, self._config.vision, pixels, attention))
+
+        return by_shares(embed, packed[0], kernels.crops)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from jaxphoton.layers.spec import by_path
 from jaxphoton.models.joycaption.config import ModelConfig
+from jaxphoton.models.joycaption.params import abstract
 from jaxphoton.models.llama import names as llama
+from jaxphoton.models.llama.adapter_names import LlamaAdapterNames
 from jaxphoton.models.naming import Placement, Source, Use, WeightsError, canonical, linear
 from jaxphoton.models.siglip import names as siglip
 from jaxphoton.models.tensors import OneForm
@@ -70,7 +73,12 @@ def _is_unused(config: ModelConfig, name: str) -> bool:
 
 
 class JoyCaptionTensors(OneForm):
-    """`models.tensors.Tensors` of one model, but for adapters."""
+    """`models.tensors.Tensors` of one model."""
+
+    @property
+    def adapters(self) -> LlamaAdapterNames:
+        leaves = by_path(abstract(self._config))
+        return LlamaAdapterNames(placements(self._config), leaves, plain, lambda name: _is_unused(self._config, name))
 
     def sources(self, names: Iterable[str]) -> tuple[dict[str, Source], list[str]]:
         return canonical_names(self._config, names)

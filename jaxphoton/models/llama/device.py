@@ -6,8 +6,12 @@ import dataclasses
 from typing import Any
 
 import jax
+from jax.typing import DTypeLike
 
+from jaxphoton.models.adapters import Adapter
+from jaxphoton.models.llama import adapters
 from jaxphoton.models.llama import network as text
+from jaxphoton.models.llama.adapters import TextPairs
 from jaxphoton.models.llama.config import TextConfig
 from jaxphoton.models.network import Attend, AttendJoined, Kernels
 
@@ -39,6 +43,18 @@ class LlamaNetwork:
 
     def kv_scale(self, params: Any) -> None:
         return None
+
+    def adapters(self, dtype: DTypeLike, slots: int, rank: int) -> TextPairs:
+        return adapters.room(self._text, dtype, slots, rank)
+
+    def adapter_rank(self, adapter: Adapter) -> int:
+        return max((pair.rank for pair in adapter.pairs.values()), default=1)
+
+    def adapter_slot(self, adapter: Adapter, dtype: DTypeLike, rank: int) -> TextPairs:
+        return adapters.slot(self._text, adapter, dtype, rank)
+
+    def with_adapters(self, params: Any, pool: TextPairs, slots: jax.Array) -> Any:
+        return dataclasses.replace(params, text=adapters.with_adapters(params.text, pool, slots))
 
     def embed_prefix(self, params: Any, ids: jax.Array | None, embeddings: jax.Array) -> jax.Array:
         assert ids is not None

@@ -40,13 +40,30 @@ def qkv(c: TextConfig) -> Joined:
     return Joined(("heads", c.num_attention_heads * c.head_dim), ("kv_heads", kv), ("kv_heads", kv))
 
 
+def qkv_rows(c: TextConfig) -> dict[str, slice]:
+    """Where those of each lie."""
+    q, kv = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
+    return {"q": slice(0, q), "k": slice(q, q + kv), "v": slice(q + kv, q + 2 * kv)}
+
+
+def gate_up(c: TextConfig) -> Joined:
+    """The rows of the gate and of the values."""
+    return Joined(("mlp", c.intermediate_size), ("mlp", c.intermediate_size))
+
+
+def gate_up_rows(c: TextConfig) -> dict[str, slice]:
+    """Where those of each lie, by their names in a checkpoint."""
+    ff = c.intermediate_size
+    return {"gate": slice(0, ff), "up": slice(ff, 2 * ff)}
+
+
 def specs(c: TextConfig, make: Specs) -> TextParams:
     """The text decoder with `jaxphoton.layers.spec.Spec` leaves; matrices are plain."""
     dim, ff = c.hidden_size, c.intermediate_size
     layer = TextLayer(
         qkv_w=make.matrix(inputs=qkv(c), embed=dim),
         out_w=make.matrix(embed=dim, heads=c.num_attention_heads * c.head_dim),
-        up_w=make.matrix(inputs=Joined(("mlp", ff), ("mlp", ff)), embed=dim),
+        up_w=make.matrix(inputs=gate_up(c), embed=dim),
         down_w=make.matrix(embed=dim, mlp=ff),
     )
     return TextParams(

@@ -39,9 +39,13 @@ class MoondreamAdapterNames:
     def __init__(self, config: TextConfig, module: Callable[[str], str]):
         self._config, self._module = config, module
         self.shapes: Mapping[str, tuple[int, ...]] = dict(self._shapes())
+        self.merged: Mapping[str, tuple[int, ...]] = {}  # no form of theirs has any
 
     def module(self, path: str) -> str:
         return self._module(path)
+
+    def is_unused(self, module: str) -> bool:
+        return False
 
     def pair(self, tensor: str) -> tuple[str, str] | None:
         tensor = tensor.replace("._orig_mod", "")

@@ -19,7 +19,7 @@ from jaxphoton.models.smolvlm.params import Params, VisionParams, abstract, spec
 
 
 class SmolVLMNetwork(LlamaNetwork):
-    """`models.network.Network` of one model, but for adapters."""
+    """`models.network.Network` of one model."""
 
     def __init__(self, config: ModelConfig):
         super().__init__(config.text)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from jaxphoton.layers.spec import by_path
 from jaxphoton.models.llama import names as llama
+from jaxphoton.models.llama.adapter_names import LlamaAdapterNames
 from jaxphoton.models.naming import Placement, Source, Use, WeightsError, canonical
 from jaxphoton.models.siglip import names as siglip
 from jaxphoton.models.smolvlm.config import ModelConfig
+from jaxphoton.models.smolvlm.params import abstract
 from jaxphoton.models.tensors import OneForm
 
 TOWER, DECODER, CONNECTOR = "vision_model", "text_model", "connector.modality_projection.proj"
@@ -25,13 +28,17 @@ def canonical_names(names: Iterable[str]) -> tuple[dict[str, Source], list[str]]
     Raises:
       WeightsError: these are not the tensors of such a model, or two of them are the same one.
     """
-    kept = {name: name.removeprefix("model.") for name in names if UNUSED.fullmatch(name) is None}
+    kept = {name: plain(name) for name in names if UNUSED.fullmatch(name) is None}
     if missing := [name for name in (EMBEDDINGS, f"{CONNECTOR}.weight") if name not in kept.values()]:
         raise WeightsError(f"not a SmolVLM2 checkpoint: no {missing[0]}")
     sources, unknown = canonical(kept, kept.get, flat=(f"{TOWER}.{siglip.PATCHES}",))
     # Files of the smallest model may leave the head out though their settings do not say so.
     sources.setdefault(llama.HEAD, sources[EMBEDDINGS])
     return sources, unknown
+
+
+def plain(name: str) -> str:
+    return name.removeprefix("model.")
 
 
 def placements(config: ModelConfig) -> tuple[Placement, ...]:
@@ -52,7 +59,12 @@ def uses(config: ModelConfig) -> dict[str, Use]:
 
 
 class SmolVLMTensors(OneForm):
-    """`models.tensors.Tensors` of one model, but for adapters."""
+    """`models.tensors.Tensors` of one model."""
+
+    @property
+    def adapters(self) -> LlamaAdapterNames:
+        leaves = by_path(abstract(self._config))
+        return LlamaAdapterNames(placements(self._config), leaves, plain, lambda name: False)
 
     def sources(self, names: Iterable[str]) -> tuple[dict[str, Source], list[str]]:
         return canonical_names(names)

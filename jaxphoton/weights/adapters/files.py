@@ -13,7 +13,7 @@ from jaxphoton.models.naming import WeightsError
 from jaxphoton.models.protocol import Family
 from jaxphoton.models.tensors import AdapterNames
 from jaxphoton.weights.adapters import native, own, peft
-from jaxphoton.weights.adapters.pairs import Stored, read_pairs
+from jaxphoton.weights.adapters.pairs import Stored, adapted, read_pairs
 from jaxphoton.weights.checkpoint import TORCH_SUFFIXES
 from jaxphoton.weights.mapped import MappedFile
 from jaxphoton.weights.safetensors import TensorFile
@@ -24,7 +24,9 @@ FINETUNE = "lora_state_dict"  # where a training checkpoint has its adapter
 MAX_CONFIG_BYTES = 1 << 20
 
 
-def load_adapter(path: str | os.PathLike[str], family: Family, name: str | None = None) -> Adapter:
+def load_adapter(
+    path: str | os.PathLike[str], family: Family, name: str | None = None, merging: bool = False
+) -> Adapter:
     """The adapter of a folder or a file, for a model of this family.
 
     A folder with an `adapter_config.json` is one of PEFT; any other holds one `.safetensors` file or one of
@@ -32,6 +34,7 @@ def load_adapter(path: str | os.PathLike[str], family: Family, name: str | None 
 
     Args:
       name: under which it will be asked for; the folder's or the file's, where none is given.
+      merging: for `merged`, which takes pairs of modules that requests cannot choose one for.
 
     Raises:
       WeightsError: nothing there, damaged, not for a model of this shape, or with anything that is not computed here,
@@ -41,7 +44,7 @@ def load_adapter(path: str | os.PathLike[str], family: Family, name: str | None 
     try:
         file, config = _found(path)
         names = family.tensors.adapters
-        pairs = read_pairs(file, _stored(file, config, names), names)
+        pairs = read_pairs(file, _stored(file, config, names, merging), adapted(names, merging))
         return Adapter.of(name or _name(path), pairs, str(path))
     except WeightsError as error:
         where = escaped(path)
@@ -50,9 +53,9 @@ def load_adapter(path: str | os.PathLike[str], family: Family, name: str | None 
         raise WeightsError(f"{escaped(path)}: {reason(error)}") from error
 
 
-def _stored(file: MappedFile, config: Any, names: AdapterNames) -> dict[str, Stored]:
+def _stored(file: MappedFile, config: Any, names: AdapterNames, merging: bool) -> dict[str, Stored]:
     if config is not None:
-        return peft.stored(file, config, names)
+        return peft.stored(file, config, names, merging)
     if isinstance(file, TensorFile) and file.metadata.get("format") == native.FORMAT:
         return native.stored(file, names)
     return own.stored(file, names)

@@ -34,7 +34,7 @@ def stored(file: TensorFile, names: AdapterNames) -> dict[str, Stored]:
         else:
             faults.add("unknown tensors", name)
     pairs = paired(found, faults)
-    check_modules(list(pairs), names, faults)
+    check_modules(list(pairs), names.shapes, faults)
     faults.raise_any()
     return pairs
 
@@ -50,7 +50,7 @@ def save_adapter(path: str | Path, adapter: Adapter, family: Family) -> None:
     path, names, faults = Path(path), family.tensors.adapters, Faults()
     if path.suffix != ".safetensors":
         raise WeightsError(f"{escaped(path)}: the name of the file must end in .safetensors")
-    check_modules(list(adapter.pairs), names, faults)
+    check_modules(list(adapter.pairs), names.shapes, faults)
     for module, pair in adapter.pairs.items():
         if module in names.shapes and (fault := misfit(pair.a.shape, pair.b.shape, names.shapes[module])):
             faults.add(fault, module)

@@ -25,7 +25,7 @@ def stored(file: MappedFile, names: AdapterNames) -> dict[str, Stored]:
         elif not _same(file, found[key], name):
             faults.add(f"of other numbers than {short(found[key])}, which is the same matrix", name)
     pairs = paired(found, faults)
-    check_modules(list(pairs), names, faults)
+    check_modules(list(pairs), names.shapes, faults)
     faults.raise_any()
     return pairs
 

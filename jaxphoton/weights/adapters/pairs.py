@@ -15,6 +15,10 @@ from jaxphoton.models.naming import WeightsError
 from jaxphoton.models.tensors import AdapterNames
 from jaxphoton.weights.mapped import MappedFile
 
+ONLY_MERGED = (
+    "pairs that are no part of the text decoder, which requests cannot choose (`jaxphoton convert MODEL FOLDER "
+    "--merge-adapter ADAPTER` makes a model that has them)"
+)
 DTYPES = tuple(map(np.dtype, (np.float32, ml_dtypes.bfloat16, np.float16)))
 
 
@@ -52,11 +56,26 @@ def paired(found: Mapping[tuple[str, str], str], faults: Faults) -> dict[str, St
     return {m: Stored(found[m, "a"], found[m, "b"]) for m in modules if (m, "a") in found and (m, "b") in found}
 
 
-def check_modules(modules: Sequence[str], names: AdapterNames, faults: Faults) -> None:
+def adapted(names: AdapterNames, merging: bool = False) -> Mapping[str, tuple[int, ...]]:
+    """The shapes of the modules that can have a pair where requests are answered, or where pairs are merged."""
+    return {**names.shapes, **names.merged} if merging else names.shapes
+
+
+def without_merged(
+    file: MappedFile, pairs: Mapping[str, Stored], names: AdapterNames, faults: Faults
+) -> dict[str, Stored]:
+    """The pairs without those that can only be merged into weights; one of them that adds something is a fault."""
+    for module, pair in pairs.items():
+        if module in names.merged and file.read(pair.a).any() and file.read(pair.b).any():
+            faults.add(ONLY_MERGED, module)
+    return {module: pair for module, pair in pairs.items() if module not in names.merged}
+
+
+def check_modules(modules: Sequence[str], shapes: Mapping[str, tuple[int, ...]], faults: Faults) -> None:
     """Adds those that can have no pair."""
-    kinds = list(dict.fromkeys(_kind(name) for name in names.shapes))
+    kinds = list(dict.fromkeys(_kind(name) for name in shapes))
     for module in modules:
-        if module in names.shapes:
+        if module in shapes:
             continue
         if _kind(module) in kinds:
             faults.add("not in this model, which has fewer or other layers", module)
@@ -64,7 +83,9 @@ def check_modules(modules: Sequence[str], names: AdapterNames, faults: Faults) -
             faults.add(f"not a module that adapters are applied to (these are {', '.join(kinds)})", module)
 
 
-def read_pairs(file: MappedFile, stored: Mapping[str, Stored], names: AdapterNames) -> dict[str, LowRank]:
+def read_pairs(
+    file: MappedFile, stored: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, LowRank]:
     """The pairs of modules that the model has, with their scale in `b`.
 
     Raises:
@@ -76,7 +97,7 @@ def read_pairs(file: MappedFile, stored: Mapping[str, Stored], names: AdapterNam
             dtype = file.entries[name].dtype
             if dtype not in DTYPES:
                 faults.add(f"{dtype.name}, not one of {', '.join(map(str, DTYPES))}", name)
-        if fault := misfit(file.entries[pair.a].shape, file.entries[pair.b].shape, names.shapes[module]):
+        if fault := misfit(file.entries[pair.a].shape, file.entries[pair.b].shape, shapes[module]):
             faults.add(fault, module)
     faults.raise_any()
     pairs = {module: _read(file, pair, faults) for module, pair in stored.items()}

@@ -12,7 +12,7 @@ import regex
 from jaxphoton.messages import first_line, quoted, short
 from jaxphoton.models.naming import WeightsError
 from jaxphoton.models.tensors import AdapterNames
-from jaxphoton.weights.adapters.pairs import Faults, Stored, check_modules, paired
+from jaxphoton.weights.adapters.pairs import Faults, Stored, adapted, check_modules, paired, without_merged
 from jaxphoton.weights.mapped import MappedFile
 
 CONFIG, WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
@@ -56,11 +56,12 @@ _LONGEST = 1.0  # seconds for one pattern: some take longer than anybody waits
 _MOST_REPEATS = 10_000  # all counts of a pattern together: a compiled one has a place for each
 
 
-def stored(file: MappedFile, config: Any, names: AdapterNames) -> dict[str, Stored]:
-    """The pairs of a folder.
+def stored(file: MappedFile, config: Any, names: AdapterNames, merging: bool = False) -> dict[str, Stored]:
+    """The pairs of a folder, without those of modules that are never run.
 
     Args:
       config: of its `adapter_config.json`.
+      merging: those of `AdapterNames.merged` too; otherwise they must be zero, and are left out.
 
     Raises:
       WeightsError: settings or tensors that are not computed here, or do not go together, by name.
@@ -82,7 +83,10 @@ def stored(file: MappedFile, config: Any, names: AdapterNames) -> dict[str, Stor
             faults.add(f"the same as {short(found[key])}", name)
         found[key], paths[key[0]] = name, match[1]
     pairs = paired(found, faults)
-    check_modules(list(pairs), names, faults)
+    pairs = {module: pair for module, pair in pairs.items() if not names.is_unused(module)}
+    if not merging:
+        pairs = without_merged(file, pairs, names, faults)
+    check_modules(list(pairs), adapted(names, merging), faults)
     faults.raise_any()
     scaled = {}
     for module, pair in pairs.items():

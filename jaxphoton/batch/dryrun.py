@@ -48,6 +48,7 @@ def dry_run(
     for line in work.notes():
         watching.note(line)
     family = _family(os.fspath(model))
+    work.questions.check(family.skills())
     total = work.selection.count(work.source)
     most = work.options.pictures.max_pixels or MAX_PIXELS
     found = probe(work.selection.items(work.source), family.pictures, most, _PROBED)

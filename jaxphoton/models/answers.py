@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxphoton.prompt.detokenizer import Decoder
 from jaxphoton.requests.conversation import PLACE, Messages, Turn, turns_of
 from jaxphoton.requests.tokens import Decode, Generation, Prompt, Reader, TextReader
+
+Form = TypeVar("Form")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,42 @@ class ChatAnswer:
 
     def reader(self, decoder: Decoder) -> Reader | None:
         return TextReader(decoder, strip=True)
+
+
+def form_of(forms: Mapping[str, Form], skill: str) -> Form:
+    """What a family has for a skill.
+
+    Raises:
+      ValueError: nothing; the message names the skills that there are.
+    """
+    if skill not in forms:
+        raise ValueError(f"this model has no prompt for {skill!r}; it has: {', '.join(forms)}")
+    return forms[skill]
+
+
+def asked_question(question: Any, reasoning: bool, spatial_refs: Any) -> str:
+    """The question of a `query`, for a model that neither reasons nor takes places.
+
+    Raises:
+      TypeError, ValueError: it is no text, or empty; or it is asked with what there is not.
+    """
+    if not isinstance(question, str):
+        raise TypeError(f"question must be a string, not {type(question).__name__}")
+    if not (question := question.strip()):
+        raise ValueError("question must not be empty")
+    check_plain(reasoning)
+    if spatial_refs:
+        raise ValueError("this model takes no spatial_refs")
+    return question
+
+
+def check_plain(reasoning: bool) -> None:
+    """
+    Raises:
+      ValueError: it is asked to reason, of a model that does not.
+    """
+    if reasoning:
+        raise ValueError("this model does not reason")
 
 
 def asked_turns(messages: Messages) -> Sequence[Turn]:

@@ -5,7 +5,7 @@ What users write is encoded as text alone, so that nothing in it ends a message;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from jaxphoton.requests.tokens import Prompt
@@ -64,12 +64,25 @@ def prompt(ids: SpecialIds, encode: Encode, texts: Sequence[str], system: str = 
       system: what the model is told first.
     """
 
+    turns = [("assistant" if turn % 2 else "user", text) for turn, text in enumerate(texts)]
+    return conversation(ids, encode, [("system", system), *turns])
+
+
+def conversation(ids: SpecialIds, encode: Encode, messages: Sequence[tuple[str, str]]) -> Prompt:
+    """The same of any messages (role, text), of which one is the user's; an image opens the first of those. The model's
+    own system text stands in front where they have none."""
+
     def message(role: str, text: str) -> list[int]:
         return [*ids.header(encode(role)), *encode(f"\n\n{text}"), ids.end_of_turn]
 
-    before = [*message("system", DATES + system), *ids.header(encode("user")), *encode("\n\n")]
-    behind = [*encode(texts[0].lstrip()), ids.end_of_turn]
-    for turn, text in enumerate(texts[1:]):
-        behind += message("user" if turn % 2 else "assistant", text)
+    told = [*([] if messages[0][0] == "system" else [("system", SYSTEM)]), *messages]
+    told = [(role, DATES + text if role == "system" else text) for role, text in told]
+    first = [role for role, _ in told].index("user")
+    before = [*_flat(message(*each) for each in told[:first]), *ids.header(encode("user")), *encode("\n\n")]
+    behind = [*encode(told[first][1].lstrip()), ids.end_of_turn, *_flat(message(*each) for each in told[first + 1 :])]
     behind += [*ids.header(encode("assistant")), *encode("\n\n")]
     return Prompt(tuple(behind), before=tuple(before))
+
+
+def _flat(messages: Iterable[list[int]]) -> list[int]:
+    return [index for message in messages for index in message]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxphoton.messages import quoted
-from jaxphoton.models.answers import ChatAnswer, TextAnswer, asked_turns
+from jaxphoton.models.answers import ChatAnswer, TextAnswer, asked_question, asked_turns, check_plain, form_of
 from jaxphoton.models.smolvlm import lengths
 from jaxphoton.models.smolvlm.config import ModelConfig
 from jaxphoton.models.smolvlm.prompts import Encode, Message, prompt
@@ -34,9 +34,7 @@ class SmolVLMSkills:
         }
 
     def form(self, skill: str, arguments: Mapping[str, Any]) -> TextAnswer | ChatAnswer:
-        if skill not in self._forms:
-            raise ValueError(f"this model has no prompt for {skill!r}; it has: {', '.join(self._forms)}")
-        return self._forms[skill](**{name: value for name, value in arguments.items() if value is not None})
+        return form_of(self._forms, skill)(**{name: value for name, value in arguments.items() if value is not None})
 
     def _caption(self, **arguments: Any) -> TextAnswer:
         length = only_length(arguments).get("length", "normal")
@@ -46,20 +44,12 @@ class SmolVLMSkills:
             raise ValueError(f"length must be one of {', '.join(CAPTIONS)}, not {quoted(length)}")
         return TextAnswer(self._prompt([Message("user", (CAPTIONS[length],))]), "caption")
 
-    def _query(self, question: str, reasoning: bool = False, spatial_refs: Any = None) -> TextAnswer:
-        if not isinstance(question, str):
-            raise TypeError(f"question must be a string, not {type(question).__name__}")
-        if not (question := question.strip()):
-            raise ValueError("question must not be empty")
-        if reasoning:
-            raise ValueError("this model does not reason")
-        if spatial_refs:
-            raise ValueError("this model takes no spatial_refs")
+    def _query(self, question: Any = None, reasoning: bool = False, spatial_refs: Any = None) -> TextAnswer:
+        question = asked_question(question, reasoning, spatial_refs)
         return TextAnswer(self._prompt([Message("user", (question,))]), "answer")
 
     def _chat(self, messages: Any, reasoning: bool = False) -> ChatAnswer:
-        if reasoning:
-            raise ValueError("this model does not reason")
+        check_plain(reasoning)
         turns = asked_turns(messages)
         told = [(turn.role, tuple(None if part is PLACE else part for part in turn.parts)) for turn in turns]
         return ChatAnswer(self._prompt([Message(role, parts) for role, parts in told]))

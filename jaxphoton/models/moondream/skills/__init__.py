@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxphoton.models.answers import form_of
 from jaxphoton.models.moondream.config import TokenizerConfig
 from jaxphoton.models.moondream.prompts import Encode
 from jaxphoton.models.moondream.skills.caption import Caption
@@ -45,6 +46,4 @@ class MoondreamSkills:
 
     def form(self, skill: str, arguments: Mapping[str, Any]) -> Form:
         """See `FamilySkills.form`."""
-        if skill not in FORMS:
-            raise ValueError(f"this model has no prompt for {skill!r}; it has: {', '.join(FORMS)}")
-        return FORMS[skill].asked(self, **arguments)
+        return form_of(FORMS, skill).asked(self, **arguments)

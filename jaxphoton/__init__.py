@@ -1,4 +1,4 @@
-"""jaxphoton: Moondream vision-language models on JAX. The public names load on first use."""
+"""jaxphoton: small vision-language models on JAX. The public names load on first use."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxphoton.aio import AsyncMoondream
-    from jaxphoton.api import EncodedImage, Moondream
+    from jaxphoton.aio import AsyncModel, AsyncModel
+    from jaxphoton.api import EncodedImage, Model, Moondream
     from jaxphoton.config import ConfigError, EngineConfig
     from jaxphoton.image.errors import ImageError
     from jaxphoton.image.several import SeveralImages
@@ -30,7 +30,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Answer": "jaxphoton.requests.answer",
     "Ask": "jaxphoton.requests.ask",
-    "AsyncMoondream": "jaxphoton.aio",
+    "AsyncModel": "jaxphoton.aio",
+    "AsyncModel": "jaxphoton.aio",
     "ConfigError": "jaxphoton.config",
     "DeadlineExceeded": "jaxphoton.requests.errors",
     "EncodedImage": "jaxphoton.api",
@@ -39,6 +40,7 @@ _PUBLIC = {
     "EngineStartError": "jaxphoton.requests.errors",
     "ImageError": "jaxphoton.image.errors",
     "Job": "jaxphoton.requests.ask",
+    "Model": "jaxphoton.api",
     "ModelClosed": "jaxphoton.requests.errors",
     "ModelConfig": "jaxphoton.models.moondream.config",
     "Moondream": "jaxphoton.api",
@@ -52,7 +54,8 @@ _PUBLIC = {
 __all__ = [
     "Answer",
     "Ask",
-    "AsyncMoondream",
+    "AsyncModel",
+    "AsyncModel",
     "ConfigError",
     "DeadlineExceeded",
     "EncodedImage",
@@ -61,6 +64,7 @@ __all__ = [
     "EngineStartError",
     "ImageError",
     "Job",
+    "Model",
     "ModelClosed",
     "ModelConfig",
     "Moondream",

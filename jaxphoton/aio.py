@@ -1,4 +1,4 @@
-"""`AsyncMoondream`: the same models for asyncio."""
+"""`AsyncModel`: the same models for asyncio."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
-from jaxphoton.api import Moondream
+from jaxphoton.api import Model
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.async_calls import AsyncCalls
@@ -25,7 +25,7 @@ Refs = SpatialRefs | None
 
 
 class RequestOptions(TypedDict, total=False):
-    """What every request of an AsyncMoondream may be given:
+    """What every request of an AsyncModel may be given:
     timeout: seconds from the call after which it is given up with DeadlineExceeded; None for never.
     priority: a higher one is admitted first, within one the first come; 0 if not given.
     adapter: the name of weights to answer with beside the model's own.
@@ -36,13 +36,13 @@ class RequestOptions(TypedDict, total=False):
     adapter: str | None
 
 
-class AsyncMoondream:
-    """The asyncio face of a `Moondream`: the same arguments and `RequestOptions`, the same results; the loop never
+class AsyncModel:
+    """The asyncio face of a `Model`: the same arguments and `RequestOptions`, the same results; the loop never
     blocks.
 
     Images are decoded in threads, or in the image workers once so many come at once that starting these pays.
     Cancelling the task that waits ends the request in the engine too. Any event loop will do, also several one after
-    the other. An asynchronous context manager; leaving it closes the model. Besides what `Moondream` raises, requests
+    the other. An asynchronous context manager; leaving it closes the model. Besides what `Model` raises, requests
     raise:
       DeadlineExceeded: `timeout` seconds have passed.
       QueueFull: too many requests wait; try again when some have finished. Those of a list wait themselves.
@@ -50,21 +50,21 @@ class AsyncMoondream:
       EngineError: the engine cannot start, or has failed; what the three above are, too.
     """
 
-    def __init__(self, model: Moondream):
+    def __init__(self, model: Model):
         self.model = model
         self._calls = AsyncCalls(SessionCarrier(model))
 
     @classmethod
-    async def from_pretrained(cls, path_or_id: str = "shapes", **options: Any) -> AsyncMoondream:
-        """Loads a model; see `Moondream.from_pretrained`."""
-        return cls(await asyncio.to_thread(Moondream.from_pretrained, path_or_id, **options))
+    async def from_pretrained(cls, path_or_id: str = "shapes", **options: Any) -> AsyncModel:
+        """Loads a model; see `Model.from_pretrained`."""
+        return cls(await asyncio.to_thread(Model.from_pretrained, path_or_id, **options))
 
     async def load_adapter(self, name: str, adapter: Any) -> None:
-        """Makes an adapter known by a name; see `Moondream.load_adapter`."""
+        """Makes an adapter known by a name; see `Model.load_adapter`."""
         await asyncio.to_thread(self.model.load_adapter, name, adapter)
 
     async def encode_image(self, image: Any) -> EncodedImage:
-        """Decodes and crops an image once; see `Moondream.encode_image`."""
+        """Decodes and crops an image once; see `Model.encode_image`."""
         return await asyncio.to_thread(self.model.encode_image, image)
 
     async def caption(
@@ -78,7 +78,7 @@ class AsyncMoondream:
         name: str | None = None,
         **options: Unpack[RequestOptions],
     ) -> Any:
-        """Describes an image: {"caption": text}; see `Moondream.caption`."""
+        """Describes an image: {"caption": text}; see `Model.caption`."""
         arguments = caption_arguments(length, type, extra, name)
         return await self._calls.call(image, _ask(self.caption, "caption", arguments, settings, options))
 
@@ -94,7 +94,7 @@ class AsyncMoondream:
         **options: Unpack[RequestOptions],
     ) -> TextStream:
         """A caption in pieces. Its timeout begins now, its work when the first piece is asked for (that of
-        `Moondream.caption` begins at once); closed or dropped at any time, read or unread, it is given up."""
+        `Model.caption` begins at once); closed or dropped at any time, read or unread, it is given up."""
         arguments = caption_arguments(length, type, extra, name)
         ask = _ask(self.stream_caption, "caption", arguments, settings, options)
         return TextStream(self._calls, image, ask)
@@ -108,7 +108,7 @@ class AsyncMoondream:
         settings: Given = None,
         **options: Unpack[RequestOptions],
     ) -> Any:
-        """Answers a question about an image, or without one: {"answer": text}; see `Moondream.query`."""
+        """Answers a question about an image, or without one: {"answer": text}; see `Model.query`."""
         arguments = {"question": question, "reasoning": reasoning, "spatial_refs": spatial_refs}
         return await self._calls.call(image, _ask(self.query, "query", arguments, settings, options))
 
@@ -126,7 +126,7 @@ class AsyncMoondream:
         return TextStream(self._calls, image, _ask(self.stream_query, "query", arguments, settings, options))
 
     async def detect(self, image: Any, object: str, settings: Given = None, **options: Unpack[RequestOptions]) -> Any:
-        """Boxes; see `Moondream.detect`."""
+        """Boxes; see `Model.detect`."""
         return await self._calls.call(image, _ask(self.detect, "detect", {"object": object}, settings, options))
 
     async def point(
@@ -137,7 +137,7 @@ class AsyncMoondream:
         settings: Given = None,
         **options: Unpack[RequestOptions],
     ) -> Any:
-        """Points; see `Moondream.point`."""
+        """Points; see `Model.point`."""
         arguments = {"object": object, "spatial_refs": spatial_refs}
         return await self._calls.call(image, _ask(self.point, "point", arguments, settings, options))
 
@@ -149,7 +149,7 @@ class AsyncMoondream:
         settings: Given = None,
         **options: Unpack[RequestOptions],
     ) -> Any:
-        """An outline; see `Moondream.segment`."""
+        """An outline; see `Model.segment`."""
         arguments = {"object": object, "spatial_refs": spatial_refs}
         return await self._calls.call(image, _ask(self.segment, "segment", arguments, settings, options))
 
@@ -161,7 +161,7 @@ class AsyncMoondream:
         settings: Given = None,
         **options: Unpack[RequestOptions],
     ) -> AsyncGenerator[Mapping[str, Any], None]:
-        """An outline in the events of `Moondream.segment`; closing the generator ends the request."""
+        """An outline in the events of `Model.segment`; closing the generator ends the request."""
         arguments = {"object": object, "spatial_refs": spatial_refs}
         return self._calls.events(image, _ask(self.stream_segment, "segment", arguments, settings, options))
 
@@ -172,7 +172,7 @@ class AsyncMoondream:
         reasoning: bool | None = None,
         **options: Unpack[RequestOptions],
     ) -> Any:
-        """The next message of a conversation; see `Moondream.chat`."""
+        """The next message of a conversation; see `Model.chat`."""
         image, arguments, settings = conversation(messages, settings, reasoning)
         return await self._calls.call(image, _ask(self.chat, "chat", arguments, settings, options))
 
@@ -191,7 +191,7 @@ class AsyncMoondream:
         """Ends the engine; requests under way raise EngineError. May be called again."""
         await asyncio.to_thread(self.model.close)
 
-    async def __aenter__(self) -> AsyncMoondream:
+    async def __aenter__(self) -> AsyncModel:
         return self
 
     async def __aexit__(self, *_: Any) -> None:
@@ -240,3 +240,6 @@ def _ask(method: Any, skill: str, arguments: Mapping[str, Any], settings: Given,
         raise ValueError(f"timeout must be at least 0 seconds, got {timeout}")
     deadline = None if timeout is None else time.monotonic() + min(timeout, sys.float_info.max)  # an int may be more
     return Ask(skill, arguments, settings, deadline, options.get("priority", 0), options.get("adapter"))
+
+
+AsyncModel = AsyncModel  # the name from when there was one family

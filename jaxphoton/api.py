@@ -1,4 +1,4 @@
-"""`Moondream`: the models as an object with one method a skill."""
+"""`Model`: the models as an object with one method a skill."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ from jaxphoton.engine.followers import follow
 from jaxphoton.image.decode import MAX_PIXELS
 from jaxphoton.image.ways import Resize
 from jaxphoton.layers.mesh import Split
-from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.family import MoondreamFamily
-from jaxphoton.models.moondream.params import Params
+from jaxphoton.models.registry import family_for
 from jaxphoton.processes.peers import Follower
 from jaxphoton.prompt.tokenizer import Tokenizer
 from jaxphoton.requests.adapter_folder import AdapterFolder
@@ -44,8 +42,8 @@ if TYPE_CHECKING:
     from jaxphoton.models.adapters import Adapter
 
 
-class Moondream(SkillMethods):
-    """A Moondream model ready to be asked.
+class Model(SkillMethods):
+    """A model ready to be asked: a Moondream, a JoyCaption, a SmolVLM2. What its family has not it refuses by name.
 
     An image may be a path, bytes, a binary file, a PIL image, an array [height, width, 3] (uint8, or float from 0 to 1)
     or an EncodedImage; a list of images gives a list of results. `settings` is a mapping with any of temperature,
@@ -74,8 +72,8 @@ class Moondream(SkillMethods):
 
     def __init__(
         self,
-        params: Params,
-        config: ModelConfig,
+        params: Any,
+        config: Any,
         tokenizer: Tokenizer,
         *,
         engine: EngineConfig | None = None,
@@ -90,8 +88,9 @@ class Moondream(SkillMethods):
         mesh: str | Mesh | Split | None = None,
         mesh_rules: loading.MeshRules = None,
     ):
-        """See `from_pretrained`. Parameters have the order of the network (of `jaxphoton.functional`) and lie anywhere,
-        also with a mesh; with a `Split` instead of one they have its order and lie so already."""
+        """See `from_pretrained`; `config` are the settings of a family (`Family.config`). Parameters have the order of
+        the network (of `jaxphoton.functional`) and lie anywhere, also with a mesh; with a `Split` instead of one they
+        have its order and lie so already."""
         if mesh_rules is not None and (mesh is None or isinstance(mesh, Split)):
             raise ValueError(loading.NO_MESH)
         if mesh is None and not all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params)):
@@ -100,12 +99,12 @@ class Moondream(SkillMethods):
             loading.check_engine(engine)
         self._image_rules = image_rules(max_pixels, background, allow_truncated, fast_decode, resize)
         self.config, self.tokenizer = config, tokenizer
-        self.family = MoondreamFamily(config)
+        self.family = family_for(config)
         if mesh is not None and not isinstance(mesh, Split):
             mesh = loading.split_for(self.family, mesh, mesh_rules)
             params = mesh.placed(params, loading.specs_of(self.family, params))
         self.split = mesh
-        self._params: Params | None = params
+        self._params: Any = params
         device = next(iter(jax.tree.leaves(params)[0].devices()))
         self._engine_config = engine or platform.default_engine(device, self.family.max_crops)
         self._clamp_boxes = clamp_boxes
@@ -142,7 +141,7 @@ class Moondream(SkillMethods):
         executables: str | os.PathLike[str] | None = None,
         adapters: GivenAdapters = None,
         adapter_folder: str | os.PathLike[str] | None = None,
-    ) -> Moondream:
+    ) -> Model:
         """Loads a model.
 
         Args:
@@ -231,7 +230,7 @@ class Moondream(SkillMethods):
         return {"fast_decode" if name == "fast" else name: value for name, value in self._image_rules.items()}
 
     @property
-    def params(self) -> Params:
+    def params(self) -> Any:
         """The parameters.
 
         Raises:
@@ -369,7 +368,7 @@ class Moondream(SkillMethods):
         if session is not None:
             session.close()
 
-    def __enter__(self) -> Moondream:
+    def __enter__(self) -> Model:
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -393,3 +392,6 @@ class Moondream(SkillMethods):
         self._engine_config = with_room(self._engine_config, self.adapters, self.family.network.adapter_rank)
         places = {"split": self.split, "peers": distributed.peers()}
         return Programs(self.params, self.family, self._engine_config, stored=self._stored, **places)
+
+
+Moondream = Model  # the name from when there was one family

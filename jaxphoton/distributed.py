@@ -1,7 +1,7 @@
 """One model over the devices of several processes, on one machine or many.
 
 Every process calls `start` and loads the same model over the same mesh. The first then asks it as ever; the others call
-`Moondream.follow`, which returns when the first has closed the model.
+`Model.follow`, which returns when the first has closed the model.
 """
 
 from __future__ import annotations

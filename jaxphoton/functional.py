@@ -139,7 +139,7 @@ def shardings(
     """A jax.sharding.NamedSharding for every parameter, for `jax.device_put`, `jax.jit` and loading.
 
     The parameters stay in the order that all functions here take them in; under `jax.jit` XLA moves what must move.
-    Those of a `Moondream` on a mesh are in another, which only its engine understands.
+    Those of a `Model` on a mesh are in another, which only its engine understands.
 
     Args:
       mesh: with axes of any names; one that no rule names splits no parameter, as is right for a batch.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,8 +25,6 @@ from jaxphoton.layers.mesh import RULES, Split, check_names, engine_split
 from jaxphoton.layers.spec import by_path, like
 from jaxphoton.messages import quoted
 from jaxphoton.models.adapters import Adapter
-from jaxphoton.models.moondream.config import ModelConfig
-from jaxphoton.models.moondream.params import Params
 from jaxphoton.models.protocol import Family
 from jaxphoton.prompt.tokenizer import Tokenizer, load_tokenizer
 from jaxphoton.requests.adapters import AdapterRegistry, GivenAdapters, named
@@ -55,8 +52,8 @@ class Loaded:
       split: how the parameters lie on a mesh; None without one.
     """
 
-    params: Params
-    config: ModelConfig
+    params: Any
+    config: Any
     tokenizer: Tokenizer
     path: Path
     split: Split | None
@@ -75,7 +72,7 @@ def load(
     quantize: str | Quantization | None = None,
     coordinates: str,
 ) -> Loaded:
-    """The arguments, and what is raised, are those of `Moondream.from_pretrained`."""
+    """The arguments, and what is raised, are those of `Model.from_pretrained`."""
     _check_places(device, sharding, mesh)
     if mesh is None and mesh_rules is not None:
         raise ValueError(NO_MESH)
@@ -92,10 +89,9 @@ def load(
     except jax.errors.JaxRuntimeError as error:
         forget_frames(error)
         raise EngineStartError(f"the parameters cannot be put on the device: {fault_of(error)}") from error
-    config = family.config
-    config = dataclasses.replace(config, region=dataclasses.replace(config.region, coord_divisor=coordinates))
-    tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, family), config.text.vocab_size)
-    return Loaded(params, config, tokenizer, path, split)
+    family = family.with_coordinates(coordinates)
+    tokenizer = load_tokenizer(hub.resolve_tokenizer(path_or_id, path, family), family.vocab_size)
+    return Loaded(params, family.config, tokenizer, path, split)
 
 
 def split_for(family: Family, mesh: str | Mesh, rules: MeshRules) -> Split:

@@ -144,7 +144,7 @@ def test_what_a_task_takes_is_told_in_its_own_words(shapes, task, arguments, fau
 
 
 def test_what_is_wrong_with_a_call_is_told_in_the_words_of_the_caller(shapes):
-    with pytest.raises(TypeError, match=r"^Moondream.caption\(\) got an unexpected keyword argument 'lenght'"):
+    with pytest.raises(TypeError, match=r"^Model.caption\(\) got an unexpected keyword argument 'lenght'"):
         shapes.caption(PICTURES[0], lenght="short")
     with pytest.raises(TypeError, match="must be an Ask, not str"):
         shapes.submit(PICTURES[0], "caption")

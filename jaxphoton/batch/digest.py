@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # which imports jax
-    from jaxphoton.api import Moondream
+    from jaxphoton.api import Model
 
 _WHOLE = 8 << 20
 _SAMPLES, _SAMPLE = 64, 64 << 10
@@ -38,7 +38,7 @@ def model_digest(path: Path) -> str:
     return digest.hexdigest()[:_LENGTH]
 
 
-def params_digest(model: Moondream) -> str:
+def params_digest(model: Model) -> str:
     """Of parameters in memory, all of which are read: the same on a mesh, but where it splits groups of numbers of few
     bits; another than that of the files they may have come from."""
     import jax  # there already: whoever has parameters has it

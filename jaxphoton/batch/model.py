@@ -20,7 +20,7 @@ from jaxphoton.messages import listed, quoted
 from jaxphoton.requests.errors import NoAdapterRoom, UnknownAdapter, UnusableAdapter
 
 if TYPE_CHECKING:  # which imports jax
-    from jaxphoton.api import Moondream
+    from jaxphoton.api import Model
     from jaxphoton.models.adapters import Adapter
     from jaxphoton.models.protocol import Family
 
@@ -83,7 +83,7 @@ class RunModel(Protocol):
 
 
 def run_model(
-    model: str | os.PathLike[str] | Moondream | RunModel, options: RunOptions, *, restricted: bool = False
+    model: str | os.PathLike[str] | Model | RunModel, options: RunOptions, *, restricted: bool = False
 ) -> RunModel:
     """The model that is meant by a name, or that is open; a RunModel is what it is.
 
@@ -98,7 +98,7 @@ def run_model(
     if hasattr(model, "answering"):
         return model  # type: ignore[return-value]
     if not hasattr(model, "answer"):
-        raise OptionError("{model} must be a name or an open Moondream, not {value}", value=quoted(model))
+        raise OptionError("{model} must be a name or an open Model, not {value}", value=quoted(model))
     return OpenModel(model, options)  # type: ignore[arg-type]
 
 
@@ -183,7 +183,7 @@ class NamedModel:
                 yield answerer, meshes.devices
 
     def follow(self) -> None:
-        """Works for the process that answers with the same model; see `Moondream.follow`.
+        """Works for the process that answers with the same model; see `Model.follow`.
 
         Raises:
           BatchError: there is no such model, or it cannot be loaded.
@@ -193,7 +193,7 @@ class NamedModel:
         with self._opened() as opened:
             opened.follow()
 
-    def _opened(self) -> Moondream:
+    def _opened(self) -> Model:
         # Those that the journal names were read for it.
         adapters = dict(self._options.model.adapters) | self._adapters or None
         opened = load_model(self.name, **self._loading() | {"adapters": adapters})
@@ -210,7 +210,7 @@ class NamedModel:
         )
 
     def _loading(self) -> dict[str, Any]:
-        """The arguments of `Moondream.from_pretrained`; JSON values."""
+        """The arguments of `Model.from_pretrained`; JSON values."""
         model = self._options.model
         given = {name: getattr(model, name) for name in ("revision", "dtype", "quantize", "executables")}
         given |= {"mesh": engine_meshes(model.mesh).mesh}
@@ -221,7 +221,7 @@ class NamedModel:
 class OpenModel:
     """A model in this process, which stays open."""
 
-    def __init__(self, model: Moondream, options: RunOptions):
+    def __init__(self, model: Model, options: RunOptions):
         for name in (*options.model.given(), *options.pictures.given()):
             raise OptionError(f"{{{name}}} is said when a model is loaded, and this one is open")
         self._model, self.name = model, str(model.path or "in memory")
@@ -265,23 +265,23 @@ def _no_adapter(name: str, there: Iterable[str]) -> BatchError:
     return BatchError(f"there is no adapter {quoted(name)}; there is {listed(there) or 'none'}")
 
 
-def load_model(name: str, **loading: Any) -> Moondream:
+def load_model(name: str, **loading: Any) -> Model:
     """The model of this name.
 
     Args:
-      loading: more arguments of `Moondream.from_pretrained`; its default for what is None.
+      loading: more arguments of `Model.from_pretrained`; its default for what is None.
 
     Raises:
       BatchError: there is no such model, its files are not usable, or an adapter finds no room.
     """
-    from jaxphoton.api import Moondream
+    from jaxphoton.api import Model
     from jaxphoton.config import ConfigError
     from jaxphoton.engine.executables import ExecutablesError
     from jaxphoton.prompt.tokenizer import TokenizerError
     from jaxphoton.weights.load import WeightsError
 
     try:
-        return Moondream.from_pretrained(name, **{name: value for name, value in loading.items() if value is not None})
+        return Model.from_pretrained(name, **{name: value for name, value in loading.items() if value is not None})
     except ExecutablesError as error:
         raise BatchError(f"executables: {error}") from error
     except MeshError as error:

@@ -170,7 +170,7 @@ class TextOptions(_Part):
     """How answers are generated, and what becomes of captions. Greedy by default.
 
     Attributes:
-      temperature, top_p, max_tokens, max_objects, seed: as in the `settings` of `Moondream`.
+      temperature, top_p, max_tokens, max_objects, seed: as in the `settings` of `Model`.
       captions_per_image: from consecutive seeds; more than one needs a temperature.
       prefix, suffix: put around every caption.
       retry_loops: how often a caption or an answer that repeats itself is asked again at most, see `batch.retries`.

@@ -33,7 +33,7 @@ class Question:
       kind: the name of a skill.
       text: the question or the object, of a caption the prompt that takes the place of the model's own; may have
         variables and doubled braces (see `variables.fill`).
-      length, type, extra, name: of a caption without a prompt, see `Moondream.caption`.
+      length, type, extra, name: of a caption without a prompt, see `Model.caption`.
       reasoning: of a query: whether the model thinks first; None leaves it to the model.
       adapter: the name of what answers beside the model; None for nothing.
     """
@@ -110,7 +110,7 @@ class Questions:
 
     Attributes:
       each: at least one.
-      settings: how to generate, see `Moondream`.
+      settings: how to generate, see `Model`.
       captions: of every image, from consecutive seeds.
       prefix, suffix: put around every caption; may have variables.
       extension: of text files beside the images, for the variable `{caption}`.

@@ -27,7 +27,7 @@ from jaxphoton.batch.work import Asked, Inputs, Work
 from jaxphoton.messages import quoted
 
 if TYPE_CHECKING:  # which imports jax
-    from jaxphoton.api import Moondream
+    from jaxphoton.api import Model
     from jaxphoton.models.protocol import Family
 
 _DEFAULT = RunOptions()
@@ -38,7 +38,7 @@ def run(
     out: str | os.PathLike[str] | None = None,
     ask: Asked = "caption",
     *,
-    model: str | os.PathLike[str] | Moondream = "shapes",
+    model: str | os.PathLike[str] | Model = "shapes",
     options: RunOptions = _DEFAULT,
     observer: RunObserver | None = None,
     stop: Callable[[], bool] | None = None,
@@ -57,7 +57,7 @@ def run(
       out: a file or folder, by its suffix as in `export`; None leaves the results to the journal or the observer.
       ask: an `Ask` or a list of them, whose texts may have variables (`{name}`), or a text such as
         "caption:short,detect:person".
-      model: a name as for `Moondream.from_pretrained`, or an open `Moondream`, which stays open.
+      model: a name as for `Model.from_pretrained`, or an open `Model`, which stays open.
       options: how; `more` changes single ones of them by name.
       observer: hears of every image.
       stop: looked at before each image: whether to finish what is under way, and begin no more.

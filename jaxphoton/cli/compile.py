@@ -14,7 +14,7 @@ from jaxphoton.cli.base import OK, CommandError, add_adapter_room, add_quantize_
 
 DESCRIPTION = """\
 Compiles every program that a model's engine runs and writes them to the folder DIR, which must not exist or be empty.
-`--executables DIR`, and `Moondream.from_pretrained(..., executables=DIR)`, then start without compiling. No weight is
+`--executables DIR`, and `Model.from_pretrained(..., executables=DIR)`, then start without compiling. No weight is
 read, and with --gpu no GPU is needed."""
 EPILOG = """\
 examples:

@@ -69,10 +69,10 @@ class Captioner:
       arguments: of the task, the same for every row: `length` or `prompt` (which takes the place of the model's own
         captioning prompt), `question`, `reasoning`, `object`.
       columns: arguments that rows bring along, as {argument: column}; null falls back to `arguments`.
-      settings: how to generate, see `Moondream`, and with which "adapter"; by default greedy.
+      settings: how to generate, see `Model`, and with which "adapter"; by default greedy.
       retry_loops: how often a text that repeats itself is asked again at most, see `batch.retries`.
       engine: see `EngineConfig`; its `image_workers` decode beside the actor.
-      options: more of `Moondream.from_pretrained`, such as `revision`, `dtype`, `max_pixels` or `adapters`.
+      options: more of `Model.from_pretrained`, such as `revision`, `dtype`, `max_pixels` or `adapters`.
 
     Raises:
       ValueError: an unknown task, or arguments or settings that no row could be asked with.
@@ -92,13 +92,13 @@ class Captioner:
         retry_loops: int = 0,
         **options: Any,
     ):
-        from jaxphoton.api import Moondream  # here: the driver imports this file, and has no use for jax
+        from jaxphoton.api import Model  # here: the driver imports this file, and has no use for jax
 
         if task not in SKILLS:
             raise ValueError(f"task must be one of {', '.join(SKILLS)}, got {task!r}")
         self._task, self._image_column = task, image_column
         self._arguments, self._columns, self._settings = dict(arguments or {}), dict(columns or {}), settings
-        self._model = Moondream.from_pretrained(model, engine=engine, **options)
+        self._model = Model.from_pretrained(model, engine=engine, **options)
         self._answerer = retrying(self._model, retry_loops, self._model.family.defaults)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._pending: set[Future[Answer]] = set()

@@ -19,7 +19,7 @@ from jaxphoton.engine.pipeline import LaunchDevice
 from jaxphoton.measure.timeline import PATIENCE_S
 
 if TYPE_CHECKING:
-    from jaxphoton.api import Moondream
+    from jaxphoton.api import Model
 
 # XLA leaves CUDA graphs while a profiler runs, and a profile without them is not that of the run.
 KEEP_GRAPHS = "--xla_enable_command_buffers_during_profiling=true"
@@ -40,7 +40,7 @@ def keep_graphs() -> None:
 
 
 @contextmanager
-def profiling(model: Moondream, folder: str | Path) -> Iterator[None]:
+def profiling(model: Model, folder: str | Path) -> Iterator[None]:
     """Writes a profile of what is done inside to a folder, for XProf (TensorBoard) or Perfetto.
 
     Each decode step is a `StepTraceAnnotation`. Python functions are not traced: that would slow down the host, which

@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxphoton.aio import AsyncMoondream
-from jaxphoton.api import Moondream
+from jaxphoton.aio import AsyncModel
+from jaxphoton.api import Model
 from jaxphoton.engine.metrics import LaunchMetrics
 from jaxphoton.requests.answer import Result
 from jaxphoton.requests.errors import QueueFull
@@ -80,8 +80,8 @@ class _Record:
 class Load:
     """Loads on one model; `warm_up` first."""
 
-    def __init__(self, model: Moondream, ask: Callable[[AsyncMoondream, Any], Awaitable[Result]]):
-        self._model, self._async = model, AsyncMoondream(model)
+    def __init__(self, model: Model, ask: Callable[[AsyncModel, Any], Awaitable[Result]]):
+        self._model, self._async = model, AsyncModel(model)
         self._ask: Ask = lambda image: ask(self._async, image)
 
     def warm_up(self, images: Iterable[Any]) -> None:

@@ -20,7 +20,7 @@ from jaxphoton.engine.pipeline import DEPTH
 from jaxphoton.image.prepare import Prepared
 
 if TYPE_CHECKING:
-    from jaxphoton.api import Moondream
+    from jaxphoton.api import Model
     from jaxphoton.engine.engine import Submission
 
 # Under 10 MB of memory, for its writing 100 MB; a file of about 15 MB; some minutes of a run.
@@ -86,7 +86,7 @@ class Recorder:
 
 
 @contextmanager
-def recording(model: Moondream, path: str | Path, /, **about: Any) -> Iterator[Recorder]:
+def recording(model: Model, path: str | Path, /, **about: Any) -> Iterator[Recorder]:
     """Records what a model does and writes the trace to `path` on leaving, after an exception too.
 
     `about` is what the trace should say of the run besides. Requests under way at the end are not in it.

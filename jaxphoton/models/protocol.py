@@ -173,6 +173,14 @@ class Family(Protocol):
     @property
     def tensors(self) -> Tensors: ...
 
+    def with_coordinates(self, divisor: str) -> Family:
+        """The same, with coordinates that are bin / bins ("bins") or bin / (bins - 1) ("bins-1").
+
+        Raises:
+          ValueError: it has none, and they shall be others than "bins"; or there is no such way.
+        """
+        ...
+
     def to_json(self) -> dict[str, Any]:
         """The settings in the form of a `config.json`."""
         ...

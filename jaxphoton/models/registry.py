@@ -14,10 +14,16 @@ from jaxphoton.files import FileError, read_json
 from jaxphoton.messages import escaped, quoted, short
 from jaxphoton.models.protocol import Family
 
-# model_type -> module with a function `bound(data) -> Family`.
+# model_type -> module with the functions `bound(data) -> Family` and `of(config) -> Family`.
 _MOONDREAM = "jaxphoton.models.moondream.family"
-FAMILIES = {"moondream1": _MOONDREAM, "moondream2": _MOONDREAM, "moondream3": _MOONDREAM}
+FAMILIES = {
+    "moondream1": _MOONDREAM,
+    "moondream2": _MOONDREAM,
+    "moondream3": _MOONDREAM,
+    "llava": "jaxphoton.models.joycaption.family",
+}
 BARE = "moondream2"  # of settings without a model_type
+GENERATION = "generation_config"
 MAX_BYTES = 4 << 20  # of a settings file
 
 
@@ -30,6 +36,18 @@ def family_of(data: dict[str, Any]) -> Family:
     """
     require(isinstance(data, dict), f"settings must be a JSON object, not {quoted(data)}")
     return import_module(FAMILIES[checked_type(data)]).bound(data)
+
+
+def family_for(config: Any) -> Family:
+    """The family of settings in its own form (`Family.config`).
+
+    Raises:
+      TypeError: they are those of none.
+    """
+    home = type(config).__module__.rpartition(".")[0]
+    if f"{home}.family" not in FAMILIES.values():
+        raise TypeError(f"the settings must be those of a model (ModelConfig), not {quoted(config)}")
+    return import_module(f"{home}.family").of(config)
 
 
 def checked_type(data: dict[str, Any]) -> str:
@@ -52,10 +70,23 @@ def read_family(path: str | Path) -> Family:
       OtherFamily, ConfigError: as `family_of`; or the file cannot be read as JSON.
     """
     try:
-        return family_of(read_json(path, MAX_BYTES))
+        return family_of(_with_generation(read_json(path, MAX_BYTES), Path(path)))
     except (FileError, ConfigError) as error:
         kind = OtherFamily if isinstance(error, OtherFamily) else ConfigError
         raise kind(f"{escaped(path)}: {error}") from None
+
+
+def _with_generation(data: Any, path: Path) -> Any:
+    """Settings together with a `generation_config.json` beside their file, under its name; unless they have their own,
+    as those of converted checkpoints do.
+
+    Raises:
+      FileError: it cannot be read as JSON.
+    """
+    beside = path.with_name(f"{GENERATION}.json")
+    if not isinstance(data, dict) or GENERATION in data or not beside.is_file():
+        return data
+    return data | {GENERATION: read_json(beside, MAX_BYTES)}
 
 
 def packaged() -> tuple[str, ...]:

@@ -17,7 +17,7 @@ class Ask:
     Attributes:
       skill: "caption", "query", "detect", "point", "segment" or "chat"; see `requests.skills`.
       arguments: of the skill, such as "length", "question" or "object".
-      settings: how to generate, see `Moondream`.
+      settings: how to generate, see `Model`.
       deadline: when it is given up, in seconds of `time.monotonic()` (one clock for all processes of a machine); None
         for never.
       priority: a higher one is admitted first, within one the first come.
@@ -71,7 +71,7 @@ class Job:
 
     Attributes:
       key: comes back with the answer.
-      image: whatever `Moondream` takes, SeveralImages of such for a conversation with places for them, or None where no
+      image: whatever `Model` takes, SeveralImages of such for a conversation with places for them, or None where no
         ask needs one.
       asks: at least one.
       name: of the image in errors; by default its path.

@@ -47,7 +47,7 @@ class Submitter(Protocol):
         """Hands over one ask.
 
         Args:
-          image: as in `Moondream`, or None where the skill needs none. It is read before this returns, or in a process
+          image: as in `Model`, or None where the skill needs none. It is read before this returns, or in a process
             of its own; an image that cannot be read is the error of the call or of the future.
           ask: what is asked. Its deadline counts from the call on, its priority among all that wait.
           on_event: called with each event, in their order, on a thread that is not the caller's; must return quickly.

@@ -17,7 +17,7 @@ from jaxphoton.requests.carrying import SessionCarrier
 from jaxphoton.requests.tokens import Event
 
 if TYPE_CHECKING:  # which imports jax
-    from jaxphoton.api import Moondream
+    from jaxphoton.api import Model
     from jaxphoton.engine.engine import Engine
 
 
@@ -100,7 +100,7 @@ class Backend(Protocol):
 class LocalBackend:
     """A model in this process."""
 
-    def __init__(self, model: Moondream):
+    def __init__(self, model: Model):
         self._model, self.adapters = model, model.adapters
         self._answerer = LocalAnswerer(model)
         self._engine: Engine | None = None

@@ -90,7 +90,7 @@ def model(monkeypatch) -> FakeModel:
     """The fake, in place of the modules that would load jax; any name but "missing" is a model."""
     fake = FakeModel()
     for name, attribute, value in (
-        ("jaxphoton.api", "Moondream", fake),
+        ("jaxphoton.api", "Model", fake),
         ("jaxphoton.weights.load", "WeightsError", WeightsError),
     ):
         module = ModuleType(name)

@@ -69,6 +69,9 @@ class FakeFamily:
     def network(self):
         return FakeNetwork(self)
 
+    def with_coordinates(self, divisor):
+        return self
+
     def to_json(self):
         return {"model_type": "fake", **self.config}
 

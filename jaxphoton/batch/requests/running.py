@@ -29,7 +29,7 @@ from jaxphoton.bodies.models import adapter_behind
 from jaxphoton.requests.adapters import AdapterPlaces
 
 if TYPE_CHECKING:  # which imports jax
-    from jaxphoton.api import Moondream
+    from jaxphoton.api import Model
 
 _DEFAULT = RunOptions()
 _OUTPUT = ("journal", "allow_changes", "restart", "retry_failed")
@@ -41,7 +41,7 @@ def run_requests(
     out: File,
     errors: File | None = None,
     *,
-    model: File | Moondream | RunModel = "shapes",
+    model: File | Model | RunModel = "shapes",
     options: RunOptions = _DEFAULT,
     observer: RunObserver | None = None,
     stop: Callable[[], bool] | None = None,

@@ -92,10 +92,10 @@ def serve(load: Callable[[Message], tuple[LocalAnswerer, int]]) -> None:
 
 
 def load_model(settings: Message) -> tuple[LocalAnswerer, int]:
-    """A compiled `Moondream`, and the jobs that it takes at once.
+    """A compiled `Model`, and the jobs that it takes at once.
 
     Args:
-      settings: "options" of `Moondream.from_pretrained`, fields of EngineOptions as "engine", and "gpu": whether the
+      settings: "options" of `Model.from_pretrained`, fields of EngineOptions as "engine", and "gpu": whether the
         process was given one.
 
     Raises:
@@ -103,7 +103,7 @@ def load_model(settings: Message) -> tuple[LocalAnswerer, int]:
     """
     import jax
 
-    from jaxphoton.api import Moondream
+    from jaxphoton.api import Model
     from jaxphoton.platform import calm_interpreter
 
     if settings["gpu"] and jax.default_backend() == "cpu":
@@ -111,7 +111,7 @@ def load_model(settings: Message) -> tuple[LocalAnswerer, int]:
     options = settings["options"]
     if "background" in options:
         options["background"] = tuple(options["background"])
-    model = Moondream.from_pretrained(**options)
+    model = Model.from_pretrained(**options)
     model.engine_config = EngineOptions(**settings["engine"]).applied(model.engine_config, model.family.max_context)
     answerer = LocalAnswerer(model)
     with compiling_shown(""):

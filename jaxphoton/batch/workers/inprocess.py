@@ -15,7 +15,7 @@ from jaxphoton.requests.ask import Ask, Job
 from jaxphoton.requests.submitting import OnEvent, Pending
 
 if TYPE_CHECKING:  # which imports jax
-    from jaxphoton.api import Moondream
+    from jaxphoton.api import Model
     from jaxphoton.engine.metrics import LaunchMetrics
 
 
@@ -60,14 +60,14 @@ class LocalAnswerer:
       compiling: seconds that `start` took.
     """
 
-    def __init__(self, model: Moondream):
+    def __init__(self, model: Model):
         self.model = model
         names = ("waiting for images", "encode and prefill", "decode", "idle")
         self.stages: dict[str, float] = dict.fromkeys(names, 0.0)
         self.compiling = self._last = 0.0
 
     def start(self) -> None:
-        """Compiles the programs (or finds them on disk) before any image waits for them; see `Moondream.start`."""
+        """Compiles the programs (or finds them on disk) before any image waits for them; see `Model.start`."""
         began = time.monotonic()
         self.model.start()
         self.compiling = time.monotonic() - began

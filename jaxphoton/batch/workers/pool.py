@@ -3,7 +3,7 @@
     with Replicas(replica_gpus(None), {"path_or_id": "vikhyatk/moondream2"}) as model:
         for answer in model.answer(jobs): ...
 
-In place of a `Moondream` for whoever has jobs. This process opens no GPU. Every process is a new program (jax has
+In place of a `Model` for whoever has jobs. This process opens no GPU. Every process is a new program (jax has
 threads, so never a fork), sees one GPU, loads the same model with the same options, and has image workers of its own.
 The first compiles; the others start when it is ready and find its programs in the cache. Memory: each process lets jax
 take what one process takes on that GPU, and here are held at most the jobs that all have, and those of one more.
@@ -71,7 +71,7 @@ class Replicas:
 
         Args:
           gpus: one entry a process, see `replica_gpus`.
-          options: of `Moondream.from_pretrained`, without `engine`; JSON values.
+          options: of `Model.from_pretrained`, without `engine`; JSON values.
           engine: of each process; without `image_workers`, half the cores are shared among them.
           log: takes lines for people: what the processes print, and when one dies; by default to stderr.
           bound: jobs and asks under way at most, here and in the processes; by default what all take at once, and one
@@ -164,7 +164,7 @@ class Replicas:
         return dict(totals)
 
     def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
-        """Answers any number of jobs, each as it finishes, as `Moondream.answer`; images are paths or bytes. Under way
+        """Answers any number of jobs, each as it finishes, as `Model.answer`; images are paths or bytes. Under way
         are what all processes take at once, and one more.
 
         Leaving early gives the jobs up; what the processes have at that moment, they finish for nobody.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxphoton import platform
-from jaxphoton.api import Moondream
+from jaxphoton.api import Model
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.image.prepare import Prepared
@@ -103,10 +103,10 @@ def _measured(subject: Subject, form: WeightForm, reference: list[Caption] | Non
     return FormReport(form.name, size, found, scores), captions
 
 
-def _with_texts(subject: Subject, family: Family, params: Any) -> Moondream:
+def _with_texts(subject: Subject, family: Family, params: Any) -> Model:
     """A model that can be asked in words; scenes ask in words."""
     file = hub.resolve_tokenizer(subject.model, subject.path, family)
-    return Moondream(params, family.config, load_tokenizer(file, family.vocab_size))
+    return Model(params, family.config, load_tokenizer(file, family.vocab_size))
 
 
 def _engine(family: Family, params: Any) -> Engine:

@@ -14,7 +14,7 @@ from jaxphoton.measure.shapes.scenes import Scene, Thing, make_scene
 from jaxphoton.measure.shapes.texts import count_question, matching, normal_caption
 
 if TYPE_CHECKING:
-    from jaxphoton.api import Moondream
+    from jaxphoton.api import Model
 
 TILINGS = {(1, 1): 0.2, (1, 2): 0.2, (2, 1): 0.2, (2, 2): 0.4}
 GREEDY = {"temperature": 0}
@@ -60,7 +60,7 @@ def is_inside(point: Mapping[str, float], thing: Thing) -> bool:
     return thing.box[0] <= point["x"] <= thing.box[2] and thing.box[1] <= point["y"] <= thing.box[3]
 
 
-def score_scene(model: Moondream, seed: int, index: int) -> Counter:
+def score_scene(model: Model, seed: int, index: int) -> Counter:
     """Counts of one scene: hits and chances of every score."""
     scene, rng = draw_scene(seed, index)
     image, counts = model.encode_image(scene.pixels), Counter()
@@ -81,7 +81,7 @@ def score_scene(model: Moondream, seed: int, index: int) -> Counter:
     return counts
 
 
-def evaluate(model: Moondream, seed: int, scenes: int) -> dict[str, float]:
+def evaluate(model: Model, seed: int, scenes: int) -> dict[str, float]:
     """All scores over so many scenes of a seed: caption_exact (normal captions equal to the truth), detect_f1 (boxes at
     an overlap of 0.5, classes that are there), absent_clean (absent classes without a box), point_hit (points inside
     their objects, one each, over the larger of points and objects), count_exact (answers to "How many ...")."""

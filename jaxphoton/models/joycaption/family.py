@@ -39,7 +39,12 @@ FLOAT32 = 4
 
 def bound(data: dict[str, Any]) -> JoyCaptionFamily:
     """The family of a `config.json`."""
-    return JoyCaptionFamily(config_from_dict(data))
+    return of(config_from_dict(data))
+
+
+def of(config: ModelConfig) -> JoyCaptionFamily:
+    """The family of settings."""
+    return JoyCaptionFamily(config)
 
 
 class JoyCaptionFamily:
@@ -65,7 +70,7 @@ class JoyCaptionFamily:
         self.answer_id: int | None = None
         self.readout: Readout | None = None
         self._network: Network | None = None
-        self.stop_ids = self.ids.stops | frozenset(config.eos_token_id)
+        self.stop_ids = self.ids.stops | frozenset(config.eos_token_id + config.generation.eos_token_id)
         self.grammars: Mapping[str, Grammar] = {"text": Grammar({"text": State(stop=self.stop_ids)})}
         self.tokenizer = TokenizerPlace()
         self.defaults: Settings = config.generation.settings(AUTHORS)
@@ -86,6 +91,11 @@ class JoyCaptionFamily:
         from jaxphoton.models.joycaption.names import JoyCaptionTensors
 
         return cast("Tensors", JoyCaptionTensors(self))
+
+    def with_coordinates(self, divisor: str) -> JoyCaptionFamily:
+        if divisor != "bins":
+            raise ValueError("this model has no coordinates")
+        return self
 
     def to_json(self) -> dict[str, Any]:
         return config_to_dict(self.config)

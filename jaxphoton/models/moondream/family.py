@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,12 @@ FLOAT32 = 4
 
 def bound(data: dict[str, Any]) -> MoondreamFamily:
     """The family of a `config.json`."""
-    return MoondreamFamily(config_from_dict(data))
+    return of(config_from_dict(data))
+
+
+def of(config: ModelConfig) -> MoondreamFamily:
+    """The family of settings."""
+    return MoondreamFamily(config)
 
 
 class MoondreamFamily:
@@ -83,6 +89,10 @@ class MoondreamFamily:
 
     def skills(self, encode: Encode = no_ids, clamp_boxes: bool = False) -> MoondreamSkills:
         return MoondreamSkills(self.config.tokenizer, encode, clamp_boxes)
+
+    def with_coordinates(self, divisor: str) -> MoondreamFamily:
+        region = dataclasses.replace(self.config.region, coord_divisor=divisor)
+        return of(dataclasses.replace(self.config, region=region))
 
     def to_json(self) -> dict[str, Any]:
         return config_to_dict(self.config)

@@ -146,7 +146,7 @@ def test_settings_that_do_not_fit_together_are_named(tmp_path, rule):
 @pytest.mark.parametrize("kind", ["qwen2_vl", "llava", "moondream4", "", None, 3, ["moondream2"], "x" * 10**6])
 def test_models_of_other_families_are_refused_by_name(tmp_path, kind):
     wanted = kind[:30] if isinstance(kind, str) and kind else repr(kind)[:30].rstrip("']").replace("[", ".")
-    with pytest.raises(ConfigError, match=f"not a model of ours: {wanted}.*known are moondream1") as e:
+    with pytest.raises(ConfigError, match=f"not a model of ours: {wanted}.*known are .*moondream1") as e:
         _load({"architectures": ["A"], "model_type": kind, "hidden_size": 8}, tmp_path)
     assert len(str(e.value)) < 600 + len(str(tmp_path))
 

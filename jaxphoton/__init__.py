@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxphoton.aio import AsyncModel, AsyncModel
+    from jaxphoton.aio import AsyncModel, AsyncMoondream
     from jaxphoton.api import EncodedImage, Model, Moondream
     from jaxphoton.config import ConfigError, EngineConfig
     from jaxphoton.image.errors import ImageError
@@ -31,7 +31,7 @@ _PUBLIC = {
     "Answer": "jaxphoton.requests.answer",
     "Ask": "jaxphoton.requests.ask",
     "AsyncModel": "jaxphoton.aio",
-    "AsyncModel": "jaxphoton.aio",
+    "AsyncMoondream": "jaxphoton.aio",
     "ConfigError": "jaxphoton.config",
     "DeadlineExceeded": "jaxphoton.requests.errors",
     "EncodedImage": "jaxphoton.api",
@@ -55,7 +55,7 @@ __all__ = [
     "Answer",
     "Ask",
     "AsyncModel",
-    "AsyncModel",
+    "AsyncMoondream",
     "ConfigError",
     "DeadlineExceeded",
     "EncodedImage",

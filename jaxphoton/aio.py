@@ -242,4 +242,4 @@ def _ask(method: Any, skill: str, arguments: Mapping[str, Any], settings: Given,
     return Ask(skill, arguments, settings, deadline, options.get("priority", 0), options.get("adapter"))
 
 
-AsyncModel = AsyncModel  # the name from when there was one family
+AsyncMoondream = AsyncModel  # the name from when there was one family

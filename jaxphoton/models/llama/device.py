@@ -13,7 +13,6 @@ from jaxphoton.models.llama import adapters
 from jaxphoton.models.llama import network as text
 from jaxphoton.models.llama.adapters import TextPairs
 from jaxphoton.models.llama.config import TextConfig
-from jaxphoton.models.naming import WeightsError
 from jaxphoton.models.network import Attend, AttendJoined, Kernels
 
 
@@ -60,9 +59,6 @@ class LlamaNetwork:
     def embed_prefix(self, params: Any, ids: jax.Array | None, embeddings: jax.Array) -> jax.Array:
         assert ids is not None
         return text.embed(params.text, ids, embeddings)
-
-    def adapter_rank(self, adapter: Adapter) -> int:
-        raise WeightsError("this model takes no adapters")
 
     def embed(self, params: Any, ids: jax.Array, fed: jax.Array) -> jax.Array:
         return text.embed(params.text, ids)

@@ -16,8 +16,10 @@ from jaxphoton.bodies.skills import Body
 from jaxphoton.image.errors import ImageError
 from jaxphoton.image.several import SeveralImages
 from jaxphoton.requests.answer import Result
+from jaxphoton.requests.ask import Ask
 from jaxphoton.requests.async_calls import within
 from jaxphoton.requests.errors import NotFinite, QueueFull, UnknownAdapter, UnusableAdapter
+from jaxphoton.requests.skills import FamilySkills
 from jaxphoton.requests.tokens import Event
 from jaxphoton.server.admission import Admission
 from jaxphoton.server.backend import Backend
@@ -50,6 +52,7 @@ class Service:
         self.admission = Admission(backend.most_requests, lambda: backend.failure)
         self.metrics = Metrics(backend.occupancy, lambda: self.admission.running)
         self._fetch = fetch
+        self._skills: FamilySkills | None = None  # once they were asked for
 
     def start(self) -> None:
         """Makes it ready; blocks.
@@ -93,10 +96,19 @@ class Service:
     async def _picture(self, body: Body) -> bytes | SeveralImages | None:
         """What a model takes for the picture of a body, or its pictures."""
         picture = body.picture
+        if _addresses(picture):
+            await asyncio.to_thread(self._check, body.ask)
         async with within(body.ask.deadline) if _addresses(picture) else nullcontext():
             if isinstance(picture, SeveralImages):
                 return SeveralImages(tuple([await self._fetched(each) for each in picture.images]))
             return await self._fetched(picture)
+
+    def _check(self, ask: Ask) -> None:
+        """Refuses what the model cannot be asked, before its picture is fetched for it."""
+        if self._skills is None and (family := self.backend.family()) is not None:
+            self._skills = family.skills()
+        if self._skills is not None:
+            self._skills.form(ask.skill, ask.arguments)
 
     async def _fetched(self, picture: bytes | Address | None) -> bytes | None:
         if not isinstance(picture, Address):

@@ -6,9 +6,11 @@ import httpx2 as httpx
 import pytest
 
 from jaxphoton.bodies.fetching import Fetcher
+from jaxphoton.models.joycaption.family import JoyCaptionFamily
 from jaxphoton.requests.answer import Result
 from jaxphoton.server.service import Service
 from tests.batch.site import Site, send
+from tests.models.joycaption.drawn import SMALL
 from tests.server.serving import FakeBackend
 
 PICTURE = b"as good as a picture"
@@ -53,6 +55,22 @@ def test_the_model_is_asked_about_what_was_fetched(serve, site):
     address = served(serve, backend, fetcher(site).fetch)
     assert caption(address, f"{site.url}/a.jpg").json()["caption"] == "fetched"
     assert [image for image, _ in backend.asked] == [PICTURE]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_none_is_fetched_for_what_the_model_cannot_be_asked(serve, site, stream, monkeypatch):
+    backend = FakeBackend()
+    monkeypatch.setattr(backend, "family", lambda: JoyCaptionFamily(SMALL))
+    address = served(serve, backend, fetcher(site).fetch)
+    body = {"image_url": f"{site.url}/a.jpg", "object": "cat", "stream": stream}
+    for skill in ("detect", "point", "segment"):
+        response = httpx.post(f"{address}/v1/{skill}", json=body, timeout=60)
+        assert response.status_code == 400 and response.json()["error"]["type"] == "invalid_request_error"
+        message = f"this model has no prompt for '{skill}'; it has: caption, query, chat"
+        assert response.json()["error"]["message"] == message
+    assert caption(address, f"{site.url}/a.jpg", length="endless").status_code == 400
+    assert site.tries == {} and backend.asked == []
+    assert caption(address, f"{site.url}/a.jpg", stream=stream).status_code == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])

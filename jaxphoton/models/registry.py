@@ -22,6 +22,8 @@ FAMILIES = {
     "moondream3": _MOONDREAM,
     "llava": "jaxphoton.models.joycaption.family",
 }
+# Those that may be taken for ours, and what they are.
+OTHERS = {"idefics3": "SmolVLM 1, which has another vocabulary and another prompt than SmolVLM2"}
 BARE = "moondream2"  # of settings without a model_type
 GENERATION = "generation_config"
 MAX_BYTES = 4 << 20  # of a settings file
@@ -59,6 +61,7 @@ def checked_type(data: dict[str, Any]) -> str:
     kind = data.get("model_type", BARE)
     if not isinstance(kind, str) or kind not in FAMILIES:
         name = short(kind) if isinstance(kind, str) and kind.strip() else quoted(kind)
+        name += f" ({OTHERS[name]})" if name in OTHERS else ""
         raise OtherFamily(f"not a model of ours: {name}; known are {', '.join(sorted(FAMILIES))}")
     return kind
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from jaxphoton.messages import quoted
@@ -52,7 +53,9 @@ class SmolVLMSkills:
         check_plain(reasoning)
         turns = asked_turns(messages)
         told = [(turn.role, tuple(None if part is PLACE else part for part in turn.parts)) for turn in turns]
-        return ChatAnswer(self._prompt([Message(role, parts) for role, parts in told]))
+        made = self._prompt([Message(role, parts) for role, parts in told])
+        nothing = made.image is None and not turns[-1].text.strip()
+        return ChatAnswer(replace(made, image=True) if nothing else made)
 
     def _prompt(self, messages: list[Message]) -> Prompt:
         config = self._config

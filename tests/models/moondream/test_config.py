@@ -143,7 +143,9 @@ def test_settings_that_do_not_fit_together_are_named(tmp_path, rule):
         _load(data, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["qwen2_vl", "llava", "moondream4", "", None, 3, ["moondream2"], "x" * 10**6])
+@pytest.mark.parametrize(
+    "kind", ["qwen2_vl", "llava_next", "idefics3", "moondream4", "", None, 3, ["moondream2"], "x" * 10**6]
+)
 def test_models_of_other_families_are_refused_by_name(tmp_path, kind):
     wanted = kind[:30] if isinstance(kind, str) and kind else repr(kind)[:30].rstrip("']").replace("[", ".")
     with pytest.raises(ConfigError, match=f"not a model of ours: {wanted}.*known are .*moondream1") as e:

@@ -10,6 +10,7 @@ import pytest
 
 from jaxphoton.config.fields import ConfigError, OtherFamily
 from jaxphoton.files import read_json
+from jaxphoton.models.registry import family_of
 from jaxphoton.models.smolvlm.config import NAMES, SIDE, SpecialTokens
 from jaxphoton.models.smolvlm.reading import beside, config_from_dict, config_to_dict
 from tests.models.smolvlm.drawn import REAL, SMALL
@@ -154,3 +155,10 @@ def test_what_ports_leave_behind_is_passed_over():
 def test_a_vocabulary_has_names_for_six_rows_of_six():
     assert NAMES[4:6] == ("<row_1_col_1>", "<row_1_col_2>") and NAMES[-1] == "<row_6_col_6>"
     assert len(NAMES) == 4 + SIDE**2
+
+
+def test_the_first_smolvlm_is_refused_for_what_it_is():
+    with pytest.raises(
+        OtherFamily, match=r"not a model of ours: idefics3 \(SmolVLM 1, .* another prompt .*\); known are"
+    ):
+        family_of({"model_type": "idefics3"})

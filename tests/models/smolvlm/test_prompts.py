@@ -170,6 +170,11 @@ def test_skills_ask_in_the_words_of_the_model(family, config, tokenizer, asked):
     assert skills.form("chat", {"messages": messages}).prompt == asked(ANSWERED[0], user(DESCRIBE), *ANSWERED[2:])
 
 
+def test_a_picture_may_stand_for_the_question(family, tokenizer, asked):
+    chat = family.skills(tokenizer.encode).form("chat", {"messages": [{"role": "user", "content": ""}]})
+    assert chat.prompt == replace(asked(user()), image=True)
+
+
 def test_answers_begin_behind_their_blank(family, tokenizer):
     (end,) = family.stop_ids
     tokens = tuple(map(Token, [*tokenizer.encode(" A cat.\n"), end]))

@@ -102,9 +102,16 @@ class ModelConfig:
 
     @property
     def side(self) -> int:
-        """Tiles along the long side of a picture; 1 if none is cut."""
-        longest = self.image.longest_edge + self.image.longest_edge % 2  # sides become even
-        return math.ceil(min(longest, MOST_PIXELS) / self.vision.image_size) if self.image.splitting else 1
+        """The most tiles along a side of a picture; 1 if none is cut."""
+        return self._tiles(self.image.longest_edge + self.image.longest_edge % 2)  # short sides become even
+
+    @property
+    def long_side(self) -> int:
+        """Tiles along the long side of nearly every picture: all but some squares of an odd number of pixels."""
+        return self._tiles(self.image.longest_edge)
+
+    def _tiles(self, pixels: int) -> int:
+        return math.ceil(min(pixels, MOST_PIXELS) / self.vision.image_size) if self.image.splitting else 1
 
     @property
     def max_frames(self) -> int:

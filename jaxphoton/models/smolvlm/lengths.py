@@ -25,7 +25,8 @@ def picture_length(config: ModelConfig, short: int) -> int:
 
 def least_length(config: ModelConfig) -> int:
     """The fewest positions of a picture."""
-    return (config.frame_tokens + 2) * (config.max_frames if config.side == 1 else config.side + 1) + 1
+    frames = 1 if config.long_side == 1 else config.long_side + 1
+    return (config.frame_tokens + 2) * frames + 1
 
 
 def short_sides(config: ModelConfig) -> tuple[int, ...]:

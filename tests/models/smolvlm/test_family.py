@@ -24,6 +24,7 @@ from tests.models.smolvlm.drawn import REAL, SMALL
 
 CONFIGS = {name: config_from_dict(data) for name, data in REAL.items()} | {"small": SMALL}
 CONFIGS["unsplit"] = replace(CONFIGS["2.2b"], image=ImageConfig(1536, splitting=False))
+CONFIGS["odd"] = replace(SMALL, vision=replace(SMALL.vision, image_size=13), image=ImageConfig(26 + 13))
 FAMILIES = {name: of(config) for name, config in CONFIGS.items()}
 # As of the published tokenizers: one id for a line's end, and one for two; a word is an id.
 LINES = {"\n": [198], "\n\n": [216]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,17 @@ def test_there_are_all_types_with_three_requests_each_and_all_extra_options():
     sentences += EXTRAS.values()
     assert len(set(sentences)) == 12 * 3 + 27
     assert all(re.fullmatch(r"[A-Z][^ ]*( [^ ]+)*\.", text) for text in sentences), "single blanks, and a full stop"
+
+
+@pytest.mark.smoke
+def test_the_page_for_users_has_all_of_them():
+    page = (Path(__file__).parents[3] / "docs" / "joycaption.md").read_text(encoding="utf-8")
+    rows = {row.split("|")[1].strip(" `"): row for row in page.splitlines() if row.startswith("| `")}
+    assert list(rows) == [*TYPES, *EXTRAS]
+    for key, kind in TYPES.items():
+        assert rows[key] == f"| `{key}` | {kind.name} | {kind.plain} |"
+    assert all(rows[key] == f"| `{key}` | {sentence} |" for key, sentence in EXTRAS.items() if key not in TYPES)
+    assert all(f"`{length}`" in page for length in LENGTHS)
 
 
 @pytest.mark.parametrize(

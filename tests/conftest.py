@@ -85,6 +85,21 @@ def shapes():
 
 
 @pytest.fixture(scope="session")
+def joycaption(goldens):
+    """The recorded JoyCaption on a small engine, for prompts with the model's own system text; compiled once for the
+    whole suite."""
+    from jaxphoton import Model
+    from jaxphoton.config import EngineConfig
+
+    engine = EngineConfig(
+        max_rows=2, step_rows=(2,), prefill_rows=(1,), prefill_lengths=(32,), vision=((1, 1),), host_masks=False
+    )
+    with Model.from_pretrained(goldens / "joycaption-tiny", engine=engine) as model:
+        model.family.prefix_lengths = model.family.prefix_lengths[:1]
+        yield model
+
+
+@pytest.fixture(scope="session")
 def adapted(tmp_path_factory):
     """The shipped model with the adapters "cats" and "dogs" and a folder that has "tune@7", "wide" and "broken", on
     an engine with room for two; compiled once for the whole suite. Whoever loads others takes them away."""

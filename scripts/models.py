@@ -20,20 +20,27 @@ def is_small(name: str) -> bool:
     return name.partition("-")[0] == SMALL
 
 
-def family_named(name: str, layers: int | None = None, experts: bool = True) -> Family:
+def family_named(
+    name: str, layers: int | None = None, experts: bool = True, vision_layers: int | None = None
+) -> Family:
     """The family of packaged settings, by their name or a shorter one, or behind "small-" its shape in miniature; with
-    so many `layers` of the text decoder, if said, and without `experts` all of them dense."""
+    so many `layers` of the text decoder and of the vision encoder, if said, and without `experts` all of them dense."""
     if is_small(name):
         family = _miniature(named_family(SHORT.get(own, own) if (own := name.partition("-")[2]) else "moondream2"))
     else:
         family = named_family(SHORT.get(name, name))
-    text = family.config.text
+    text, vision = family.config.text, family.config.vision
     if layers is not None:
-        field = "n_layers" if hasattr(text, "n_layers") else "num_hidden_layers"
-        text = dataclasses.replace(text, **{field: layers})
+        text = _layers(text, "n_layers", layers)
+    if vision_layers is not None:
+        vision = _layers(vision, "enc_n_layers", vision_layers)
     if not experts:
         text = dataclasses.replace(text, moe=None)
-    return _of(family, text=text)
+    return _of(family, text=text, vision=vision)
+
+
+def _layers(part: Any, field: str, layers: int) -> Any:
+    return dataclasses.replace(part, **{field if hasattr(part, field) else "num_hidden_layers": layers})
 
 
 def _of(family: Family, **changes: Any) -> Family:

@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def tell_headers(folder: Path) -> None:
-    """Of a checkpoint: its files, the largest leaf, which is what the host holds, and what the device has at the end."""
+    """Of a checkpoint: its files, the largest leaf, which the host holds, and what the device has at the end."""
     family, tree = abstract_model(folder, "bfloat16")
     leaves = by_path(tree)
     largest = max(leaves, key=lambda name: nbytes(leaves[name]))

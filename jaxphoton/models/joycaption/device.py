@@ -39,7 +39,8 @@ class JoyCaptionNetwork(LlamaNetwork):
     def encode(self, encoder: VisionParams, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:
         encoder, attention = placed(encoder, **kernels.options), siglip.attention_for(kernels, encoder.tower)
 
-        def embed(pixels: jax.Array) -> jax.Array:
-            return vision.project(encoder, siglip.encode(encoder.tower, self._config.vision, pixels, attention))
+        def encode(pixels: jax.Array) -> jax.Array:
+            return siglip.encode(encoder.tower, self._config.vision, pixels, attention)
 
-        return by_shares(embed, packed[0], kernels.crops)
+        # Features are gathered, which are a quarter as wide as embeddings.
+        return vision.project(encoder, by_shares(encode, packed[0], kernels.crops))

@@ -56,18 +56,26 @@ def comparison(family, programs):
     return Comparison(Oracle(programs.params, family), family.grammars)
 
 
-@pytest.fixture(scope="module")
-def pictures(family):
+def pictures_of(family: JoyCaptionFamily) -> list[Prepared]:
     random = np.random.default_rng(1)
     drawn = [Image.fromarray(random.integers(0, 256, (20 + i, 31, 3), np.uint8)) for i in range(3)]
     return [Prepared(family.pictures.prepare(each), bytes([i]), (30, 30)) for i, each in enumerate(drawn)]
 
 
-@pytest.fixture(scope="module")
-def adapters(family):
+def adapters_of(family: JoyCaptionFamily) -> list[Adapter]:
     """Of all matrices, of attention alone, of MLPs alone; there is room for two."""
     shapes = family.tensors.adapters.shapes
     return [adapter_of(shapes, seed, 4 - seed, kept) for seed, kept in enumerate(("", "self_attn", "mlp"))]
+
+
+@pytest.fixture(scope="module")
+def pictures(family):
+    return pictures_of(family)
+
+
+@pytest.fixture(scope="module")
+def adapters(family):
+    return adapters_of(family)
 
 
 def schedule(seed: int, pictures: list[Prepared], adapters: list[Adapter]) -> Schedule:
@@ -107,6 +115,7 @@ def test_one_question_with_every_adapter_in_one_batch(programs, comparison, pict
         comparison.compare(sequence.request, sequence.tokens, sequence.finish_reason)
 
 
+@pytest.mark.slow  # in every run the engine is as the oracle above, and the oracle as recorded in test_goldens.py
 def test_recorded_tokens(goldens, params, config):
     """Of the original, for prompts of several lengths at once; one ends by itself."""
     golden = next(model for model in open_golden(goldens) if model.name == "joycaption-tiny")

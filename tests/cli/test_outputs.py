@@ -16,8 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jaxphoton.batch.sources import Item
 from jaxphoton.cli.main import main
+from jaxphoton.models.joycaption.family import JoyCaptionFamily
 from tests.batch.helpers import json_lines, make_folder, picture
+from tests.models.joycaption.drawn import SMALL
 
 pytestmark = pytest.mark.smoke
 
@@ -293,3 +296,29 @@ def test_what_the_model_cannot_do_is_said_before_it_is_loaded(model, photos, cap
     assert main([*command, ".", "--model", "small", *more]) == 1
     assert f"jaxphoton {command[0]}: {fault}" in capsys.readouterr().err
     assert not model.loaded and sorted(os.listdir(photos)) == ["bad.jpg", "one.png"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["detect", "--object", "cat"],
+        ["point", "--object", "{name}"],
+        ["segment", "--object", "cat"],
+        ["caption", "--tasks", "caption,query:Why?,detect:cat"],
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--out", "x.jsonl"], ["--replicas", "2"]])
+def test_a_skill_that_a_family_has_not_is_refused_by_name(model, photos, capsys, monkeypatch, command, more):
+    monkeypatch.setattr("jaxphoton.weights.hub.check", lambda path: JoyCaptionFamily(SMALL))
+    monkeypatch.setattr(Item, "read", lambda item: pytest.fail(f"{item.key} was read"))
+    skill = "detect" if command[0] == "caption" else command[0]
+    assert main([*command, ".", "--model", "joycaption", *more]) == 1
+    errors = capsys.readouterr().err
+    said = f"this model has no prompt for '{skill}'; it has: caption, query, chat"
+    assert errors == f"jaxphoton {command[0]}: {said}\n"
+    assert not model.loaded and sorted(os.listdir(photos)) == ["bad.jpg", "one.png"]
+
+
+def test_a_dry_run_refuses_what_the_run_would(photos, capsys):
+    assert main(["segment", "--object", "cat", ".", "--model", "moondream-0.5b", "--dry-run"]) == 1
+    assert "this model has no prompt for 'segment'; it has:" in capsys.readouterr().err

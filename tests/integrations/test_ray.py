@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from jaxphoton import EngineError, Moondream
+from jaxphoton.batch import retries
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -133,6 +134,17 @@ def test_a_table_comes_back_with_the_captions(make, shapes):
     assert [row["key"] for row in (first, second, broken, none)] == list("abcd")
     assert broken["finish_reason"] == none["finish_reason"] == "error" and broken["caption"] is None
     assert "not an image" in broken["error"] and "needs an image" in none["error"]
+
+
+def test_what_repeats_itself_is_asked_again_though_no_other_row_comes(make, shapes, monkeypatch):
+    asked, answer = [], shapes.answer
+    monkeypatch.setattr(retries, "loops", lambda result, finish_reason: True)
+    monkeypatch.setattr(shapes, "answer", lambda jobs: answer(asked.append(job) or job for job in jobs))
+    (table,) = ask(make(retry_loops=2), pa.table({"bytes": pictures(2)}))
+    direct = [shapes.caption(image, settings=GREEDY)["caption"] for image in pictures(2)]
+    assert table.column("caption").to_pylist() == direct
+    tries = [job.asks[0].settings["temperature"] for job in asked if job.key is not None]  # without the one at first
+    assert sorted(tries) == [0, 0, 0.2, 0.2, 0.2, 0.2]
 
 
 @pytest.mark.parametrize("task, column", [("detect", "objects"), ("point", "points"), ("query", "answer")])

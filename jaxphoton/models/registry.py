@@ -14,13 +14,15 @@ from jaxphoton.files import FileError, read_json
 from jaxphoton.messages import escaped, quoted, short
 from jaxphoton.models.protocol import Family
 
-# model_type -> module with the functions `bound(data) -> Family` and `of(config) -> Family`.
+# model_type -> module with the functions `bound(data) -> Family` and `of(config) -> Family`; and `beside(folder) -> dict`
+# where settings stand in other files of the model's folder, too: what is in `config.json` itself counts more.
 _MOONDREAM = "jaxphoton.models.moondream.family"
 FAMILIES = {
     "moondream1": _MOONDREAM,
     "moondream2": _MOONDREAM,
     "moondream3": _MOONDREAM,
     "llava": "jaxphoton.models.joycaption.family",
+    "smolvlm": "jaxphoton.models.smolvlm.family",
 }
 # Those that may be taken for ours, and what they are.
 OTHERS = {"idefics3": "SmolVLM 1, which has another vocabulary and another prompt than SmolVLM2"}
@@ -73,7 +75,7 @@ def read_family(path: str | Path) -> Family:
       OtherFamily, ConfigError: as `family_of`; or the file cannot be read as JSON.
     """
     try:
-        return family_of(_with_generation(read_json(path, MAX_BYTES), Path(path)))
+        return family_of(_with_others(_with_generation(read_json(path, MAX_BYTES), Path(path)), Path(path)))
     except (FileError, ConfigError) as error:
         kind = OtherFamily if isinstance(error, OtherFamily) else ConfigError
         raise kind(f"{escaped(path)}: {error}") from None
@@ -90,6 +92,13 @@ def _with_generation(data: Any, path: Path) -> Any:
     if not isinstance(data, dict) or GENERATION in data or not beside.is_file():
         return data
     return data | {GENERATION: read_json(beside, MAX_BYTES)}
+
+
+def _with_others(data: Any, path: Path) -> Any:
+    """Settings together with those in other files of their folder, as far as their family has any."""
+    require(isinstance(data, dict), f"settings must be a JSON object, not {quoted(data)}")
+    beside = getattr(import_module(FAMILIES[checked_type(data)]), "beside", None)
+    return data if beside is None else beside(path.parent) | data
 
 
 def packaged() -> tuple[str, ...]:

@@ -14,8 +14,8 @@ from jaxphoton.files import FileError, read_json
 from jaxphoton.messages import escaped, quoted, short
 from jaxphoton.models.protocol import Family
 
-# model_type -> module with the functions `bound(data) -> Family` and `of(config) -> Family`; and `beside(folder) -> dict`
-# where settings stand in other files of the model's folder, too: what is in `config.json` itself counts more.
+# model_type -> module with the functions `bound(data) -> Family` and `of(config) -> Family`; and, where settings stand
+# in other files of a model's folder, `beside(folder) -> dict` of them: what is in `config.json` itself counts more.
 _MOONDREAM = "jaxphoton.models.moondream.family"
 FAMILIES = {
     "moondream1": _MOONDREAM,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import shutil
 
@@ -10,8 +11,8 @@ import pytest
 
 from jaxphoton.config.fields import ConfigError, OtherFamily
 from jaxphoton.files import read_json
-from jaxphoton.models.registry import family_of
-from jaxphoton.models.smolvlm.config import NAMES, SIDE, SpecialTokens
+from jaxphoton.models.registry import family_of, read_family
+from jaxphoton.models.smolvlm.config import NAMES, SIDE, ImageConfig, SpecialTokens
 from jaxphoton.models.smolvlm.reading import beside, config_from_dict, config_to_dict
 from tests.models.smolvlm.drawn import REAL, SMALL
 
@@ -36,6 +37,21 @@ def test_the_recorded_files_say_all(config, folder):
     assert tokens.tiles == tuple(range(ids["row_1_col_1"], ids["row_1_col_1"] + 36))
     assert (config.image.longest_edge, config.image.splitting, config.frame_tokens) == (186, True, 4)
     assert (config.side, config.max_frames, config.text.rope.rope_theta) == (3, 10, 130000.0)
+
+
+def test_a_folder_tells_its_settings_in_several_files(folder, config, tmp_path):
+    for name in ("config.json", "tokenizer.json", "preprocessor_config.json", "generation_config.json"):
+        shutil.copyfile(folder / name, tmp_path / name)
+    found = read_family(tmp_path / "config.json").config
+    assert found.generation.eos_token_id == (400,) and found.image.longest_edge == 186
+    assert dataclasses.replace(found, generation=config.generation) == config
+    # What a converted model says needs no other file, and counts more than those.
+    stored = config_to_dict(dataclasses.replace(found, image=ImageConfig(124)))
+    (tmp_path / "config.json").write_text(json.dumps(stored), encoding="utf-8")
+    assert read_family(tmp_path / "config.json").config.image == ImageConfig(124)
+    (tmp_path / "config.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ConfigError, match="must be a JSON object"):
+        read_family(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def test_what_is_refused_says_why(model):
         (
             lambda: model.caption(PICTURE, timout=3),
             TypeError,
-            "AsyncMoondream.caption has no argument 'timout'; it takes image, length, settings, type, extra, name, "
+            "AsyncModel.caption has no argument 'timout'; it takes image, length, settings, type, extra, name, "
             "timeout, priority",
         ),
         (lambda: model.detect(PICTURE, "car", priority=0.5), TypeError, "priority must be an int, not float"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jaxphoton import Ask, batch
 from jaxphoton.cli.main import main
 from jaxphoton.models.joycaption.captions import EXTRAS, TYPES
 from jaxphoton.models.joycaption.config import ModelConfig
@@ -32,6 +33,16 @@ def test_they_are_asked_for(joycaption, folder, capsys):
     assert main(["caption", str(folder / "b.png"), *more, "--name", "{x}, Ann"]) == 0
     asked = {"length": "50", "type": "danbooru", "extra": ("no-text", "lighting", "pg"), "name": "{x}, Ann"}
     assert [call[1:3] for call in joycaption.calls] == [("caption", asked)]
+
+
+def test_they_are_asked_for_from_python(joycaption, folder, tmp_path):
+    ask = Ask("caption", {"length": 50, "type": "Art Critic", "extra": ["pg"], "name": None})
+    batch.run(folder, tmp_path / "x.jsonl", ask, limit=1)
+    batch.run(folder, tmp_path / "y.jsonl", "caption:art-critic", limit=1)
+    assert [call[2] for call in joycaption.calls] == [
+        {"length": "50", "type": "art-critic", "extra": ("pg",)},
+        {"length": "normal", "type": "art-critic"},
+    ]
 
 
 def test_several_types_of_one_image_are_told_apart(joycaption, folder, tmp_path):

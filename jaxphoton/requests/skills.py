@@ -123,7 +123,7 @@ def caption_arguments(
 
 
 def only_length(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a caption, for a model that differs them by their length alone; a number of words as text.
+    """The arguments of a caption, for a model whose captions differ in length alone; a number of words as text.
 
     Raises:
       ValueError: there are others; the message names them.

@@ -214,6 +214,7 @@ def test_an_engine_that_fails_gives_no_rows(make, shapes, monkeypatch, failure):
     [
         ({"task": "juggle"}, "task must be one of"),
         ({"arguments": {"length": "tiny"}}, "length must be one of"),
+        ({"arguments": {"type": "danbooru"}}, "this model has no caption types"),
         ({"settings": {"temperature": -1}}, "temperature must be"),
         ({"task": "detect", "arguments": {"object": ""}}, "object must not be empty"),
     ],

@@ -39,6 +39,18 @@ def test_its_names_say_what_it_can_be_asked(address):
     assert (model["id"], model["skills"], model["reasoning"]) == ("joycaption", ["caption", "query"], False)
 
 
+def test_captions_of_a_type_are_asked_for(address, joycaption, picture):
+    asked = {"length": 20, "type": "Booru-like tag list", "extra": ["pg"], "name": "Ann"}
+    answer = post(address, "caption", image_url=picture, settings=SHORT, **asked).json()
+    wanted = joycaption.caption(SCENE, settings=SHORT, **asked)
+    plain = joycaption.caption(SCENE, settings=SHORT)
+    assert answer["caption"] == wanted["caption"]
+    assert answer["metrics"]["input_tokens"] == wanted.metrics.input_tokens > plain.metrics.input_tokens
+    for wrong, fault in (({"type": "poem"}, "type must be one of"), ({"extra": ["smell"]}, "extra must be one of")):
+        response = post(address, "caption", image_url=picture, **wrong)
+        assert response.status_code == 400 and response.json()["error"]["message"].startswith(fault)
+
+
 @pytest.mark.parametrize("system", [None, "Be brief."])
 def test_a_conversation_is_answered_in_whole_and_in_pieces(address, joycaption, picture, system):
     content = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": QUESTION}]

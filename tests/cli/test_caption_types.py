@@ -21,7 +21,7 @@ def joycaption(model, monkeypatch):
     return model
 
 
-def exit_code(command) -> int:
+def exit_code(command) -> object:
     try:
         return main(command)
     except SystemExit as end:

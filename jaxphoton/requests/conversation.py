@@ -82,7 +82,7 @@ def first_of_user(turns: Sequence[Turn]) -> int:
 
 def parted(messages: Any) -> tuple[list[dict[str, Any]], list[Any]]:
     """The messages without their pictures, as an `Ask` takes them, and these, as they were given. One picture at the
-    beginning of the user's first turn needs no place in the messages: it stands there anyway.
+    very beginning needs no place in the messages: it stands there anyway.
 
     Raises:
       TypeError, ValueError: as `turns_of`; or neither text nor picture at the end, or a place without a picture.
@@ -94,7 +94,7 @@ def parted(messages: Any) -> tuple[list[dict[str, Any]], list[Any]]:
     for number, turn in enumerate(turns):
         if any(picture is PLACE for picture in turn.pictures):  # never `in`: arrays compare their pixels
             raise ValueError(f"messages[{number}]: a part of it has no picture")
-    told = bool(pictures) and (len(pictures) > 1 or turns[first_of_user(turns)].places != (0,))
+    told = bool(pictures) and (len(pictures) > 1 or turns[0].places != (0,))
     return [{"role": turn.role, "content": _placed(turn) if told else turn.text} for turn in turns], pictures
 
 

@@ -117,7 +117,8 @@ def test_a_conversation_is_its_texts():
     ]
     asked = body(turns)
     assert asked.ask.skill == "chat" and asked.picture == b"picture"
-    texts = [("system", "Be brief."), ("user", "Who? Say."), ("assistant", "A cat."), ("user", "Which?")]
+    shown = [{"type": "image"}, {"type": "text", "text": "Who? Say."}]
+    texts = [("system", "Be brief."), ("user", shown), ("assistant", "A cat."), ("user", "Which?")]
     assert [(each["role"], each["content"]) for each in asked.ask.arguments["messages"]] == texts
 
 

@@ -63,18 +63,19 @@ def test_messages_without_pictures_are_asked_as_they_were_given(turns, question)
     "part",
     [shows(PIXEL), {"type": "image_url", "image_url": PIXEL}, {"type": "image", "image": PIXEL}],
 )
-def test_the_picture_is_taken_out_of_the_first_turn_of_the_user(part):
+def test_a_picture_that_opens_a_conversation_is_taken_out_of_it(part):
     messages = [
-        {"role": "system", "content": "Short."},
-        {"role": "assistant", "content": "Hello."},
         says("user", part, "What ", "is it?"),
         {"role": "assistant", "content": "A cat."},
         {"role": "user", "content": "What colour?"},
     ]
     texts, pictures = parted(messages)
     assert pictures == [PIXEL]
-    assert texts[2] == {"role": "user", "content": "What is it?"} and texts[4] == messages[4]
+    assert texts[0] == {"role": "user", "content": "What is it?"} and texts[2] == messages[2]
     assert parted([says("user", part)]) == ([{"role": "user", "content": ""}], [PIXEL])
+    system = {"role": "system", "content": "Short."}
+    texts, pictures = parted([system, *messages])
+    assert texts[:2] == [system, says("user", {"type": "image"}, "What is it?")] and pictures == [PIXEL]
 
 
 def test_other_pictures_leave_their_places_in_the_messages():

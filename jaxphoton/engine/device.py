@@ -132,11 +132,10 @@ class Device:
         control: Callable[[int, int], np.ndarray],
     ) -> _Block:
         """A picture of each sequence, of up to so many positions; `control` packs their places given (batch, ids)."""
-        programs = self._programs
-        family = programs.family
+        family, buckets = self._programs.family, self._programs.buckets
         total = sum(len(picture.pixels) for picture in pictures)
-        images, crops = next(b for b in programs.buckets.vision if b[0] >= len(sequences) and b[1] >= total)
-        length = next(n for n in family.prefix_lengths if n >= longest)
+        images, crops = next(b for b in buckets.vision if b[0] >= len(sequences) and b[1] >= total)
+        length = next(length for count, length in buckets.prefix if count == images and length >= longest)
 
         @contextmanager
         def guard(index: int) -> Iterator[None]:

@@ -111,6 +111,16 @@ def test_all_requests_are_answered_as_by_the_oracle(family, programs, oracle, re
     assert last <= family.stop_ids
 
 
+def test_with_fixed_shapes_short_prefixes_run_in_the_one_program(family, params, oracle, requests):
+    comparison = Comparison(oracle, family.grammars)
+    loop = Loop(Programs(params, family, dataclasses.replace(ENGINE, fixed_shapes=True)))
+    sequences, _ = loop.run(Schedule(at_once(*requests[:4]), rows=6))
+    assert {len(sequence.segments.prefix) > family.prefix_lengths[0] for sequence in sequences} == {False, True}
+    for sequence in sequences:
+        comparison.compare(sequence.request, sequence.tokens, sequence.finish_reason)
+    assert comparison.compared == 4
+
+
 def test_any_of_the_stop_ids_ends_a_text(family, programs, pictures):
     loop = Loop(programs)
     asks = [asked(pictures[seed % 3], 2, seed=seed, temperature=5.0, max_tokens=40) for seed in range(12)]

@@ -14,6 +14,7 @@ from jaxphoton.models.joycaption.pictures import JoyCaptionPictures
 from jaxphoton.models.joycaption.prompts import Encode, SpecialIds, no_ids
 from jaxphoton.models.joycaption.reading import config_from_dict, config_to_dict
 from jaxphoton.models.joycaption.skills import JoyCaptionSkills
+from jaxphoton.models.llama.scratch import layer_scratch
 from jaxphoton.models.protocol import (
     IMAGE,
     CacheSpec,
@@ -127,10 +128,7 @@ class JoyCaptionFamily:
         return tuple({(1, 1), (images, images)})
 
     def layer_scratch(self, tokens: int, item: int, ways: int = 1) -> int:
-        """Of the wider of the two: q, k, v and what is attended to, or gate, values and their product."""
-        text = self.config.text
-        attention = 2 * (text.num_attention_heads + text.num_key_value_heads) * text.head_dim
-        return tokens * (max(attention, 3 * text.intermediate_size) // ways + 2 * text.hidden_size) * item
+        return layer_scratch(self.config.text, tokens, item, ways)
 
     def encode_scratch(self, images: int, crops: int, item: int, ways: int = 1) -> int:
         vision, patches = self.config.vision, self.image_tokens

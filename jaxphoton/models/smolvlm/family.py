@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxphoton.constraints.grammar import Grammar, State
 from jaxphoton.image.crops import Crops
+from jaxphoton.models.llama.scratch import layer_scratch
 from jaxphoton.models.protocol import (
     CacheSpec,
     Guard,
@@ -151,10 +152,7 @@ class SmolVLMFamily:
         return tuple({(1, count) for count in counts} | {(images, images * count) for count in counts[-2:]})
 
     def layer_scratch(self, tokens: int, item: int, ways: int = 1) -> int:
-        """Of the wider of the two: q, k, v and what is attended to, or gate, values and their product."""
-        text = self.config.text
-        attention = 2 * (text.num_attention_heads + text.num_key_value_heads) * text.head_dim
-        return tokens * (max(attention, 3 * text.intermediate_size) // ways + 2 * text.hidden_size) * item
+        return layer_scratch(self.config.text, tokens, item, ways)
 
     def encode_scratch(self, images: int, crops: int, item: int, ways: int = 1) -> int:
         config, vision = self.config, self.config.vision

@@ -109,6 +109,9 @@ def _subject(args: argparse.Namespace) -> Subject:
     family = hub.check(path)
     own = args.model == hub.SHAPES and not args.images
     scored = args.shapes if args.shapes is not None else SCENES if own else 0
+    if scored:  # on captions, boxes, points and counts
+        for skill in ("detect", "point"):
+            family.skills().form(skill, {"object": "circle"})
     sources = list(local_images(args.images).values()) if args.images else scenes(scored or SCENES)
     pictures = [prepare(each, family.pictures, max_pixels=args.max_pixels or MAX_PIXELS) for each in sources]
     dtype = args.dtype or jnp.dtype(platform.default_dtype(platform.find_device(None))).name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxphoton.oracle.oracle import Oracle, allowed_ids
 from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Token
 
+ASKED = {"length": "normal"}
 FIRST = 4  # positions of an answer whose logits are compared in full
 
 
@@ -62,14 +63,19 @@ def write_captions(
     pictures: Sequence[Prepared],
     max_tokens: int,
     reference: Sequence[Caption] | None = None,
+    encode: Callable[[str], list[int]] | None = None,
 ) -> list[Caption]:
     """Captions of `pictures` by an engine of these parameters, each compared with those of `reference`, by default with
-    themselves. They are ids: no tokenizer is needed.
+    themselves.
+
+    Args:
+      encode: text to ids, for a family that asks for captions in words (`asks_in_words`).
 
     Raises:
       EngineError: the engine fails.
     """
-    form = family.skills().form("caption", {"length": "normal"})
+    skills = family.skills() if encode is None else family.skills(encode)
+    form = skills.form("caption", ASKED)
     settings = Settings.parse({"temperature": 0, "max_tokens": max_tokens}, family.defaults)
     requests = [Request(form.prompt, form.grammar, settings, picture) for picture in pictures]
     submitted = [engine.submit(request, wait=True) for request in requests]
@@ -83,6 +89,18 @@ def write_captions(
         logits = np.stack([each.logits for each in predictions])
         found.append(Caption(own, logits[:FIRST], _choices(logits, tokens, family.grammars[form.grammar], max_tokens)))
     return found
+
+
+def asks_in_words(family: Family) -> bool:
+    """Whether the prompt of a caption is a text; else it is ids that the settings name, and needs no tokenizer."""
+    words = list[str]()
+
+    def encode(text: str) -> list[int]:
+        words.append(text)
+        return []
+
+    family.skills(encode).form("caption", ASKED)
+    return bool(words)
 
 
 def difference(reference: Sequence[Caption], found: Sequence[Caption]) -> Difference:

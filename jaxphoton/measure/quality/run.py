@@ -19,11 +19,11 @@ from jaxphoton.api import Model
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.engine import Engine
 from jaxphoton.image.prepare import Prepared
-from jaxphoton.measure.quality.captions import Caption, Difference, difference, write_captions
+from jaxphoton.measure.quality.captions import Caption, Difference, asks_in_words, difference, write_captions
 from jaxphoton.measure.quality.forms import WeightForm
 from jaxphoton.measure.shapes.scoring import draw_scene, evaluate
 from jaxphoton.models.protocol import Family
-from jaxphoton.prompt.tokenizer import load_tokenizer
+from jaxphoton.prompt.tokenizer import Tokenizer, load_tokenizer
 from jaxphoton.weights import hub
 from jaxphoton.weights.load import load_model
 
@@ -95,7 +95,8 @@ def _measured(subject: Subject, form: WeightForm, reference: list[Caption] | Non
     with ExitStack() as stack:
         model = stack.enter_context(_with_texts(subject, family, params)) if subject.scenes else None
         engine = model.engine if model else stack.enter_context(_engine(family, params))
-        captions = write_captions(engine, params, family, subject.pictures, subject.max_tokens, reference)
+        encode = _tokenizer(subject, family).encode if asks_in_words(family) else None
+        captions = write_captions(engine, params, family, subject.pictures, subject.max_tokens, reference, encode)
         scores = evaluate(model, SEED, subject.scenes) if model else {}
     del params, model, engine
     gc.collect()  # an engine's parts refer to each other: its parameters would stay beside those of the next form
@@ -105,8 +106,11 @@ def _measured(subject: Subject, form: WeightForm, reference: list[Caption] | Non
 
 def _with_texts(subject: Subject, family: Family, params: Any) -> Model:
     """A model that can be asked in words; scenes ask in words."""
-    file = hub.resolve_tokenizer(subject.model, subject.path, family)
-    return Model(params, family.config, load_tokenizer(file, family.vocab_size))
+    return Model(params, family.config, _tokenizer(subject, family))
+
+
+def _tokenizer(subject: Subject, family: Family) -> Tokenizer:
+    return load_tokenizer(hub.resolve_tokenizer(subject.model, subject.path, family), family.vocab_size)
 
 
 def _engine(family: Family, params: Any) -> Engine:

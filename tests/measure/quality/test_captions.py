@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from concurrent.futures import Future
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,13 +14,15 @@ from jaxphoton.engine.request import Request
 from jaxphoton.image.prepare import prepare
 from jaxphoton.layers.quantize import quantize
 from jaxphoton.layers.spec import INT8
-from jaxphoton.measure.quality.captions import FIRST, Caption, difference, write_captions
+from jaxphoton.measure.quality.captions import FIRST, Caption, asks_in_words, difference, write_captions
 from jaxphoton.measure.quality.run import FormReport
 from jaxphoton.measure.quality.table import lines, markdown
+from jaxphoton.models.joycaption.family import JoyCaptionFamily
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.reading import named_config
 from jaxphoton.requests.tokens import Generation, Token
 from tests.engine import tiny
+from tests.models.joycaption.drawn import SMALL
 
 
 def caption(tokens, logits, choices=None):
@@ -55,6 +57,18 @@ class FixedEngine:
         future = Future()
         future.set_result(self._generation)
         return SimpleNamespace(future=future)
+
+
+def test_a_caption_is_asked_for_in_the_words_of_the_family(monkeypatch):
+    family, engine = JoyCaptionFamily(SMALL), FixedEngine(5, 2)
+    assert asks_in_words(family) and not asks_in_words(tiny.FAMILY)
+    predicted = SimpleNamespace(logits=np.zeros(family.vocab_size, np.float32))
+    oracle = SimpleNamespace(encode_image=lambda crops: None, replay=lambda prompt, seen, tokens: [predicted] * 2)
+    monkeypatch.setattr("jaxphoton.measure.quality.captions.Oracle", lambda params, family: oracle)
+    words = list[str]()
+    picture = prepare(np.zeros((30, 30, 3), np.uint8), family.pictures)
+    write_captions(cast(Any, engine), None, family, [picture], 6, encode=lambda text: words.append(text) or [3])
+    assert any("description" in text for text in words) and engine.asked[0].prompt.ids.count(3) > 0
 
 
 def test_a_model_in_few_bits_is_compared_behind_the_tokens_of_the_other():

@@ -1,4 +1,5 @@
-"""The engine answers as the oracle, whatever the company and however many pictures."""
+"""The engine answers as the oracle, whatever the company and however many pictures; the quick tests of it are those of
+test_model, in which it answers as the original."""
 
 from __future__ import annotations
 
@@ -90,6 +91,7 @@ def compare(programs, comparison, schedules) -> int:
     return preemptions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 2])
 def test_pictures_before_and_behind_text_are_answered_as_by_the_oracle(programs, comparison, pictures, depth):
     wide, square = pictures[0], pictures[2]

@@ -13,8 +13,8 @@ from jaxphoton.models.smolvlm.family import SmolVLMFamily
 from jaxphoton.verify.golden import open_golden
 from jaxphoton.verify.run import cases_of, run_case
 
-# Prompts with other pictures are compiled anew; the engine answers them in test_engine.
-QUICK = {"real_config_tiling", "frames", "image1", "prefill", "rope", "text_first", "vision"}
+# All that is said of a picture is compiled for it; texts are asked of the engine in test_model.
+QUICK = {"real_config_tiling", "frames", "image1", "rope", "text_first", "vision"}
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import PartitionSpec
 
 from jaxphoton.layers.cache import DenseCache, dense_attend
@@ -17,6 +18,8 @@ from jaxphoton.models.protocol import Kernels
 from jaxphoton.models.smolvlm.device import SmolVLMNetwork
 from tests.engine.test_mesh import mesh_of
 from tests.models.smolvlm.drawn import SMALL, drawn
+
+pytestmark = pytest.mark.slow
 
 NETWORK, KERNELS = SmolVLMNetwork(SMALL), Kernels("plain")
 # Two pictures of two frames and of three, whose crops lie in any order, and two crops that are nobody's.

@@ -21,7 +21,8 @@ from jaxphoton.config import STEP_PARTS, step_parts
 from jaxphoton.config.gpus import read_forms
 from jaxphoton.engine.control import RUNNING, Output
 from jaxphoton.engine.programs import step
-from jaxphoton.measure import timing
+from jaxphoton.measure import roofline, timing
+from jaxphoton.measure.chips import read_benchmark
 from jaxphoton.measure.timing import BATCHES, interleaved
 from scripts import gpu_check
 from scripts.gpu import forms, kernels, mesh, ops, parts, table, variants
@@ -70,6 +71,42 @@ def test_a_mesh_answers_as_one_device_and_its_steps_are_timed_beside(tmp_path):
     assert set(steps) == {(shape, rows) for shape in ("one device", "model=2") for rows in (1, 8)}
     whole, share = (steps[shape, 8]["parameters_gb"] for shape in ("one device", "model=2"))
     assert whole / 2 < share < whole and all(line["device_ms"] > 0 for line in steps.values())
+
+
+def test_other_models_have_the_parts_that_are_of_any_model():
+    refused = subprocess.run(
+        [*COMMAND[:2], "--model", "joycaption", "--only", "equality"], capture_output=True, text=True, timeout=60
+    )
+    assert refused.returncode == 2 and "joycaption has no part equality; it has device, kernels" in refused.stderr
+    assert set(gpu_check.OTHERS) <= set(gpu_check.PARTS)
+
+
+@pytest.mark.parametrize("name", ["joycaption", "smolvlm2"])
+def test_operations_are_timed_at_a_model_s_sizes(name):
+    family = family_named(name)
+    for op in ops.names_for(family):
+        compared, timed = ops.cases_of(op, small=False, family=family)
+        assert timed and len(compared) > len(timed)
+        heads = {(case.heads, case.kv_heads, case.head_dim) for case in timed if hasattr(case, "head_dim")}
+        assert heads <= {(family.heads, family.cache.n_kv_heads, family.cache.head_dim)}
+        assert all(case.columns >= family.vocab_size for case in timed if hasattr(case, "columns"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["small-joycaption", "small-smolvlm2"])
+def test_another_model_is_measured_from_end_to_end(tmp_path, model):
+    parts = ("device", "step", "encode", "captions", "forms")
+    command = [*COMMAND[:2], "--model", model, "--out", str(tmp_path), *(f"--only={part}" for part in parts)]
+    assert subprocess.run(command, capture_output=True, timeout=900).returncode == 0
+    results = json.loads((tmp_path / "gpu_check.json").read_text(encoding="utf-8"))
+    assert [line["rows"] for line in results["step"]["steps"]] == [1, 8]
+    programs = [line["program"] for line in results["encode"]["programs"]]
+    assert programs[0] == "encode 1 x 1" and any(name.startswith("prefix 1 x ") for name in programs)
+    assert results["captions"]["captions"][0]["captions"] == 8
+    assert [line["form"] for line in results["forms"]["forms"]] == ["xla", "attention"]
+    benchmark = read_benchmark(tmp_path / "gpu_check.json")
+    family = family_named(model)
+    assert all(roofline.cost_of(name, family, "float32", 60).flops for name in benchmark.seconds)
 
 
 def test_an_unknown_part_is_refused():

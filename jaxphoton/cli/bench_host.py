@@ -7,17 +7,21 @@ import json
 import sys
 from contextlib import nullcontext
 
-from jaxphoton.cli.base import OK, CommandParser, number, numbers
+from jaxphoton.cli.base import OK, CommandError, CommandParser, number, numbers
 
 DESCRIPTION = """\
 Microseconds of host work a decode tick (plan, launch, commit) with programs that do nothing; on a fast
 GPU the pipeline is full as long as this is less than the device's step."""
 
-MODEL = "moondream2"  # whose settings decide how many arrays a step takes
-
 
 def add_parser(kinds) -> None:
     host: CommandParser = kinds.add_parser("host", help="host work a tick", description=DESCRIPTION)
+    host.add_argument(
+        "--model",
+        default="moondream2",
+        metavar="NAME",
+        help="whose settings decide how many arrays a step takes; as of `plan` (default: moondream2)",
+    )
     host.add_argument("--rows", type=numbers, default=[8, 64], metavar="N,N", help="batch sizes (default: 8,64)")
     host.add_argument("--ticks", type=number(int, 10, 1500), default=400, metavar="N", help="ticks (default: 400)")
     host.add_argument("--busy", action="store_true", help="beside a thread that computes in Python all the while")
@@ -32,18 +36,21 @@ def add_parser(kinds) -> None:
 
 def run(args) -> int:
     from jaxphoton import platform
+    from jaxphoton.measure.cost_model import planned_family
     from jaxphoton.measure.host_bench import busy_thread, measure_host
-    from jaxphoton.models.registry import named_family
 
     platform.find_device(None)
-    family = named_family(MODEL)
+    try:
+        family = planned_family(args.model)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
     with platform.calmed_interpreter(), busy_thread() if args.busy else nullcontext():
         if args.switch_interval is not None:
             sys.setswitchinterval(args.switch_interval)
         costs = {rows: dataclasses.asdict(measure_host(family, rows, args.ticks)) for rows in args.rows}
     if args.json:
         rows = {str(rows): cost for rows, cost in costs.items()}
-        print(json.dumps({"rows": rows, "ticks": args.ticks, "busy": args.busy}))
+        print(json.dumps({"model": args.model, "rows": rows, "ticks": args.ticks, "busy": args.busy}))
         return OK
     print("microseconds a tick; programs do nothing" + (", another thread is busy" if args.busy else ""))
     print(f"{'':>5} {'medians':>8} {'':>26} {'whole tick':>12}")

@@ -7,7 +7,8 @@ from typing import Any
 NOTE = """\
 one: on one GPU. replicas: the same work by as many replicas. The rest: by GPUs that share the model, over that link.
 A star is quicker than replicas are. Sums take 6 us and 2 us a hop, links reach 0.8 of their bandwidth, and a step has
-10 kernels a layer with 1.3 us between them: jaxphoton/measure/mesh_roofline.py says where each is from."""
+10 kernels a layer (around Llama 14) with 1.3 us between them: jaxphoton/measure/mesh_roofline.py says where each is
+from."""
 
 
 def show_mesh(report: dict[str, Any]) -> None:

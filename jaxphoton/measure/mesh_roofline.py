@@ -25,7 +25,7 @@ PCIE = {"PCIe 5": 64e9, "PCIe 4": 32e9}  # bytes a second each way of 16 lanes, 
 REACHED = 0.8  # of a link's bandwidth: assumed
 # The pause between two kernels of a CUDA graph, of an H100 (Hazy Research, 2025-05-27), and the kernels of a layer as
 # compiled for an H200 (docs/decisions.md): they stay where a layer's bytes become fewer.
-KERNEL_S, KERNELS = 1.3e-6, 10
+KERNEL_S, KERNELS, LLAMA_KERNELS = 1.3e-6, 10, 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,8 @@ def shared_parts(
         else:
             share = cost.shared(devices, costs_of(family).busiest(tokens, experts))
         one, own, replica = (floor_of(name, each, chip, dtype) for each in (cost, share, less))
-        pauses = KERNEL_S * KERNELS * family.cache.n_layers if kind == "step" else 0.0
+        kernels = KERNELS if family.name == "moondream" else LLAMA_KERNELS
+        pauses = KERNEL_S * kernels * family.cache.n_layers if kind == "step" else 0.0
         return Shared(one, own, replica, collectives(family, dtype, name, devices), devices, pauses)
 
     return [part(*each) for each in work]

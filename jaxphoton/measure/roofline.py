@@ -127,12 +127,12 @@ class Comparison:
 def cost_of(name: str, family: Family, dtype: str, context: int, quantize: str | None = None) -> Cost:
     """The cost of a part by its name: "encode I x C" (images, crops of each), "prefix I" or "prefix I x T" (of the
     longest length, or T positions), "prefill B x T" (behind the longest), "step B" or "tick B" of texts, "boxes B" a
-    step that reads what tokens carry.
+    step that reads what tokens carry; behind a comma, in what way.
 
     Raises:
       ValueError: no such part.
     """
-    match = re.fullmatch(r"(\w+) (\d+)(?: x (\d+))?", name)
+    match = re.fullmatch(r"(\w+) (\d+)(?: x (\d+))?", name.partition(", ")[0])
     kind, count, size = (match[1], int(match[2]), int(match[3] or 0)) if match else ("", 0, 0)
     if kind == "encode":
         return encode_cost(family, dtype, count * (size or 1), count, quantize)

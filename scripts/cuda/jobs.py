@@ -21,7 +21,7 @@ PROCESSES = 2  # XLA compiles with several threads itself
 SECONDS = 900  # a job
 CHIPS = ("h200", "a100", "l40s")
 JOB_ENDS = "{}"  # a worker's line between the evidence of jobs
-FULL, CUT = 24, 2  # text layers of both models, and of what is quick to compile
+FULL, CUT = 24, 2  # text layers of Moondreams and SmolVLM2, and of what is quick to compile
 FORMS = ({}, {"form": "fused"})  # of a step's layers
 SLOTS = 4  # of adapters
 EXPERTS_CUT = 6  # of Moondream 3: two of them have experts
@@ -66,7 +66,7 @@ def _all() -> tuple[Job, ...]:
     steps += [program("h200", "step", rows=8, layers=EXPERTS_CUT, model="moondream3", adapters=SLOTS)]
     steps += [program("h200", "prefix", images=1, layers=EXPERTS_CUT, model="moondream3", adapters=SLOTS)]
     steps += [program("h200", "step", rows=8, layers=EXPERTS_CUT, model="moondream3", quantize="int4")]
-    steps += _meshes()
+    steps += _meshes() + _others()
     others = [
         job
         for chip in CHIPS
@@ -95,6 +95,22 @@ def _meshes() -> list[Job]:
     ]
 
 
+def _others() -> list[Job]:
+    """Programs of models that are no Moondream, in full."""
+    joycaption, rows = {"layers": 32, "model": "joycaption"}, (1, 8, 32)
+    return [
+        *(program("h200", "step", rows=count, **joycaption, **form) for form in FORMS for count in rows),
+        *(program("h200", "step", rows=count, **joycaption, quantize="int4") for count in rows),
+        program("h200", "step", rows=8, **joycaption, mesh="model=2"),
+        program("h200", "prefill", rows=4, length=128, **joycaption),
+        *(program("h200", "prefix", images=images, **joycaption) for images in (1, 4)),
+        *(program("h200", "encode", images=images, crops=images, model="joycaption") for images in (1, 4)),
+        *(program("h200", "step", rows=count, layers=FULL, model="smolvlm2") for count in (8, 32)),
+        program("h200", "prefix", images=1, layers=FULL, model="smolvlm2"),
+        program("h200", "encode", images=1, crops=13, model="smolvlm2"),
+    ]
+
+
 def _ci() -> tuple[Job, ...]:
     """The part of it that every run of the tests compiles."""
     return (
@@ -109,6 +125,7 @@ def _ci() -> tuple[Job, ...]:
         program("h200", "step", rows=8, layers=CUT, quantize="int4"),
         program("h200", "step", rows=8, layers=CUT, adapters=SLOTS),
         program("h200", "step", rows=8, layers=CUT, mesh="model=2"),
+        program("h200", "step", rows=8, layers=CUT, model="joycaption", form="fused"),
         # Other chips, and the products of few bits that no program above has, are for the whole check.
         *(job for job in _kernels() if job.chip == "h200" and job.name != "quant_matmul"),
     )

@@ -44,6 +44,15 @@ def test_the_figures_of_a_benchmark(measured, capsys):
     assert report["measured"][0]["times_floor"] == pytest.approx(1.3 / parts["step 1"])
 
 
+def test_a_program_measured_in_another_way_has_the_same_floor(tmp_path, capsys):
+    programs = [{"program": f"encode 1 x 5{way}", "ms": 4.0} for way in ("", ", XLA attention")]
+    file = tmp_path / "gpu_check.json"
+    file.write_text(json.dumps({**BENCHMARK, "encode": {"programs": programs}}), encoding="utf-8")
+    assert main(["roofline", "--measured", str(file), "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)["measured"][:2]
+    assert second == {**first, "part": "encode 1 x 5, XLA attention"}
+
+
 def test_tables_are_for_people(measured, capsys):
     assert main(["roofline", "--measured", measured]) == 0
     text = capsys.readouterr().out

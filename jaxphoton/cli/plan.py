@@ -37,8 +37,8 @@ def add_parser(subparsers) -> None:
         "--model",
         default="moondream2",
         metavar="NAME",
-        help="moondream2, moondream-0.5b, moondream3, joycaption-beta-one, smolvlm2-2.2b, smolvlm2-500m, smolvlm2-256m, "
-        "shapes, or a checkpoint's folder (default: moondream2)",
+        help="moondream2, moondream-0.5b, moondream3, joycaption-beta-one, smolvlm2-2.2b, smolvlm2-500m, smolvlm2-256m,"
+        " shapes, or a checkpoint's folder (default: moondream2)",
     )
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="(default: bfloat16)")
     parser.add_argument(

@@ -9,6 +9,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxphoton.oracle.oracle import Oracle
+from jaxphoton.requests.tokens import Token
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -51,7 +54,7 @@ def test_the_asyncio_example_runs(in_root, capsys):
 def test_the_pure_functions_agree_with_the_engine(in_root, capsys):
     """The first listing of docs/jax-users.md, and the second, whose adapter teaches the model a question."""
     scope: dict = {}
-    pure, training, _ = examples("docs/jax-users.md")
+    pure, training, *_ = examples("docs/jax-users.md")
     exec(compile(pure, "jax-users.md", "exec"), scope)
     answer = scope["model"].caption("examples/shapes/scene_05.png", settings={"temperature": 0, "max_tokens": 2})
     assert answer.tokens == (int(scope["first"][0]), int(scope["second"][0]))
@@ -68,12 +71,29 @@ def test_the_pure_functions_agree_with_the_engine(in_root, capsys):
     assert capsys.readouterr().out.startswith("loss 0.")
 
 
+@pytest.mark.parametrize("name", ["joycaption-tiny", pytest.param("smolvlm2-tiny", marks=pytest.mark.slow)])
+def test_the_pure_functions_of_other_families_agree_with_the_oracle(in_root, goldens, name, capsys):
+    """The last listing."""
+    scope: dict = {"FOLDER": goldens / name}
+    exec(compile(examples("docs/jax-users.md")[-1], "jax-users.md", "exec"), scope)
+    oracle = Oracle(scope["params"], scope["family"])
+    session = oracle.start(scope["prompt"], oracle.encode_image(scope["crops"]))
+    for token, logits in zip([*scope["caption"].tolist(), None], scope["predictions"](scope["params"]), strict=True):
+        np.testing.assert_allclose(session.prediction.logits, logits, atol=1e-4)
+        if token is not None:
+            session.feed(Token(token))
+    gradient = scope["gradient"]
+    parts = (gradient.vision.tower.patch_w, gradient.text.layers[0].qkv_w, gradient.text.lm_head_w)
+    assert all(np.abs(part.matrix).max() > 0 for part in parts)
+    assert "log p = -" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_four_devices_know_what_one_has_learnt(in_root, capsys):
     """The third listing, with the names of both."""
     scope: dict = {}
     with jax.numpy_dtype_promotion("standard"):
-        for listing in examples("docs/jax-users.md"):
+        for listing in examples("docs/jax-users.md")[:3]:
             exec(compile(listing, "jax-users.md", "exec"), scope)
     close(scope)
     first, _, last = scope["descent"]

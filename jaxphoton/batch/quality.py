@@ -11,7 +11,8 @@ repeats itself if
 - the same digits come 20 times in a row in a number that is nearly the whole text, or 40 times anywhere.
 Each character of a script without spaces between words (Chinese, Japanese, Thai, ...) is a word.
 
-An answer repeats itself if its text does, or if the reasoning does that the token limit has cut off.
+An answer repeats itself if its text does. One that the token limit has cut off does also if the last 16 words or more
+came just before in the same order, or if its reasoning repeats itself.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ WARNINGS: Mapping[Flag, str] = {
 
 _LONGEST = 64  # words of a unit
 _SIGNS = 16  # signs of a unit
+_MANY_WORDS = 16  # of a unit that need come but twice where a text is cut off
 _COPIES, _MANY, _MANY_OF_LINES = 8, 32, 160
 _NEARLY_ALL, _NEARLY_ALL_LINES = 0.8, 0.9
 _LETTERS = re.compile(r"(\S{1,8}?)\1{9}")
@@ -92,8 +94,12 @@ def text_of(result: Mapping[str, Any]) -> str | None:
 def loops(result: Mapping[str, Any], finish_reason: str | None) -> bool:
     """Whether an answer repeats itself; one of boxes or points does not."""
     text, thought = text_of(result), result.get("reasoning")
-    if finish_reason == "length" and isinstance(thought, Mapping) and repeats(str(thought.get("text", ""))):
-        return True
+    if finish_reason == "length":
+        reasoning = thought.get("text") if isinstance(thought, Mapping) else None
+        if isinstance(reasoning, str) and repeats(reasoning):
+            return True
+        if text is not None and _cut_off(text):
+            return True
     return text is not None and repeats(text)
 
 
@@ -120,6 +126,12 @@ def repeats(text: str) -> bool:
     shown = visible(text).casefold()
     tokens = [_Token(found[0], found.lastgroup, found.start()) for found in _TOKEN.finditer(shown)]
     return _within(tokens) or _short(tokens, shown) or _long(tokens) or _signs(tokens)
+
+
+def _cut_off(text: str) -> bool:
+    """Whether a text ends in the middle of a loop of many words, of which there need not be three copies yet."""
+    words = [found[0] for found in _TOKEN.finditer(visible(text).casefold()) if found.lastgroup == "word"]
+    return any(words[-size:] == words[-2 * size : -size] for size in range(_MANY_WORDS, len(words) // 2 + 1))
 
 
 def _unseen(sign: str) -> bool:

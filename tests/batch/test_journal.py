@@ -173,6 +173,7 @@ WRONG = {
         [{"task": 5}],
         [{"task": "caption", "caption": None}],
         [{"task": "caption", "caption": "c", "tokens": "3"}],
+        [{"task": "caption", "caption": "c", "tokens": 3, "retries": -1}],
         [{"task": "detect", "object": "cat", "objects": {}}],
         [{"task": "detect", "object": "cat", "objects": [7]}],
         [{"task": "detect", "object": "cat", "objects": [BOX | {"x_min": "0"}]}],

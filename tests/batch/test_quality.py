@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxphoton.batch.quality import FLAGS, WARNINGS, blank, flags, repeats
+from jaxphoton.batch.quality import FLAGS, WARNINGS, blank, flags, loops, repeats
 
 REPEATING = (
     "no no no no",
@@ -107,6 +107,32 @@ def test_three_in_a_row_are_found_anywhere(unit, around):
 @given(DISTINCT)
 def test_two_in_a_row_are_not_enough(unit):
     assert not repeats(" ".join(unit * 2))
+
+
+MANY = st.lists(st.text("bcdfghjklm", min_size=2, max_size=6), min_size=16, max_size=120, unique=True)
+
+
+@given(MANY, st.lists(st.text("xyz", min_size=1, max_size=5), max_size=10), st.integers(0, 15))
+def test_where_a_text_is_cut_off_two_copies_of_many_words_are_enough(unit, before, more):
+    text = " ".join([*before, *unit * 2, *unit[:more]])
+    assert loops({"caption": text}, "length") and not loops({"caption": text}, "stop")
+    assert not loops({"caption": " ".join([*before, *unit])}, "length")
+    assert not loops({"caption": " ".join([*unit[:15] * 2])}, "length")
+
+
+@pytest.mark.parametrize(
+    "result, finish, wanted",
+    [
+        ({"answer": "", "reasoning": {"text": "so it goes, " * 4, "grounding": []}}, "length", True),
+        ({"answer": "A cat.", "reasoning": {"text": "so it goes, " * 4, "grounding": []}}, "stop", False),
+        ({"answer": "", "reasoning": {"text": 3}}, "length", False),
+        ({"objects": [{"x_min": 0.1}] * 9}, "length", False),
+    ],
+)
+def test_reasoning_counts_where_it_is_cut_off_and_places_never_do(result, finish, wanted):
+    assert loops(result, finish) is wanted
+    found = "repeated" in flags([{"task": "query", **result, "finish_reason": finish}])
+    assert found is wanted
 
 
 UNITS = st.one_of(

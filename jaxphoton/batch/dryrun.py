@@ -63,10 +63,11 @@ def dry_run(
 
 
 def _family(model: str) -> Family:
-    """Of a model that may not have been downloaded; BatchError if it is not known."""
-    name = next((name for name in packaged() if model.lower().endswith(name)), model)
+    """Of a model that may not have been downloaded, known by what its name has in it; BatchError if it is not."""
+    own = model.lower().rstrip("/").rpartition("/")[2]
+    known = () if os.path.lexists(model) else packaged()
     try:
-        return planned_family(name)
+        return planned_family(next((name for name in known if name in own), model))
     except ValueError as error:
         raise BatchError(str(error)) from error
 

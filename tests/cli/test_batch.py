@@ -251,6 +251,15 @@ def test_a_dry_run_reads_headers_and_asks_nothing(model, folder, tmp_path, capsy
     assert not model.calls and not out.exists() and not Path(f"{out}.journal").exists()
 
 
+@pytest.mark.parametrize(
+    ("model_id", "weights"),
+    [("fancyfeast/llama-joycaption-beta-one-hf-llava", "14.96 GiB"), ("someone/SmolVLM2-2.2B-Instruct", "3.38 GiB")],
+)
+def test_a_dry_run_knows_models_that_are_not_here(model_id, weights, folder, capsys):
+    assert main(["caption", str(folder), "--dry-run", "--model", model_id]) == 0
+    assert ["weights,", "text", *weights.split()] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
 def test_a_dry_run_says_on_stderr_what_a_run_says_there(model, folder, capsys):
     assert main(["caption", str(folder), "--prompt", "{nope}", "--dry-run", "--model", "moondream2"]) == 0
     said = capsys.readouterr()

@@ -67,7 +67,7 @@ class RetryingAnswerer:
     def __init__(self, answerer: Answerer, retries: int, defaults: Settings):
         self._answerer, self._retries, self._defaults = answerer, retries, defaults
 
-    def answer(self, jobs: Iterable[Job]) -> Iterator[Answer]:
+    def answer(self, jobs: Iterable[Job]) -> Generator[Answer, None, None]:
         feed = _Feed(jobs)
         try:
             for answer in self._answerer.answer(feed.jobs()):

@@ -45,12 +45,13 @@ if TYPE_CHECKING:
 class Model(SkillMethods):
     """A model ready to be asked: a Moondream, a JoyCaption, a SmolVLM2. What its family has not it refuses by name.
 
-    An image may be a path, bytes, a binary file, a PIL image, an array [height, width, 3] (uint8, or float from 0 to 1)
-    or an EncodedImage; a list of images gives a list of results. `settings` is a mapping with any of temperature,
-    top_p, max_tokens, max_objects, seed; texts are sampled at temperature 0.2 and top_p 0.9 unless it says otherwise,
-    boxes and points are greedy. Texts also take "stop" (a text or up to 4, in front of the first of which the answer
-    ends) and "logprobs" (true: `Result.logprobs` tells the tokens). Programs are compiled at the first request, or by
-    `start`; the logger "jaxphoton.compiling" says which, at level INFO. A context manager; `close` frees the device.
+    An image may be a path, bytes, a binary file, a PIL image, an array [height, width, 3] (uint8, or float from 0
+    to 1) or an EncodedImage; a list of images gives a list of results. `settings` is a mapping with any of
+    temperature, top_p, max_tokens, max_objects, seed; unless it says otherwise texts are sampled as the model's
+    `family.defaults` say (Moondream's at temperature 0.2 and top_p 0.9), boxes and points are greedy. Texts also
+    take "stop" (a text or up to 4, in front of the first of which the answer ends) and "logprobs" (true:
+    `Result.logprobs` tells the tokens). Programs are compiled at the first request, or by `start`; the logger
+    "jaxphoton.compiling" says which, at level INFO. A context manager; `close` frees the device.
 
     Requests raise, besides what their methods say:
       EngineStartError: the engine cannot start (at the first request): too little memory, no such kernel, a device or

@@ -246,6 +246,7 @@ def test_a_dry_run_reads_headers_and_asks_nothing(model, folder, tmp_path, capsy
     options = ["--dry-run", "--rate", "2", "--gpu-hour-price", "3", "--out", str(out), "--model", "moondream2"]
     assert main(["caption", str(folder), *options]) == 0
     text = capsys.readouterr().out
+    assert f"at most {4 * 768:,} generated" in text
     assert "4 images" in text and "not-an-image 1" in text and "6 x 4" in text
     assert "weights" in text and "keys and values" in text and "time: 2.0 s" in text and "million" in text
     assert not model.calls and not out.exists() and not Path(f"{out}.journal").exists()
@@ -257,7 +258,9 @@ def test_a_dry_run_reads_headers_and_asks_nothing(model, folder, tmp_path, capsy
 )
 def test_a_dry_run_knows_models_that_are_not_here(model_id, weights, folder, capsys):
     assert main(["caption", str(folder), "--dry-run", "--model", model_id]) == 0
-    assert ["weights,", "text", *weights.split()] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = capsys.readouterr().out.splitlines()
+    assert ["weights,", "text", *weights.split()] in [line.split() for line in lines]
+    assert any(f"at most {3 * 512:,} generated" in line for line in lines)
 
 
 def test_a_dry_run_says_on_stderr_what_a_run_says_there(model, folder, capsys):

@@ -98,6 +98,12 @@ LIMITS = {
     "joycaption-prefill": Limits(temporary=64 * MB),
     "joycaption-prefix": Limits(temporary=440 * MB),
     "joycaption-encode": Limits(temporary=224 * MB),
+    "mesh-joycaption-step": Limits(
+        one_graph=True, per_layer=16, around=24, temporary=34 * MB, reads=1.02, sums=(2, 1), gathers=1, sent=7 * MB
+    ),
+    "smolvlm-step": Limits(one_graph=True, per_layer=14, around=20, temporary=16 * MB, reads=1.02),
+    "smolvlm-prefix": Limits(temporary=120 * MB),
+    "smolvlm-encode": Limits(temporary=800 * MB),
     "xla-rows": Limits(),  # what there would be without kernels, for comparison
     "xla-groups": Limits(),
     # On a mesh: a sum for the embedding and for every layer, one more where attention scales what it computes from all

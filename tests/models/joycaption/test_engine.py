@@ -88,7 +88,8 @@ def schedule(seed: int, pictures: list[Prepared], adapters: list[Adapter]) -> Sc
         ids, picture = random.integers(35, size=behind).tolist(), random.integers(-1, 3)
         how = Settings(temperature=random.choice([0.0, 0.8]), max_tokens=10, seed=int(random.integers(99)))
         words = Prompt(tuple(ids), before=tuple(range(20, 20 + int(before))))
-        image, adapter = None if picture < 0 else pictures[picture], random.choice([*adapters, None])
+        image = None if picture < 0 else pictures[picture]
+        adapter = [*adapters, None][random.integers(4)]
         asked = Request(words, "text", how, image, adapter=adapter)
         due.append((int(random.integers(9)), asked))
     pages = 14 if seed % 2 else None

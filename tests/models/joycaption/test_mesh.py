@@ -97,7 +97,7 @@ def test_random_schedules_give_what_the_oracle_gives(config, mesh, pytestconfig)
 @pytest.mark.parametrize("devices", [2, 3])
 def test_devices_share_the_pictures(devices):
     """Each has a whole encoder and its share of three pictures, or of as many as make shares even."""
-    params, pixels = drawn(SMALL), np.random.default_rng(2).integers(0, 256, (3, 30, 30, 3), np.uint8)
+    params, pixels = drawn(SMALL), jnp.asarray(np.random.default_rng(2).integers(0, 256, (3, 30, 30, 3), np.uint8))
     mesh = jax.make_mesh((devices,), ("model",))
     kernels = dataclasses.replace(KERNELS, crops=("model",))
     shared = jax.shard_map(

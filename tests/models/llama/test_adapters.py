@@ -17,6 +17,7 @@ from jaxphoton.models.naming import WeightsError
 from jaxphoton.models.protocol import Kernels
 from tests.models.joycaption.drawn import SMALL, bound_to, drawn
 from tests.models.llama.drawn import adapter_of
+from tests.models.smolvlm import drawn as smolvlm
 
 FAMILY = bound_to(SMALL)
 NETWORK, CONFIG, SHAPES = FAMILY.network, SMALL.text, FAMILY.tensors.adapters.shapes
@@ -141,6 +142,23 @@ def test_pairs_that_do_not_fit_are_named(name, shapes, fault):
     adapter = Adapter("mine", b"", {**adapter_of(SHAPES, 1, 2).pairs, name: wrong}, "")
     with pytest.raises(WeightsError, match=f"the adapter mine does not fit: {name}: .*{fault}"):
         NETWORK.adapter_slot(adapter, "float32", RANK)
+
+
+def test_smolvlm_has_them_too():
+    family = smolvlm.bound_to(smolvlm.SMALL)
+    names, network = family.tensors.adapters, family.network
+    paths = ("model.text_model.layers.0.mlp.up_proj", "model.vision_model.encoder.layers.1.mlp.fc1",
+             "model.connector.modality_projection.proj", "lm_head")  # fmt: skip
+    modules = [names.module(path) for path in paths]
+    assert [module in names.shapes for module in modules] == [True, False, False, False]
+    assert [module in names.merged for module in modules] == [False, True, True, False]
+    adapter, rest = adapter_of(names.shapes, 1, RANK), adapter_of(names.shapes, 1, RANK, "up_proj")
+    held, part = (network.adapter_slot(each, "float32", RANK) for each in (adapter, rest))
+    assert network.adapter_rank(adapter) == RANK and all(np.all(np.any(leaf, -1)) for leaf in held.up.a)
+    half = part.up.b.shape[1] // 2
+    assert not np.any(part.up.b[:, :half]) and not np.any(part.down.b)
+    pair = rest.pairs["text_model.layers.1.mlp.up_proj"]
+    np.testing.assert_array_equal(part.up.b[1, half:, 0, RANK:], pair.b)
 
 
 def test_numbers_that_only_float32_holds_are_refused_in_bfloat16():

@@ -17,7 +17,7 @@ from jaxphoton.measure.cost_model import encode_cost, prefill_cost, prefix_cost,
 from jaxphoton.models.costs import Cost
 from jaxphoton.models.protocol import Family
 
-CROPS = (1, 5, 10, 13)
+CROPS = (1, 5, 10, 13, 17)
 PROMPT = 32  # positions of a question behind an image
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MOST_ROWS = 2**16

@@ -44,3 +44,11 @@ def test_bad_options_are_named(capsys, option):
     with pytest.raises(SystemExit):
         main(["bench", "throughput", option])
     assert option.split("=")[0] in capsys.readouterr().err
+
+
+def test_what_the_host_does_for_another_model(capsys):
+    assert main(["bench", "host", "--model", "smolvlm2-256m", "--rows", "2", "--ticks", "10", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["model"] == "smolvlm2-256m" and report["rows"]["2"]["tick_us"] > 0
+    assert main(["bench", "host", "--model", "nothing-of-ours"]) == 1
+    assert "no model 'nothing-of-ours'" in capsys.readouterr().err

@@ -77,7 +77,8 @@ def _tokens(work: Work, family: Family, images: int) -> Iterator[str]:
     asks = sum(questions.captions if each.kind == "caption" else 1 for each in questions.each)
     prefix, most = family.prefix_lengths[-1], work.options.texts.max_tokens or family.defaults.max_tokens
     bound = "at most " if len(family.prefix_lengths) > 1 else ""
-    yield f"tokens: {bound}{images * prefix:,} of the images ({prefix} each), at most {images * asks * most:,} generated"
+    answers = f"at most {images * asks * most:,} generated"
+    yield f"tokens: {bound}{images * prefix:,} of the images ({prefix} each), {answers}"
 
 
 def _memory(work: Work, family: Family) -> Iterator[str]:

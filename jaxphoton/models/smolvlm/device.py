@@ -41,17 +41,16 @@ class SmolVLMNetwork(LlamaNetwork):
     def encode(self, encoder: VisionParams, *packed: jax.Array, images: int, kernels: Kernels) -> jax.Array:
         pixels, frames = packed
         encoder, config = placed(encoder, **kernels.options), self._config
-        attention = siglip.attention_for(kernels, encoder.tower)
+        tower, attention = encoder.tower, siglip.attention_for(kernels, encoder.tower)
 
-        def embed(pixels: jax.Array) -> jax.Array:
-            return vision.connect(
-                encoder, siglip.encode(encoder.tower, config.vision, pixels, attention), config.scale_factor
-            )
+        def connected(features: jax.Array) -> jax.Array:
+            return vision.connect(encoder, features, config.scale_factor)
 
         if kernels.backend == "auto" and kernels.target is not None and kernels.target.platform == "cpu":
             count = jnp.max(frames) + 1
-            features = siglip.encode_in_turn(encoder.tower, config.vision, pixels, count, attention)
-            embeddings = vision.connect(encoder, features, config.scale_factor)
+            embeddings = connected(siglip.encode_in_turn(tower, config.vision, pixels, count, attention))
         else:
-            embeddings = by_shares(embed, pixels, kernels.crops)
+            embeddings = by_shares(
+                lambda own: connected(siglip.encode(tower, config.vision, own, attention)), pixels, kernels.crops
+            )
         return vision.gather(embeddings, frames)

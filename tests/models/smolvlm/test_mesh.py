@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 
 NETWORK, KERNELS = SmolVLMNetwork(SMALL), Kernels("plain")
 # Two pictures of two frames and of three, whose crops lie in any order, and two crops that are nobody's.
-PIXELS = np.random.default_rng(1).integers(0, 256, (7, 14, 14, 3), np.uint8)
-FRAMES = np.array([[4, 1, 0], [2, 0, 3]], np.int32)
+PIXELS = jnp.asarray(np.random.default_rng(1).integers(0, 256, (7, 14, 14, 3), np.uint8))
+FRAMES = jnp.asarray([[4, 1, 0], [2, 0, 3]], jnp.int32)
 IDS = jnp.asarray([[1, 5, *[-1] * 8, 7, 8], [1, *[-1] * 5, 9, *[-1] * 5]], jnp.int32)
 
 

@@ -94,6 +94,8 @@ LIMITS = {
     "joycaption-step 1 rows": Limits(one_graph=True, per_layer=18, around=20, temporary=2 * MB, reads=1.02),
     "fused-joycaption-step": Limits(one_graph=True, per_layer=12, around=20, temporary=34 * MB, reads=1.02),
     "fused-joycaption-step 1 rows": Limits(one_graph=True, per_layer=14, around=20, temporary=2 * MB, reads=1.02),
+    "joycaption-adapters-step": Limits(one_graph=True, per_layer=23, around=20, temporary=34 * MB, reads=1.02),
+    "joycaption-adapters-step 1 rows": Limits(one_graph=True, per_layer=28, around=20, temporary=2 * MB, reads=1.02),
     "int4-joycaption-step": Limits(one_graph=True, temporary=34 * MB, reads=1.02, share=0.28),
     "joycaption-prefill": Limits(temporary=64 * MB),
     "joycaption-prefix": Limits(temporary=440 * MB),

@@ -101,6 +101,7 @@ def _others() -> list[Job]:
     return [
         *(program("h200", "step", rows=count, **joycaption, **form) for form in FORMS for count in rows),
         *(program("h200", "step", rows=count, **joycaption, quantize="int4") for count in rows),
+        *(program("h200", "step", rows=count, **joycaption, adapters=SLOTS) for count in (1, 8)),
         program("h200", "step", rows=8, **joycaption, mesh="model=2"),
         program("h200", "prefill", rows=4, length=128, **joycaption),
         *(program("h200", "prefix", images=images, **joycaption) for images in (1, 4)),

@@ -36,7 +36,8 @@ class Tuning:
       block_heads: kv heads a program takes at most; a power of two.
       block_size: float32 accumulators a program keeps, of all its queries together.
       block_queries: queries of one kv head a program takes at most; more are spread over programs.
-      resident: programs that a multiprocessor runs at a time, by the registers that one takes.
+      resident: programs that a multiprocessor runs at a time, by the registers that one takes; of heads wider than 64
+        half as many.
       max_splits: bound on the programs that share a row's keys, since the combine reads every part.
     """
 
@@ -98,8 +99,10 @@ def choose_splits(
     programs = u.shape[0] * plan.programs
     blocks = -(-plan.width * plan.page_size // plan.block_k)
 
+    resident = tuning.resident if k_pool.shape[4] <= 64 else max(1, tuning.resident // 2)
+
     def time(splits: int) -> int:
-        return max(-(-programs * splits // cores), tuning.resident) * -(-blocks // splits)
+        return max(-(-programs * splits // cores), resident) * -(-blocks // splits)
 
     choices = range(1, min(tuning.max_splits, blocks) + 1)
     least = min(map(time, choices))

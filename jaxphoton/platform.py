@@ -23,6 +23,7 @@ from jaxphoton.config.mesh import AXES, MeshError, mesh_shape
 from jaxphoton.messages import listed, quoted
 
 SWITCH_INTERVAL_S = 5e-4
+FROZEN = gc.get_freeze_count()  # objects: from Python 3.12 on it begins with some
 
 Device = Any  # a jax.Device, which type checkers take for a variable
 
@@ -137,7 +138,14 @@ def calm_interpreter() -> None:
 
 @contextmanager
 def calmed_interpreter() -> Iterator[None]:
-    """`calm_interpreter` until the end of a block: a command may run in somebody's process."""
+    """`calm_interpreter` until the end of a block: a command may run in somebody's process.
+
+    Where that has frozen objects itself, none are frozen here: to unfreeze is to unfreeze them all.
+    """
+    if gc.get_freeze_count() > FROZEN:
+        share_interpreter()
+        yield
+        return
     calm_interpreter()
     try:
         yield

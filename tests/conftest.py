@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -10,6 +11,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Nearly all the time of the suite is XLA's, for programs that run on small arrays: LLVM leaves out its costly passes,
 # what XLA itself does with a program stays. Processes that tests start inherit it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+# For meshes; all else runs on the first. No test has more than 8, but jax makes a thread for each: devices that wait
+# for each other in several sums at once need more threads than devices, else they wait until XLA ends the process.
+# Of processes that tests start too: what was compiled beside another number of devices is compiled anew.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "32")
 # Compiled programs stay beside the checkout from run to run.
 os.environ.setdefault("JAXPHOTON_CACHE", str(Path(__file__).parents[1] / ".cache"))
 
@@ -21,9 +26,6 @@ from jaxphoton import platform
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# For meshes; all else runs on the first. No test has more than 8, but jax makes a thread for each: devices that wait
-# for each other in several sums at once need more threads than devices, else they wait until XLA ends the process.
-jax.config.update("jax_num_cpu_devices", 32)
 # From the first test on, and not once a model was loaded: a worker finds what the others have compiled. Entries of
 # small programs cost more than they save.
 platform.use_compilation_cache()
@@ -59,9 +61,14 @@ def pytest_terminal_summary(terminalreporter) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def few_gigabytes():
-    """A process that has compiled much lets go of it: several run beside each other."""
+    """A process that has compiled much lets go of it: several run beside each other. And what is there before a file
+    is left out of collections of garbage, of which some tests and commands ask for one each: they would take 0.4 s and
+    more, most of it for what jax and the tests' modules hold to the end."""
+    gc.collect()
+    gc.freeze()
     yield
     if int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > MEMORY:
+        gc.unfreeze()
         jax.clear_caches()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from jaxphoton import platform
 
 # A process of its own: jax keeps the first folder it is given.
 FOLDER = """
@@ -35,3 +38,20 @@ def test_compiled_programs_are_kept_apart_by_python_and_jax(tmp_path):
     assert len(folders) == len(versions)
     assert all(folder.is_relative_to(tmp_path) for folder in folders)
     assert cache_folder(tmp_path, "3.14.2", "0.12.0") in folders
+
+
+def test_a_command_leaves_what_its_host_has_frozen():
+    gc.freeze()
+    with platform.calmed_interpreter():
+        pass
+    assert gc.get_freeze_count() > 10_000
+
+
+def test_a_command_freezes_what_there_is_until_it_ends():
+    gc.unfreeze()
+    try:
+        with platform.calmed_interpreter():
+            assert gc.get_freeze_count() > 10_000
+        assert gc.get_freeze_count() <= platform.FROZEN
+    finally:
+        gc.freeze()  # as tests/conftest.py has it

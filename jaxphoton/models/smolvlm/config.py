@@ -10,7 +10,7 @@ from jaxphoton.models.limits import MAX_PARAMETERS, MAX_VOCABULARY
 from jaxphoton.models.llama.config import GenerationConfig, TextConfig, are_ids
 from jaxphoton.models.siglip.config import VisionConfig
 
-SIDE = 6  # rows, and columns, of tiles that a vocabulary has tokens for
+SIDE = 6  # rows, and columns, of tiles that the published vocabulary has tokens for; none has more
 MOST_PIXELS = 4096  # of a side of a picture before it is cut
 
 
@@ -23,7 +23,7 @@ class SpecialTokens:
       end_of_utterance: ends every message, and answers.
       fake: in front of each frame of a picture, and behind the last.
       global_image: names the frame that is the whole picture.
-      tiles: names of the others, SIDE rows of SIDE each.
+      tiles: names of the others, `side` rows of as many each.
     """
 
     im_start: int = whole(1, 0, MAX_VOCABULARY)
@@ -31,29 +31,36 @@ class SpecialTokens:
     fake: int = whole(49189, 0, MAX_VOCABULARY)
     global_image: int = whole(49152, 0, MAX_VOCABULARY)
     tiles: tuple[int, ...] = fitting(
-        tuple(range(49153, 49153 + SIDE**2)), lambda ids: are_ids(ids) and len(ids) == SIDE**2, f"{SIDE**2} ids"
+        tuple(range(49153, 49153 + SIDE**2)),
+        lambda ids: are_ids(ids) and len(ids) in [side**2 for side in range(SIDE + 1)],
+        f"the ids of up to {SIDE} rows of as many",
     )
 
     def __post_init__(self):
         check_fields(self, "tokens")
 
+    @property
+    def side(self) -> int:
+        """Rows, and columns, of tiles that have names."""
+        return math.isqrt(len(self.tiles))
+
     def tile(self, row: int, column: int) -> int:
         """The name of a tile, both counted from 0."""
-        return self.tiles[SIDE * row + column]
+        return self.tiles[self.side * row + column]
 
     @property
     def named(self) -> dict[str, int]:
         """The ids by what the tokenizer calls them."""
-        return dict(zip(NAMES, (*(getattr(self, each.name) for each in fields(self)[:-1]), *self.tiles), strict=True))
+        single = zip(SINGLE, (getattr(self, each.name) for each in fields(self)[:-1]), strict=True)
+        return dict(single) | dict(zip(tile_names(self.side), self.tiles, strict=True))
 
 
-NAMES = (
-    "<|im_start|>",
-    "<end_of_utterance>",
-    "<fake_token_around_image>",
-    "<global-img>",
-    *(f"<row_{row + 1}_col_{column + 1}>" for row in range(SIDE) for column in range(SIDE)),
-)
+def tile_names(side: int) -> tuple[str, ...]:
+    return tuple(f"<row_{row + 1}_col_{column + 1}>" for row in range(side) for column in range(side))
+
+
+SINGLE = ("<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<global-img>")
+NAMES = (*SINGLE, *tile_names(SIDE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +130,9 @@ class ModelConfig:
         vision, text, grid = self.vision, self.text, self.vision.grid
         fits = grid % self.scale_factor == 0
         require(fits, f"scale_factor ({self.scale_factor}) must divide the {grid} patches of a frame's side")
-        fits = self.side <= SIDE
-        require(fits, f"pictures have up to {self.side} tiles a side, and the vocabulary has names for {SIDE}")
+        named = self.tokens.side
+        fits = self.side <= max(named, 1)  # a picture that is one frame has no tile
+        require(fits, f"pictures have up to {self.side} tiles a side, and the vocabulary has names for {named}")
         ids = {"image_token_id": self.image_token_id, **self.tokens.named}
         ids |= {f"generation_config.eos_token_id[{i}]": end for i, end in enumerate(self.generation.eos_token_id)}
         beyond = next((name for name, index in ids.items() if index >= text.vocab_size), "")

@@ -21,7 +21,7 @@ from jaxphoton.models.protocol import (
     TokenizerPlace,
 )
 from jaxphoton.models.smolvlm import lengths
-from jaxphoton.models.smolvlm.config import SIDE, ModelConfig
+from jaxphoton.models.smolvlm.config import ModelConfig
 from jaxphoton.models.smolvlm.pictures import SmolVLMPictures, frame_count
 from jaxphoton.models.smolvlm.prompts import Encode, expansion, no_ids
 from jaxphoton.models.smolvlm.reading import beside as beside
@@ -122,8 +122,9 @@ class SmolVLMFamily:
         return Segments(np.array(prefix, np.int32), np.array(ids, np.int32), fed, tuple(blocks))
 
     def _expanded(self, picture: Crops, prompt: Prompt) -> list[int]:
-        if not all(0 <= tiles <= SIDE for tiles in picture.tiling):
-            raise ValueError(f"a picture has at most {SIDE} tiles a side, not the tiling {picture.tiling}")
+        most = self.config.tokens.side
+        if not all(0 <= tiles <= most for tiles in picture.tiling):
+            raise ValueError(f"a picture has at most {most} tiles a side, not the tiling {picture.tiling}")
         # Prompts of ids alone, such as those of measurements, have nothing between rows.
         return expansion(self.config.tokens, self.config.frame_tokens, picture.tiling, prompt.marks or ((), ()))
 

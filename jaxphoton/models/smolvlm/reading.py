@@ -17,7 +17,7 @@ from jaxphoton.messages import quoted
 from jaxphoton.models.llama import reading as llama
 from jaxphoton.models.llama.reading import chosen, part
 from jaxphoton.models.siglip.config import VisionConfig
-from jaxphoton.models.smolvlm.config import NAMES, ImageConfig, ModelConfig, SpecialTokens
+from jaxphoton.models.smolvlm.config import NAMES, SIDE, SINGLE, ImageConfig, ModelConfig, SpecialTokens, tile_names
 
 TOKENS, PICTURES = "added_tokens", "preprocessor_config"
 IMAGE = "<image>"
@@ -106,14 +106,15 @@ def _tokens(data: dict[str, Any], vocabulary: tuple[int, Any]) -> SpecialTokens:
         fault = "settings do not tell the ids of special tokens: put the model's tokenizer.json beside them"
         require(vocabulary == PUBLISHED, fault)
         return SpecialTokens()
-    if missing := [name for name in NAMES if name not in named]:
+    if missing := [name for name in SINGLE if name not in named]:
         raise OtherFamily(f"a SmolVLM that is not run here: its tokenizer has no {missing[0]}")
     image = named.get(IMAGE, vocabulary[1])
     fault = f"image_token_id is {quoted(vocabulary[1])}, and {IMAGE} of the tokenizer is {quoted(image)}"
     require(image == vocabulary[1], fault)
-    ids = [named[name] for name in NAMES]
-    single = [each.name for each in dataclasses.fields(SpecialTokens)][:-1]
-    return SpecialTokens(**dict(zip(single, ids, strict=False)), tiles=tuple(ids[len(single) :]))
+    side = max(side for side in range(SIDE + 1) if all(name in named for name in tile_names(side)))
+    fields = (each.name for each in dataclasses.fields(SpecialTokens))
+    single = dict(zip(fields, (named[name] for name in SINGLE), strict=False))
+    return SpecialTokens(**single, tiles=tuple(named[name] for name in tile_names(side)))
 
 
 def _image(data: dict[str, Any], tile: int) -> ImageConfig:

@@ -12,7 +12,7 @@ import pytest
 from jaxphoton.config.fields import ConfigError, OtherFamily
 from jaxphoton.files import read_json
 from jaxphoton.models.registry import family_of, read_family
-from jaxphoton.models.smolvlm.config import NAMES, SIDE, ImageConfig, SpecialTokens
+from jaxphoton.models.smolvlm.config import NAMES, SIDE, ImageConfig, SpecialTokens, tile_names
 from jaxphoton.models.smolvlm.reading import beside, config_from_dict, config_to_dict
 from tests.models.smolvlm.drawn import REAL, SMALL
 
@@ -116,7 +116,7 @@ def named(**others: object) -> dict:
         ("use_resampler", True, "use_resampler"),
         ("preprocessor_config.resample", 3, "preprocessor_config.resample is 3, not 1"),
         ("preprocessor_config.image_mean", [0.48, 0.46, 0.41], "preprocessor_config.image_mean"),
-        ("added_tokens", {name: 5 for name in NAMES[:4]}, "its tokenizer has no <row_1_col_1>"),
+        ("added_tokens", {name: 5 for name in NAMES[:3]}, "its tokenizer has no <global-img>"),
     ],
 )
 def test_another_model_is_refused_by_what_differs(path, value, fault):
@@ -153,6 +153,11 @@ def test_another_model_is_refused_by_what_differs(path, value, fault):
         ("added_tokens", named(**{"<global-img>": "x"}), "global_image must be"),
         ("added_tokens", named(**{"<row_6_col_6>": 49280}), "<row_6_col_6> is 49280, which is no token id"),
         ("added_tokens", [], "added_tokens must be an object"),
+        (
+            "added_tokens",
+            {name: 5 for name in NAMES if name != "<row_2_col_3>"},
+            "up to 4 tiles a side, and the vocabulary has names for 2",
+        ),
         ("generation_config.eos_token_id", 50000, r"eos_token_id\[0\] is 50000, which is no token id"),
     ],
 )
@@ -171,6 +176,17 @@ def test_what_ports_leave_behind_is_passed_over():
 def test_a_vocabulary_has_names_for_six_rows_of_six():
     assert NAMES[4:6] == ("<row_1_col_1>", "<row_1_col_2>") and NAMES[-1] == "<row_6_col_6>"
     assert len(NAMES) == 4 + SIDE**2
+
+
+@pytest.mark.parametrize(("names", "longest", "side"), [(3, 3, 3), (4, 3, 4), (1, 1, 1), (0, 1, 0)])
+def test_a_vocabulary_needs_names_for_the_tiles_that_pictures_have(names, longest, side):
+    ids = {name: 100 + index for index, name in enumerate((*NAMES[:4], *tile_names(names)))}
+    data = changed("added_tokens", ids) | {"preprocessor_config": {"size": {"longest_edge": 384 * longest}}}
+    config = config_from_dict(data)
+    assert (config.tokens.side, config.side) == (side, longest)
+    if side:
+        assert config.tokens.tile(side - 1, 0) == ids[f"<row_{side}_col_1>"]
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
 
 
 def test_the_first_smolvlm_is_refused_for_what_it_is():

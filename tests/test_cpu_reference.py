@@ -14,7 +14,7 @@ import pytest
 from benchmarks import cpu_reference
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.weights.load import load_model
-from scripts.gpu.load import model_config
+from scripts.models import family_named
 
 STAND_IN = """
 def load(folder, images, tokens):
@@ -55,7 +55,7 @@ def test_a_side_runs_in_a_process_that_imports_from_its_place(tmp_path, monkeypa
 def test_a_model_by_name_is_a_checkpoint_of_random_weights_that_loads(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(Path(cpu_reference.__file__).parent))
     cold_start = importlib.import_module("cold_start")
-    config = model_config("small")
+    config = family_named("small").config
     config = dataclasses.replace(config, text=dataclasses.replace(config.text, vocab_size=51200))
     monkeypatch.setattr(cold_start, "named_family", {"small": MoondreamFamily(config)}.__getitem__)
     with cpu_reference._checkpoint("small") as folder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import gc
 import threading
 from collections.abc import Generator
@@ -434,7 +433,7 @@ def test_options_of_the_wrong_kind_are_named_before_any_picture(options, error, 
         Moondream.from_pretrained("shapes", **options)
 
 
-def test_a_pool_that_no_memory_holds_is_found_before_the_host_lists_its_pages(monkeypatch):
+def test_a_pool_that_no_memory_holds_is_found_before_the_host_lists_its_pages(monkeypatch, compiled_once):
     def too_large(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
@@ -443,10 +442,8 @@ def test_a_pool_that_no_memory_holds_is_found_before_the_host_lists_its_pages(mo
 
     monkeypatch.setattr("jaxphoton.engine.engine.Device", too_large)
     monkeypatch.setattr("jaxphoton.engine.engine.PageAllocator", listed)
-    with load() as model:
-        model.engine_config = dataclasses.replace(ENGINE, kv_pages=10**9)
-        with pytest.raises(EngineStartError, match="RESOURCE_EXHAUSTED"):
-            model.start()
+    with load() as model, pytest.raises(EngineStartError, match="RESOURCE_EXHAUSTED"):
+        model.start()
 
 
 @pytest.mark.parametrize(

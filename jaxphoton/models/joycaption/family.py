@@ -1,31 +1,20 @@
-"""JoyCaption as a family: `protocol.Family`, but for adapters. No jax at import."""
+"""JoyCaption as a family: `protocol.Family`. No jax at import."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from jaxphoton.constraints.grammar import Grammar, State
 from jaxphoton.image.crops import Crops
 from jaxphoton.models.joycaption.config import ModelConfig
 from jaxphoton.models.joycaption.pictures import JoyCaptionPictures
 from jaxphoton.models.joycaption.prompts import Encode, SpecialIds, no_ids
 from jaxphoton.models.joycaption.reading import config_from_dict, config_to_dict
 from jaxphoton.models.joycaption.skills import JoyCaptionSkills
-from jaxphoton.models.llama.scratch import layer_scratch
-from jaxphoton.models.protocol import (
-    IMAGE,
-    CacheSpec,
-    Guard,
-    Network,
-    Pictures,
-    Prompt,
-    Readout,
-    Segments,
-    TokenizerPlace,
-)
+from jaxphoton.models.llama.family import LlamaFamily
+from jaxphoton.models.protocol import IMAGE, Guard, Network, Pictures, Prompt, Segments
 from jaxphoton.requests.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,33 +37,20 @@ def of(config: ModelConfig) -> JoyCaptionFamily:
     return JoyCaptionFamily(config)
 
 
-class JoyCaptionFamily:
+class JoyCaptionFamily(LlamaFamily):
     """A prompt is BOS, a system message, and turns of which the first begins with the image; all of it causal."""
 
     name: str = "joycaption"
-    causal: bool = True
-    fixed_prefix: bool = False
-    reasons: bool = False
     max_crops: int = 1
 
     def __init__(self, config: ModelConfig):
-        text, vision = config.text, config.vision
-        self.config: Any = config
+        vision = config.vision
         self.ids = SpecialIds(config.bos_token_id, config.image_token_index)
-        self.vocab_size = text.vocab_size
-        self.max_context = min(text.max_position_embeddings, MAX_CONTEXT)
-        self.width, self.heads = text.hidden_size, text.num_attention_heads
-        self.cache = CacheSpec(text.num_hidden_layers, text.num_key_value_heads, text.head_dim)
+        super().__init__(config, (*self.ids.stops, *config.eos_token_id), AUTHORS)
+        self.max_context = min(config.text.max_position_embeddings, MAX_CONTEXT)
         self.image_tokens = vision.image_tokens
         self.prefix_lengths: tuple[int, ...] = tuple(self.image_tokens + before for before in BEFORE)
         self.pictures: Pictures = JoyCaptionPictures(vision.image_size, config.resample)
-        self.answer_id: int | None = None
-        self.readout: Readout | None = None
-        self._network: Network | None = None
-        self.stop_ids = self.ids.stops | frozenset(config.eos_token_id + config.generation.eos_token_id)
-        self.grammars: Mapping[str, Grammar] = {"text": Grammar({"text": State(stop=self.stop_ids)})}
-        self.tokenizer = TokenizerPlace()
-        self.defaults: Settings = config.generation.settings(AUTHORS)
 
     @property
     def network(self) -> Network:
@@ -92,11 +68,6 @@ class JoyCaptionFamily:
         from jaxphoton.models.joycaption.names import JoyCaptionTensors
 
         return cast("Tensors", JoyCaptionTensors(self))
-
-    def with_coordinates(self, divisor: str) -> JoyCaptionFamily:
-        if divisor != "bins":
-            raise ValueError("this model has no coordinates")
-        return self
 
     def to_json(self) -> dict[str, Any]:
         return config_to_dict(self.config)
@@ -127,11 +98,9 @@ class JoyCaptionFamily:
     def vision_buckets(self, images: int) -> tuple[tuple[int, int], ...]:
         return tuple({(1, 1), (images, images)})
 
-    def layer_scratch(self, tokens: int, item: int, ways: int = 1) -> int:
-        return layer_scratch(self.config.text, tokens, item, ways)
-
     def encode_scratch(self, images: int, crops: int, item: int, ways: int = 1) -> int:
-        vision, patches = self.config.vision, self.image_tokens
-        widths = (3 * vision.hidden_size + 2 * vision.intermediate_size) // ways + 2 * vision.hidden_size
-        scores = images * vision.num_attention_heads * patches * patches * (FLOAT32 + item) // ways
-        return scores + images * patches * (widths + 2 * self.width) * item
+        # Devices share the pictures.
+        vision, patches, own = self.config.vision, self.image_tokens, -(-crops // ways)
+        widths = 5 * vision.hidden_size + 2 * vision.intermediate_size
+        scores = own * vision.num_attention_heads * patches * patches * (FLOAT32 + item)
+        return scores + patches * (own * widths + 2 * images * self.width) * item

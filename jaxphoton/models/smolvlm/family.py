@@ -1,25 +1,15 @@
-"""SmolVLM2 as a family: `protocol.Family`, but for adapters. No jax at import."""
+"""SmolVLM2 as a family: `protocol.Family`. No jax at import."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from jaxphoton.constraints.grammar import Grammar, State
 from jaxphoton.image.crops import Crops
-from jaxphoton.models.llama.scratch import layer_scratch
-from jaxphoton.models.protocol import (
-    CacheSpec,
-    Guard,
-    Network,
-    Pictures,
-    Prompt,
-    Readout,
-    Segments,
-    TokenizerPlace,
-)
+from jaxphoton.models.llama.family import LlamaFamily
+from jaxphoton.models.protocol import Guard, Network, Pictures, Prompt, Segments
 from jaxphoton.models.smolvlm import lengths
 from jaxphoton.models.smolvlm.config import ModelConfig
 from jaxphoton.models.smolvlm.pictures import SmolVLMPictures, frame_count
@@ -46,35 +36,22 @@ def of(config: ModelConfig) -> SmolVLMFamily:
     return SmolVLMFamily(config)
 
 
-class SmolVLMFamily:
+class SmolVLMFamily(LlamaFamily):
     """A prompt is one BOS and turns, with pictures wherever they stand in them; all of it causal.
 
     Its prefix ends with the first picture, which is frames with names and an opening token each, and a closing one.
     """
 
     name: str = "smolvlm"
-    causal: bool = True
-    fixed_prefix: bool = False
-    reasons: bool = False
 
     def __init__(self, config: ModelConfig):
-        text = config.text
-        self.config: Any = config
-        self.vocab_size, self.max_context = text.vocab_size, lengths.max_context(config)
-        self.width, self.heads = text.hidden_size, text.num_attention_heads
-        self.cache = CacheSpec(text.num_hidden_layers, text.num_key_value_heads, text.head_dim)
+        super().__init__(config, (config.tokens.end_of_utterance,), GREEDY)
+        self.max_context = lengths.max_context(config)
         self.max_crops = config.max_frames
         self.image_tokens = config.max_frames * config.frame_tokens
         self.prefix_lengths: tuple[int, ...] = lengths.prefix_lengths(config)
         image = config.image
         self.pictures: Pictures = SmolVLMPictures(config.vision.image_size, image.longest_edge, image.splitting)
-        self.answer_id: int | None = None
-        self.readout: Readout | None = None
-        self._network: Network | None = None
-        self.stop_ids = frozenset({config.tokens.end_of_utterance, *config.generation.eos_token_id})
-        self.grammars: Mapping[str, Grammar] = {"text": Grammar({"text": State(stop=self.stop_ids)})}
-        self.tokenizer = TokenizerPlace()
-        self.defaults: Settings = config.generation.settings(GREEDY)
 
     @property
     def network(self) -> Network:
@@ -92,11 +69,6 @@ class SmolVLMFamily:
         from jaxphoton.models.smolvlm.names import SmolVLMTensors
 
         return cast("Tensors", SmolVLMTensors(self))
-
-    def with_coordinates(self, divisor: str) -> SmolVLMFamily:
-        if divisor != "bins":
-            raise ValueError("this model has no coordinates")
-        return self
 
     def to_json(self) -> dict[str, Any]:
         return config_to_dict(self.config)
@@ -151,9 +123,6 @@ class SmolVLMFamily:
         """Single pictures of every usual number of frames; several of those of photos and of squares."""
         counts = lengths.frame_counts(self.config)
         return tuple({(1, count) for count in counts} | {(images, images * count) for count in counts[-2:]})
-
-    def layer_scratch(self, tokens: int, item: int, ways: int = 1) -> int:
-        return layer_scratch(self.config.text, tokens, item, ways)
 
     def encode_scratch(self, images: int, crops: int, item: int, ways: int = 1) -> int:
         config, vision = self.config, self.config.vision

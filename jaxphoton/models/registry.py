@@ -91,7 +91,10 @@ def _with_generation(data: Any, path: Path) -> Any:
     beside = path.with_name(f"{GENERATION}.json")
     if not isinstance(data, dict) or GENERATION in data or not beside.is_file():
         return data
-    return data | {GENERATION: read_json(beside, MAX_BYTES)}
+    try:
+        return data | {GENERATION: read_json(beside, MAX_BYTES)}
+    except FileError as error:
+        raise FileError(f"{beside.name}: {error}") from None
 
 
 def _with_others(data: Any, path: Path) -> Any:

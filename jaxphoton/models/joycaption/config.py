@@ -14,6 +14,50 @@ from jaxphoton.models.siglip.config import VisionConfig
 
 
 @dataclass(frozen=True, slots=True)
+class SpecialIds:
+    """The special ids of a vocabulary of Llama 3: all at the same distance from BOS, but for those around an image.
+
+    Attributes:
+      bos: BOS; a prompt has one.
+      image: stands for an image embedding; an image is opened and closed by the two behind it.
+    """
+
+    bos: int
+    image: int
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """End of text, of a message that calls a tool, and of a turn."""
+        return frozenset({self.bos + 1, self.bos + 8, self.end_of_turn})
+
+    @property
+    def end_of_turn(self) -> int:
+        return self.bos + 9
+
+    @property
+    def named(self) -> dict[str, int]:
+        """What stands in prompts, by what the tokenizer calls it."""
+        single = {
+            "<|start_header_id|>": self.bos + 6,
+            "<|end_header_id|>": self.bos + 7,
+            "<|eot_id|>": self.end_of_turn,
+        }
+        image = {f"<|reserved_special_token_{69 + i}|>": self.image + i for i in range(3)}
+        return {"<|begin_of_text|>": self.bos} | single | image
+
+    def header(self, role: list[int]) -> list[int]:
+        return [self.bos + 6, *role, self.bos + 7]
+
+    @property
+    def image_start(self) -> int:
+        return self.image + 1
+
+    @property
+    def image_end(self) -> int:
+        return self.image + 2
+
+
+@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """All settings of one model.
 
@@ -57,6 +101,9 @@ class ModelConfig:
         ):
             beyond = next((index for index in ids if index >= text.vocab_size), None)
             require(beyond is None, f"{name} holds {beyond}, which is no token id: vocab_size is {text.vocab_size}")
+        for name, index in SpecialIds(self.bos_token_id, self.image_token_index).named.items():
+            fault = f"{name} is {index} by the settings, which is no token id: vocab_size is {text.vocab_size}"
+            require(index < text.vocab_size, fault)
         size = self.vision_layers * self.vision.layer_size + text.matrices_size
         size += text.hidden_size * (self.vision.hidden_size + text.hidden_size)
         require(size <= MAX_PARAMETERS, f"these settings have {size:.3g} parameters: the most is {MAX_PARAMETERS:.3g}")

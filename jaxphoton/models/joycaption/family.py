@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from jaxphoton.image.crops import Crops
-from jaxphoton.models.joycaption.config import ModelConfig
+from jaxphoton.models.joycaption.config import ModelConfig, SpecialIds
 from jaxphoton.models.joycaption.pictures import JoyCaptionPictures
-from jaxphoton.models.joycaption.prompts import Encode, SpecialIds, no_ids
+from jaxphoton.models.joycaption.prompts import Encode, no_ids
+from jaxphoton.models.joycaption.reading import beside as beside
 from jaxphoton.models.joycaption.reading import config_from_dict, config_to_dict
 from jaxphoton.models.joycaption.skills import JoyCaptionSkills
 from jaxphoton.models.llama.family import LlamaFamily

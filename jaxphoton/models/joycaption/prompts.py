@@ -6,8 +6,8 @@ What users write is encoded as text alone, so that nothing in it ends a message;
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
+from jaxphoton.models.joycaption.config import SpecialIds
 from jaxphoton.requests.tokens import Prompt
 
 Encode = Callable[[str], list[int]]
@@ -21,39 +21,6 @@ def no_ids(text: str) -> list[int]:
 SYSTEM = "You are a helpful image captioner."
 # In front of every system text, whatever day it is.
 DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 July 2024\n\n"
-
-
-@dataclass(frozen=True, slots=True)
-class SpecialIds:
-    """The special ids of a vocabulary of Llama 3: all at the same distance from BOS, but for those around an image.
-
-    Attributes:
-      bos: BOS; a prompt has one.
-      image: stands for an image embedding; an image is opened and closed by the two behind it.
-    """
-
-    bos: int
-    image: int
-
-    @property
-    def stops(self) -> frozenset[int]:
-        """End of text, of a message that calls a tool, and of a turn."""
-        return frozenset({self.bos + 1, self.bos + 8, self.end_of_turn})
-
-    @property
-    def end_of_turn(self) -> int:
-        return self.bos + 9
-
-    def header(self, role: list[int]) -> list[int]:
-        return [self.bos + 6, *role, self.bos + 7]
-
-    @property
-    def image_start(self) -> int:
-        return self.image + 1
-
-    @property
-    def image_end(self) -> int:
-        return self.image + 2
 
 
 def prompt(ids: SpecialIds, encode: Encode, texts: Sequence[str], system: str = SYSTEM) -> Prompt:

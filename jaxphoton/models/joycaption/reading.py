@@ -6,9 +6,13 @@ LLaVA is a form, not a family: what is not SigLIP and Llama is refused by what d
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
-from jaxphoton.models.joycaption.config import ModelConfig
+from jaxphoton.config.fields import ConfigError, OtherFamily
+from jaxphoton.messages import quoted
+from jaxphoton.models.beside import TOKENS, added_tokens
+from jaxphoton.models.joycaption.config import ModelConfig, SpecialIds
 from jaxphoton.models.llama import reading as llama
 from jaxphoton.models.llama.reading import chosen, ids_of, part
 from jaxphoton.models.siglip.config import VisionConfig
@@ -23,6 +27,19 @@ ONLY: tuple[llama.Only, ...] = (
     ("", "multimodal_projector_bias", True, (True,)),
     ("", "vision_feature_select_strategy", "default", ("full",)),
 )
+
+
+NAMES = tuple(SpecialIds(0, 0).named)
+
+
+def beside(folder: Path) -> dict[str, Any]:
+    """What the tokenizer of a model's folder says of the ids that its prompts have, if it is there.
+
+    Raises:
+      ConfigError: it cannot be read.
+    """
+    tokens = added_tokens(folder, NAMES) if (folder / "tokenizer.json").exists() else None
+    return {} if tokens is None else {TOKENS: tokens}
 
 
 def config_from_dict(data: dict[str, Any]) -> ModelConfig:
@@ -48,7 +65,10 @@ def config_from_dict(data: dict[str, Any]) -> ModelConfig:
     if text.get("tie_word_embeddings") is True:
         given["tie_word_embeddings"] = True
     given["generation"] = llama.generation_config(data)
-    return ModelConfig(vision=VisionConfig(**chosen(VisionConfig, vision)), text=llama.text_config(text), **given)
+    config = ModelConfig(vision=VisionConfig(**chosen(VisionConfig, vision)), text=llama.text_config(text), **given)
+    if TOKENS in data:
+        _check_tokens(config, part(data, TOKENS))
+    return config
 
 
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:
@@ -66,3 +86,13 @@ def config_to_dict(config: ModelConfig) -> dict[str, Any]:
         "vision_config": dataclasses.asdict(config.vision) | {"model_type": "siglip_vision_model"},
         "text_config": llama.text_to_dict(config.text) | ids,
     } | llama.generation_to_dict(config.generation)
+
+
+def _check_tokens(config: ModelConfig, found: dict[str, Any]) -> None:
+    """Prompts have ids at fixed distances from those in the settings, which mean nothing in another vocabulary."""
+    for name, index in SpecialIds(config.bos_token_id, config.image_token_index).named.items():
+        if name not in found and "reserved" not in name:
+            raise OtherFamily(f"a LLaVA that is not run here: its tokenizer has no {name}")
+        if found.get(name, index) != index:
+            ids = f"bos_token_id {config.bos_token_id}, image_token_index {config.image_token_index}"
+            raise ConfigError(f"{name} of the tokenizer is {quoted(found[name])}, and by the settings {index} ({ids})")

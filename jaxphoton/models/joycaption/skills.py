@@ -8,7 +8,8 @@ from typing import Any
 
 from jaxphoton.models.answers import ChatAnswer, TextAnswer, asked_question, asked_turns, check_plain, form_of
 from jaxphoton.models.joycaption.captions import request
-from jaxphoton.models.joycaption.prompts import Encode, SpecialIds, conversation, prompt
+from jaxphoton.models.joycaption.config import SpecialIds
+from jaxphoton.models.joycaption.prompts import Encode, conversation, prompt
 from jaxphoton.requests.conversation import first_of_user
 
 

@@ -7,19 +7,18 @@ its own. `beside` reads both under names of their own, under which `config_to_di
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
-from jaxphoton.config.fields import ConfigError, OtherFamily, require
-from jaxphoton.files import MAX_TOKENIZER_BYTES, FileError, read_json
+from jaxphoton.config.fields import OtherFamily, require
 from jaxphoton.messages import quoted
+from jaxphoton.models.beside import TOKENS, added_tokens, read_object
 from jaxphoton.models.llama import reading as llama
 from jaxphoton.models.llama.reading import chosen, part
 from jaxphoton.models.siglip.config import VisionConfig
 from jaxphoton.models.smolvlm.config import NAMES, SIDE, SINGLE, ImageConfig, ModelConfig, SpecialTokens, tile_names
 
-TOKENS, PICTURES = "added_tokens", "preprocessor_config"
+PICTURES = "preprocessor_config"
 IMAGE = "<image>"
 PUBLISHED = (49280, 49190)  # the vocabulary's size, and its id for an image embedding
 # The class's defaults where they are others than those of the encoder that the form is used with elsewhere.
@@ -50,14 +49,11 @@ def beside(folder: Path) -> dict[str, Any]:
     Raises:
       ConfigError: one of them cannot be read.
     """
-    tokenizer = _read(folder / "tokenizer.json")
-    found = tokenizer.get(TOKENS) or ()
-    try:
-        tokens = {token["content"]: token["id"] for token in found if token["content"] in (*NAMES, IMAGE)}
-    except (TypeError, KeyError) as error:
-        raise ConfigError("tokenizer.json: its added_tokens are not in the usual form") from error
+    tokens = added_tokens(folder, (*NAMES, IMAGE))
     # Since transformers 5 it is part of the file of the whole processor.
-    pictures = part(_read(folder / "processor_config.json"), "image_processor") or _read(folder / f"{PICTURES}.json")
+    pictures = part(read_object(folder / "processor_config.json"), "image_processor") or read_object(
+        folder / f"{PICTURES}.json"
+    )
     return {name: value for name, value in ((TOKENS, tokens), (PICTURES, pictures)) if value}
 
 
@@ -123,15 +119,3 @@ def _image(data: dict[str, Any], tile: int) -> ImageConfig:
     require(own == tile, f"max_image_size.longest_edge is {quoted(own)}, and vision_config.image_size {tile}")
     longest = part(data, "size").get("longest_edge", 4 * tile)
     return ImageConfig(longest, data.get("do_image_splitting", True))
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """An object in a file, empty where there is none."""
-    if not os.path.lexists(file):
-        return {}
-    try:
-        data = read_json(file, MAX_TOKENIZER_BYTES)
-    except FileError as error:
-        raise ConfigError(f"{file.name}: {error}") from None
-    require(isinstance(data, dict), f"{file.name}: must be a JSON object, not {quoted(data)}")
-    return data

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import pytest
 
 from jaxphoton.config.fields import ConfigError, OtherFamily
 from jaxphoton.files import read_json
-from jaxphoton.models.joycaption.reading import config_from_dict, config_to_dict
+from jaxphoton.models.joycaption.config import SpecialIds
+from jaxphoton.models.joycaption.reading import beside, config_from_dict, config_to_dict
+from jaxphoton.models.registry import read_family
 from tests.models.joycaption.drawn import REAL
 
 
@@ -85,3 +88,41 @@ def test_another_llava_is_refused_by_what_differs(path, value, fault):
 def test_settings_that_do_not_fit_are_named(path, value, fault):
     with pytest.raises(ConfigError, match=fault):
         config_from_dict(changed(path, value))
+
+
+def test_prompts_have_ids_of_the_vocabulary():
+    for path, index, name in (("text_config.bos_token_id", 128250, "header_id"), ("image_token_index", 128255, "_70")):
+        with pytest.raises(ConfigError, match=rf"{name}\|> is 128256 by the settings, which is no token id"):
+            config_from_dict(changed(path, index))
+
+
+def tokens(**others: int) -> dict[str, int]:
+    return SpecialIds(128000, 128077).named | {f"<|{name}|>": index for name, index in others.items()}
+
+
+def test_the_tokenizer_has_the_ids_of_the_settings(folder, tmp_path):
+    found = beside(folder)["added_tokens"]
+    assert found == SpecialIds(366, 377).named and beside(tmp_path) == {}
+    told = config_from_dict(REAL | {"added_tokens": tokens()})
+    assert told == config_from_dict(REAL)
+    short = {name: index for name, index in tokens().items() if "reserved" not in name}  # another name for the image
+    assert config_from_dict(REAL | {"added_tokens": short}) == told
+    with pytest.raises(OtherFamily, match="a LLaVA that is not run here: its tokenizer has no <.begin_of_text.>"):
+        config_from_dict(REAL | {"added_tokens": {}})
+    with pytest.raises(
+        ConfigError, match=r"<.eot_id.> of the tokenizer is 7, and by the settings 128009 \(bos_token_id"
+    ):
+        config_from_dict(REAL | {"added_tokens": tokens(eot_id=7)})
+    with pytest.raises(ConfigError, match=r"token_70.> of the tokenizer is 5, and by the settings 128078"):
+        config_from_dict(REAL | {"added_tokens": tokens(reserved_special_token_70=5)})
+
+
+def test_a_damaged_file_beside_the_settings_is_named(folder, tmp_path):
+    shutil.copyfile(folder / "config.json", tmp_path / "config.json")
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config\.json: generation_config\.json: not JSON"):
+        read_family(tmp_path / "config.json")
+    (tmp_path / "generation_config.json").unlink()
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config\.json: tokenizer\.json: not JSON"):
+        read_family(tmp_path / "config.json")

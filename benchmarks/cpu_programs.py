@@ -46,7 +46,7 @@ def main() -> None:
     print(f"{'':<44} {'GFLOP':>9} {'CPU ms':>9} {'GFLOP/s':>9}")
     for name, flops, launch in chain(_steps(load), _programs(load)):  # one by one: what is behind lets go of its device
         _line(name, flops, _seconds(launch))
-    for rows, columns, out in _sizes(load.config):
+    for rows, columns, out in _sizes(load.family.config):
         _products(rows, columns, out)
 
 

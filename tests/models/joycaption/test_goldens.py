@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,9 +91,8 @@ def test_the_difference_of_the_filters_is_judged_whatever_order_their_passes_had
         "author_vs_processor_mean": round(float(away.mean()), 3) + off[1],
     }
     golden = SimpleNamespace(images=SimpleNamespace(read=lambda name: noise))
-    bench, findings = (
-        SimpleNamespace(golden=golden, family=SimpleNamespace(pictures=JoyCaptionPictures(27))),
-        Findings(),
-    )
-    check_filters(bench, SimpleNamespace(facts={"filter_difference": {"image0": recorded}}), findings)
+    bench: Any = SimpleNamespace(golden=golden, family=SimpleNamespace(pictures=JoyCaptionPictures(27)))
+    case: Any = SimpleNamespace(facts={"filter_difference": {"image0": recorded}})
+    findings = Findings()
+    check_filters(bench, case, findings)
     assert (not findings.faults) == passes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -99,3 +101,12 @@ def test_the_same_weights_come_from_a_converted_folder(model, folder, tmp_path, 
     assert family.config == model.config
     np.testing.assert_array_equal(params.vision.proj_w.matrix, model.params.vision.proj_w.matrix)
     np.testing.assert_array_equal(params.text.layers[2].down_w.matrix, model.params.text.layers[2].down_w.matrix)
+
+
+def test_the_listing_of_its_document(model, pictures, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[3] / "docs" / "smolvlm.md").read_text(encoding="utf-8")
+    listing = text.split("```python\n", 1)[1].split("```", 1)[0]
+    pictures[0].save(tmp_path / "cat.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Model, "from_pretrained", lambda name: model)
+    exec(compile(listing, "smolvlm.md", "exec"), {})

@@ -12,6 +12,7 @@ from typing import Any
 from jaxphoton.config.fields import ConfigError, OtherFamily, require
 from jaxphoton.files import FileError, read_json
 from jaxphoton.messages import escaped, quoted, short
+from jaxphoton.models.beside import read_object
 from jaxphoton.models.protocol import Family
 
 # model_type -> module with the functions `bound(data) -> Family` and `of(config) -> Family`; and, where settings stand
@@ -86,15 +87,12 @@ def _with_generation(data: Any, path: Path) -> Any:
     as those of converted checkpoints do.
 
     Raises:
-      FileError: it cannot be read as JSON.
+      ConfigError: it cannot be read, or is no object.
     """
-    beside = path.with_name(f"{GENERATION}.json")
-    if not isinstance(data, dict) or GENERATION in data or not beside.is_file():
+    if not isinstance(data, dict) or GENERATION in data:
         return data
-    try:
-        return data | {GENERATION: read_json(beside, MAX_BYTES)}
-    except FileError as error:
-        raise FileError(f"{beside.name}: {error}") from None
+    found = read_object(path.with_name(f"{GENERATION}.json"))
+    return data | {GENERATION: found} if found else data
 
 
 def _with_others(data: Any, path: Path) -> Any:

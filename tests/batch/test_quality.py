@@ -112,7 +112,7 @@ def test_two_in_a_row_are_not_enough(unit):
 MANY = st.lists(st.text("bcdfghjklm", min_size=2, max_size=6), min_size=16, max_size=120, unique=True)
 
 
-@given(MANY, st.lists(st.text("xyz", min_size=1, max_size=5), max_size=10), st.integers(0, 15))
+@given(MANY, st.lists(st.text("xyz", min_size=1, max_size=5), max_size=10, unique=True), st.integers(0, 15))
 def test_where_a_text_is_cut_off_two_copies_of_many_words_are_enough(unit, before, more):
     text = " ".join([*before, *unit * 2, *unit[:more]])
     assert loops({"caption": text}, "length") and not loops({"caption": text}, "stop")

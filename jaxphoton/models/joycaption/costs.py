@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from jaxphoton.models.costs import Collective, Cost, Matrix, Part, Storage
 from jaxphoton.models.joycaption.config import ModelConfig
-from jaxphoton.models.llama.costs import LlamaCosts, text_part
+from jaxphoton.models.llama.costs import LlamaCosts
 from jaxphoton.models.protocol import Family
 from jaxphoton.models.siglip.costs import pixel_bytes, tower_flops, tower_part
 
@@ -19,12 +19,12 @@ def costs(family: Family) -> JoyCaptionCosts:
 class JoyCaptionCosts(LlamaCosts):
     """Of one model."""
 
-    def __init__(self, config: ModelConfig):
-        super().__init__(config.text)
-        self._config = config
-
-    def parts(self) -> dict[str, Part]:
-        return {"vision": vision_part(self._config), "text": text_part(self._config.text)}
+    def vision(self) -> Part:
+        """The encoder without what is behind the layer that is read, and the projector."""
+        c: ModelConfig = self._config
+        tower, width = tower_part(c.vision, c.vision_layers), c.text.hidden_size
+        projector = [Matrix("vision", 1, width, (columns,)) for columns in (c.vision.hidden_size, width)]
+        return Part([*tower.matrices, *projector], tower.others + 2 * width)
 
     def encode(self, images: int, crops: int, storage: Storage) -> Cost:
         """A picture is a crop: those layers of the encoder that are run, and the projector 2 P (E D + D^2). Bytes: the
@@ -33,16 +33,9 @@ class JoyCaptionCosts(LlamaCosts):
         projector = 2 * vision.image_tokens * width * (vision.hidden_size + width)
         flops = crops * (tower_flops(vision, c.vision_layers) + projector)
         data = crops * (pixel_bytes(vision) + vision.image_tokens * width * storage.item)
-        weights = int(vision_part(c).bytes(storage))
+        weights = int(self.vision().bytes(storage))
         return Cost(flops, weights, data_bytes=data, whole_bytes=weights)
 
     def encode_collectives(self, crops: int, item: int) -> list[Collective]:
         vision = self._config.vision
         return [Collective("gather", 1, item * crops * vision.image_tokens * vision.hidden_size)]
-
-
-def vision_part(c: ModelConfig) -> Part:
-    """The encoder without what is behind the layer that is read, and the projector."""
-    tower, width = tower_part(c.vision, c.vision_layers), c.text.hidden_size
-    projector = [Matrix("vision", 1, width, (columns,)) for columns in (c.vision.hidden_size, width)]
-    return Part([*tower.matrices, *projector], tower.others + 2 * width)

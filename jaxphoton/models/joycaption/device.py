@@ -11,8 +11,7 @@ from jax.typing import DTypeLike
 from jaxphoton.layers.placed import placed
 from jaxphoton.layers.sharded import by_shares
 from jaxphoton.models.joycaption import vision
-from jaxphoton.models.joycaption.config import ModelConfig
-from jaxphoton.models.joycaption.params import Params, VisionParams, abstract, specs
+from jaxphoton.models.joycaption.params import Params, VisionParams, specs
 from jaxphoton.models.llama.device import LlamaNetwork
 from jaxphoton.models.protocol import Kernels
 from jaxphoton.models.siglip import network as siglip
@@ -20,13 +19,6 @@ from jaxphoton.models.siglip import network as siglip
 
 class JoyCaptionNetwork(LlamaNetwork):
     """`models.network.Network` of one model."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__(config.text)
-        self._config = config
-
-    def abstract(self, dtype: DTypeLike, form: Any = None) -> Params:
-        return abstract(self._config, dtype)
 
     def specs(self, dtype: DTypeLike, form: Any = None) -> Params:
         return specs(self._config, dtype)

@@ -15,13 +15,12 @@ from jaxphoton.models.beside import TOKENS, added_tokens
 from jaxphoton.models.joycaption.config import ModelConfig, SpecialIds
 from jaxphoton.models.llama import reading as llama
 from jaxphoton.models.llama.reading import chosen, ids_of, part
+from jaxphoton.models.siglip import config as siglip
 from jaxphoton.models.siglip.config import VisionConfig
 
 ONLY: tuple[llama.Only, ...] = (
     ("vision_config", "model_type", "clip_vision_model", ("siglip_vision_model",)),
-    ("vision_config", "hidden_act", "gelu_pytorch_tanh", ("gelu_pytorch_tanh",)),
-    ("vision_config", "num_channels", 3, (3,)),
-    ("vision_config", "layer_norm_eps", 1e-6, (1e-6,)),
+    *siglip.ONLY,
     *llama.ONLY,
     ("", "projector_hidden_act", "gelu", ("gelu",)),
     ("", "multimodal_projector_bias", True, (True,)),

@@ -6,6 +6,8 @@ key/value heads, H head dim.
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxphoton.models.costs import Collective, Cost, Matrix, Part, Storage
 from jaxphoton.models.llama.config import TextConfig
 
@@ -15,12 +17,17 @@ FLOAT32 = 4
 class LlamaCosts:
     """`models.costs.Costs` but for pictures."""
 
-    def __init__(self, config: TextConfig):
-        self._text = config
+    def __init__(self, config: Any):
+        self._config = config
+        self._text: TextConfig = config.text
+
+    def vision(self) -> Part:
+        """The encoder, and what makes image embeddings of its features."""
+        raise NotImplementedError
 
     def parts(self) -> dict[str, Part]:
         """The parameters, by the first level of their tree."""
-        raise NotImplementedError
+        return {"vision": self.vision(), "text": text_part(self._text)}
 
     def parameters(self) -> dict[str, int]:
         return {name: int(part.size) for name, part in self.parts().items()}

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.typing import DTypeLike
 
+from jaxphoton.layers.spec import abstract
 from jaxphoton.models.adapters import Adapter
 from jaxphoton.models.llama import adapters
 from jaxphoton.models.llama import network as text
@@ -19,8 +20,15 @@ from jaxphoton.models.network import Attend, AttendJoined, Kernels
 class LlamaNetwork:
     """Of parameters with the decoder under `text` and the encoder under `vision`."""
 
-    def __init__(self, config: TextConfig):
-        self._text = config
+    def __init__(self, config: Any):
+        self._config = config
+        self._text: TextConfig = config.text
+
+    def specs(self, dtype: DTypeLike, form: Any = None) -> Any:
+        raise NotImplementedError
+
+    def abstract(self, dtype: DTypeLike, form: Any = None) -> Any:
+        return abstract(self.specs(dtype, form))
 
     def counts(self) -> dict[str, int]:
         text = self._text

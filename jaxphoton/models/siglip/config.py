@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from jaxphoton.config.fields import check_fields, require, whole
 from jaxphoton.models.limits import MAX_HEADS, MAX_INNER, MAX_LAYERS, MAX_WIDTH
 
 LAYER_NORM_EPSILON = 1e-6  # no published file says another
+
+# What a `vision_config` may say besides, in the words of `models.llama.reading.require_only`.
+ONLY: tuple[tuple[str, str, Any, tuple[Any, ...]], ...] = (
+    ("vision_config", "hidden_act", "gelu_pytorch_tanh", ("gelu_pytorch_tanh",)),
+    ("vision_config", "num_channels", 3, (3,)),
+    ("vision_config", "layer_norm_eps", LAYER_NORM_EPSILON, (LAYER_NORM_EPSILON,)),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,19 +14,11 @@ from jaxphoton.models.llama.device import LlamaNetwork
 from jaxphoton.models.protocol import Kernels
 from jaxphoton.models.siglip import network as siglip
 from jaxphoton.models.smolvlm import vision
-from jaxphoton.models.smolvlm.config import ModelConfig
-from jaxphoton.models.smolvlm.params import Params, VisionParams, abstract, specs
+from jaxphoton.models.smolvlm.params import Params, VisionParams, specs
 
 
 class SmolVLMNetwork(LlamaNetwork):
     """`models.network.Network` of one model."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__(config.text)
-        self._config = config
-
-    def abstract(self, dtype: DTypeLike, form: Any = None) -> Params:
-        return abstract(self._config, dtype)
 
     def specs(self, dtype: DTypeLike, form: Any = None) -> Params:
         return specs(self._config, dtype)

@@ -15,6 +15,7 @@ from jaxphoton.messages import quoted
 from jaxphoton.models.beside import TOKENS, added_tokens, read_object
 from jaxphoton.models.llama import reading as llama
 from jaxphoton.models.llama.reading import chosen, part
+from jaxphoton.models.siglip import config as siglip
 from jaxphoton.models.siglip.config import VisionConfig
 from jaxphoton.models.smolvlm.config import NAMES, SIDE, SINGLE, ImageConfig, ModelConfig, SpecialTokens, tile_names
 
@@ -26,9 +27,7 @@ VISION = {"hidden_size": 1152, "num_attention_heads": 16, "patch_size": 32}
 
 ONLY: tuple[llama.Only, ...] = (
     ("vision_config", "model_type", "smolvlm_vision", ("smolvlm_vision", "idefics3_vision")),
-    ("vision_config", "hidden_act", "gelu_pytorch_tanh", ("gelu_pytorch_tanh",)),
-    ("vision_config", "num_channels", 3, (3,)),
-    ("vision_config", "layer_norm_eps", 1e-6, (1e-6,)),
+    *siglip.ONLY,
     *llama.ONLY,
     ("text_config", "use_resampler", False, (False,)),
     ("text_config", "qk_layer_norms", False, (False,)),

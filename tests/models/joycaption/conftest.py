@@ -37,9 +37,3 @@ def params(folder, bound):
 @pytest.fixture(scope="session")
 def recorded(folder):
     return load_file(folder / "cases.safetensors")
-
-
-@pytest.fixture(scope="session")
-def photos(goldens):
-    arrays = load_file(goldens / "images.safetensors")
-    return [arrays[f"image{i}.pixels"] for i in range(3)]

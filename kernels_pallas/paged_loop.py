@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 FEW_QUERIES = 64  # so many share one product for all heads; the scores of more stay in the caches head by head
-FEW_ENTRIES, MANY_ENTRIES = 256, 768  # of a chunk, for few queries and for many: an image prefix is one chunk
+FEW_ENTRIES = 256  # of a chunk of few queries
+LEAST_ENTRIES, MOST_ENTRIES = 128, 768  # of one of many, as many as queries between these: an image prefix is one chunk
 LOWEST = float(jnp.finfo(jnp.float32).min)
 
 
@@ -43,7 +44,8 @@ def attend(
     """
     rows, tokens, heads, head_dim = q.shape
     size, kv_heads = k_pool.shape[2:4]
-    pages = min(tables.shape[1], max(1, (FEW_ENTRIES if tokens <= FEW_QUERIES else MANY_ENTRIES) // size))
+    entries = FEW_ENTRIES if tokens <= FEW_QUERIES else min(max(tokens, LEAST_ENTRIES), MOST_ENTRIES)
+    pages = min(tables.shape[1], -(-entries // size))
     tables = jnp.pad(tables, [(0, 0), (0, -tables.shape[1] % pages)])
     factor = head_dim**-0.5 if k_scale is None else head_dim**-0.5 * k_scale[layer]
     # [B, K, (N / K) T, H]

@@ -23,6 +23,7 @@ from jaxphoton.batch.sources import open_source
 from jaxphoton.batch.workers.inprocess import LocalAnswerer
 from jaxphoton.image.prepare import prepare
 from jaxphoton.measure.throughput import synthetic_images
+from jaxphoton.platform import calmed_interpreter
 from jaxphoton.requests.ask import Ask, Job
 
 SETTINGS = {"temperature": 0.0, "max_tokens": 40}
@@ -43,7 +44,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as place, Moondream.from_pretrained("shapes") as model:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        Moondream.from_pretrained("shapes") as model,
+        calmed_interpreter(),  # as the command does
+    ):
         own, resize = model.family.pictures, model.picture_options["resize"]
         for number in range(args.rounds + 1):
             alone, files = (make_folder(Path(place, f"{number}{part}"), args.images) for part in "ab")

@@ -125,6 +125,12 @@ class Programs:
     def __getitem__(self, key: tuple) -> Callable:
         return self._compiled[key]
 
+    @property
+    def encodes_ahead(self) -> bool:
+        """Whether an image may be encoded before its request's turn: on one CPU, where a launch encodes one image."""
+        alone = self._spread is None and all(images == 1 for images, _ in self.buckets.vision)
+        return alone and self._place.target.platform == "cpu"
+
     def step_config(self, rows: int) -> ProgramConfig:
         """Of a step of so many rows: it says which parts of a layer kernels compute."""
         kernels, form = self.program_config.kernels, self.engine.step_form

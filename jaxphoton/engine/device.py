@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxphoton.engine.ahead import EncodeAhead
 from jaxphoton.engine.buckets import Key
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.control import ControlPacker, Masks
@@ -19,7 +20,6 @@ from jaxphoton.engine.followers import Leading
 from jaxphoton.engine.launch import PrefillPlan, StepPlan, parts_of
 from jaxphoton.engine.launcher import Launcher
 from jaxphoton.engine.request import Sequence
-from jaxphoton.image.crops import Crops
 from jaxphoton.processes.peers import Leader
 from jaxphoton.requests.errors import RequestFault
 
@@ -38,6 +38,12 @@ class Device:
         self._control = ControlPacker(rows, programs.table, programs.mask_words, readout, adapters)
         peers = programs.peers
         self.launch = Leading(programs, peers) if isinstance(peers, Leader) else Launcher(programs)
+        self._ahead = EncodeAhead(self._encode) if programs.encodes_ahead else None
+
+    def encode_ahead(self, sequence: Sequence | None) -> None:
+        """Begins with the image of the request that is next, where that gains anything; None if there is none."""
+        if self._ahead is not None:
+            self._ahead.follow(sequence)
 
     def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, jax.Array]:
         """Enqueues vision, image blocks and prompts of a plan; returns (control of the last chunk, output).
@@ -54,8 +60,7 @@ class Device:
             self._put(sequence.staged.arrays, sequence.adapter_slot)
         for part in packed:
             if isinstance(part, _Block):
-                self.launch(part.vision, *part.packed)
-                self.launch(part.into, part.control)
+                self._launch_block(part)
             else:
                 output = self.launch(part.key, part.control)
         output.copy_to_host_async()
@@ -91,12 +96,23 @@ class Device:
 
     def reset(self) -> None:
         """New, empty state after a device error."""
+        self.encode_ahead(None)
         self.launch.reset()
 
     def close(self) -> None:
         """Lets go of the state and the programs; nothing can be run any more."""
+        if self._ahead is not None:
+            self._ahead.close()
         self.launch.close()
-        del self.launch, self._programs
+        del self.launch, self._programs, self._ahead
+
+    def _launch_block(self, block: _Block) -> None:
+        pictures = block.pictures
+        if pictures.embeddings is None:
+            self.launch(pictures.key, *pictures.packed)
+        else:
+            self.launch.hold(pictures.embeddings)
+        self.launch(block.key, block.control)
 
     def _put(self, arrays: Any, slot: int) -> None:
         """Enqueues the program that puts an adapter into a slot."""
@@ -114,28 +130,31 @@ class Device:
         return [_Chunk(("prefill", batch, length), control) for control in controls]
 
     def _pack_prefix(self, sequences: Many[Sequence]) -> _Block:
-        pictures = [sequence.request.image.crops for sequence in sequences if sequence.request.image is not None]
+        # Where images are encoded ahead, a launch has one.
+        ahead = None if self._ahead is None else self._ahead.take(sequences[0])
+        pictures = ahead or self._pack_pictures(sequences, None)
         longest = max(sequence.prefix_length for sequence in sequences)
-        return self._pack_images(sequences, pictures, longest, partial(self._control.prefix, sequences))
+        return self._pack_into(pictures, longest, partial(self._control.prefix, sequences))
 
     def _pack_block(self, plan: PrefillPlan, number: int) -> _Block:
         (sequence,) = plan.sequences
         start, stop = sequence.segments.blocks[number]
-        pictures = [sequence.request.further[number].crops]
-        return self._pack_images([sequence], pictures, stop - start, partial(self._control.block, sequence, number))
+        pictures = self._pack_pictures([sequence], number)
+        return self._pack_into(pictures, stop - start, partial(self._control.block, sequence, number))
 
-    def _pack_images(
-        self,
-        sequences: Many[Sequence],
-        pictures: Many[Crops],
-        longest: int,
-        control: Callable[[int, int], np.ndarray],
-    ) -> _Block:
-        """A picture of each sequence, of up to so many positions; `control` packs their places given (batch, ids)."""
-        family, buckets = self._programs.family, self._programs.buckets
-        total = sum(len(picture.pixels) for picture in pictures)
-        images, crops = next(b for b in buckets.vision if b[0] >= len(sequences) and b[1] >= total)
-        length = next(length for count, length in buckets.prefix if count == images and length >= longest)
+    def _pack_into(self, pictures: _Pictures, longest: int, control: Callable[[int, int], np.ndarray]) -> _Block:
+        """Where pictures of up to so many positions go; `control` packs their places given (pictures, ids)."""
+        images, buckets = pictures.key[1], self._programs.buckets.prefix
+        length = next(length for count, length in buckets if count == images and length >= longest)
+        places = control(images, 0 if self._programs.family.fixed_prefix else length)
+        return _Block(pictures, ("prefix", images, length), places)
+
+    def _pack_pictures(self, sequences: Many[Sequence], number: int | None) -> _Pictures:
+        """A picture of each sequence: the one at the end of its prefix, or that of a block behind it."""
+        prepared = [s.request.image if number is None else s.request.further[number] for s in sequences]
+        crops = [picture.crops for picture in prepared if picture is not None]
+        total = sum(len(each.pixels) for each in crops)
+        bucket = next(b for b in self._programs.buckets.vision if b[0] >= len(sequences) and b[1] >= total)
 
         @contextmanager
         def guard(index: int) -> Iterator[None]:
@@ -144,18 +163,30 @@ class Device:
             except Exception as error:
                 raise RequestFault(sequences[index]) from error
 
-        packed = family.pack(pictures, images, crops, guard)
-        places = control(images, 0 if family.fixed_prefix else length)
-        return _Block(("vision", images, crops), packed, ("prefix", images, length), places)
+        return _Pictures(("vision", *bucket), self._programs.family.pack(crops, *bucket, guard))
+
+    def _encode(self, sequence: Sequence) -> _Pictures:
+        """Enqueues the encoding of a sequence's image; from any thread."""
+        pictures = self._pack_pictures([sequence], None)
+        return replace(pictures, embeddings=self.launch.encode(pictures.key, *pictures.packed))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pictures:
+    """Packed pictures, the key of the program that encodes them, and what it has made of them where it was enqueued
+    ahead."""
+
+    key: Key
+    packed: tuple[np.ndarray, ...]
+    embeddings: jax.Array | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Block:
-    """Image blocks to be written: the keys of both programs, the packed pictures and their places."""
+    """Image blocks to be written, the key of the program that does, and their places."""
 
-    vision: Key
-    packed: tuple[np.ndarray, ...]
-    into: Key
+    pictures: _Pictures
+    key: Key
     control: np.ndarray
 
 

@@ -37,7 +37,7 @@ class Launcher:
         run = self._programs[key]
         match key[0]:
             case "vision":
-                self._before = run(self._programs.encoder, *arrays)
+                self._before = self.encode(key, *arrays)
             case "prefix":
                 self.cache = run(self.decoder, self.cache, self._taken(), *arrays)
             case "prefill" | "step":
@@ -55,6 +55,14 @@ class Launcher:
                 *leaves, slot = arrays
                 self._set_pool(jax.tree.leaves(run(self.pool, self._programs.as_adapter(leaves), slot)))
         return None
+
+    def encode(self, key: Key, *arrays: Any) -> jax.Array:
+        """Enqueues a `vision` program and returns the embeddings; from any thread, as it changes nothing."""
+        return self._programs[key](self._programs.encoder, *arrays)
+
+    def hold(self, embeddings: jax.Array) -> None:
+        """What the next `prefix` takes, in place of those of a `vision` before it."""
+        self._before = embeddings
 
     def reset(self) -> None:
         """New, empty state after a device error."""

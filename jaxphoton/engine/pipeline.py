@@ -76,6 +76,7 @@ class Pipeline:
             while len(self.in_flight) > 1:
                 self.commit_oldest()
             self._finalize_sampling(launch)
+        self.device.encode_ahead(self.scheduler.next_image)
         if self.in_flight and (launch is None or len(self.in_flight) == self.depth):
             self.commit_oldest()
             while drain and self.in_flight:

@@ -35,6 +35,12 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self.waiting or self.running or self.zombies)
 
+    @property
+    def next_image(self) -> Sequence | None:
+        """Who is at the head of the queue, if its image has still to be encoded."""
+        head = self.waiting[0] if self.waiting else None
+        return head if head and head.request.image is not None and self._key(head) not in self.prefixes else None
+
     def check(self, sequence: Sequence) -> None:
         """Refuses what could never run, even alone.
 

@@ -8,6 +8,7 @@ Only the standard library is imported before the protocol has left stdout; jax n
 
 from __future__ import annotations
 
+import os
 import signal
 from queue import SimpleQueue
 
@@ -17,10 +18,13 @@ from jaxphoton.processes.pipe import Message
 
 # One line, so that whatever a site's start-up files print before it can be told apart.
 READY = b"jaxphoton image worker ready\n"
+NICE = 10  # a processor that both want goes to the parent, which launches steps, or computes them
 
 
 def main() -> None:
     """Answers until the parent is gone, then leaves at once."""
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(NICE)
     # Ctrl-C goes to the whole group of processes; the parent decides what it means for its images.
     parent = Parent(signal.SIGINT)
     settings = parent.receive()

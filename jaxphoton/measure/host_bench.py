@@ -24,6 +24,7 @@ from jaxphoton.engine.buckets import table_width
 from jaxphoton.engine.control import RUNNING, ControlPacker
 from jaxphoton.engine.launch import Limits, PrefillPlan, StepPlan
 from jaxphoton.engine.pages import PageAllocator
+from jaxphoton.engine.request import Sequence
 from jaxphoton.engine.scheduler import Scheduler
 from jaxphoton.engine.state import PagedCache, RowState
 from jaxphoton.measure.decoding import pipeline_of, text_sequence
@@ -70,6 +71,8 @@ class NoOpDevice:
 
     def step(self, plan: StepPlan) -> tuple[np.ndarray, Any]:
         return self._launch(self._control.step(plan.sequences, self._batch))
+
+    def encode_ahead(self, sequence: Sequence | None) -> None: ...
 
     def fetch(self, output: Any) -> np.ndarray:
         return np.asarray(output)

@@ -16,6 +16,7 @@ import numpy as np
 from jaxphoton.engine.control import Masks
 from jaxphoton.engine.launch import PrefillPlan, StepPlan
 from jaxphoton.engine.pipeline import LaunchDevice
+from jaxphoton.engine.request import Sequence
 from jaxphoton.measure.timeline import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ class AnnotatedDevice:
     def sample(self, plan: StepPlan, pending: Any, masks: Masks) -> Any:
         with jax.profiler.TraceAnnotation("sample"):
             return self._device.sample(plan, pending, masks)
+
+    def encode_ahead(self, sequence: Sequence | None) -> None:
+        self._device.encode_ahead(sequence)
 
     def fetch(self, output: Any) -> np.ndarray:
         with jax.profiler.TraceAnnotation("wait"):

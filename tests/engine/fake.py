@@ -78,6 +78,7 @@ class FakeDevice:
     """Attributes:
     log: ("launch", number, kind, requests), ("complete", number) and ("fetch", number, blocked, behind) in order;
       `blocked` says that the host had to wait, `behind` how many launches were enqueued after that one.
+    ahead: numbers of the requests whose images were to be encoded ahead, None for nobody's.
     fail: called before each launch and fetch with its name and number; may raise.
     """
 
@@ -97,6 +98,7 @@ class FakeDevice:
         self._outputs: list[FakeOutput] = []
         self._completed = self._fetched = 0
         self.log: list[tuple] = []
+        self.ahead: list[int | None] = []
         self.fail: Callable[[str, int], None] = lambda name, number: None
 
     @property
@@ -111,6 +113,12 @@ class FakeDevice:
             self._completed += 1
 
     # jaxphoton.engine.pipeline.LaunchDevice
+
+    def encode_ahead(self, sequence: Sequence | None) -> None:
+        """Whoever is said to be next must be waiting, for an image that nobody has encoded."""
+        if sequence is not None and (sequence.request.image is None or sequence.row is not None or sequence.finalized):
+            raise DeviceFault(f"request {sequence.request.number} has no image to be encoded ahead")
+        self.ahead.append(None if sequence is None else sequence.request.number)
 
     def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, FakeOutput]:
         output = self._new("prefill", plan.sequences)

@@ -16,7 +16,7 @@ from jaxphoton.requests.errors import EngineError
 from tests.engine.blocking import BlockingCallback
 from tests.engine.comparison import Comparison
 from tests.engine.harness import check_clean
-from tests.engine.tiny import CONFIG, pictures, request, with_engine
+from tests.engine.tiny import CONFIG, one_image, pictures, request, with_engine
 
 PATIENCE = 300.0
 
@@ -41,9 +41,10 @@ class Faults:
         return self._original(*arguments)
 
 
-@pytest.fixture(params=[1, 2], ids=["depth 1", "depth 2"])
+@pytest.fixture(params=["depth 1", "depth 2", "encoded ahead"])
 def engine(programs, request):
-    engine = Engine(with_engine(programs, depth=request.param, max_waiting=64))
+    programs = one_image(programs) if request.param == "encoded ahead" else programs
+    engine = Engine(with_engine(programs, depth=1 if request.param == "depth 1" else 2, max_waiting=64))
     yield engine
     engine.shutdown(wait=False)
     check_clean(engine.scheduler)

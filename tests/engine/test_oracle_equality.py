@@ -15,7 +15,7 @@ from jaxphoton.requests.settings import Settings
 from jaxphoton.requests.tokens import Generation, Token
 from tests.engine.comparison import Comparison, check_choice
 from tests.engine.schedules import schedule
-from tests.engine.tiny import Loop, Poisoned, Schedule, at_once, request
+from tests.engine.tiny import Loop, Poisoned, Schedule, at_once, one_image, request
 
 PROGRESS = 1000  # schedules between two lines of it
 RESET = 10  # schedules that run in what earlier ones have left in the pages
@@ -54,11 +54,14 @@ def run_schedules(loop: Loop, comparison: Comparison, numbers: Iterable[int], *o
     return set_back
 
 
-@pytest.mark.parametrize("several", [0.0, 0.5], ids=["", "several pictures"])
-def test_random_schedules_give_what_the_oracle_gives(programs, device, comparison, pytestconfig, capsys, several):
+@pytest.mark.parametrize("kind", ["", "several pictures", "encoded ahead"])
+def test_random_schedules_give_what_the_oracle_gives(programs, device, comparison, pytestconfig, capsys, kind):
     first, count = pytestconfig.getoption("--first-schedule"), pytestconfig.getoption("--schedules")
-    loop, set_back = Loop(programs, device), 0
-    compared, step = comparison.compared, 6 if several else 1
+    if kind == "encoded ahead":
+        programs = one_image(programs)
+        device = Device(Poisoned(programs))
+    loop, set_back, several = Loop(programs, device), 0, 0.5 if kind == "several pictures" else 0.0
+    compared, step = comparison.compared, 6 if kind else 1
     for number in range(first, count, step):
         if number % RESET == 0:
             device.reset()

@@ -109,6 +109,14 @@ def with_engine(programs: Programs, **changes) -> Programs:
     return other
 
 
+def one_image(programs: Programs) -> Programs:
+    """The same compiled programs for launches of one image, which on a CPU is encoded ahead."""
+    other = copy.copy(programs)
+    other.buckets = dataclasses.replace(programs.buckets, vision=programs.buckets.vision[:1])
+    assert other.encodes_ahead
+    return other
+
+
 class Poisoned(Programs):
     """The same programs, whose pages begin as NaN, and slots as large numbers: what a last tenant may have left."""
 

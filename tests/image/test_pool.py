@@ -189,6 +189,12 @@ def test_workers_have_no_jax(pool):
     assert "_imaging" in libraries
 
 
+def test_workers_give_way_to_the_process_that_launches(pool):
+    pool.submit(PNG).result(S)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert all(os.getpriority(os.PRIO_PROCESS, pid) > own for pid in pool.worker_pids)
+
+
 def test_prints_of_libraries_do_not_disturb(tmp_path, monkeypatch, capfd):
     # Python runs this file before the worker, and Pillow calls what it registers within it.
     (tmp_path / "sitecustomize.py").write_text(

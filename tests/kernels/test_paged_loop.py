@@ -18,7 +18,7 @@ from kernels_pallas.prefix_attention.cases import SMALL
 @pytest.mark.parametrize("few", [0, 10_000])  # queries that share the product of all heads
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_sums_go_on_from_chunk_to_chunk(case, few, monkeypatch):
-    for name, value in (("FEW_QUERIES", few), ("FEW_ENTRIES", 2 * case.page), ("MANY_ENTRIES", 3 * case.page)):
+    for name, value in (("FEW_QUERIES", few), ("FEW_ENTRIES", 2 * case.page), ("MOST_ENTRIES", 3 * case.page)):
         monkeypatch.setattr(paged_loop, name, value)
     arrays, keywords = case.inputs(3)
     expected = np.asarray(prefix_attention(*arrays, **keywords, backend="reference"), np.float64)
@@ -51,6 +51,24 @@ def test_a_row_is_read_as_far_as_it_goes(longest):
     finally:
         paged_loop._update = update
     assert len(reads) == -(-longest * size // chunk)
+
+
+@pytest.mark.parametrize("tokens", [65, 200, 730])
+def test_an_image_prefix_is_one_chunk_no_longer_than_it_is(tokens, monkeypatch):
+    size, pages, chunks = 16, 128, []
+
+    def seen(queries, keys, *rest):
+        chunks.append(keys.shape[-2])  # once a trace
+        return update(queries, keys, *rest)
+
+    update = paged_loop._update
+    monkeypatch.setattr(paged_loop, "_update", seen)
+    pool = jnp.ones((1, pages, size, 1, 8))
+    last = jnp.full((1, tokens), tokens - 1, jnp.int32)
+    table = jnp.arange(pages, dtype=jnp.int32)[None]
+    q = jnp.ones((1, tokens, 1, 8))
+    jax.eval_shape(lambda: paged_loop.attend(q, pool, pool, table, last, jnp.zeros(1, jnp.int32), 0, None, None))
+    assert all(max(tokens, 128) <= chunk < max(tokens, 128) + size for chunk in chunks) and chunks
 
 
 def test_a_cpu_takes_the_loop_where_there_is_one_and_a_gpu_does_not():

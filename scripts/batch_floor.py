@@ -8,6 +8,7 @@ busy one only the processor seconds mean something.
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,8 +41,8 @@ class Spent(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=200, help="of each part of a round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=400, help="of each part of a round")
+    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     with (
@@ -49,6 +50,7 @@ def main() -> None:
         Moondream.from_pretrained("shapes") as model,
         calmed_interpreter(),  # as the command does
     ):
+        ratios = []
         own, resize = model.family.pictures, model.picture_options["resize"]
         for number in range(args.rounds + 1):
             alone, files = (make_folder(Path(place, f"{number}{part}"), args.images) for part in "ab")
@@ -61,6 +63,7 @@ def main() -> None:
             if number == 0:
                 continue  # compiled here
             floor, rate = cores * args.images / (engine.cpu + images.cpu), args.images / loop.wall
+            ratios.append(rate / floor)
             print(
                 f"load {os.getloadavg()[0]:.1f}: engine alone {args.images / engine.wall:.1f}/s,"
                 f" whole loop {rate:.1f}/s, floor {floor:.1f}/s, ratio {rate / floor:.2f}; processor ms an image:"
@@ -68,6 +71,7 @@ def main() -> None:
                 f" {1e3 * loop.cpu / args.images:.1f}, ratio {(engine.cpu + images.cpu) / loop.cpu:.2f}",
                 flush=True,
             )
+        print(f"the whole loop at {statistics.median(ratios):.2f} of its floor, the median of {args.rounds} rounds")
 
 
 def make_folder(folder: Path, images: int) -> Path:

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,16 +51,18 @@ def main() -> None:
         Moondream.from_pretrained("shapes") as model,
         calmed_interpreter(),  # as the command does
     ):
+        # All parts of a round have the same pictures, and encode them anew.
+        model.engine_config = replace(model.engine_config, share_prefixes=False)
         ratios = []
         own, resize = model.family.pictures, model.picture_options["resize"]
         for number in range(args.rounds + 1):
-            alone, files = (make_folder(Path(place, f"{number}{part}"), args.images) for part in "ab")
-            jobs = [Job(path.name, model.encode_image(path), (ASK,)) for path in alone.iterdir()]
+            folder = make_folder(Path(place, str(number)), args.images)
+            jobs = [Job(path.name, model.encode_image(path), (ASK,)) for path in folder.iterdir()]
             engine = spent(lambda given=jobs: engine_only(model, given), list)
-            images = spent(lambda folder=alone: [prepare(str(p), own, resize=resize) for p in folder.iterdir()], list)
+            images = spent(lambda folder=folder: [prepare(str(p), own, resize=resize) for p in folder.iterdir()], list)
             workers = model.session.images.pool()
             assert workers is not None
-            loop = spent(lambda folder=files: whole_loop(model, folder), lambda pool=workers: pool.worker_pids)
+            loop = spent(lambda folder=folder: whole_loop(model, folder), lambda pool=workers: pool.worker_pids)
             if number == 0:
                 continue  # compiled here
             floor, rate = cores * args.images / (engine.cpu + images.cpu), args.images / loop.wall

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from jaxphoton.engine.request import Sequence
@@ -29,8 +30,12 @@ class EncodeAhead(Generic[T]):
 
     def follow(self, sequence: Sequence | None) -> None:
         """Begins with the image of `sequence`, the next; what was begun for another is forgotten."""
-        if self._begun is None or self._begun[0] is not sequence:
-            self._begun = None if sequence is None else (sequence, self._thread.submit(self._encode, sequence))
+        if self._begun is not None and self._begun[0] is sequence:
+            return
+        self._begun = None
+        if sequence is not None:
+            with suppress(RuntimeError):  # the interpreter is ending, and its threads take nothing more
+                self._begun = sequence, self._thread.submit(self._encode, sequence)
 
     def take(self, sequence: Sequence) -> T | None:
         """What was launched for this sequence; None if nothing was. What `encode` raised is raised here."""

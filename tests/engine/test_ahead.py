@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -71,6 +72,16 @@ def test_a_fault_is_raised_where_the_image_is_taken_and_there_alone(ahead):
         ahead.take(wrong)
     ahead.follow(right)
     assert isinstance(ahead.take(right), Encoded)
+
+
+def test_an_interpreter_that_ends_takes_no_image(ahead, monkeypatch):
+    def refuse(self, *_):
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+    sequence = sequence_of(request(picture=0))
+    ahead.follow(sequence)
+    assert ahead.take(sequence) is None
 
 
 def test_of_a_request_that_is_given_up_nothing_is_kept():

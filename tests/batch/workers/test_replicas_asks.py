@@ -71,6 +71,7 @@ def test_jobs_of_low_priority_wait_behind_asks(start):  # noqa: F811
     for each in [*slow, *asks]:
         each.cancel()
     reader.join(S)
+    until(lambda: len(order) == 6, "the asks are told, too")
     assert sorted(order) == ["ask"] * 3 + ["job"] * 3
 
 

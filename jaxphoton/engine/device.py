@@ -38,11 +38,11 @@ class Device:
         self._control = ControlPacker(rows, programs.table, programs.mask_words, readout, adapters)
         peers = programs.peers
         self.launch = Leading(programs, peers) if isinstance(peers, Leader) else Launcher(programs)
-        self._ahead = EncodeAhead(self._encode) if programs.encodes_ahead else None
+        self._ahead, self._encodes_ahead = EncodeAhead(self._encode), programs.encodes_ahead
 
     def encode_ahead(self, sequence: Sequence | None) -> None:
         """Begins with the image of the request that is next, where that gains anything; None if there is none."""
-        if self._ahead is not None:
+        if self._encodes_ahead:
             self._ahead.follow(sequence)
 
     def prefill(self, plan: PrefillPlan) -> tuple[np.ndarray, jax.Array]:
@@ -101,8 +101,7 @@ class Device:
 
     def close(self) -> None:
         """Lets go of the state and the programs; nothing can be run any more."""
-        if self._ahead is not None:
-            self._ahead.close()
+        self._ahead.close()
         self.launch.close()
         del self.launch, self._programs, self._ahead
 
@@ -131,8 +130,7 @@ class Device:
 
     def _pack_prefix(self, sequences: Many[Sequence]) -> _Block:
         # Where images are encoded ahead, a launch has one.
-        ahead = None if self._ahead is None else self._ahead.take(sequences[0])
-        pictures = ahead or self._pack_pictures(sequences, None)
+        pictures = self._ahead.take(sequences[0]) or self._pack_pictures(sequences, None)
         longest = max(sequence.prefix_length for sequence in sequences)
         return self._pack_into(pictures, longest, partial(self._control.prefix, sequences))
 

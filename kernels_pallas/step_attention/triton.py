@@ -4,8 +4,8 @@ As in `kernels_pallas.paged_attention.triton` a program takes a few neighbouring
 keys. It turns the queries it needs itself, from the product as it is: what it would save to turn them once is less
 than a launch.
 
-The new position lies in no share. The programs of the first share, one a kv head, write it, and add it to their part
-from registers; nobody reads its place in this launch, so no order among programs matters.
+The new position lies in no share. The programs of the first share, one a kv head, write it, and begin their part with
+it from registers; nobody reads its place in this launch, so no order among programs matters.
 """
 
 from __future__ import annotations
@@ -211,11 +211,9 @@ def _kernel(plan: _Plan, factored: bool, scaled: bool, *refs):
         v_out[*place, pl.ds(first, plan.heads), :] = v
 
     old = _Old(plan, layer, row, pl.ds(first, plan.heads), tables, prefixes[row], k_pool, v_pool)
-    k, v = (jnp.where(takes_new, x.astype(jnp.float32), jnp.float32(0)) for x in (k, v))
-    for i, part in enumerate(old.attend(queries, length - 1, split)):
-        here = jnp.broadcast_to(takes_new, (1, 1))
-        part = softmax.attend(queries[i], k[None], v[None], here, *(x[None] for x in part))
-        top, total, values = (x[0] for x in part)
+    # Before the old ones: registers that held it through their loop would be short there.
+    begun = [_begun(plan.block_k, query, k.astype(jnp.float32), v.astype(jnp.float32), takes_new) for query in queries]
+    for i, (top, total, values) in enumerate(old.attend(queries, begun, length - 1, split)):
         values = values * v_scale
         heads = pl.ds(first, plan.heads) if plan.group == 1 else query_heads[i]
         if plan.splits == 1:
@@ -292,6 +290,15 @@ def _stored(x: Any, scale: Any, dtype: Any) -> Any:
     return jnp.clip(x / scale, -largest, largest).astype(dtype)
 
 
+def _begun(places: int, query: Any, k: Any, v: Any, visible: Any) -> tuple[Any, Any, Any]:
+    """The state of a loop over so many keys at a time, before it, of one query [n, H]: the first place has seen the key
+    k [n, H] if it is visible, the others none."""
+    here = (lax.iota(jnp.int32, places)[:, None] == 0) & visible
+    tops = jnp.where(here, jnp.sum(query * k, axis=1)[None], jnp.float32(LOWEST))
+    totals = jnp.broadcast_to(here, tops.shape).astype(jnp.float32)
+    return tops, totals, jnp.where(here[:, :, None], v[None], jnp.float32(0))
+
+
 class _Old(NamedTuple):
     """The positions of a row that the pool has, for a few kv heads."""
 
@@ -304,8 +311,11 @@ class _Old(NamedTuple):
     k_pool: Any
     v_pool: Any
 
-    def attend(self, queries: Sequence[Any], length: Any, split: Any) -> list[tuple[Any, Any, Any]]:
-        """The part of share `split` of the entries below `length`, for each of the queries [n, H]."""
+    def attend(
+        self, queries: Sequence[Any], begun: Sequence[Any], length: Any, split: Any
+    ) -> list[tuple[Any, Any, Any]]:
+        """The part of share `split` of the entries below `length`, for each of the queries [n, H], with what has `begun`
+        it."""
         plan = self.plan
         # Behind the padding gap; `%` of negative numbers costs more here.
         gap_end = lax.div(self.prefix + (plan.page_size - 1), plan.page_size) * plan.page_size
@@ -324,13 +334,7 @@ class _Old(NamedTuple):
         blocks = lax.div(length + (plan.block_k - 1), plan.block_k)
         share = lax.div(blocks + (plan.splits - 1), plan.splits)
         begin = split * share
-        shape = (plan.block_k, plan.heads)
-        none = (
-            jnp.full(shape, LOWEST, jnp.float32),
-            jnp.zeros(shape, jnp.float32),
-            jnp.zeros((*shape, self.k_pool.shape[4]), jnp.float32),
-        )
-        states = lax.fori_loop(begin, jnp.minimum(begin + share, blocks), visit, (none,) * plan.queries)
+        states = lax.fori_loop(begin, jnp.minimum(begin + share, blocks), visit, tuple(begun))
         return [softmax.merge(*state) for state in states]
 
     def _read(self, entries: Any) -> tuple[Any, Any]:

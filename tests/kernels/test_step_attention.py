@@ -61,6 +61,20 @@ def test_unsplit_kernel_equals_reference(name):
     assert_kernel_equals_reference(case, case.make(1), 1)
 
 
+def test_programs_without_the_new_position_keep_scores_far_below_zero():
+    """Where every score is as low, a part whose sum began at a score of 0 would be lost."""
+    case = SMALL[0]
+    arguments = case.make(1)
+    columns = jnp.where(jnp.arange(arguments["u"].shape[1]) < case.heads * case.head_dim, 10.0, -10.0)
+    arguments |= {
+        "u": jnp.broadcast_to(columns, arguments["u"].shape),
+        "k_pool": jnp.where(jnp.isnan(arguments["k_pool"]), jnp.nan, -10.0),
+        "cos": jnp.ones_like(arguments["cos"]),
+        "sin": jnp.zeros_like(arguments["sin"]),
+    }
+    assert_kernel_equals_reference(case, arguments, 3)
+
+
 @pytest.mark.smoke
 def test_kernel_equals_reference_on_every_version():
     assert_kernel_equals_reference(SMALL[0], SMALL[0].make(0), None)

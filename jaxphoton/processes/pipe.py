@@ -124,30 +124,29 @@ class Pipe:
 
     def read(self, size: int, /) -> bytes:
         """So many bytes; fewer only where the stream ends."""
-        while len(self._buffer) < size and self._fill(size - len(self._buffer)):
+        while len(self._buffer) < size and self._fill():
             pass
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
         return data
 
     def readline(self) -> bytes:
-        while (end := self._buffer.find(b"\n")) < 0 and self._fill(1 << 12):
+        while (end := self._buffer.find(b"\n")) < 0 and self._fill():
             pass
         return self.read(end + 1 if end >= 0 else len(self._buffer))
 
     def write(self, data: bytes | memoryview, /) -> None:
         rest = memoryview(data)
-        while rest:
+        while rest := rest[self._raw.write(rest) or 0 :]:
             self._wait()
-            rest = rest[self._raw.write(rest) or 0 :]
 
     def close(self) -> None:
         self._raw.close()
 
-    def _fill(self, most: int) -> bool:
+    def _fill(self) -> bool:
         """Reads what is there, once something is; False at the end of the stream."""
         self._wait()
-        data = self._raw.read(most)
+        data = self._raw.read(1 << 16)
         self._buffer += data or b""
         return data != b""  # None: it was only said to be there
 

@@ -16,6 +16,7 @@ LEAST_ENTRIES, MOST_ENTRIES = 128, 768  # of one of many, as many as queries bet
 LOWEST = float(jnp.finfo(jnp.float32).min)
 
 
+@jax.jit  # so that a network traces and lowers it once, not in every layer
 def attend(
     q: jax.Array,
     k_pool: jax.Array,
@@ -23,7 +24,7 @@ def attend(
     tables: jax.Array,
     last: jax.Array,
     prefixes: jax.Array,
-    layer: int,
+    layer: int | jax.Array,
     k_scale: jax.Array | None,
     v_scale: jax.Array | None,
 ) -> jax.Array:

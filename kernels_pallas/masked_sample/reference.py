@@ -69,7 +69,7 @@ def shifted(values: jax.Array) -> jax.Array:
 def gumbel(seed: jax.Array, index: jax.Array, stream: int, columns: int) -> jax.Array:
     """Standard Gumbel noise float32 [B, columns] for seeds uint32 [B] and token numbers int32 [B]."""
     column = jnp.arange(columns, dtype=jnp.uint32)[None, :]
-    return threefry.gumbel(seed[:, None], index[:, None], stream, column)
+    return _gumbel(seed[:, None], index[:, None], stream, column)
 
 
 def top_p_keep(values: jax.Array, weights: jax.Array, top_p: jax.Array) -> jax.Array:
@@ -81,18 +81,30 @@ def top_p_keep(values: jax.Array, weights: jax.Array, top_p: jax.Array) -> jax.A
     bits = lax.bitcast_convert_type(jnp.where(values == 0, 0.0, values), jnp.int32)  # -0 and 0 are one value
     bits = jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     limit = top_p * jnp.sum(weights, axis=1)
-
-    def weigh(chosen: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(chosen, weights, 0.0), axis=1)
-
     low = jnp.full(top_p.shape, -(2**31), jnp.int32)  # too much weight lies above this value
     high = jnp.full(top_p.shape, 0x7F800000, jnp.int32)  # not too much above this one
     for _ in range(32):
-        middle = (low & high) + ((low ^ high) >> 1)  # their mean, without overflow
-        enough = weigh(bits > middle[:, None]) <= limit
-        low, high = jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+        low, high = _halved(bits, weights, limit, low, high)
     threshold = high[:, None]
-    above = weigh(bits > threshold)[:, None]
+    above = _weight(weights, bits > threshold)[:, None]
     tied = bits == threshold
     rank = (jnp.cumsum(tied.astype(jnp.int32), axis=1) - 1).astype(jnp.float32)
     return (bits > threshold) | (tied & (above + rank * weights <= limit[:, None]))
+
+
+# Jitted for the time that an engine takes to start: a step traces each of these once, not in every place or turn.
+_gumbel = jax.jit(threefry.gumbel)
+
+
+@jax.jit
+def _halved(
+    bits: jax.Array, weights: jax.Array, limit: jax.Array, low: jax.Array, high: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """One turn of the bisection in `top_p_keep`."""
+    middle = (low & high) + ((low ^ high) >> 1)  # their mean, without overflow
+    enough = _weight(weights, bits > middle[:, None]) <= limit
+    return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+
+def _weight(weights: jax.Array, chosen: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.where(chosen, weights, 0.0), axis=1)

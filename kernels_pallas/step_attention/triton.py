@@ -314,8 +314,8 @@ class _Old(NamedTuple):
     def attend(
         self, queries: Sequence[Any], begun: Sequence[Any], length: Any, split: Any
     ) -> list[tuple[Any, Any, Any]]:
-        """The part of share `split` of the entries below `length`, for each of the queries [n, H], with what has `begun`
-        it."""
+        """The part of share `split` of the entries below `length`, for each of the queries [n, H]; `begun` has what it
+        begins with."""
         plan = self.plan
         # Behind the padding gap; `%` of negative numbers costs more here.
         gap_end = lax.div(self.prefix + (plan.page_size - 1), plan.page_size) * plan.page_size

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scripts.cuda.evidence import Evidence
 
 MB = 10**6
-# Bytes that a thread may store and load again: ptxas gives up 8 bytes of step_attention for one more block at once.
+# Bytes that a thread may store and load again: ptxas at times gives up a few for one more block at once.
 SPILLED = 16
 DEEP = 24
 SHARE = 1.05  # times what a device should have of the weights that a mesh shares out

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import IO, Any, Protocol
 
 _LENGTH = struct.Struct(">I")
+_READ_BYTES = 1 << 16  # at once: what a pipe holds
 
 Message = dict[str, Any]
 # A key of messages about work: it is given up, and, the other way, it has been.
@@ -146,7 +147,7 @@ class Pipe:
     def _fill(self) -> bool:
         """Reads what is there, once something is; False at the end of the stream."""
         self._wait()
-        data = self._raw.read(1 << 16)
+        data = self._raw.read(_READ_BYTES)
         self._buffer += data or b""
         return data != b""  # None: it was only said to be there
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -66,10 +68,12 @@ def shifted(values: jax.Array) -> jax.Array:
     return values - jnp.where(largest == -jnp.inf, 0.0, largest)
 
 
-def gumbel(seed: jax.Array, index: jax.Array, stream: int, columns: int) -> jax.Array:
+# Jitted, as `_halved` is, for the time that an engine takes to start: a step traces it once, not for every draw.
+@partial(jax.jit, static_argnames="columns")
+def gumbel(seed: jax.Array, index: jax.Array, stream: int | jax.Array, columns: int) -> jax.Array:
     """Standard Gumbel noise float32 [B, columns] for seeds uint32 [B] and token numbers int32 [B]."""
     column = jnp.arange(columns, dtype=jnp.uint32)[None, :]
-    return _gumbel(seed[:, None], index[:, None], stream, column)
+    return threefry.gumbel(seed[:, None], index[:, None], stream, column)
 
 
 def top_p_keep(values: jax.Array, weights: jax.Array, top_p: jax.Array) -> jax.Array:
@@ -90,10 +94,6 @@ def top_p_keep(values: jax.Array, weights: jax.Array, top_p: jax.Array) -> jax.A
     tied = bits == threshold
     rank = (jnp.cumsum(tied.astype(jnp.int32), axis=1) - 1).astype(jnp.float32)
     return (bits > threshold) | (tied & (above + rank * weights <= limit[:, None]))
-
-
-# Jitted for the time that an engine takes to start: a step traces each of these once, not in every place or turn.
-_gumbel = jax.jit(threefry.gumbel)
 
 
 @jax.jit

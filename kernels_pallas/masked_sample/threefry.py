@@ -22,7 +22,7 @@ def threefry2x32(key: tuple[jax.Array, jax.Array], first: jax.Array, second: jax
     return a
 
 
-def words(seed: jax.Array, index: jax.Array, stream: int, column: jax.Array) -> jax.Array:
+def words(seed: jax.Array, index: jax.Array, stream: int | jax.Array, column: jax.Array) -> jax.Array:
     """Random uint32 of columns (uint32) for token number `index` (int32) of a request with `seed` (uint32).
 
     Key (seed, 0), counter (8 index + stream, column). Shapes broadcast.
@@ -31,7 +31,7 @@ def words(seed: jax.Array, index: jax.Array, stream: int, column: jax.Array) -> 
     return threefry2x32((seed, jnp.zeros_like(seed)), counter, column)
 
 
-def gumbel(seed: jax.Array, index: jax.Array, stream: int, column: jax.Array) -> jax.Array:
+def gumbel(seed: jax.Array, index: jax.Array, stream: int | jax.Array, column: jax.Array) -> jax.Array:
     """Standard Gumbel noise, float32; arguments as for `words`."""
     # 23 bits and a half: strictly inside (0, 1) and exact in float32.
     high = (words(seed, index, stream, column) >> jnp.uint32(9)).astype(jnp.float32)

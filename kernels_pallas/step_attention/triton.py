@@ -212,7 +212,8 @@ def _kernel(plan: _Plan, factored: bool, scaled: bool, *refs):
 
     old = _Old(plan, layer, row, pl.ds(first, plan.heads), tables, prefixes[row], k_pool, v_pool)
     # Before the old ones: registers that held it through their loop would be short there.
-    begun = [_begun(plan.block_k, query, k.astype(jnp.float32), v.astype(jnp.float32), takes_new) for query in queries]
+    k, v = k.astype(jnp.float32), v.astype(jnp.float32)
+    begun = [_begun(plan.block_k, query, k, v, takes_new) for query in queries]
     for i, (top, total, values) in enumerate(old.attend(queries, begun, length - 1, split)):
         values = values * v_scale
         heads = pl.ds(first, plan.heads) if plan.group == 1 else query_heads[i]

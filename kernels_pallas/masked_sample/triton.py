@@ -1,9 +1,10 @@
-"""Sampling as two Pallas-Triton kernels: `scan`, a program a block of a row, then `settle`, a program a row.
+"""Sampling as three Pallas-Triton kernels: `scan` and `trial`, a program a block of a row, then `settle`, one a row.
 
 No threshold of the top-p set is searched. The best entry of the whole row is the best of the set if it lies in it,
-which one sum over the entries before it decides. If it does not, neither does any entry behind it, and the best of
-those before it is tried next. With the same noise this is the choice of the reference, after about 1 - ln(top_p)
-sums, each over the blocks alone that hold an entry before the one on trial.
+which one sum over the entries before it decides: `trial`. If it does not, neither does any entry behind it, and the
+best of those before it is tried next, in `settle`. With the same noise this is the choice of the reference, after about
+1 - ln(top_p) sums, each over the blocks alone that hold an entry before the one on trial. Noise is computed again for
+those: kept, it would be as large as the logits.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ TEMPERATURE, TOP_P, SEED, INDEX, STATE, NEEDED = range(6)
 # What `scan` finds in a block, float32 [B, 4, blocks]: its largest logit; the sums of exp(logit - largest) at
 # temperature 1 and at the row's; the best score, counted from its largest logit.
 PEAK, MASS_AT_1, MASS, SCORE = range(4)
+# What `trial` finds in a block that may hold entries before the one on trial, float32 [B, 2, blocks]: the sum of their
+# exp(logit - the row's largest) at the row's temperature, and their best score, counted from the row's largest.
+BEFORE, NEXT = range(2)
 
 
 def refusals(logits: jax.Array) -> list[str]:
@@ -59,20 +63,22 @@ def masked_sample(
     rows, columns = logits.shape
     block = min(BLOCK, pl.next_power_of_2(columns))
     blocks = pl.cdiv(columns, block)
-    width = blocks * block
-    words = [_widen(array, pl.cdiv(width, 32)) for array in (table, mask) if array is not None]
+    words = [_widen(array, pl.cdiv(blocks * block, 32)) for array in (table, mask) if array is not None]
     settings = _settings(temperature, top_p, seed, index, state, needed)
-    plan = _Plan(columns, block, blocks, table is not None, mask is not None)
+    plan = _Plan(columns, block, blocks, stream, table is not None, mask is not None)
     call = partial(pallas_call, warps=WARPS, stages=1, interpret=interpret)
+    columns_of_blocks = jax.ShapeDtypeStruct((rows, blocks), jnp.int32)
     scan = call(
-        partial(_scan, plan, stream),
+        partial(_scan, plan),
         name="masked_sample_scan",
         grid=(rows, blocks),
-        out_shape=(
-            jax.ShapeDtypeStruct((rows, 4, blocks), jnp.float32),
-            jax.ShapeDtypeStruct((rows, blocks), jnp.int32),
-            jax.ShapeDtypeStruct((rows, width), jnp.float32),
-        ),
+        out_shape=(jax.ShapeDtypeStruct((rows, 4, blocks), jnp.float32), columns_of_blocks),
+    )
+    trial = call(
+        partial(_trial, plan),
+        name="masked_sample_trial",
+        grid=(rows, blocks),
+        out_shape=(jax.ShapeDtypeStruct((rows, 2, blocks), jnp.float32), columns_of_blocks),
     )
     settle = call(
         partial(_settle, plan),
@@ -80,7 +86,8 @@ def masked_sample(
         grid=(rows,),
         out_shape=(jax.ShapeDtypeStruct((rows,), jnp.int32), jax.ShapeDtypeStruct((rows,), jnp.float32)),
     )
-    return settle(settings, logits, *words, *scan(settings, logits, *words))
+    found = scan(settings, logits, *words)
+    return settle(settings, logits, *words, *found, *trial(settings, logits, *words, *found))
 
 
 def _widen(array: jax.Array, width: int) -> jax.Array:
@@ -94,11 +101,12 @@ def _settings(temperature, top_p, seed, index, state, needed) -> jax.Array:
 
 
 class _Plan(NamedTuple):
-    """How rows are cut, and which bits restrict them."""
+    """How rows are cut, which noise they get, and which bits restrict them."""
 
     columns: int
     block: int
     blocks: int
+    stream: int
     table: bool
     mask: bool
 
@@ -135,9 +143,9 @@ class _Row(NamedTuple):
         )
 
 
-def _scan(plan: _Plan, stream: int, settings: Any, logits: Any, *refs: Any) -> None:
-    """Writes what is known of a block, the column of its best score, and, where top-p applies, all its scores."""
-    *words, known, best_columns, scores = refs
+def _scan(plan: _Plan, settings: Any, logits: Any, *refs: Any) -> None:
+    """Writes what is known of a block, and the column of its best score."""
+    *words, known, best_columns = refs
     row, j = _Row.read(settings, pl.program_id(0)), pl.program_id(1)
 
     @pl.when(row.needed)
@@ -146,11 +154,7 @@ def _scan(plan: _Plan, stream: int, settings: Any, logits: Any, *refs: Any) -> N
         peak = jnp.max(values)
         floor = _finite(peak)
         scaled = (values - floor) / row.temperature
-        noise = lax.cond(
-            row.greedy,
-            lambda: jnp.zeros_like(scaled),
-            lambda: threefry.gumbel(row.seed, row.index, stream, column.astype(jnp.uint32)),
-        )
+        noise = lax.cond(row.greedy, lambda: jnp.zeros_like(scaled), lambda: _noise(plan, row, column))
         score = scaled + noise
         best = jnp.max(score)
         known[row.number, PEAK, j] = peak
@@ -159,72 +163,123 @@ def _scan(plan: _Plan, stream: int, settings: Any, logits: Any, *refs: Any) -> N
         known[row.number, SCORE, j] = best
         best_columns[row.number, j] = _first(score == best, column)
 
-        @pl.when(row.cut)
+
+def _trial(plan: _Plan, settings: Any, logits: Any, *refs: Any) -> None:
+    """Writes what lies in a block before the best entry of its row, where top-p applies."""
+    *words, known, best_columns, before, next_columns = refs
+    row, j = _Row.read(settings, pl.program_id(0)), pl.program_id(1)
+
+    @pl.when(row.needed & row.cut)
+    def _() -> None:
+        seen = _Seen.read(plan, row, known, best_columns)
+        value = logits[row.number, seen.token]
+
+        @pl.when(known[row.number, PEAK, j] >= value)
         def _() -> None:
-            scores[row.number, pl.ds(j * plan.block, plan.block)] = score
+            mass, score, column = _before(plan, row, j, seen.floor, seen.token, value, logits, words)
+            before[row.number, BEFORE, j] = mass
+            before[row.number, NEXT, j] = score
+            next_columns[row.number, j] = column
 
 
 def _settle(plan: _Plan, settings: Any, logits: Any, *refs: Any) -> None:
     """Writes a row's entry and its log-probability."""
-    *words, known, best_columns, scores, tokens, logprobs = refs
+    *words, known, best_columns, before, next_columns, tokens, logprobs = refs
     row = _Row.read(settings, pl.program_id(0))
     tokens[row.number] = jnp.int32(0)
     logprobs[row.number] = jnp.float32(0)
 
     @pl.when(row.needed)
     def _() -> None:
-        slot = jnp.arange(pl.next_power_of_2(plan.blocks), dtype=jnp.int32)
-        at = jnp.minimum(slot, plan.blocks - 1)
+        seen = _Seen.read(plan, row, known, best_columns)
+
+        def tried() -> tuple[Any, Any]:
+            """(what is drawn or tried next, whether it has to be tried)."""
+            _, at = _slots(plan)
+            written = seen.peaks >= logits[row.number, seen.token]
+            mass = jnp.sum(jnp.where(written, before[row.number, BEFORE, at], 0.0))
+            score = jnp.where(written, before[row.number, NEXT, at], -jnp.inf)
+            out = mass > seen.limit
+            return jnp.where(out, _first(score == jnp.max(score), next_columns[row.number, at]), seen.token), out
+
+        def retry(carry: tuple[Any, Any]) -> tuple[Any, Any]:
+            token, _ = carry
+            value = logits[row.number, token]
+
+            def add(j: Any, sums: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+                mass, best, where = sums
+                more, score, column = _before(plan, row, j, seen.floor, token, value, logits, words)
+                return mass + more, jnp.maximum(score, best), jnp.where(score > best, column, where)
+
+            def visit(j: Any, sums: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+                return lax.cond(known[row.number, PEAK, j] >= value, partial(add, j), lambda sums: sums, sums)
+
+            start = jnp.float32(0), jnp.float32(-jnp.inf), jnp.int32(0)
+            mass, _, other = lax.fori_loop(0, plan.blocks, visit, start)
+            out = mass > seen.limit
+            return jnp.where(out, other, token), out
+
+        first = lax.cond(row.cut, tried, lambda: (seen.token, row.cut))
+        token, _ = lax.while_loop(lambda carry: carry[1], retry, first)
+        logprob = logits[row.number, token] - seen.floor - jnp.log(seen.total)
+        tokens[row.number] = token
+        logprobs[row.number] = jnp.where(seen.peak == -jnp.inf, jnp.nan, logprob)
+
+
+class _Seen(NamedTuple):
+    """A whole row after `scan`.
+
+    Attributes:
+      peaks: the largest logit of every block, -inf behind the last.
+      peak, floor: its largest logit, and what is subtracted from logits: the same, or 0 where nothing is allowed.
+      token: the column of its best score.
+      limit: the mass that may lie before what is drawn.
+      total: the sum of exp(logit - floor).
+    """
+
+    peaks: Any
+    peak: Any
+    floor: Any
+    token: Any
+    limit: Any
+    total: Any
+
+    @classmethod
+    def read(cls, plan: _Plan, row: _Row, known: Any, best_columns: Any) -> _Seen:
+        slot, at = _slots(plan)
         peaks = jnp.where(slot < plan.blocks, known[row.number, PEAK, at], -jnp.inf)
         peak = jnp.max(peaks)
         floor = _finite(peak)
         lift = (peaks - floor) / row.temperature
         score = known[row.number, SCORE, at] + lift
         token = _first(score == jnp.max(score), best_columns[row.number, at])
-        token = jnp.minimum(token, plan.columns - 1)  # beyond them only if logits are NaN
-        limit = jnp.maximum(row.top_p, 0.0) * jnp.sum(known[row.number, MASS, at] * jnp.exp(lift))
+        return cls(
+            peaks,
+            peak,
+            floor,
+            jnp.minimum(token, plan.columns - 1),  # beyond them only if logits are NaN
+            jnp.maximum(row.top_p, 0.0) * jnp.sum(known[row.number, MASS, at] * jnp.exp(lift)),
+            jnp.sum(known[row.number, MASS_AT_1, at] * jnp.exp(peaks - floor)),
+        )
 
-        def retry(carry: tuple[Any, Any]) -> tuple[Any, Any]:
-            token, _ = carry
-            before, other = _before(plan, row, floor, token, logits, words, known, scores)
-            out = before > limit
-            return jnp.where(out, other, token), out
 
-        token, _ = lax.while_loop(lambda carry: carry[1], retry, (token, row.cut))
-        total = jnp.sum(known[row.number, MASS_AT_1, at] * jnp.exp(peaks - floor))
-        logprob = logits[row.number, token] - floor - jnp.log(total)
-        tokens[row.number] = token
-        logprobs[row.number] = jnp.where(peak == -jnp.inf, jnp.nan, logprob)
+def _slots(plan: _Plan) -> tuple[Any, Any]:
+    """Numbers up to a power of two, and the blocks read for them: the last one for those behind it."""
+    slot = jnp.arange(pl.next_power_of_2(plan.blocks), dtype=jnp.int32)
+    return slot, jnp.minimum(slot, plan.blocks - 1)
 
 
 def _before(
-    plan: _Plan, row: _Row, floor: Any, token: Any, logits: Any, words: Any, known: Any, scores: Any
-) -> tuple[Any, Any]:
-    """The mass of the entries before `token`, in descending order with ties by index, and the best of them."""
-    value = logits[row.number, token]
-
-    def look(j: Any, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        mass, tied, best, where = carry
-        values, column = _block(plan, row, j, logits, words)
-        above, equal = values > value, (values == value) & (column < token)
-        lift = (known[row.number, PEAK, j] - floor) / row.temperature
-        score = scores[row.number, pl.ds(j * plan.block, plan.block)] + lift
-        better = (above | equal) & (score > best)
-        return (
-            mass + jnp.where(above, jnp.exp((values - floor) / row.temperature), 0.0),
-            tied + equal.astype(jnp.int32),
-            jnp.where(better, score, best),
-            jnp.where(better, column, where),
-        )
-
-    def visit(j: Any, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        return lax.cond(known[row.number, PEAK, j] >= value, partial(look, j), lambda carry: carry, carry)
-
-    zeros = jnp.zeros(plan.block, jnp.float32)
-    none = jnp.zeros(plan.block, jnp.int32)
-    mass, tied, best, where = lax.fori_loop(0, plan.blocks, visit, (zeros, none, zeros - jnp.inf, none))
-    ties = jnp.sum(tied).astype(jnp.float32) * jnp.exp((value - floor) / row.temperature)
-    return jnp.sum(mass) + ties, _first(best == jnp.max(best), where)
+    plan: _Plan, row: _Row, j: Any, floor: Any, token: Any, value: Any, logits: Any, words: Any
+) -> tuple[Any, Any, Any]:
+    """Of the entries of block `j` before `token`, whose logit is `value`, in descending order with ties by index: their
+    mass, the best score, and its column."""
+    values, column = _block(plan, row, j, logits, words)
+    ahead = (values > value) | ((values == value) & (column < token))
+    scaled = (values - floor) / row.temperature
+    score = jnp.where(ahead, scaled + _noise(plan, row, column), -jnp.inf)
+    best = jnp.max(score)
+    return jnp.sum(jnp.where(ahead, jnp.exp(scaled), 0.0)), best, _first(score == best, column)
 
 
 def _block(plan: _Plan, row: _Row, j: Any, logits: Any, words: Any) -> tuple[Any, Any]:
@@ -240,6 +295,10 @@ def _block(plan: _Plan, row: _Row, j: Any, logits: Any, words: Any) -> tuple[Any
         allowed = (word >> (column & 31).astype(jnp.uint32)) & jnp.uint32(1)
         values = jnp.where(allowed != 0, values, -jnp.inf)
     return values, column
+
+
+def _noise(plan: _Plan, row: _Row, column: Any) -> Any:
+    return threefry.gumbel(row.seed, row.index, plan.stream, column.astype(jnp.uint32))
 
 
 def _finite(peak: Any) -> Any:

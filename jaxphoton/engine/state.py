@@ -85,23 +85,19 @@ def paged_attend(
         ways; None for `prefixes`.
     """
     places = _places(positions, prefixes, page_size)
+    page = jnp.where(valid, jnp.take_along_axis(tables, places // page_size, axis=1, mode="clip"), 0)
+    entry, counts = places % page_size, jnp.sum(valid, axis=1, dtype=jnp.int32)
+    lengths = jnp.where(valid, places + 1, 0)[:, 0]
 
     def write_and_attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, cache: PagedCache):
-        size = page_size
-        page = jnp.where(valid, jnp.take_along_axis(tables, places // size, axis=1, mode="clip"), 0)
         scales = _scales(cache, kv_scale)
         if scales:
             k, v = (_to_float8(part, scales[name][layer]) for part, name in ((k, "k_scale"), (v, "v_scale")))
-        cache = PagedCache(
-            cache.k.at[layer, page, places % size].set(k),
-            cache.v.at[layer, page, places % size].set(v),
-        )
+        cache = PagedCache(cache.k.at[layer, page, entry].set(k), cache.v.at[layer, page, entry].set(v))
         pools, options = (cache.k, cache.v, tables), {"layer": layer, **scales, **kernels.options}
         if q.shape[1] == 1:
-            lengths = jnp.where(valid, places + 1, 0)[:, 0]
             out = paged_attention(q[:, 0], *pools, lengths, prefixes, **options)[:, None]
         else:
-            counts = jnp.sum(valid, axis=1, dtype=jnp.int32)
             out = prefix_attention(q, *pools, positions[:, 0], counts, prefixes, ends=ends, **options)
         return out, cache
 

@@ -54,10 +54,10 @@ def masked_sample(
     if needed is None:
         needed = jnp.ones(logits.shape[:1], bool)
     _check(logits, temperature, top_p, seed, index, stream, table, state, mask, needed)
-    chosen = dispatch.choose("masked_sample", backend, target, triton.refusals(logits))
+    chosen = dispatch.choose("masked_sample", backend, target, triton.refusals(logits), loop=True)
     rest = {"stream": stream, "table": table, "state": state, "mask": mask, "needed": needed}
-    if chosen == "reference":
-        return reference.masked_sample(logits, temperature, top_p, seed, index, **rest)
+    if chosen in ("reference", "loop"):
+        return reference.masked_sample(logits, temperature, top_p, seed, index, **rest, loop=chosen == "loop")
     return triton.masked_sample(logits, temperature, top_p, seed, index, **rest, interpret=chosen == "interpret")
 
 

@@ -13,6 +13,8 @@ from kernels_pallas.masked_sample import threefry
 GREEDY_BELOW = 1e-6  # temperatures up to here mean argmax
 
 
+# Jitted, as `_halved` is, for the time that an engine takes to start: draws of one shape are traced once.
+@partial(jax.jit, static_argnames="loop")
 def masked_sample(
     logits: jax.Array,
     temperature: jax.Array,
@@ -20,13 +22,15 @@ def masked_sample(
     seed: jax.Array,
     index: jax.Array,
     *,
-    stream: int,
+    stream: int | jax.Array,
     table: jax.Array | None,
     state: jax.Array | None,
     mask: jax.Array | None,
     needed: jax.Array,
+    loop: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """See `api.masked_sample`. Noise and top-p are computed only if some needed row asks for them."""
+    """See `api.masked_sample`. Noise and top-p are computed only if some needed row asks for them. `loop` is that of
+    `top_p_keep`."""
     words = None if table is None or state is None else jnp.asarray(table)[state]
     if mask is not None:
         words = mask if words is None else words & mask
@@ -40,7 +44,7 @@ def masked_sample(
         cut = needed & ~greedy & (top_p < 1)
         keep = lax.cond(
             jnp.any(cut),
-            lambda: top_p_keep(logits, jnp.exp(scaled), top_p),
+            lambda: top_p_keep(logits, jnp.exp(scaled), top_p, loop),
             lambda: jnp.ones(logits.shape, bool),
         )
         # Rounded, the mass before the last entries may exceed 1: who wants all of them must not depend on his company.
@@ -68,27 +72,30 @@ def shifted(values: jax.Array) -> jax.Array:
     return values - jnp.where(largest == -jnp.inf, 0.0, largest)
 
 
-# Jitted, as `_halved` is, for the time that an engine takes to start: a step traces it once, not for every draw.
-@partial(jax.jit, static_argnames="columns")
 def gumbel(seed: jax.Array, index: jax.Array, stream: int | jax.Array, columns: int) -> jax.Array:
     """Standard Gumbel noise float32 [B, columns] for seeds uint32 [B] and token numbers int32 [B]."""
     column = jnp.arange(columns, dtype=jnp.uint32)[None, :]
     return threefry.gumbel(seed[:, None], index[:, None], stream, column)
 
 
-def top_p_keep(values: jax.Array, weights: jax.Array, top_p: jax.Array) -> jax.Array:
+def top_p_keep(values: jax.Array, weights: jax.Array, top_p: jax.Array, loop: bool) -> jax.Array:
     """bool [B, V]: entries whose preceding share of the weights, by descending value, is at most top_p [B].
 
     Equal values rank by index; weights are non-negative and grow with the values. The smallest kept value is found by
-    bisection over the bit pattern, whose order is that of floats; unrolled, because a loop would leave the CUDA graph.
+    bisection over the bit pattern, whose order is that of floats: as a `loop`, or written out, because a loop would
+    leave a CUDA graph. On a CPU that is most of a step's code, which takes a second to load.
     """
     bits = lax.bitcast_convert_type(jnp.where(values == 0, 0.0, values), jnp.int32)  # -0 and 0 are one value
     bits = jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     limit = top_p * jnp.sum(weights, axis=1)
     low = jnp.full(top_p.shape, -(2**31), jnp.int32)  # too much weight lies above this value
     high = jnp.full(top_p.shape, 0x7F800000, jnp.int32)  # not too much above this one
-    for _ in range(32):
-        low, high = _halved(bits, weights, limit, low, high)
+    halve = partial(_halved, bits, weights, limit)
+    if loop:
+        low, high = lax.fori_loop(0, 32, lambda _, borders: halve(*borders), (low, high))
+    else:
+        for _ in range(32):
+            low, high = halve(low, high)
     threshold = high[:, None]
     above = _weight(weights, bits > threshold)[:, None]
     tied = bits == threshold

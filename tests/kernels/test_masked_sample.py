@@ -18,7 +18,7 @@ from kernels_pallas.dispatch import KernelUnavailable
 from kernels_pallas.masked_sample import cases, masked_sample, reference, threefry
 
 ROWS, ENTRIES = 64, 40  # of most batches here: one compilation each
-BACKENDS = ("reference", "interpret")
+BACKENDS = ("loop", "interpret")  # `reference` is `loop` but for top-p, written out
 WORDS = st.integers(0, 2**32 - 1)
 BORDER = 1e-5  # sums in float32 and float64 differ: nearer to top_p than this, either answer is right
 NEAR = 1e-5  # scores nearer than this are tied
@@ -201,7 +201,8 @@ def test_a_row_without_top_p_keeps_everything_whatever_the_others_ask_for(monkey
     arguments = batch(temperature=1.0, top_p=[1.0] * (ROWS - 1) + [0.5])
     arguments["logits"][:, -1] = -25
     monkeypatch.setattr(threefry, "gumbel", lambda *a: jnp.where(a[3] == ENTRIES - 1, jnp.float32(60), 0.0))
-    monkeypatch.setattr(reference, "gumbel", inspect.unwrap(reference.gumbel))  # traced anew, and for nobody else
+    # Traced anew, and for nobody else.
+    monkeypatch.setattr(reference, "masked_sample", inspect.unwrap(reference.masked_sample))
     del arguments["stream"]
     chosen, _ = jax.jit(partial(masked_sample, stream=0, backend=backend))(**arguments)
     assert set(np.asarray(chosen)[:-1].tolist()) == {ENTRIES - 1} and int(chosen[-1]) != ENTRIES - 1

@@ -20,7 +20,7 @@ BORDER = 1e-5  # sums in float32 and float64 differ: nearer to top_p than this, 
 
 drawn_words = jax.jit(threefry.threefry2x32)
 gumbel = jax.jit(reference.gumbel, static_argnums=(2, 3))
-compiled_keep = jax.jit(reference.top_p_keep)
+compiled_keep = jax.jit(reference.top_p_keep, static_argnums=3)
 
 
 @given(WORDS, WORDS, st.lists(st.tuples(WORDS, WORDS), min_size=8, max_size=8))
@@ -76,12 +76,14 @@ def test_noise_is_that_of_the_definition(seed, index, stream):
 
 
 def keep(values: np.ndarray, top_p: float | list[float]) -> np.ndarray:
-    """top_p_keep of one row of probabilities, once for each top_p (three at most)."""
+    """top_p_keep of one row of probabilities, once for each top_p (three at most); the same written out and not."""
     batch = np.zeros((3, ENTRIES), np.float32)
     batch[:, : len(values)] = values
     wanted = np.ones(3, np.float32)
     wanted[: np.size(top_p)] = top_p
-    return np.asarray(compiled_keep(batch, batch, wanted))[: np.size(top_p), : len(values)]
+    kept, written_out = (np.asarray(compiled_keep(batch, batch, wanted, loop)) for loop in (True, False))
+    np.testing.assert_array_equal(kept, written_out)
+    return kept[: np.size(top_p), : len(values)]
 
 
 WEIGHTS = st.one_of(

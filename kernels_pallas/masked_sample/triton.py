@@ -192,38 +192,49 @@ def _settle(plan: _Plan, settings: Any, logits: Any, *refs: Any) -> None:
     @pl.when(row.needed)
     def _() -> None:
         seen = _Seen.read(plan, row, known, best_columns)
-
-        def tried() -> tuple[Any, Any]:
-            """(what is drawn or tried next, whether it has to be tried)."""
-            _, at = _slots(plan)
-            written = seen.peaks >= logits[row.number, seen.token]
-            mass = jnp.sum(jnp.where(written, before[row.number, BEFORE, at], 0.0))
-            score = jnp.where(written, before[row.number, NEXT, at], -jnp.inf)
-            out = mass > seen.limit
-            return jnp.where(out, _first(score == jnp.max(score), next_columns[row.number, at]), seen.token), out
-
-        def retry(carry: tuple[Any, Any]) -> tuple[Any, Any]:
-            token, _ = carry
-            value = logits[row.number, token]
-
-            def add(j: Any, sums: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-                mass, best, where = sums
-                more, score, column = _before(plan, row, j, seen.floor, token, value, logits, words)
-                return mass + more, jnp.maximum(score, best), jnp.where(score > best, column, where)
-
-            def visit(j: Any, sums: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-                return lax.cond(known[row.number, PEAK, j] >= value, partial(add, j), lambda sums: sums, sums)
-
-            start = jnp.float32(0), jnp.float32(-jnp.inf), jnp.int32(0)
-            mass, _, other = lax.fori_loop(0, plan.blocks, visit, start)
-            out = mass > seen.limit
-            return jnp.where(out, other, token), out
-
-        first = lax.cond(row.cut, tried, lambda: (seen.token, row.cut))
-        token, _ = lax.while_loop(lambda carry: carry[1], retry, first)
+        # Without top-p there is no second: `cut` is False then, and a constant in its place does not lower.
+        first = lax.cond(
+            row.cut,
+            lambda: _tried(plan, row, seen, logits, before, next_columns),
+            lambda: (seen.token, row.cut),
+        )
+        again = partial(_tried_again, plan, row, seen, logits, words, known)
+        token, _ = lax.while_loop(lambda drawn: drawn[1], lambda drawn: again(drawn[0]), first)
         logprob = logits[row.number, token] - seen.floor - jnp.log(seen.total)
         tokens[row.number] = token
         logprobs[row.number] = jnp.where(seen.peak == -jnp.inf, jnp.nan, logprob)
+
+
+def _tried(
+    plan: _Plan, row: _Row, seen: _Seen, logits: Any, before: Any, next_columns: Any
+) -> tuple[jax.Array, jax.Array]:
+    """What is drawn after `trial`, or is to be tried next; and whether it is."""
+    _, at = _slots(plan)
+    written = seen.peaks >= logits[row.number, seen.token]
+    mass = jnp.sum(jnp.where(written, before[row.number, BEFORE, at], 0.0))
+    score = jnp.where(written, before[row.number, NEXT, at], -jnp.inf)
+    out = mass > seen.limit
+    return jnp.where(out, _first(score == jnp.max(score), next_columns[row.number, at]), seen.token), out
+
+
+def _tried_again(
+    plan: _Plan, row: _Row, seen: _Seen, logits: Any, words: Any, known: Any, token: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The same after another trial, of `token`, by this program alone."""
+    value = logits[row.number, token]
+
+    def add(j: Any, sums: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+        mass, best, where = sums
+        more, score, column = _before(plan, row, j, seen.floor, token, value, logits, words)
+        return mass + more, jnp.maximum(score, best), jnp.where(score > best, column, where)
+
+    def visit(j: Any, sums: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+        return lax.cond(known[row.number, PEAK, j] >= value, partial(add, j), lambda sums: sums, sums)
+
+    nothing = jnp.float32(0), jnp.float32(-jnp.inf), jnp.int32(0)
+    mass, _, other = lax.fori_loop(0, plan.blocks, visit, nothing)
+    out = mass > seen.limit
+    return jnp.where(out, other, token), out
 
 
 class _Seen(NamedTuple):

@@ -46,36 +46,36 @@ class Limits:
 # kernel more in every layer is too many. XLA computes products of one row by two or three kernels of its own, and jax
 # 0.12 cuts the control of one row by three copies, and copies two arrays of the state (132 bytes) twice each.
 LIMITS = {
-    "step": Limits(one_graph=True, per_layer=10, around=30, temporary=16 * MB, reads=1.02),
-    "step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=16 * MB, reads=1.02),
-    "fused-step": Limits(one_graph=True, per_layer=5, around=30, temporary=16 * MB, reads=1.02),
-    "fused-step 1 rows": Limits(one_graph=True, per_layer=5, around=32, temporary=16 * MB, reads=1.02),
+    "step": Limits(one_graph=True, per_layer=10, around=30, temporary=8 * MB, reads=1.02),
+    "step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=8 * MB, reads=1.02),
+    "fused-step": Limits(one_graph=True, per_layer=5, around=30, temporary=8 * MB, reads=1.02),
+    "fused-step 1 rows": Limits(one_graph=True, per_layer=5, around=32, temporary=8 * MB, reads=1.02),
     # With adapters: six kernels a layer more, and what XLA takes for more products of one row.
-    "adapters-step": Limits(one_graph=True, per_layer=16, around=30, temporary=16 * MB, reads=1.02),
-    "adapters-step 1 rows": Limits(one_graph=True, per_layer=19, around=30, temporary=16 * MB, reads=1.02),
+    "adapters-step": Limits(one_graph=True, per_layer=16, around=30, temporary=8 * MB, reads=1.02),
+    "adapters-step 1 rows": Limits(one_graph=True, per_layer=19, around=30, temporary=8 * MB, reads=1.02),
     # Weights in few bits: their products are as many kernels as in bfloat16.
-    "int8-step": Limits(one_graph=True, per_layer=10, around=30, temporary=16 * MB, reads=1.02, share=0.52),
-    "int8-step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=16 * MB, reads=1.02, share=0.52),
-    "int4-step": Limits(one_graph=True, per_layer=10, around=30, temporary=16 * MB, reads=1.02, share=0.28),
-    "int4-step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=16 * MB, reads=1.02, share=0.28),
+    "int8-step": Limits(one_graph=True, per_layer=10, around=30, temporary=8 * MB, reads=1.02, share=0.52),
+    "int8-step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=8 * MB, reads=1.02, share=0.52),
+    "int4-step": Limits(one_graph=True, per_layer=10, around=30, temporary=8 * MB, reads=1.02, share=0.28),
+    "int4-step 1 rows": Limits(one_graph=True, per_layer=14, around=30, temporary=8 * MB, reads=1.02, share=0.28),
     # Nothing is fused with that kernel: x in its order and the sums of the pairs are kernels of their own.
-    "int8-adapters-step": Limits(one_graph=True, per_layer=25, around=30, temporary=16 * MB, reads=1.02, share=0.52),
-    "int8-adapters-step 1 rows": Limits(one_graph=True, temporary=16 * MB, reads=1.02, share=0.52),
-    "int4-adapters-step": Limits(one_graph=True, per_layer=25, around=30, temporary=16 * MB, reads=1.02, share=0.28),
-    "int4-adapters-step 1 rows": Limits(one_graph=True, temporary=16 * MB, reads=1.02, share=0.28),
+    "int8-adapters-step": Limits(one_graph=True, per_layer=25, around=30, temporary=8 * MB, reads=1.02, share=0.52),
+    "int8-adapters-step 1 rows": Limits(one_graph=True, temporary=8 * MB, reads=1.02, share=0.52),
+    "int4-adapters-step": Limits(one_graph=True, per_layer=25, around=30, temporary=8 * MB, reads=1.02, share=0.28),
+    "int4-adapters-step 1 rows": Limits(one_graph=True, temporary=8 * MB, reads=1.02, share=0.28),
     # A norm and an attention by kernels; the products by theirs, whose results XLA takes on.
-    "fused-int8-step": Limits(one_graph=True, temporary=16 * MB, reads=1.02, share=0.52),
-    "fused-int4-step": Limits(one_graph=True, temporary=16 * MB, reads=1.02, share=0.28),
+    "fused-int8-step": Limits(one_graph=True, temporary=8 * MB, reads=1.02, share=0.52),
+    "fused-int4-step": Limits(one_graph=True, temporary=8 * MB, reads=1.02, share=0.28),
     # Moondream 3's dense layers alone; four of these are in what follows, whose limits are of the others.
-    "fused-tau-step": Limits(one_graph=True, per_layer=6, around=30, temporary=16 * MB, reads=1.02),
-    "fused-tau-step 1 rows": Limits(one_graph=True, per_layer=6, around=33, temporary=16 * MB, reads=1.02),
-    "fused-experts-step": Limits(one_graph=True, per_layer=11, around=10, temporary=16 * MB),
-    "fused-experts-step 1 rows": Limits(one_graph=True, per_layer=13, around=8, temporary=16 * MB),
+    "fused-tau-step": Limits(one_graph=True, per_layer=6, around=30, temporary=8 * MB, reads=1.02),
+    "fused-tau-step 1 rows": Limits(one_graph=True, per_layer=6, around=33, temporary=8 * MB, reads=1.02),
+    "fused-experts-step": Limits(one_graph=True, per_layer=11, around=10, temporary=8 * MB),
+    "fused-experts-step 1 rows": Limits(one_graph=True, per_layer=13, around=8, temporary=8 * MB),
     "forward": Limits(one_graph=True, per_layer=10, around=18, temporary=16 * MB, reads=1.02),
-    "experts-step": Limits(one_graph=True, per_layer=15, around=30, temporary=16 * MB),
-    "int4-experts-step": Limits(one_graph=True, per_layer=15, around=30, temporary=16 * MB),
-    "experts-adapters-step": Limits(one_graph=True, per_layer=18, around=30, temporary=16 * MB),
-    "experts-step 1 rows": Limits(one_graph=True, per_layer=19, around=30, temporary=16 * MB),
+    "experts-step": Limits(one_graph=True, per_layer=15, around=30, temporary=8 * MB),
+    "int4-experts-step": Limits(one_graph=True, per_layer=15, around=30, temporary=8 * MB),
+    "experts-adapters-step": Limits(one_graph=True, per_layer=18, around=30, temporary=8 * MB),
+    "experts-step 1 rows": Limits(one_graph=True, per_layer=19, around=30, temporary=8 * MB),
     "sample": Limits(one_graph=True, temporary=16 * MB),
     "prefill": Limits(temporary=64 * MB),
     "prefix": Limits(temporary=64 * MB),
@@ -88,20 +88,20 @@ LIMITS = {
     "encode": Limits(temporary=400 * MB),
     # The Llama block: two norms and products more; of 128,256 ids 32 rows of logits and of scores are 33 MB. What is
     # between the products of an MLP is 28,672 numbers a position: of four images of 985 positions 226 MB.
-    "joycaption-step": Limits(one_graph=True, per_layer=14, around=20, temporary=34 * MB, reads=1.02),
-    "joycaption-step 1 rows": Limits(one_graph=True, per_layer=18, around=20, temporary=2 * MB, reads=1.02),
-    "fused-joycaption-step": Limits(one_graph=True, per_layer=12, around=20, temporary=34 * MB, reads=1.02),
-    "fused-joycaption-step 1 rows": Limits(one_graph=True, per_layer=14, around=20, temporary=2 * MB, reads=1.02),
-    "joycaption-adapters-step": Limits(one_graph=True, per_layer=23, around=20, temporary=34 * MB, reads=1.02),
-    "joycaption-adapters-step 1 rows": Limits(one_graph=True, per_layer=28, around=20, temporary=2 * MB, reads=1.02),
-    "int4-joycaption-step": Limits(one_graph=True, temporary=34 * MB, reads=1.02, share=0.28),
+    "joycaption-step": Limits(one_graph=True, per_layer=14, around=20, temporary=17 * MB, reads=1.02),
+    "joycaption-step 1 rows": Limits(one_graph=True, per_layer=18, around=20, temporary=1 * MB, reads=1.02),
+    "fused-joycaption-step": Limits(one_graph=True, per_layer=12, around=20, temporary=17 * MB, reads=1.02),
+    "fused-joycaption-step 1 rows": Limits(one_graph=True, per_layer=14, around=20, temporary=1 * MB, reads=1.02),
+    "joycaption-adapters-step": Limits(one_graph=True, per_layer=23, around=20, temporary=17 * MB, reads=1.02),
+    "joycaption-adapters-step 1 rows": Limits(one_graph=True, per_layer=28, around=20, temporary=1 * MB, reads=1.02),
+    "int4-joycaption-step": Limits(one_graph=True, temporary=17 * MB, reads=1.02, share=0.28),
     "joycaption-prefill": Limits(temporary=64 * MB),
     "joycaption-prefix": Limits(temporary=440 * MB),
     "joycaption-encode": Limits(temporary=224 * MB),
     "mesh-joycaption-step": Limits(
-        one_graph=True, per_layer=16, around=24, temporary=34 * MB, reads=1.02, sums=(2, 1), gathers=1, sent=7 * MB
+        one_graph=True, per_layer=17, around=24, temporary=17 * MB, reads=1.02, sums=(2, 1), gathers=1, sent=7 * MB
     ),
-    "smolvlm-step": Limits(one_graph=True, per_layer=14, around=20, temporary=16 * MB, reads=1.02),
+    "smolvlm-step": Limits(one_graph=True, per_layer=14, around=20, temporary=8 * MB, reads=1.02),
     "smolvlm-prefix": Limits(temporary=120 * MB),
     "smolvlm-encode": Limits(temporary=800 * MB),
     "xla-rows": Limits(),  # what there would be without kernels, for comparison
@@ -109,10 +109,10 @@ LIMITS = {
     # On a mesh: a sum for the embedding and for every layer, one more where attention scales what it computes from all
     # heads, and the logits from everywhere (with what one device has of them).
     "mesh-step": Limits(
-        one_graph=True, per_layer=12, around=34, temporary=16 * MB, reads=1.02, sums=(1, 1), gathers=1, sent=4 * MB
+        one_graph=True, per_layer=12, around=34, temporary=8 * MB, reads=1.02, sums=(1, 1), gathers=1, sent=4 * MB
     ),
     "mesh-experts-step": Limits(
-        one_graph=True, per_layer=21, around=34, temporary=16 * MB, sums=(2, 1), gathers=1, sent=4 * MB
+        one_graph=True, per_layer=21, around=34, temporary=8 * MB, sums=(2, 1), gathers=1, sent=4 * MB
     ),
     "mesh-prefill": Limits(temporary=64 * MB, sums=(1, 1), gathers=1, sent=8 * MB),
     "mesh-experts-prefill": Limits(temporary=100 * MB, sums=(2, 1), gathers=1, sent=8 * MB),

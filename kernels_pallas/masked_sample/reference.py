@@ -31,7 +31,7 @@ def masked_sample(
 ) -> tuple[jax.Array, jax.Array]:
     """See `api.masked_sample`. Noise and top-p are computed only if some needed row asks for them. `loop` is that of
     `top_p_keep`."""
-    words = None if table is None or state is None else jnp.asarray(table)[state]
+    words = None if table is None or state is None else table[state]
     if mask is not None:
         words = mask if words is None else words & mask
     logits = logits.astype(jnp.float32)

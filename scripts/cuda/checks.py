@@ -86,8 +86,8 @@ LIMITS = {
     "experts-prefix": Limits(temporary=240 * MB, operations=1.35),  # of one image 57 MB, of four 228
     "experts-adapters-prefix": Limits(temporary=76 * MB, operations=1.35),  # of one image, six layers
     "encode": Limits(temporary=400 * MB),
-    # The Llama block: two norms and products more; of 128,256 ids 32 rows of logits and of scores are 33 MB. What is
-    # between the products of an MLP is 28,672 numbers a position: of four images of 985 positions 226 MB.
+    # The Llama block: two norms and products more; of 128,256 ids 32 rows of logits are 16 MB. What is between the
+    # products of an MLP is 28,672 numbers a position: of four images of 985 positions 226 MB.
     "joycaption-step": Limits(one_graph=True, per_layer=14, around=20, temporary=17 * MB, reads=1.02),
     "joycaption-step 1 rows": Limits(one_graph=True, per_layer=18, around=20, temporary=1 * MB, reads=1.02),
     "fused-joycaption-step": Limits(one_graph=True, per_layer=12, around=20, temporary=17 * MB, reads=1.02),

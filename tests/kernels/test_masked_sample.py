@@ -82,6 +82,13 @@ def test_kernels_choose_what_the_reference_chooses(case):
     compare(arguments_of(case))
 
 
+@pytest.mark.parametrize("case", cases.SMALL, ids=lambda case: case.name)
+def test_a_bisection_written_out_chooses_what_a_loop_chooses(case):
+    loop, written_out = (compiled(**arguments_of(case), backend=backend) for backend in ("loop", "reference"))
+    np.testing.assert_array_equal(loop[0], written_out[0])
+    np.testing.assert_allclose(loop[1], written_out[1], rtol=0, atol=1e-5)
+
+
 @settings(max_examples=25)
 @given(st.data())
 @pytest.mark.parametrize("columns", [33, 2100])

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 Device = Any  # a jax.Device, which type checkers take for a variable
 BACKENDS = ("reference", "loop", "triton", "interpret")
@@ -52,6 +53,11 @@ class Target:
         major, _, minor = str(getattr(device, "compute_capability", "")).partition(".")
         capability = 10 * int(major) + int(minor or 0) if major.isdigit() else None
         return cls("cuda", capability, getattr(device, "core_count", None) or 128)
+
+
+def outside(index: int | jax.Array, count: int) -> bool:
+    """Whether an index is none of `count`; False for one that a program computes, which is not known here."""
+    return not isinstance(index, Tracer) and not 0 <= index < count
 
 
 def choose(

@@ -89,7 +89,7 @@ def paged_attend(
     entry, counts = places % page_size, jnp.sum(valid, axis=1, dtype=jnp.int32)
     lengths = jnp.where(valid, places + 1, 0)[:, 0]
 
-    def write_and_attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, cache: PagedCache):
+    def write_and_attend(layer: int | jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, cache: PagedCache):
         scales = _scales(cache, kv_scale)
         if scales:
             k, v = (_to_float8(part, scales[name][layer]) for part, name in ((k, "k_scale"), (v, "v_scale")))
@@ -119,7 +119,7 @@ def joined_attend(
     lengths = jnp.where(valid, _places(positions, prefixes, page_size) + 1, 0)[:, 0]
 
     def attend(
-        layer: int,
+        layer: int | jax.Array,
         u: jax.Array,
         cos: jax.Array,
         sin: jax.Array,

@@ -14,9 +14,11 @@ from jaxphoton.layers.weight import einsum
 TEXT_BLOCK = -1
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # q, k, v [B, T, N, H], everything visible
 
+Index = int | jax.Array  # of a layer; an operand in a program that traces its layers once (`layers.tracing`)
+
 # attend(layer, q, k, v, cache) -> (attention output [B, T, N, H], cache): the seam between a network and whatever holds
 # its keys and values.
-Attend = Callable[[int, jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
+Attend = Callable[[Index, jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 
 def prefix_blocks(positions: jax.Array, prefix_length: jax.Array) -> jax.Array:

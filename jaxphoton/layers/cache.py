@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
-from jaxphoton.layers.attention import Attend, attend, block_mask, prefix_blocks
+from jaxphoton.layers.attention import Attend, Index, attend, block_mask, prefix_blocks
 
 
 @struct.dataclass
@@ -45,7 +45,7 @@ def dense_attend_blocks(positions: jax.Array, blocks: jax.Array) -> Attend:
     keys = jnp.broadcast_to(jnp.arange(blocks.shape[1], dtype=jnp.int32)[None], blocks.shape)
     mask = block_mask(positions, keys, blocks[rows, positions], blocks)
 
-    def write_and_attend(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, cache: DenseCache):
+    def write_and_attend(layer: Index, q: jax.Array, k: jax.Array, v: jax.Array, cache: DenseCache):
         cache = DenseCache(
             cache.k.at[layer, rows, positions].set(k),
             cache.v.at[layer, rows, positions].set(v),

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxphoton.layers.attention import Index
 from jaxphoton.layers.mlp import gelu_exact, gelu_tanh
 from jaxphoton.layers.norms import layer_norm
 from jaxphoton.layers.placed import GroupedByKernel
@@ -28,7 +29,7 @@ from kernels_pallas.tau_product import tau_product
 # (parts float32 [S, B, 2 N], terms float32 [L, B, N]): q and v of a head are multiplied by tanh of the sum of its
 # parts, those of q first, plus the term of its layer.
 Factors = tuple[jax.Array, jax.Array]
-AttendJoined = Callable[[int, jax.Array, jax.Array, jax.Array, Factors | None, Any], tuple[jax.Array, Any]]
+AttendJoined = Callable[[Index, jax.Array, jax.Array, jax.Array, Factors | None, Any], tuple[jax.Array, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class StepParts:
     attend: AttendJoined | None = None
 
     def norm(
-        self, x: jax.Array, parts: jax.Array, bias: jax.Array, norm: jax.Array, layer: int, norm_layer: int
+        self, x: jax.Array, parts: jax.Array, bias: jax.Array, norm: jax.Array, layer: Index, norm_layer: Index
     ) -> tuple[jax.Array, jax.Array]:
         """(x plus the parts and the biases of a layer, summed in float32 and rounded once; its LayerNorm).
 
@@ -61,14 +62,14 @@ class StepParts:
         x = self._summed(x, parts, bias, layer)
         return x, layer_norm(x, norm[norm_layer])
 
-    def end(self, x: jax.Array, parts: jax.Array, bias: jax.Array, layer: int) -> jax.Array:
+    def end(self, x: jax.Array, parts: jax.Array, bias: jax.Array, layer: Index) -> jax.Array:
         """The x of `norm` alone."""
         if "norm" in self.kernels:
             return residual_norm(x, parts, bias, layer=layer, **self._options)[0]
         return self._summed(x, parts, bias, layer)
 
     def input(
-        self, h: jax.Array, weight: Weight, bias: jax.Array, layer: int, gelu_from: int | None = None
+        self, h: jax.Array, weight: Weight, bias: jax.Array, layer: Index, gelu_from: int | None = None
     ) -> jax.Array:
         """h times a weight [Q + F, D] plus the bias [L, Q + F] of `layer`; from column `gelu_from` on through gelu."""
         if (arrays := self._arrays("input", weight, "input_product", RowScaled)) is not None:
@@ -94,7 +95,7 @@ class StepParts:
         return matmul(jnp.concatenate([a, u[:, u.shape[1] - hidden :]], axis=1), weight, out=jnp.float32)[None]
 
     @staticmethod
-    def _summed(x: jax.Array, parts: jax.Array, bias: jax.Array, layer: int) -> jax.Array:
+    def _summed(x: jax.Array, parts: jax.Array, bias: jax.Array, layer: Index) -> jax.Array:
         added = jnp.sum(parts, axis=0) + jnp.sum(bias[layer].astype(jnp.float32), axis=0)[None]
         return (x.astype(jnp.float32) + added).astype(x.dtype)
 

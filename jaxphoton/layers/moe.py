@@ -77,7 +77,7 @@ class Route:
 
 
 # route(weight [E, D], biases [R, E], row, chosen, h [..., D]) -> Route: `route` with some backend.
-Router = Callable[[Weight, jax.Array, int, int, jax.Array], Route]
+Router = Callable[[Weight, jax.Array, int | jax.Array, int, jax.Array], Route]
 # mix(params, x [T, D], experts int32 [T, k], weights float32 [T, k]) -> [T, D]: how the chosen experts are computed;
 # slots of adapters are those of tokens. A choice of -1 is of an expert that is not here: it adds nothing, whatever its
 # weight.
@@ -95,7 +95,7 @@ class Experts:
 def route(
     weight: Weight,
     biases: jax.Array,
-    row: int,
+    row: int | jax.Array,
     chosen: int,
     h: jax.Array,
     *,

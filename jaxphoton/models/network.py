@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 # attend(layer, q [B, T, heads, H], k, v [B, T, K, H], cache) -> (output [B, T, heads, H], cache): the seam between a
 # network and whatever holds the keys and values.
-Attend = Callable[[int, Any, Any, Any, Any], tuple[Any, Any]]
+Attend = Callable[[Any, Any, Any, Any, Any], tuple[Any, Any]]
 # attend_joined(layer, u [B, Q + F], cos, sin float32 [B, R / 2], factors, cache) -> (output [B, heads H], cache): the
 # same for one position a row, from the whole input product of a layer, whose first Q columns are q, k and v before they
 # are rotated and q and v multiplied by their factors: (parts float32 [S, B, 2 heads], terms float32 [L, B, heads]) of
 # `kernels_pallas.step_attention`, or None.
-AttendJoined = Callable[[int, Any, Any, Any, Any, Any], tuple[Any, Any]]
+AttendJoined = Callable[[Any, Any, Any, Any, Any, Any], tuple[Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from kernels_pallas.dispatch import Target, choose
+from kernels_pallas.dispatch import Target, choose, outside
 from kernels_pallas.input_product import reference, triton
 from kernels_pallas.products import DTYPES, check_scale, refusals
 
@@ -14,7 +14,7 @@ def input_product(
     matrix: jax.Array,
     bias: jax.Array,
     *,
-    layer: int,
+    layer: int | jax.Array,
     gelu_from: int | None = None,
     scale: jax.Array | None = None,
     backend: str | None = None,
@@ -62,5 +62,5 @@ def _check(x, matrix, bias, layer) -> None:
         raise ValueError(f"matrix must be [N, {x.shape[1]}], not {matrix.dtype}{list(matrix.shape)}")
     if bias.ndim != 2 or bias.shape[1] != matrix.shape[0] or bias.dtype != x.dtype:
         raise ValueError(f"bias must be {x.dtype} [L, {matrix.shape[0]}], not {bias.dtype}{list(bias.shape)}")
-    if not 0 <= layer < bias.shape[0]:
+    if outside(layer, bias.shape[0]):
         raise ValueError(f"layer {layer} of {bias.shape[0]}")

@@ -38,7 +38,7 @@ def input_product(
     bias: jax.Array,
     scale: jax.Array | None = None,
     *,
-    layer: int,
+    layer: int | jax.Array,
     gelu_from: int,
     cores: int,
     interpret: bool,

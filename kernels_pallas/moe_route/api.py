@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels_pallas.dispatch import Target, choose
+from kernels_pallas.dispatch import Target, choose, outside
 from kernels_pallas.moe_route import reference, triton
 
 DTYPES = (jnp.bfloat16, jnp.float32)
@@ -17,7 +17,7 @@ def moe_route(
     bias: jax.Array,
     *,
     top: int,
-    row: int = 0,
+    row: int | jax.Array = 0,
     backend: str | None = None,
     target: Target | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -44,7 +44,7 @@ def moe_route(
         raise ValueError(f"router must be {x.dtype}[E, {x.shape[1]}], not {router.dtype}{list(router.shape)}")
     if bias.ndim != 2 or bias.shape[1] != router.shape[0] or bias.dtype != x.dtype:
         raise ValueError(f"bias must be {x.dtype}[R, {router.shape[0]}], not {bias.dtype}{list(bias.shape)}")
-    if not 0 <= row < bias.shape[0]:
+    if outside(row, bias.shape[0]):
         raise ValueError(f"row must be in 0..{bias.shape[0] - 1}, not {row}")
     if not 1 <= top <= router.shape[0]:
         raise ValueError(f"top must be in 1..{router.shape[0]}, not {top}")

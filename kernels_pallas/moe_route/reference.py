@@ -8,7 +8,7 @@ from jax import lax
 
 
 def moe_route(
-    x: jax.Array, router: jax.Array, bias: jax.Array, *, top: int, row: int
+    x: jax.Array, router: jax.Array, bias: jax.Array, *, top: int, row: int | jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Shapes and meaning as in `kernels_pallas.moe_route.api`."""
     precision = lax.Precision.HIGHEST if x.dtype == jnp.float32 else None

@@ -30,7 +30,7 @@ def refusals(router: jax.Array) -> list[str]:
 
 
 def moe_route(
-    x: jax.Array, router: jax.Array, bias: jax.Array, *, top: int, row: int, cores: int, interpret: bool
+    x: jax.Array, router: jax.Array, bias: jax.Array, *, top: int, row: int | jax.Array, cores: int, interpret: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Shapes and meaning as in `kernels_pallas.moe_route.api`; `cores` to spread the product over."""
     tokens, (experts, width) = len(x), router.shape

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels_pallas import paged_loop
-from kernels_pallas.dispatch import Target, choose
+from kernels_pallas.dispatch import Target, choose, outside
 from kernels_pallas.paged_attention import reference, triton
 
 QUERY_DTYPES = (jnp.bfloat16, jnp.float32)
@@ -21,7 +21,7 @@ def paged_attention(
     lengths: jax.Array,
     prefixes: jax.Array,
     *,
-    layer: int,
+    layer: int | jax.Array,
     k_scale: jax.Array | None = None,
     v_scale: jax.Array | None = None,
     splits: int | None = None,
@@ -81,7 +81,7 @@ def _check(q, k_pool, v_pool, integers, layer, scales, splits) -> None:
     layers, _, _, kv_heads, head_dim = k_pool.shape
     if q.shape[2] != head_dim or q.shape[1] % kv_heads:
         raise ValueError(f"{q.shape[1]} query heads of {q.shape[2]} do not fit {kv_heads} kv heads of {head_dim}")
-    if not 0 <= layer < layers:
+    if outside(layer, layers):
         raise ValueError(f"layer {layer} of {layers}")
     tables, *rows = integers
     if tables.ndim != 2 or any(x.shape != q.shape[:1] for x in (tables[:, 0], *rows)):

@@ -15,7 +15,7 @@ def paged_attention(
     lengths: jax.Array,
     prefixes: jax.Array,
     *,
-    layer: int,
+    layer: int | jax.Array,
     k_scale: jax.Array | None = None,
     v_scale: jax.Array | None = None,
 ) -> jax.Array:
@@ -41,7 +41,7 @@ def visible_entries(entries: jax.Array, lengths: jax.Array, prefixes: jax.Array,
     return (entries < lengths[:, None]) & ~in_gap
 
 
-def _gather(pool: jax.Array, layer: int, tables: jax.Array, scale: jax.Array | None) -> jax.Array:
+def _gather(pool: jax.Array, layer: int | jax.Array, tables: jax.Array, scale: jax.Array | None) -> jax.Array:
     """[L, P, G, K, H] and tables [B, W] -> float32 [B, W * G, K, H]."""
     pages = pool[layer, tables].astype(jnp.float32)
     if scale is not None:

@@ -84,7 +84,7 @@ def paged_attention(
     lengths: jax.Array,
     prefixes: jax.Array,
     *,
-    layer: int,
+    layer: int | jax.Array,
     k_scale: jax.Array | None = None,
     v_scale: jax.Array | None = None,
     splits: int,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels_pallas import paged_loop
-from kernels_pallas.dispatch import Target, choose
+from kernels_pallas.dispatch import Target, choose, outside
 from kernels_pallas.prefix_attention import reference, triton
 
 OP = "prefix_attention"
@@ -21,7 +21,7 @@ def prefix_attention(
     counts: jax.Array,
     prefixes: jax.Array,
     *,
-    layer: int,
+    layer: int | jax.Array,
     ends: jax.Array | None = None,
     k_scale: jax.Array | None = None,
     v_scale: jax.Array | None = None,
@@ -121,7 +121,7 @@ def _faults(q, k_pool, v_pool, tables, per_row, layer, k_scale, v_scale) -> list
         faults.append(f"pools must be {q.dtype} like the queries, or float8_e4m3fn, not {k_pool.dtype}")
     elif scales:
         faults.append(f"scales are for float8 pools, not {k_pool.dtype}")
-    if not 0 <= layer < layers:
+    if outside(layer, layers):
         faults.append(f"layer {layer} is not one of {layers}")
     if tables.ndim != 2 or tables.shape[0] != rows or tables.dtype != jnp.int32:
         faults.append(f"tables must be int32 [{rows}, W], not {tables.dtype} {tables.shape}")

@@ -32,7 +32,7 @@ def attend(
     starts: jax.Array,
     counts: jax.Array,
     prefixes: jax.Array,
-    layer: int,
+    layer: int | jax.Array,
     k_scale: jax.Array | None,
     v_scale: jax.Array | None,
     *,

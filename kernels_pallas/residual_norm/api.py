@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels_pallas.dispatch import Target, choose
+from kernels_pallas.dispatch import Target, choose, outside
 from kernels_pallas.products import DTYPES
 from kernels_pallas.residual_norm import reference, triton
 
@@ -16,8 +16,8 @@ def residual_norm(
     bias: jax.Array,
     norm: jax.Array | None = None,
     *,
-    layer: int,
-    norm_layer: int = 0,
+    layer: int | jax.Array,
+    norm_layer: int | jax.Array = 0,
     epsilon: float = 1e-5,
     backend: str | None = None,
     target: Target | None = None,
@@ -60,11 +60,11 @@ def _check(x, parts, bias, norm, layer, norm_layer) -> None:
         raise ValueError(f"parts must be float32 [S, {rows}, {width}], not {parts.dtype}{list(parts.shape)}")
     if bias.ndim not in (2, 3) or bias.shape[-1] != width or bias.dtype != x.dtype:
         raise ValueError(f"bias must be {x.dtype} [L, {width}] or [L, R, {width}], not {bias.dtype}{list(bias.shape)}")
-    if not 0 <= layer < bias.shape[0]:
+    if outside(layer, bias.shape[0]):
         raise ValueError(f"layer {layer} of {bias.shape[0]} in bias")
     if norm is None:
         return
     if norm.ndim != 3 or norm.shape[1:] != (2, width) or norm.dtype != x.dtype:
         raise ValueError(f"norm must be {x.dtype} [M, 2, {width}], not {norm.dtype}{list(norm.shape)}")
-    if not 0 <= norm_layer < norm.shape[0]:
+    if outside(norm_layer, norm.shape[0]):
         raise ValueError(f"layer {norm_layer} of {norm.shape[0]} in norm")

@@ -13,8 +13,8 @@ def residual_norm(
     bias: jax.Array,
     norm: jax.Array | None,
     *,
-    layer: int,
-    norm_layer: int,
+    layer: int | jax.Array,
+    norm_layer: int | jax.Array,
     epsilon: float,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Shapes and meaning as in `kernels_pallas.residual_norm.api`."""

@@ -27,8 +27,8 @@ def residual_norm(
     bias: jax.Array,
     norm: jax.Array | None,
     *,
-    layer: int,
-    norm_layer: int,
+    layer: int | jax.Array,
+    norm_layer: int | jax.Array,
     epsilon: float,
     interpret: bool,
 ) -> tuple[jax.Array, jax.Array | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels_pallas.dispatch import Target, choose
+from kernels_pallas.dispatch import Target, choose, outside
 from kernels_pallas.step_attention import reference, triton
 
 DTYPES = (jnp.bfloat16, jnp.float32)
@@ -22,7 +22,7 @@ def step_attention(
     cos: jax.Array,
     sin: jax.Array,
     *,
-    layer: int,
+    layer: int | jax.Array,
     heads: int,
     factor_parts: jax.Array | None = None,
     factor_terms: jax.Array | None = None,
@@ -87,7 +87,7 @@ def _check(u, k_pool, v_pool, integers, layer) -> None:
         raise ValueError(f"the pools must be two equal [L, P, G, K, H], not {k_pool.shape} and {v_pool.shape}")
     if k_pool.dtype not in (u.dtype, SCALED_DTYPE):
         raise ValueError(f"pools in {k_pool.dtype} do not go with a product in {u.dtype}")
-    if not 0 <= layer < k_pool.shape[0]:
+    if outside(layer, k_pool.shape[0]):
         raise ValueError(f"layer {layer} of {k_pool.shape[0]}")
     tables, *rows = integers
     if tables.ndim != 2 or any(x.shape != u.shape[:1] for x in (tables[:, 0], *rows)):

@@ -18,7 +18,7 @@ def step_attention(
     cos: jax.Array,
     sin: jax.Array,
     *,
-    layer: int,
+    layer: int | jax.Array,
     heads: int,
     factor_parts: jax.Array | None = None,
     factor_terms: jax.Array | None = None,

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.layers.attention import Attend
+from jaxphoton.layers.attention import Attend, Index
 from jaxphoton.layers.mlp import silu
 from jaxphoton.layers.norms import rms_norm
 from jaxphoton.layers.rope import llama3_scaled, rotary_frequencies, rotary_tables, rotate
+from jaxphoton.layers.tracing import traced_once
 from jaxphoton.layers.weight import matmul
 from jaxphoton.models.llama.config import TextConfig
 from jaxphoton.models.llama.params import TextLayer, TextParams
@@ -62,14 +63,19 @@ def forward(
       (hidden [B, T, D] after the last block, before the final norm; cache).
     """
     tables = rotary_tables(positions, frequencies(config))
+
+    def block(layer: TextLayer, index: Index, x: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+        with jax.named_scope("attention"):
+            h = rms_norm(x, params.norm[index, 0], config.rms_norm_eps)
+            out, cache = _attended(config, index, matmul(h, layer.qkv_w), tables, attend, cache, attend_joined)
+            x = x + matmul(out.reshape(*x.shape[:2], -1), layer.out_w)
+        with jax.named_scope("mlp"):
+            return x + _mlp(layer, rms_norm(x, params.norm[index, 1], config.rms_norm_eps)), cache
+
+    block = traced_once(block, x)
     for index, layer in enumerate(params.layers):
         with jax.named_scope(f"layer_{index}"):
-            with jax.named_scope("attention"):
-                h = rms_norm(x, params.norm[index, 0], config.rms_norm_eps)
-                out, cache = _attended(config, index, matmul(h, layer.qkv_w), tables, attend, cache, attend_joined)
-                x = x + matmul(out.reshape(*x.shape[:2], -1), layer.out_w)
-            with jax.named_scope("mlp"):
-                x = x + _mlp(layer, rms_norm(x, params.norm[index, 1], config.rms_norm_eps))
+            x, cache = block(layer, index, x, cache)
         if trace is not None:
             trace.append(x)
     return x, cache
@@ -77,7 +83,7 @@ def forward(
 
 def _attended(
     config: TextConfig,
-    index: int,
+    index: Index,
     qkv: jax.Array,
     tables: tuple[jax.Array, jax.Array],
     attend: Attend,

@@ -10,17 +10,19 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxphoton.layers import moe
-from jaxphoton.layers.attention import Attend
+from jaxphoton.layers.attention import Attend, Index
 from jaxphoton.layers.fused import StepParts
 from jaxphoton.layers.mlp import gelu_exact, gelu_tanh
 from jaxphoton.layers.norms import layer_norm
 from jaxphoton.layers.rope import rotary_frequencies, rotary_tables, rotate
 from jaxphoton.layers.sharded import place, sum_apart, total
+from jaxphoton.layers.tracing import traced_once
 from jaxphoton.layers.weight import Weight, add_bias, linear, matmul
 from jaxphoton.models.moondream.config import TextConfig
 from jaxphoton.models.moondream.params import TextLayer, TextParams
 
 
+@jax.tree_util.register_dataclass
 @dataclass
 class Trace:
     """What the layers of one forward pass computed on the way.
@@ -34,6 +36,12 @@ class Trace:
     hidden: list[jax.Array] = field(default_factory=list)
     tau: list[jax.Array] = field(default_factory=list)
     routes: list[moe.Route] = field(default_factory=list)
+
+    def add(self, x: jax.Array, noted: Trace) -> None:
+        """A layer's output, and what it noted itself."""
+        self.hidden.append(x)
+        self.tau += noted.tau
+        self.routes += noted.routes
 
 
 def forward(
@@ -69,14 +77,20 @@ def forward(
     if step is not None and params.in_b is not None:
         x, cache = _dense_step(params, config, x, tables, attend, cache, trace, step)
         done = params.in_b.shape[0]
+
+    def block(own: TextLayer, index: Index, x: jax.Array, cache: Any) -> tuple[jax.Array, Any, Trace]:
+        h, noted = layer_norm(x, params.ln[index]), Trace()
+        if own.experts is None:
+            x, cache = _dense(params, config, own, index, x, h, tables, attend, cache, noted)
+        else:
+            x, cache = _experts(params, config, own, index, x, h, tables, attend, cache, experts, noted, step)
+        return x, cache, noted
+
+    block = traced_once(block, x)
     for index in range(done, config.n_layers):
         with jax.named_scope(f"layer_{index}"):
-            h = layer_norm(x, params.ln[index])
-            if params.layers[index].experts is None:
-                x, cache = _dense(params, config, index, x, h, tables, attend, cache, trace)
-            else:
-                x, cache = _experts(params, config, index, x, h, tables, attend, cache, experts, trace, step)
-        trace.hidden.append(x)
+            x, cache, noted = block(params.layers[index], index, x, cache)
+        trace.add(x, noted)
     return x, cache
 
 
@@ -108,7 +122,8 @@ def _tables(params: TextParams, config: TextConfig, positions: jax.Array) -> _Ta
 def _dense(
     params: TextParams,
     config: TextConfig,
-    index: int,
+    layer: TextLayer,
+    index: Index,
     x: jax.Array,
     h: jax.Array,
     tables: _Tables,
@@ -117,7 +132,6 @@ def _dense(
     trace: Trace,
 ) -> tuple[jax.Array, Any]:
     """x behind a dense layer, h being its norm: attention and MLP in one product each way."""
-    layer = params.layers[index]
     with jax.named_scope("input"):
         both = linear(h, layer.in_w, params.in_b[index])
     with jax.named_scope("attention"):
@@ -146,27 +160,33 @@ def _dense_step(
 ) -> tuple[jax.Array, Any]:
     """x [B, 1, D] behind all dense layers. What a layer adds stays in parts until the next one's norm sums them."""
     x, last = x[:, 0], params.in_b.shape[0] - 1
-    h = layer_norm(x, params.ln[0])
+
+    def block(
+        own: TextLayer, index: Index, x: jax.Array, h: jax.Array, cache: Any, is_last: bool
+    ) -> tuple[jax.Array, jax.Array, Any, Trace]:
+        noted = Trace()
+        u = step.input(h, own.in_w, params.in_b, index, config.qkv_dim)
+        attended, cache = _step_attended(own, config, index, u, tables, attend, cache, noted, step)
+        parts = step.output(attended, u, own.out_w)
+        if own.direct is not None:
+            parts = jnp.concatenate([parts, own.direct.delta(h)[None]])
+        if is_last:
+            return step.end(x, parts, params.out_b, index), h, cache, noted
+        return *step.norm(x, parts, params.out_b, params.ln, index, index + 1), cache, noted
+
+    block, h = traced_once(block, x, static_argnames="is_last"), layer_norm(x, params.ln[0])
     for index in range(last + 1):
-        layer = params.layers[index]
         with jax.named_scope(f"layer_{index}"):
-            u = step.input(h, layer.in_w, params.in_b, index, config.qkv_dim)
-            attended, cache = _step_attended(layer, config, index, u, tables, attend, cache, trace, step)
-            parts = step.output(attended, u, layer.out_w)
-            if layer.direct is not None:
-                parts = jnp.concatenate([parts, layer.direct.delta(h)[None]])
-            if index == last:
-                x = step.end(x, parts, params.out_b, index)
-            else:
-                x, h = step.norm(x, parts, params.out_b, params.ln, index, index + 1)
-        trace.hidden.append(x[:, None])
+            x, h, cache, noted = block(params.layers[index], index, x, h, cache, is_last=index == last)
+        trace.add(x[:, None], noted)
     return x[:, None], cache
 
 
 def _experts(
     params: TextParams,
     config: TextConfig,
-    index: int,
+    layer: TextLayer,
+    index: Index,
     x: jax.Array,
     h: jax.Array,
     tables: _Tables,
@@ -177,9 +197,8 @@ def _experts(
     step: StepParts | None,
 ) -> tuple[jax.Array, Any]:
     """x behind a layer with experts, h being its norm."""
-    assert config.moe is not None
-    layer, row = params.layers[index], index - config.moe.start_layer
-    assert layer.experts is not None
+    assert config.moe is not None and layer.experts is not None
+    row = index - config.moe.start_layer
     with jax.named_scope("attention"):
         if step is None:
             qkv = linear(h, layer.in_w, params.qkv_b[row])
@@ -204,7 +223,7 @@ def _experts(
 def _attended(
     layer: TextLayer,
     config: TextConfig,
-    index: int,
+    index: Index,
     qkv: jax.Array,
     tables: _Tables,
     attend: Attend,
@@ -223,7 +242,7 @@ def _attended(
 def _step_attended(
     layer: TextLayer,
     config: TextConfig,
-    index: int,
+    index: Index,
     u: jax.Array,
     tables: _Tables,
     attend: Attend,
@@ -243,7 +262,7 @@ def _step_attended(
     return step.attend(index, u, tables.cos[:, 0, 0], tables.sin[:, 0, 0], factors, cache)
 
 
-def _layer_tau(layer: TextLayer, index: int, qkv: jax.Array, tables: _Tables, trace: Trace) -> jax.Array | None:
+def _layer_tau(layer: TextLayer, index: Index, qkv: jax.Array, tables: _Tables, trace: Trace) -> jax.Array | None:
     """`_tau` of a layer, None without tau attention."""
     if tables.tau is None or layer.tau_w is None:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +35,9 @@ def test_joined_attention_changes_nothing():
         apart = network.forward(params, x, positions, attend, cache, kernels)
         return apart, network.forward(params, x, positions, attend, cache, kernels, attend_joined=joined)
 
+    # Each form of a layer is in the program once.
+    functions = re.findall(r"func private @block", both.lower(params, x, cache).as_text())
+    assert len(functions) == 2 < 2 * TEXT.num_hidden_layers
     (apart, one), (together, other) = both(params, x, cache)
     np.testing.assert_allclose(apart[:2], together[:2], atol=1e-5)
     # Page 0 is nobody's, and nobody reads what a row that has ended gives.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +40,7 @@ def test_one_pass_equals_prefill_and_single_steps(params, prefix):
     x = jax.random.normal(jax.random.key(1), (1, length, TEXT.dim), jnp.float32)
     prefix_length = jnp.full(1, prefix, jnp.int32)
 
+    @jax.jit
     def run(x, start, cache):
         positions = start + jnp.arange(x.shape[1], dtype=jnp.int32)[None]
         return text.forward(params, TEXT, x, positions, dense_attend(positions, prefix_length, 16), cache)
@@ -152,9 +155,37 @@ def test_a_step_in_parts_is_the_plain_one(random_params, config, kernels):
     k, v, x = (jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate(shapes))
     attend = joined(config, attending) if "attention" in kernels else None
     done = {}
-    for name, step in (("plain", None), ("parts", StepParts(kernels, "interpret", attend=attend))):
+
+    @partial(jax.jit, static_argnames="step")
+    def run(params, x, cache, step):
         trace = text.Trace()
-        hidden, cache = text.forward(params, config, x, positions, attending, DenseCache(k, v), trace=trace, step=step)
-        done[name] = (text.logits(params, hidden[:, 0]), hidden, cache, trace.hidden, trace.tau)
+        hidden, cache = text.forward(params, config, x, positions, attending, cache, trace=trace, step=step)
+        return text.logits(params, hidden[:, 0]), hidden, cache, trace.hidden, trace.tau
+
+    for name, step in (("plain", None), ("parts", StepParts(kernels, "interpret", attend=attend))):
+        done[name] = run(params, x, DenseCache(k, v), step)
     for a, b in zip(*map(jax.tree.leaves, done.values()), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("step", [None, StepParts(STEP_PARTS, "reference")], ids=["plain", "step"])
+@pytest.mark.parametrize(
+    ("config", "kinds"),
+    [
+        # In parts a step's last dense layer ends otherwise.
+        (dataclasses.replace(TEXT, n_layers=6), {None: [6], "step": [5, 1]}),
+        (dataclasses.replace(EXPERTS, n_layers=6), {None: [2, 4], "step": [1, 1, 4]}),
+    ],
+    ids=["dense", "experts"],
+)
+def test_a_program_has_each_kind_of_layer_once(random_params, config, kinds, step):
+    params, rows = random_params(VISION, config).text, 2
+    positions = jnp.zeros((rows, 1), jnp.int32)
+    attending = dense_attend(positions, jnp.zeros(rows, jnp.int32), 8)
+    cache = DenseCache.zeros(config.n_layers, config.n_kv_heads, config.head_dim, rows, 8, jnp.float32)
+    run = jax.jit(lambda params, x: text.forward(params, config, x, positions, attending, cache, step=step))
+    lowered = run.lower(params, jnp.zeros((rows, 1, config.dim))).as_text()
+    calls = re.findall(r"call @(block\w*)", lowered)
+    expected = kinds["step" if step else None]
+    assert sorted(map(calls.count, set(calls))) == sorted(expected)
+    assert len(re.findall(r"func private @block", lowered)) == len(expected)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.layers.attention import attend
+from jaxphoton.layers.attention import Index, attend
 from jaxphoton.models.llama import network as text
 from jaxphoton.models.protocol import IMAGE, Prompt
 from jaxphoton.oracle.oracle import Picture
@@ -74,7 +74,7 @@ class LlamaBench(Bench):
             positions = jnp.arange(ids.shape[1], dtype=jnp.int32)[None]
             mask, seen = positions[:, None, :] <= positions[:, :, None], [x]
 
-            def causal(layer: int, q: jax.Array, k: jax.Array, v: jax.Array, cache: None):
+            def causal(layer: Index, q: jax.Array, k: jax.Array, v: jax.Array, cache: None):
                 return attend(q, k, v, mask), cache
 
             hidden, _ = text.forward(params.text, config, x, positions, causal, None, seen)

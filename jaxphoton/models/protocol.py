@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 IMAGE = -1  # in the ids of a prefix: an image embedding stands here
 
-# draw(logits float32 [B, n], stream, needed bool [B]) -> (chosen int32 [B], log-probability float32 [B]); streams of
-# random words from 1 on are the readout's, at most 7 of them.
-Draw = Callable[[Any, int, Any], tuple[Any, Any]]
+# draw([(logits float32 [B, n], stream, needed bool [B]), ...]) -> (chosen int32 [B], log-probability float32 [B]) of
+# each; streams of random words from 1 on are the readout's, at most 7 of them.
+Draw = Callable[[Sequence[tuple[Any, int, Any]]], Sequence[tuple[Any, Any]]]
 # guard(index) surrounds what is done with picture number `index`: an exception in it is that picture's fault.
 Guard = Callable[[int], AbstractContextManager[Any]]
 

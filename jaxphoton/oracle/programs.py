@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -87,8 +87,8 @@ def read(family: Family, drawn: Callable, params: Any, hidden, token):
     assert family.readout is not None
     shapes = jax.ShapeDtypeStruct((1,), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.float32)
 
-    def draw(logits: jax.Array, stream: int, needed: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return io_callback(drawn, shapes, logits, stream, needed, ordered=True)
+    def draw(wanted: Sequence[tuple[jax.Array, int, jax.Array]]) -> list[tuple[jax.Array, jax.Array]]:
+        return [io_callback(drawn, shapes, *one, ordered=True) for one in wanted]
 
     hidden = hidden.astype(family.network.dtype(params))
     return family.readout.read(params, hidden, token, jnp.ones(1, bool), draw)[1:]

@@ -16,7 +16,7 @@ def masked_sample(
     seed: jax.Array,
     index: jax.Array,
     *,
-    stream: int,
+    stream: int | jax.Array,
     table: jax.Array | None = None,
     state: jax.Array | None = None,
     mask: jax.Array | None = None,
@@ -29,14 +29,14 @@ def masked_sample(
     Greedy at temperatures up to 1e-6: the first of the largest logits. Else a draw from the softmax of the allowed
     logits at `temperature`, cut to its top-p set (entries before which, in descending order with ties by index, lies
     at most the share top_p): the entry that is largest with Gumbel noise added. Noise depends on seed, index, stream
-    and column alone (`threefry.words`), so neither batch nor backend changes a draw, but for near ties.
+    and column alone (`threefry`), so neither batch nor backend changes a draw, but for near ties.
 
     Args:
       logits: float32 [B, V].
       temperature, top_p: float32 [B]; top_p of 1 or more keeps everything.
       seed: uint32 [B].
       index: int32 [B], number of the generated token in its request.
-      stream: which of 8 independent random streams; static.
+      stream: which of 8 independent random streams: a number, or int32 [B].
       table, state: uint32 [S, ceil(V / 32)] and int32 [B]: entry v is allowed if bit v % 32 of
         table[state, v // 32] is set. Both or neither.
       mask: uint32 [B, ceil(V / 32)], a further restriction.
@@ -64,7 +64,7 @@ def masked_sample(
 def _check(logits, temperature, top_p, seed, index, stream, table, state, mask, needed) -> None:
     if logits.ndim != 2 or not logits.shape[1] or not jnp.issubdtype(logits.dtype, jnp.floating):
         raise ValueError(f"masked_sample: logits are {logits.dtype}{list(logits.shape)}, not float32 [B, V]")
-    if not 0 <= stream < 8:
+    if isinstance(stream, int) and not 0 <= stream < 8:
         raise ValueError(f"masked_sample: stream {stream} is not in 0..7")
     if (table is None) != (state is None):
         raise ValueError("masked_sample: table and state are given together or not at all")
@@ -75,6 +75,7 @@ def _check(logits, temperature, top_p, seed, index, stream, table, state, mask, 
         "top_p": (top_p, jnp.float32, (rows,)),
         "seed": (seed, jnp.uint32, (rows,)),
         "index": (index, jnp.int32, (rows,)),
+        "stream": (None if isinstance(stream, int) else stream, jnp.int32, (rows,)),
         "table": (table, jnp.uint32, (states, words)),
         "state": (state, jnp.int32, (rows,)),
         "mask": (mask, jnp.uint32, (rows, words)),

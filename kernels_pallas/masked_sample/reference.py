@@ -73,9 +73,10 @@ def shifted(values: jax.Array) -> jax.Array:
 
 
 def gumbel(seed: jax.Array, index: jax.Array, stream: int | jax.Array, columns: int) -> jax.Array:
-    """Standard Gumbel noise float32 [B, columns] for seeds uint32 [B] and token numbers int32 [B]."""
+    """Standard Gumbel noise float32 [B, columns] for seeds uint32 [B], token numbers int32 [B] and their streams, one
+    for all or int32 [B]."""
     column = jnp.arange(columns, dtype=jnp.uint32)[None, :]
-    return threefry.gumbel(seed[:, None], index[:, None], stream, column)
+    return threefry.gumbel(seed[:, None], threefry.counter(index, stream)[:, None], column)
 
 
 def top_p_keep(values: jax.Array, weights: jax.Array, top_p: jax.Array, loop: bool) -> jax.Array:

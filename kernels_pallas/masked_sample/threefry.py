@@ -22,17 +22,21 @@ def threefry2x32(key: tuple[jax.Array, jax.Array], first: jax.Array, second: jax
     return a
 
 
-def words(seed: jax.Array, index: jax.Array, stream: int | jax.Array, column: jax.Array) -> jax.Array:
-    """Random uint32 of columns (uint32) for token number `index` (int32) of a request with `seed` (uint32).
+def counter(index: jax.Array, stream: int | jax.Array) -> jax.Array:
+    """Numbers a request's draws, uint32 [B]: of its token `index`, int32 [B], in `stream`, one or int32 [B]."""
+    return index.astype(jnp.uint32) * jnp.uint32(8) + jnp.asarray(stream).astype(jnp.uint32)
 
-    Key (seed, 0), counter (8 index + stream, column). Shapes broadcast.
+
+def words(seed: jax.Array, counter: jax.Array, column: jax.Array) -> jax.Array:
+    """Random words of columns for a `counter` of a request with `seed`, all uint32; shapes broadcast.
+
+    Key (seed, 0), counter (`counter`, column).
     """
-    counter = index.astype(jnp.uint32) * jnp.uint32(8) + jnp.uint32(stream)
     return threefry2x32((seed, jnp.zeros_like(seed)), counter, column)
 
 
-def gumbel(seed: jax.Array, index: jax.Array, stream: int | jax.Array, column: jax.Array) -> jax.Array:
+def gumbel(seed: jax.Array, counter: jax.Array, column: jax.Array) -> jax.Array:
     """Standard Gumbel noise, float32; arguments as for `words`."""
     # 23 bits and a half: strictly inside (0, 1) and exact in float32.
-    high = (words(seed, index, stream, column) >> jnp.uint32(9)).astype(jnp.float32)
+    high = (words(seed, counter, column) >> jnp.uint32(9)).astype(jnp.float32)
     return -jnp.log(-jnp.log((high + jnp.float32(0.5)) * jnp.float32(2**-23)))

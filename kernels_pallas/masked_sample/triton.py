@@ -26,7 +26,7 @@ WARPS = 8
 _LARGEST = 2**31 - 1
 
 # Columns of the settings, int32 [B, 6]: one operand, hence one fusion, for all that a row brings.
-TEMPERATURE, TOP_P, SEED, INDEX, STATE, NEEDED = range(6)
+TEMPERATURE, TOP_P, SEED, COUNTER, STATE, NEEDED = range(6)
 # What `scan` finds in a block, float32 [B, 4, blocks]: its largest logit; the sums of exp(logit - largest) at
 # temperature 1 and at the row's; the best score, counted from its largest logit.
 PEAK, MASS_AT_1, MASS, SCORE = range(4)
@@ -52,7 +52,7 @@ def masked_sample(
     seed: jax.Array,
     index: jax.Array,
     *,
-    stream: int,
+    stream: int | jax.Array,
     table: jax.Array | None,
     state: jax.Array | None,
     mask: jax.Array | None,
@@ -64,8 +64,8 @@ def masked_sample(
     block = min(BLOCK, pl.next_power_of_2(columns))
     blocks = pl.cdiv(columns, block)
     words = [_widen(array, pl.cdiv(blocks * block, 32)) for array in (table, mask) if array is not None]
-    settings = _settings(temperature, top_p, seed, index, state, needed)
-    plan = _Plan(columns, block, blocks, stream, table is not None, mask is not None)
+    settings = _settings(temperature, top_p, seed, threefry.counter(index, stream), state, needed)
+    plan = _Plan(columns, block, blocks, table is not None, mask is not None)
     call = partial(pallas_call, warps=WARPS, stages=1, interpret=interpret)
     columns_of_blocks = jax.ShapeDtypeStruct((rows, blocks), jnp.int32)
     scan = call(
@@ -95,18 +95,18 @@ def _widen(array: jax.Array, width: int) -> jax.Array:
     return jnp.pad(array, ((0, 0), (0, missing))) if missing else array
 
 
-def _settings(temperature, top_p, seed, index, state, needed) -> jax.Array:
-    bits = [lax.bitcast_convert_type(array, jnp.int32) for array in (temperature, top_p, seed)]
-    return jnp.stack([*bits, index, jnp.zeros_like(index) if state is None else state, needed.astype(jnp.int32)], 1)
+def _settings(temperature, top_p, seed, counter, state, needed) -> jax.Array:
+    bits = [lax.bitcast_convert_type(array, jnp.int32) for array in (temperature, top_p, seed, counter)]
+    needed = needed.astype(jnp.int32)
+    return jnp.stack([*bits, jnp.zeros_like(needed) if state is None else state, needed], 1)
 
 
 class _Plan(NamedTuple):
-    """How rows are cut, which noise they get, and which bits restrict them."""
+    """How rows are cut, and which bits restrict them."""
 
     columns: int
     block: int
     blocks: int
-    stream: int
     table: bool
     mask: bool
 
@@ -118,7 +118,7 @@ class _Row(NamedTuple):
     temperature: Any
     top_p: Any
     seed: Any
-    index: Any
+    counter: Any
     state: Any
     needed: Any
     greedy: Any
@@ -128,14 +128,14 @@ class _Row(NamedTuple):
     def read(cls, settings: Any, number: Any) -> _Row:
         temperature = lax.bitcast_convert_type(settings[number, TEMPERATURE], jnp.float32)
         top_p = lax.bitcast_convert_type(settings[number, TOP_P], jnp.float32)
-        seed = lax.bitcast_convert_type(settings[number, SEED], jnp.uint32)
+        seed, counter = (lax.bitcast_convert_type(settings[number, one], jnp.uint32) for one in (SEED, COUNTER))
         greedy = temperature <= GREEDY_BELOW
         return cls(
             number,
             jnp.where(greedy, 1.0, temperature),
             top_p,
             seed,
-            settings[number, INDEX],
+            counter,
             settings[number, STATE],
             settings[number, NEEDED] != 0,
             greedy,
@@ -154,7 +154,7 @@ def _scan(plan: _Plan, settings: Any, logits: Any, *refs: Any) -> None:
         peak = jnp.max(values)
         floor = _finite(peak)
         scaled = (values - floor) / row.temperature
-        noise = lax.cond(row.greedy, lambda: jnp.zeros_like(scaled), lambda: _noise(plan, row, column))
+        noise = lax.cond(row.greedy, lambda: jnp.zeros_like(scaled), lambda: _noise(row, column))
         score = scaled + noise
         best = jnp.max(score)
         known[row.number, PEAK, j] = peak
@@ -288,7 +288,7 @@ def _before(
     values, column = _block(plan, row, j, logits, words)
     ahead = (values > value) | ((values == value) & (column < token))
     scaled = (values - floor) / row.temperature
-    score = jnp.where(ahead, scaled + _noise(plan, row, column), -jnp.inf)
+    score = jnp.where(ahead, scaled + _noise(row, column), -jnp.inf)
     best = jnp.max(score)
     return jnp.sum(jnp.where(ahead, jnp.exp(scaled), 0.0)), best, _first(score == best, column)
 
@@ -308,8 +308,8 @@ def _block(plan: _Plan, row: _Row, j: Any, logits: Any, words: Any) -> tuple[Any
     return values, column
 
 
-def _noise(plan: _Plan, row: _Row, column: Any) -> Any:
-    return threefry.gumbel(row.seed, row.index, plan.stream, column.astype(jnp.uint32))
+def _noise(row: _Row, column: Any) -> Any:
+    return threefry.gumbel(row.seed, row.counter, column.astype(jnp.uint32))
 
 
 def _finite(peak: Any) -> Any:

@@ -86,25 +86,39 @@ def killed_and_resumed(folder: Path, out: Path, kills: int, seed: int) -> None:
     run(folder, out)
 
 
-def check_kills(folder: Path, tmp_path: Path, kills: int) -> None:
-    killed_and_resumed(folder, tmp_path / "killed.jsonl", kills, seed=kills)
-    run(folder, tmp_path / "whole.jsonl")
-    assert texts(tmp_path / "killed.jsonl") == texts(tmp_path / "whole.jsonl")
-    with JournalReader(tmp_path / "killed.jsonl.journal") as reader:
-        assert sum(1 for _ in reader.records()) == len(list(folder.iterdir())) and not reader.damage
+def check_kills(folder: Path, tmp_path: Path, kills: int, whole: dict[str, tuple]) -> None:
+    out = tmp_path / "killed.jsonl"
+    killed_and_resumed(folder, out, kills, seed=kills)
+    assert texts(out) == whole
+    with JournalReader(f"{out}.journal") as reader:
+        assert sum(1 for _ in reader.records()) == len(whole) and not reader.damage
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
-    check_kills(make_pictures(tmp_path / "in", 60), tmp_path, kills=3)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return make_pictures(tmp_path_factory.mktemp("kill") / "in", 60)
+
+
+@pytest.fixture(scope="module")
+def whole(folder) -> dict[str, tuple]:
+    """What a run that nothing disturbs gives."""
+    run(folder, folder.with_name("whole.jsonl"))
+    return texts(folder.with_name("whole.jsonl"))
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(folder, whole, tmp_path):
+    check_kills(folder, tmp_path, kills=2, whole=whole)
 
 
 @pytest.mark.slow
 def test_two_thousand_images_killed_twenty_times(tmp_path):
-    check_kills(make_pictures(tmp_path / "in", 2000), tmp_path, kills=20)
+    folder = make_pictures(tmp_path / "in", 2000)
+    run(folder, tmp_path / "whole.jsonl")
+    check_kills(folder, tmp_path, kills=20, whole=texts(tmp_path / "whole.jsonl"))
 
 
-def test_one_signal_finishes_what_is_under_way_and_two_stop_at_once(tmp_path):
-    folder, out = make_pictures(tmp_path / "in", 60), tmp_path / "out.jsonl"
+def test_one_signal_finishes_what_is_under_way_and_two_stop_at_once(folder, whole, tmp_path):
+    out = tmp_path / "out.jsonl"
     journal = Path(f"{out}.journal")
     process = subprocess.Popen(command(folder, out), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     assert wait_for(process, journal, 3)
@@ -122,18 +136,15 @@ def test_one_signal_finishes_what_is_under_way_and_two_stop_at_once(tmp_path):
     _, errors = process.communicate(timeout=S)
     assert process.returncode == 130 and "Traceback" not in errors
     run(folder, out)
-    assert len(texts(out)) == 60 and texts(out).items() >= finished.items()
+    assert texts(out) == whole
 
 
-def test_shards_together_are_the_whole_and_one_by_one_is_the_same(tmp_path):
-    folder = make_pictures(tmp_path / "in", 30)
-    run(folder, tmp_path / "whole.jsonl")
-    whole = texts(tmp_path / "whole.jsonl")
-    parts = [tmp_path / f"part{index}.jsonl" for index in range(3)]
+def test_shards_together_are_the_whole_and_one_by_one_is_the_same(folder, whole, tmp_path):
+    parts = [tmp_path / f"part{index}.jsonl" for index in range(2)]
     for index, part in enumerate(parts):
-        run(folder, part, "--shard", f"{index}/3")
+        run(folder, part, "--shard", f"{index}/2")
     together = [item for part in parts for item in texts(part).items()]
-    assert len(together) == 30 and dict(together) == whole
+    assert len(together) == 60 and dict(together) == whole
     with Moondream.from_pretrained("shapes") as model:
         engine = model.engine_config
         pages = whole_pages(model.config.text.max_context, engine)

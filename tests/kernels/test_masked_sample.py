@@ -163,6 +163,15 @@ def test_streams_are_independent(backend):
 
 
 @both
+def test_rows_of_several_streams_draw_as_each_would_alone(backend):
+    arguments = batch(temperature=1.5)
+    streams = np.arange(ROWS, dtype=np.int32) % 3
+    drawn, _ = jax.jit(partial(masked_sample, backend=backend))(**arguments | {"stream": streams})
+    alone = [chosen_of(backend, **arguments | {"stream": stream}) for stream in range(3)]
+    np.testing.assert_array_equal(drawn, np.choose(streams, alone))
+
+
+@both
 @pytest.mark.parametrize(("temperature", "greedy"), [(0.0, True), (1e-6, True), (2e-6, False)])
 def test_up_to_a_millionth_a_temperature_means_the_most_probable(backend, temperature, greedy):
     # Two entries a hair apart: at the smallest temperatures noise decides, in greedy decoding it never does.
@@ -207,7 +216,7 @@ def test_a_row_without_top_p_keeps_everything_whatever_the_others_ask_for(monkey
     # Rounded, the mass before the last entry exceeds 1 in some rows; noise singles that entry out here.
     arguments = batch(temperature=1.0, top_p=[1.0] * (ROWS - 1) + [0.5])
     arguments["logits"][:, -1] = -25
-    monkeypatch.setattr(threefry, "gumbel", lambda *a: jnp.where(a[3] == ENTRIES - 1, jnp.float32(60), 0.0))
+    monkeypatch.setattr(threefry, "gumbel", lambda *a: jnp.where(a[2] == ENTRIES - 1, jnp.float32(60), 0.0))
     # Traced anew, and for nobody else.
     monkeypatch.setattr(reference, "masked_sample", inspect.unwrap(reference.masked_sample))
     del arguments["stream"]
@@ -274,6 +283,7 @@ def test_what_the_kernels_cannot_take_is_computed_plainly_or_refused():
         ("mask", np.zeros((ROWS, 1), np.uint32), r"mask is uint32\[64, 1\], not uint32\[64, 2\]"),
         ("state", np.zeros(ROWS, np.int32), "table and state"),
         ("stream", 8, "stream 8"),
+        ("stream", np.zeros(3, np.int32), r"stream is int32\[3\], not int32\[64\]"),
     ],
 )
 def test_bad_arguments_are_named(name, value, message):

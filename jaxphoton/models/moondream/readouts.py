@@ -91,9 +91,9 @@ class RegionReadout:
 
         def read() -> tuple[jax.Array, jax.Array]:
             coordinates, sizes = region.decode(params.region, self._config.region, hidden)
-            x, x_logprob = draw(coordinates, COORDINATE_STREAM, coordinate)
-            width, width_logprob = draw(sizes[:, 0], WIDTH_STREAM, size)
-            height, height_logprob = draw(sizes[:, 1], HEIGHT_STREAM, size)
+            wanted = [(sizes[:, 0], WIDTH_STREAM, size), (sizes[:, 1], HEIGHT_STREAM, size)]
+            drawn = draw([(coordinates, COORDINATE_STREAM, coordinate), *wanted])
+            (x, x_logprob), (width, width_logprob), (height, height_logprob) = drawn
             bins = jnp.stack([jnp.where(size, width, x), height], axis=1)
             logprob = jnp.where(size, width_logprob + height_logprob, x_logprob)
             return bins, jnp.where(coordinate | size, logprob, 0.0)

@@ -260,23 +260,30 @@ def test_what_cannot_be_asked(model, photos, tmp_path, ask, fault):
     assert os.listdir(tmp_path) == ["photos"] and not model.loaded
 
 
-def test_a_script_without_a_main_guard(tmp_path):
-    """Its image workers are new programs, and none runs the script again."""
-    root = make_folder(tmp_path / "photos", ["a.png", "b.png"])
-    script = tmp_path / "script.py"
-    script.write_text(
+@pytest.fixture(scope="module")
+def script(tmp_path_factory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
+    """A folder of two images, and what a script without a main guard made of it."""
+    place = tmp_path_factory.mktemp("script")
+    root, out = make_folder(place / "photos", ["a.png", "b.png"]), place / "c.jsonl"
+    (place / "script.py").write_text(
         "from jaxphoton import batch\n"
-        f"result = batch.run({str(root)!r}, {str(tmp_path / 'c.jsonl')!r}, 'caption:short', workers=1)\n"
+        f"result = batch.run({str(root)!r}, {str(out)!r}, workers=1)\n"
         "print(result.done, result.failed)\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, str(place / "script.py")]
+    return root, out, subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def test_a_script_without_a_main_guard(script):
+    """Its image workers are new programs, and none runs the script again."""
+    _, out, done = script
     assert (done.returncode, done.stdout, done.stderr) == (0, "2 0\n", "")
-    assert len(json_lines(tmp_path / "c.jsonl")) == 2
+    assert len(json_lines(out)) == 2
 
 
-def test_an_open_model_answers_and_stays_open(tmp_path):
-    root = make_folder(tmp_path / "photos", ["a.png", "b.png"])
+def test_an_open_model_answers_and_stays_open(script, tmp_path):
+    root, named, _ = script
     out = tmp_path / "c.jsonl"
     with Moondream.from_pretrained("shapes") as open_model:
         with pytest.raises(OptionError, match="^rows is said when a model is loaded"):
@@ -291,6 +298,4 @@ def test_an_open_model_answers_and_stays_open(tmp_path):
         assert batch.run(root, out, model=open_model, restart=True, limit=1).done == 1
         assert batch.run(root, out, model=open_model).done == 2
         assert open_model.caption(root / "a.png")["caption"]
-    texts = {line["caption"] for line in json_lines(out)}
-    named = tmp_path / "n.jsonl"
-    assert batch.run(root, named).done == 2 and {line["caption"] for line in json_lines(named)} == texts
+    assert {line["caption"] for line in json_lines(named)} == {line["caption"] for line in json_lines(out)}

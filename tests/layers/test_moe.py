@@ -23,6 +23,7 @@ EXPERTS, DIM, INNER = 8, 12, 6
 GROUPED = {"fc1_w": {"group": 4}, "fc2_w": {"group": 2}}
 FEW_BITS = {in_int8: {"fc1_w": {}, "fc2_w": {}}, in_int4_symmetric: GROUPED, in_int4: GROUPED}
 erf = np.vectorize(math.erf)
+apply = jax.jit(moe.apply, static_argnames="mix")
 
 
 def drawn(seed: int, dtype=jnp.float32, float8: bool = False) -> ExpertParams:
@@ -94,6 +95,7 @@ def of_device(params: ExpertParams, first: int, count: int) -> ExpertParams:
     return dataclasses.replace(params, **experts)
 
 
+@partial(jax.jit, static_argnames="chosen")
 def routed(params: ExpertParams, x: jax.Array, chosen: int) -> moe.Route:
     return moe.route(params.router_w, jnp.zeros((1, EXPERTS), jnp.float32), 0, chosen, x)
 
@@ -104,7 +106,7 @@ def routed(params: ExpertParams, x: jax.Array, chosen: int) -> moe.Route:
 def test_experts_equal_a_plain_loop(mix, count, float8):
     params, x = drawn(1, float8=float8), tokens(count)
     route = routed(params, x, 2)
-    got = moe.apply(params, route, x, mix)
+    got = apply(params, route, x, mix)
     np.testing.assert_allclose(got, loop(params, x, route.experts, route.weights), atol=2e-5)
 
 
@@ -116,7 +118,7 @@ def test_every_row_has_the_experts_of_its_adapter(mix, length, float8):
     params = adapted(drawn(1, float8=float8), slots)
     x = tokens(len(slots) * length).reshape(len(slots), length, DIM)
     route = routed(params, x, 2)
-    got = moe.apply(params, route, x, mix)
+    got = apply(params, route, x, mix)
     for row, slot in enumerate(slots):
         expected = loop(merged(params, slot), x[row], route.experts[row], route.weights[row])
         np.testing.assert_allclose(got[row], expected, atol=5e-5)
@@ -132,12 +134,12 @@ def test_choices_among_a_devices_own_experts(first, count, experts):
 @pytest.mark.parametrize("mix", [moe.mix_dense, partial(moe.mix, backend="reference")], ids=["dense", "by size"])
 def test_devices_with_a_part_of_the_experts_sum_up(mix):
     params, x, each = adapted(drawn(1), [n % 4 - 1 for n in range(40)]), tokens(40), EXPERTS // 2
-    route, total, run = routed(params, x, 2), jnp.zeros(x.shape), jax.jit(partial(moe.apply, mix=mix))
+    route, total = routed(params, x, 2), jnp.zeros(x.shape)
     for first in (0, each):
         own = moe.own_choices(route.experts, first, each)
         of_own = dataclasses.replace(route, experts=own, weights=jnp.where(own < 0, jnp.nan, route.weights))
-        total += run(of_device(params, first, each), of_own, x)
-    np.testing.assert_allclose(total, run(params, route, x), atol=5e-5)
+        total += apply(of_device(params, first, each), of_own, x, mix)
+    np.testing.assert_allclose(total, apply(params, route, x, mix), atol=5e-5)
 
 
 def test_the_plain_form_looks_at_no_choice_that_is_not_here():
@@ -155,7 +157,7 @@ def test_experts_in_few_bits_are_what_their_numbers_say(form, count):
     route = routed(params, x, 2)
     expected = loop(same, x, route.experts, route.weights)
     for mix in (moe.mix_dense, partial(moe.mix, backend="reference")):
-        np.testing.assert_allclose(moe.apply(few, route, x, mix), expected, atol=5e-5)
+        np.testing.assert_allclose(apply(few, route, x, mix), expected, atol=5e-5)
 
 
 def test_the_kernel_follows_from_the_choices_an_expert(monkeypatch):
@@ -177,17 +179,17 @@ def test_all_tokens_at_one_expert():
     weights = jnp.full((50, 2), 0.5, jnp.float32)
     expected = loop(params, x, experts, weights)
     for mix in (moe.mix_dense, partial(moe.mix, backend="reference")):
-        np.testing.assert_allclose(mix(params, x, experts, weights), expected, atol=2e-5)
+        np.testing.assert_allclose(jax.jit(mix)(params, x, experts, weights), expected, atol=2e-5)
 
 
 def test_an_expert_that_nobody_chose_may_hold_anything():
     params, x = drawn(3), tokens(3)
     route = moe.route(params.router_w, jnp.zeros((1, EXPERTS), jnp.float32).at[0, 5].set(-1e9), 0, 2, x)
-    clean = moe.apply(params, route, x, moe.mix_dense)
+    clean = apply(params, route, x, moe.mix_dense)
     up, down = dense_of(params.fc1_w).matrix.at[5].set(jnp.inf), dense_of(params.fc2_w).matrix.at[5].set(jnp.nan)
     broken = dataclasses.replace(params, fc1_w=Dense(up), fc2_w=Dense(down))
     for mix in (moe.mix_dense, partial(moe.mix, backend="reference")):
-        np.testing.assert_allclose(moe.apply(broken, route, x, mix), clean, atol=1e-6)
+        np.testing.assert_allclose(apply(broken, route, x, mix), clean, atol=1e-6)
 
 
 def test_the_router_takes_the_best_logits_with_their_bias_and_weighs_them_alone():
@@ -222,4 +224,4 @@ def test_a_bfloat16_model_routes_in_float32():
     exact = x.astype(jnp.float32) @ dense_of(params.router_w).matrix.astype(jnp.float32).T
     np.testing.assert_allclose(route.logits, exact, rtol=1e-5, atol=1e-5)
     for mix in (moe.mix_dense, partial(moe.mix, backend="reference")):
-        assert moe.apply(params, route, x, mix).dtype == jnp.bfloat16
+        assert jax.eval_shape(apply, params, route, x, mix).dtype == jnp.bfloat16

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -51,15 +52,16 @@ def options(tmp_path_factory) -> dict:
 
 
 @pytest.fixture(scope="module")
-def alone(options, tmp_path_factory) -> dict:
-    """What one process answers."""
+def model(options) -> Iterator[Moondream]:
+    """In this process."""
     with Moondream.from_pretrained(**options) as model:
         model.engine_config = OPTIONS.applied(model.engine_config, model.family.max_context)
-        return {answer.key: answer for answer in model.answer(jobs(tmp_path_factory.mktemp("alone")))}
+        yield model
 
 
-def test_the_same_answers_and_one_killed_in_the_middle(alone, options, tmp_path):
+def test_the_same_answers_and_one_killed_in_the_middle(model, options, tmp_path):
     asked, found, lines = jobs(tmp_path), {}, []
+    alone = {answer.key: answer for answer in model.answer(asked)}
     with Replicas((None, None), options, OPTIONS, log=lines.append) as replicas:
         for answer in replicas.answer(iter(asked)):
             assert answer.key not in found
@@ -87,15 +89,13 @@ def test_a_model_that_does_not_exist():
         Replicas((None, None), {"path_or_id": "./no-such-model"}, log=lambda line: None)
 
 
-def test_single_asks_as_of_a_model_in_this_process(options, tmp_path):
+def test_single_asks_as_of_a_model_in_this_process(model, options):
     picture = sorted(EXAMPLES.glob("*.png"))[0]
     query = Ask("query", {"question": "What shapes are there?"}, GREEDY)
     turns = [{"role": "user", "content": "A circle?"}, {"role": "assistant", "content": "Yes."}]
     chat = Ask("chat", {"messages": [*turns, {"role": "user", "content": "Where?"}]}, GREEDY)
     asks = [*ASKS, query, Ask("point", {"object": "circle"}, GREEDY), chat]
-    with Moondream.from_pretrained(**options) as model:
-        model.engine_config = OPTIONS.applied(model.engine_config, model.family.max_context)
-        alone = [followed(model, picture, ask) for ask in asks]
+    alone = [followed(model, picture, ask) for ask in asks]
     with Replicas((None,), options, OPTIONS, log=lambda line: None) as replicas:
         for image in (picture, picture.read_bytes()):
             assert [followed(replicas, image, ask) for ask in asks] == alone

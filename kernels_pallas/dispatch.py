@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 Device = Any  # a jax.Device, which type checkers take for a variable
+Index = int | jax.Array  # of a layer; an array in a program that is traced once for several
 BACKENDS = ("reference", "loop", "triton", "interpret")
 OLDEST = 80  # compute capability 8.0: what Triton compiles for
 FLOAT8_FROM = 89  # below it Triton casts no float8
@@ -55,7 +56,7 @@ class Target:
         return cls("cuda", capability, getattr(device, "core_count", None) or 128)
 
 
-def outside(index: int | jax.Array, count: int) -> bool:
+def outside(index: Index, count: int) -> bool:
     """Whether an index is none of `count`; False for one that a program computes, which is not known here."""
     return not isinstance(index, Tracer) and not 0 <= index < count
 

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kernels_pallas.dispatch import Index
+
 FEW_QUERIES = 64  # so many share one product for all heads; the scores of more stay in the caches head by head
 FEW_ENTRIES = 256  # of a chunk of few queries
 LEAST_ENTRIES, MOST_ENTRIES = 128, 768  # of one of many, as many as queries between these: an image prefix is one chunk
@@ -24,7 +26,7 @@ def attend(
     tables: jax.Array,
     last: jax.Array,
     prefixes: jax.Array,
-    layer: int | jax.Array,
+    layer: Index,
     k_scale: jax.Array | None,
     v_scale: jax.Array | None,
 ) -> jax.Array:

@@ -8,6 +8,7 @@ from flax import struct
 from jax.typing import DTypeLike
 
 from jaxphoton.models.protocol import Attend, AttendJoined, CacheSpec, Kernels
+from kernels_pallas.dispatch import Index
 from kernels_pallas.paged_attention import paged_attention
 from kernels_pallas.prefix_attention import prefix_attention
 from kernels_pallas.step_attention import step_attention
@@ -89,7 +90,7 @@ def paged_attend(
     entry, counts = places % page_size, jnp.sum(valid, axis=1, dtype=jnp.int32)
     lengths = jnp.where(valid, places + 1, 0)[:, 0]
 
-    def write_and_attend(layer: int | jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, cache: PagedCache):
+    def write_and_attend(layer: Index, q: jax.Array, k: jax.Array, v: jax.Array, cache: PagedCache):
         scales = _scales(cache, kv_scale)
         if scales:
             k, v = (_to_float8(part, scales[name][layer]) for part, name in ((k, "k_scale"), (v, "v_scale")))
@@ -119,7 +120,7 @@ def joined_attend(
     lengths = jnp.where(valid, _places(positions, prefixes, page_size) + 1, 0)[:, 0]
 
     def attend(
-        layer: int | jax.Array,
+        layer: Index,
         u: jax.Array,
         cos: jax.Array,
         sin: jax.Array,

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxphoton.layers.weight import einsum
+from kernels_pallas.dispatch import Index
 
 TEXT_BLOCK = -1
 Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # q, k, v [B, T, N, H], everything visible
-
-Index = int | jax.Array  # of a layer; an operand in a program that traces its layers once (`layers.tracing`)
 
 # attend(layer, q, k, v, cache) -> (attention output [B, T, N, H], cache): the seam between a network and whatever holds
 # its keys and values.

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
-from jaxphoton.layers.attention import Attend, Index, attend, block_mask, prefix_blocks
+from jaxphoton.layers.attention import Attend, attend, block_mask, prefix_blocks
+from kernels_pallas.dispatch import Index
 
 
 @struct.dataclass

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxphoton.layers.attention import Index
 from jaxphoton.layers.mlp import gelu_exact, gelu_tanh
 from jaxphoton.layers.norms import layer_norm
 from jaxphoton.layers.placed import GroupedByKernel
 from jaxphoton.layers.weight import Dense, RowScaled, Weight, linear, matmul
 from kernels_pallas import dispatch
+from kernels_pallas.dispatch import Index
 from kernels_pallas.input_product import input_product
 from kernels_pallas.output_product import output_product
 from kernels_pallas.residual_norm import residual_norm

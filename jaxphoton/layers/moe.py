@@ -19,7 +19,7 @@ from jaxphoton.layers.adapters import Pairs
 from jaxphoton.layers.grouped import Grouped
 from jaxphoton.layers.mlp import gelu_exact
 from jaxphoton.layers.weight import Dense, Leaf, RowScaled, Weight, einsum
-from kernels_pallas.dispatch import Target
+from kernels_pallas.dispatch import Index, Target
 from kernels_pallas.moe_decode import moe_decode
 from kernels_pallas.moe_prefill import moe_prefill
 from kernels_pallas.moe_route import moe_route
@@ -77,7 +77,7 @@ class Route:
 
 
 # route(weight [E, D], biases [R, E], row, chosen, h [..., D]) -> Route: `route` with some backend.
-Router = Callable[[Weight, jax.Array, int | jax.Array, int, jax.Array], Route]
+Router = Callable[[Weight, jax.Array, Index, int, jax.Array], Route]
 # mix(params, x [T, D], experts int32 [T, k], weights float32 [T, k]) -> [T, D]: how the chosen experts are computed;
 # slots of adapters are those of tokens. A choice of -1 is of an expert that is not here: it adds nothing, whatever its
 # weight.
@@ -95,7 +95,7 @@ class Experts:
 def route(
     weight: Weight,
     biases: jax.Array,
-    row: int | jax.Array,
+    row: Index,
     chosen: int,
     h: jax.Array,
     *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from kernels_pallas.dispatch import Target, choose, outside
+from kernels_pallas.dispatch import Index, Target, choose, outside
 from kernels_pallas.input_product import reference, triton
 from kernels_pallas.products import DTYPES, check_scale, refusals
 
@@ -14,7 +14,7 @@ def input_product(
     matrix: jax.Array,
     bias: jax.Array,
     *,
-    layer: int | jax.Array,
+    layer: Index,
     gelu_from: int | None = None,
     scale: jax.Array | None = None,
     backend: str | None = None,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kernels_pallas.dispatch import Index
 from kernels_pallas.products import scaled_product
 
 
 def input_product(
-    x: jax.Array, matrix: jax.Array, bias: jax.Array, scale: jax.Array | None, *, layer: int | jax.Array, gelu_from: int
+    x: jax.Array, matrix: jax.Array, bias: jax.Array, scale: jax.Array | None, *, layer: Index, gelu_from: int
 ) -> jax.Array:
     """Shapes and meaning as in `kernels_pallas.input_product.api`."""
     product = scaled_product(x, matrix, scale)

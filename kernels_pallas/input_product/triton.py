@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from kernels_pallas.dispatch import Index
 from kernels_pallas.products import add_products, block, gelu, rows_of, rows_of_matrix, tile, write_rows
 from kernels_pallas.triton_shim import pallas_call
 
@@ -38,7 +39,7 @@ def input_product(
     bias: jax.Array,
     scale: jax.Array | None = None,
     *,
-    layer: int | jax.Array,
+    layer: Index,
     gelu_from: int,
     cores: int,
     interpret: bool,

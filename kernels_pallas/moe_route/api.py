@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels_pallas.dispatch import Target, choose, outside
+from kernels_pallas.dispatch import Index, Target, choose, outside
 from kernels_pallas.moe_route import reference, triton
 
 DTYPES = (jnp.bfloat16, jnp.float32)
@@ -17,7 +17,7 @@ def moe_route(
     bias: jax.Array,
     *,
     top: int,
-    row: int | jax.Array = 0,
+    row: Index = 0,
     backend: str | None = None,
     target: Target | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kernels_pallas.dispatch import Index
+
 
 def moe_route(
-    x: jax.Array, router: jax.Array, bias: jax.Array, *, top: int, row: int | jax.Array
+    x: jax.Array, router: jax.Array, bias: jax.Array, *, top: int, row: Index
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Shapes and meaning as in `kernels_pallas.moe_route.api`."""
     precision = lax.Precision.HIGHEST if x.dtype == jnp.float32 else None

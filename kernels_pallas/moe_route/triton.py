@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from kernels_pallas.dispatch import Index
 from kernels_pallas.triton_shim import dot, load, pallas_call, store
 
 TOKENS = 16  # the fewest that a dot takes
@@ -30,7 +31,7 @@ def refusals(router: jax.Array) -> list[str]:
 
 
 def moe_route(
-    x: jax.Array, router: jax.Array, bias: jax.Array, *, top: int, row: int | jax.Array, cores: int, interpret: bool
+    x: jax.Array, router: jax.Array, bias: jax.Array, *, top: int, row: Index, cores: int, interpret: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Shapes and meaning as in `kernels_pallas.moe_route.api`; `cores` to spread the product over."""
     tokens, (experts, width) = len(x), router.shape

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels_pallas import paged_loop
-from kernels_pallas.dispatch import Target, choose, outside
+from kernels_pallas.dispatch import Index, Target, choose, outside
 from kernels_pallas.paged_attention import reference, triton
 
 QUERY_DTYPES = (jnp.bfloat16, jnp.float32)
@@ -21,7 +21,7 @@ def paged_attention(
     lengths: jax.Array,
     prefixes: jax.Array,
     *,
-    layer: int | jax.Array,
+    layer: Index,
     k_scale: jax.Array | None = None,
     v_scale: jax.Array | None = None,
     splits: int | None = None,

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kernels_pallas.dispatch import Index
+
 
 def paged_attention(
     q: jax.Array,
@@ -15,7 +17,7 @@ def paged_attention(
     lengths: jax.Array,
     prefixes: jax.Array,
     *,
-    layer: int | jax.Array,
+    layer: Index,
     k_scale: jax.Array | None = None,
     v_scale: jax.Array | None = None,
 ) -> jax.Array:
@@ -41,7 +43,7 @@ def visible_entries(entries: jax.Array, lengths: jax.Array, prefixes: jax.Array,
     return (entries < lengths[:, None]) & ~in_gap
 
 
-def _gather(pool: jax.Array, layer: int | jax.Array, tables: jax.Array, scale: jax.Array | None) -> jax.Array:
+def _gather(pool: jax.Array, layer: Index, tables: jax.Array, scale: jax.Array | None) -> jax.Array:
     """[L, P, G, K, H] and tables [B, W] -> float32 [B, W * G, K, H]."""
     pages = pool[layer, tables].astype(jnp.float32)
     if scale is not None:

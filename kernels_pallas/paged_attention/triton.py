@@ -22,6 +22,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from kernels_pallas import softmax
+from kernels_pallas.dispatch import Index
 from kernels_pallas.softmax import LOG2_E, LOWEST
 from kernels_pallas.triton_shim import pallas_call
 
@@ -84,7 +85,7 @@ def paged_attention(
     lengths: jax.Array,
     prefixes: jax.Array,
     *,
-    layer: int | jax.Array,
+    layer: Index,
     k_scale: jax.Array | None = None,
     v_scale: jax.Array | None = None,
     splits: int,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kernels_pallas import paged_loop
-from kernels_pallas.dispatch import Target, choose, outside
+from kernels_pallas.dispatch import Index, Target, choose, outside
 from kernels_pallas.prefix_attention import reference, triton
 
 OP = "prefix_attention"
@@ -21,7 +21,7 @@ def prefix_attention(
     counts: jax.Array,
     prefixes: jax.Array,
     *,
-    layer: int | jax.Array,
+    layer: Index,
     ends: jax.Array | None = None,
     k_scale: jax.Array | None = None,
     v_scale: jax.Array | None = None,

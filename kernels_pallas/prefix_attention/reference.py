@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kernels_pallas.dispatch import Index
+
 
 def attend(
     q: jax.Array,
@@ -15,7 +17,7 @@ def attend(
     starts: jax.Array,
     counts: jax.Array,
     prefixes: jax.Array,
-    layer: int | jax.Array,
+    layer: Index,
     k_scale: jax.Array | None,
     v_scale: jax.Array | None,
 ) -> jax.Array:
@@ -45,7 +47,7 @@ def _einsum(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(spec, a, b, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
-def _gather(pool: jax.Array, layer: int | jax.Array, tables: jax.Array) -> jax.Array:
+def _gather(pool: jax.Array, layer: Index, tables: jax.Array) -> jax.Array:
     """[L, P, G, K, H] and tables [B, W] -> [B, W * G, K, H]."""
     pages = pool[layer, tables]
     return pages.reshape(pages.shape[0], -1, *pages.shape[3:])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from kernels_pallas.dispatch import Index
 from kernels_pallas.triton_shim import dot, pallas_call
 
 LOG2_E = 1.4426950408889634
@@ -32,7 +33,7 @@ def attend(
     starts: jax.Array,
     counts: jax.Array,
     prefixes: jax.Array,
-    layer: int | jax.Array,
+    layer: Index,
     k_scale: jax.Array | None,
     v_scale: jax.Array | None,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels_pallas.dispatch import Target, choose, outside
+from kernels_pallas.dispatch import Index, Target, choose, outside
 from kernels_pallas.products import DTYPES
 from kernels_pallas.residual_norm import reference, triton
 
@@ -16,8 +16,8 @@ def residual_norm(
     bias: jax.Array,
     norm: jax.Array | None = None,
     *,
-    layer: int | jax.Array,
-    norm_layer: int | jax.Array = 0,
+    layer: Index,
+    norm_layer: Index = 0,
     epsilon: float = 1e-5,
     backend: str | None = None,
     target: Target | None = None,

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kernels_pallas.dispatch import Index
+
 
 def residual_norm(
     x: jax.Array,
@@ -13,8 +15,8 @@ def residual_norm(
     bias: jax.Array,
     norm: jax.Array | None,
     *,
-    layer: int | jax.Array,
-    norm_layer: int | jax.Array,
+    layer: Index,
+    norm_layer: Index,
     epsilon: float,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Shapes and meaning as in `kernels_pallas.residual_norm.api`."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from kernels_pallas.dispatch import Index
 from kernels_pallas.triton_shim import load, pallas_call, store
 
 WIDEST, MOST_PARTS = 8192, 64  # what a program keeps in registers, and how often its loop is written out
@@ -27,8 +28,8 @@ def residual_norm(
     bias: jax.Array,
     norm: jax.Array | None,
     *,
-    layer: int | jax.Array,
-    norm_layer: int | jax.Array,
+    layer: Index,
+    norm_layer: Index,
     epsilon: float,
     interpret: bool,
 ) -> tuple[jax.Array, jax.Array | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from kernels_pallas.dispatch import Target, choose, outside
+from kernels_pallas.dispatch import Index, Target, choose, outside
 from kernels_pallas.step_attention import reference, triton
 
 DTYPES = (jnp.bfloat16, jnp.float32)
@@ -22,7 +22,7 @@ def step_attention(
     cos: jax.Array,
     sin: jax.Array,
     *,
-    layer: int | jax.Array,
+    layer: Index,
     heads: int,
     factor_parts: jax.Array | None = None,
     factor_terms: jax.Array | None = None,

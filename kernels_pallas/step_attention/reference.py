@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from kernels_pallas.dispatch import Index
 from kernels_pallas.paged_attention import reference as paged
 
 
@@ -18,7 +19,7 @@ def step_attention(
     cos: jax.Array,
     sin: jax.Array,
     *,
-    layer: int | jax.Array,
+    layer: Index,
     heads: int,
     factor_parts: jax.Array | None = None,
     factor_terms: jax.Array | None = None,

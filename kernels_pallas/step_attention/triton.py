@@ -22,6 +22,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from kernels_pallas import softmax
+from kernels_pallas.dispatch import Index
 from kernels_pallas.softmax import LOG2_E, LOWEST
 from kernels_pallas.triton_shim import load, pallas_call
 
@@ -119,7 +120,7 @@ def step_attention(
     cos: jax.Array,
     sin: jax.Array,
     *,
-    layer: int | jax.Array,
+    layer: Index,
     heads: int,
     factor_parts: jax.Array | None = None,
     factor_terms: jax.Array | None = None,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxphoton.engine import compiled
+from jaxphoton.engine import compiled, programs
 from jaxphoton.engine import control as layout
 from jaxphoton.engine.compiled import Programs
 from jaxphoton.engine.control import Block, ControlPacker, Output
@@ -20,6 +20,7 @@ from jaxphoton.engine.request import Sequence
 from tests.engine.tiny import (
     CONFIG,
     ENGINE,
+    FAMILY,
     TABLES,
     Loop,
     Poisoned,
@@ -246,3 +247,21 @@ def test_a_step_takes_the_form_it_is_told_or_the_one_that_was_measured(programs,
     monkeypatch.setattr(programs, "dtype", jnp.dtype(jnp.bfloat16))
     assert parts(8) == ("norm",) and asked == [(jax.devices()[0].device_kind, 8)]
     assert parts(8, step_form="xla") == () and len(asked) == 1
+
+
+def test_draws_of_any_widths_are_those_that_each_would_be_alone():
+    rows, random = 4, np.random.default_rng(5)
+    head = np.zeros((rows, len(layout.Row)), np.int32)
+    head[:, layout.Row.INDEX], head[:, layout.Row.SEED] = random.integers(0, 99, (2, rows))
+    head[:, layout.Row.TEMPERATURE] = np.array([0, 0.5, 1, 2], np.float32).view(np.int32)
+    head[:, layout.Row.TOP_P] = np.array([1, 0.9, 0.5, 1], np.float32).view(np.int32)
+    wanted = [
+        (jnp.asarray(random.normal(0, 2, (rows, width)), jnp.float32), stream, jnp.ones(rows, bool))
+        for stream, width in enumerate((16, 24, 16, 16), 1)
+    ]
+    config = programs.ProgramConfig(FAMILY, TABLES, 4)
+    drawn = programs._draws(config, jnp.asarray(head), wanted)
+    alone = [programs._draws(config, jnp.asarray(head), [one])[0] for one in wanted]
+    np.testing.assert_array_equal(np.stack([chosen for chosen, _ in drawn]), np.stack([chosen for chosen, _ in alone]))
+    np.testing.assert_allclose(np.stack([p for _, p in drawn]), np.stack([p for _, p in alone]), atol=1e-6)
+    assert len({chosen.tobytes() for chosen in map(np.asarray, (drawn[0][0], drawn[2][0], drawn[3][0]))}) == 3

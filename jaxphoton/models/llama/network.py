@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.layers.attention import Attend, Index
+from jaxphoton.layers.attention import Attend
 from jaxphoton.layers.mlp import silu
 from jaxphoton.layers.norms import rms_norm
 from jaxphoton.layers.rope import llama3_scaled, rotary_frequencies, rotary_tables, rotate
@@ -17,6 +17,7 @@ from jaxphoton.layers.weight import matmul
 from jaxphoton.models.llama.config import TextConfig
 from jaxphoton.models.llama.params import TextLayer, TextParams
 from jaxphoton.models.protocol import IMAGE, AttendJoined
+from kernels_pallas.dispatch import Index
 
 
 def frequencies(config: TextConfig) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxphoton.layers import moe
-from jaxphoton.layers.attention import Attend, Index
+from jaxphoton.layers.attention import Attend
 from jaxphoton.layers.fused import StepParts
 from jaxphoton.layers.mlp import gelu_exact, gelu_tanh
 from jaxphoton.layers.norms import layer_norm
@@ -20,6 +20,7 @@ from jaxphoton.layers.tracing import traced_once
 from jaxphoton.layers.weight import Weight, add_bias, linear, matmul
 from jaxphoton.models.moondream.config import TextConfig
 from jaxphoton.models.moondream.params import TextLayer, TextParams
+from kernels_pallas.dispatch import Index
 
 
 @jax.tree_util.register_dataclass

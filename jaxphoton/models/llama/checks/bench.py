@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxphoton.layers.attention import Index, attend
+from jaxphoton.layers.attention import attend
 from jaxphoton.models.llama import network as text
 from jaxphoton.models.protocol import IMAGE, Prompt
 from jaxphoton.oracle.oracle import Picture
 from jaxphoton.verify.bench import Bench
 from jaxphoton.verify.report import Findings
+from kernels_pallas.dispatch import Index
 
 STEP = 64  # prompts are padded to a multiple of this, so that few lengths compile
 

@@ -18,7 +18,7 @@ LEAST_ENTRIES, MOST_ENTRIES = 128, 768  # of one of many, as many as queries bet
 LOWEST = float(jnp.finfo(jnp.float32).min)
 
 
-@jax.jit  # so that a network traces and lowers it once, not in every layer
+@jax.jit  # so that programs of one shape, and layers of several kinds in one, trace it once
 def attend(
     q: jax.Array,
     k_pool: jax.Array,

@@ -107,7 +107,7 @@ def whole(folder) -> dict[str, tuple]:
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(folder, whole, tmp_path):
-    check_kills(folder, tmp_path, kills=2, whole=whole)
+    check_kills(folder, tmp_path, kills=3, whole=whole)
 
 
 @pytest.mark.slow
@@ -136,13 +136,13 @@ def test_one_signal_finishes_what_is_under_way_and_two_stop_at_once(folder, whol
     _, errors = process.communicate(timeout=S)
     assert process.returncode == 130 and "Traceback" not in errors
     run(folder, out)
-    assert texts(out) == whole
+    assert texts(out) == whole and whole.items() >= finished.items()
 
 
 def test_shards_together_are_the_whole_and_one_by_one_is_the_same(folder, whole, tmp_path):
-    parts = [tmp_path / f"part{index}.jsonl" for index in range(2)]
+    parts = [tmp_path / f"part{index}.jsonl" for index in range(3)]
     for index, part in enumerate(parts):
-        run(folder, part, "--shard", f"{index}/2")
+        run(folder, part, "--shard", f"{index}/3")
     together = [item for part in parts for item in texts(part).items()]
     assert len(together) == 60 and dict(together) == whole
     with Moondream.from_pretrained("shapes") as model:

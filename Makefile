@@ -11,11 +11,11 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Names a directory's Python as the constraints do, e.g. py311. Other Pythons install unconstrained.
 TAG = import sys; print("py%d%d" % sys.version_info[:2])
-# $(call install,DIRECTORY,WHAT)
+# $(call install,DIRECTORY,WHAT); modules that nobody imports need not be compiled, which is half of an installation.
 install = c=constraints/$$($(1)/bin/python -c '$(TAG)').txt; \
 	if [ -f $$c ]; then c="--constraint $$c"; else c=; fi; \
 	echo "Installing into $(1): $(2) $$c"; \
-	$(1)/bin/python -m pip install --quiet $$c --editable '$(2)'
+	$(1)/bin/python -m pip install --quiet --no-compile $$c --editable '$(2)'
 # Without what it depends on: its part that speaks HTTP needs none of that.
 client = $(1)/bin/python -m pip install --quiet --no-deps moondream==2.6.1
 # Each worker takes one stretch of the tests, so that few files have their fixtures made in two.
@@ -30,11 +30,11 @@ demo: .venv/base.stamp
 	HF_HUB_OFFLINE=1 $(BIN)/jaxphoton caption examples/shapes --out demo-captions.jsonl --restart
 	@echo "The same as JSON lines: demo-captions.jsonl"
 
-# The second Python's packages are fetched while the first is linting.
-test: .venv/dev.stamp
-	@$(MAKE) --no-print-directory -j2 --output-sync=target lint second
+# Two at once where each alone would leave a processor idle.
+test:
+	@$(MAKE) --no-print-directory -j2 --output-sync=target .venv/dev.stamp second
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint smoke
 	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory smoke
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -52,7 +52,7 @@ other = version=3.12; [ "$$($(BIN)/python -c '$(TAG)')" = py311 ] || version=3.1
 	if [ -z "$$found" ]; then echo "No Python $$version here: $(2) left out."; exit 0; fi; \
 	$(MAKE) --no-print-directory $(1) VERSION=$$version OTHER=$$found
 
-second: .venv/dev.stamp
+second: .venv/bin/python
 	@+$(call other,.venv-$$version/dev.stamp,its packages are)
 
 smoke: .venv/dev.stamp

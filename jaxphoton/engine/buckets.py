@@ -43,16 +43,21 @@ class Buckets:
 
 
 def make_buckets(config: EngineConfig, family: Family) -> Buckets:
-    """The buckets that a configuration asks for; one of each kind with `fixed_shapes`."""
+    """The buckets that a configuration asks for and that its rows can fill; one of each kind with `fixed_shapes`."""
+    step = _holding(config.step_rows, config.max_rows)
     if config.fixed_shapes:
         prefix = (1, family.prefix_lengths[-1])
-        return Buckets(
-            (max(config.step_rows),), ((1, max(config.prefill_lengths)),), (prefix,), ((1, family.max_crops),)
-        )
-    vision = config.vision or family.vision_buckets(max(config.prefill_rows))
-    prefill = tuple((rows, length) for rows in config.prefill_rows for length in config.prefill_lengths)
+        return Buckets(step[-1:], ((1, max(config.prefill_lengths)),), (prefix,), ((1, family.max_crops),))
+    together = _holding(config.prefill_rows, config.max_rows)
+    vision = config.vision or family.vision_buckets(min(together[-1], config.max_rows))
+    prefill = tuple((rows, length) for rows in together for length in config.prefill_lengths)
     prefix = tuple((images, length) for images in sorted({i for i, _ in vision}) for length in family.prefix_lengths)
-    return Buckets(config.step_rows, prefill, prefix, tuple(sorted(vision, key=lambda size: (size[1], size[0]))))
+    return Buckets(step, prefill, prefix, tuple(sorted(vision, key=lambda size: (size[1], size[0]))))
+
+
+def _holding(sizes: tuple[int, ...], rows: int) -> tuple[int, ...]:
+    """Those up to the first that holds so many rows, of sizes that ascend."""
+    return tuple(size for size, before in zip(sizes, (0, *sizes), strict=False) if before < rows)
 
 
 def table_width(max_positions: int, page_size: int) -> int:

@@ -30,8 +30,8 @@ def _is_step_form(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How the engine runs. Every combination of buckets is one compiled program, but for those that `max_rows` sequences
-    never fill. Wrong settings are a ConfigError.
+    """How the engine runs. Every combination of buckets that `max_rows` sequences can fill is one compiled program.
+    Wrong settings are a ConfigError.
 
     Attributes:
       max_rows: sequences decoded at once.

@@ -31,6 +31,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 platform.use_compilation_cache()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
+# What jax traces with is many small objects and hardly any garbage: by Python's own thresholds (700, 10, 10) looking for
+# it takes 1 second of 40.
+gc.set_threshold(20_000, 20, 50)
+
 # No deadline and no too_slow check: a first call compiles, and CI machines are shared.
 settings.register_profile("default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)

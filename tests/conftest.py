@@ -31,8 +31,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 platform.use_compilation_cache()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
-# What jax traces with is many small objects and hardly any garbage: by Python's own thresholds (700, 10, 10) looking for
-# it takes 1 second of 40.
+# Tracing makes many small objects and hardly any garbage: at Python's own thresholds, looking for it takes a fortieth
+# of the time.
 gc.set_threshold(20_000, 20, 50)
 
 # No deadline and no too_slow check: a first call compiles, and CI machines are shared.

@@ -15,7 +15,7 @@ from jaxphoton.batch.work import Asked, Inputs, Work
 from jaxphoton.config import EngineConfig
 from jaxphoton.image.pillow import MAX_PIXELS
 from jaxphoton.measure.cost_model import planned_family
-from jaxphoton.measure.memory_plan import Planner, engine_of
+from jaxphoton.measure.memory_plan import Planner
 from jaxphoton.models.protocol import Family
 from jaxphoton.models.registry import packaged
 
@@ -83,7 +83,7 @@ def _tokens(work: Work, family: Family, images: int) -> Iterator[str]:
 
 def _memory(work: Work, family: Family) -> Iterator[str]:
     model = work.options.model
-    engine, dtype = engine_of(model.rows or EngineConfig().max_rows), model.dtype or "bfloat16"
+    engine, dtype = EngineConfig().with_rows(model.rows or EngineConfig().max_rows), model.dtype or "bfloat16"
     yield f"memory of {engine.max_rows} images at once of a whole context, in {dtype}:"
     for line in Planner(family, dtype).load(engine, family.max_context).lines():
         yield f"  {line}"

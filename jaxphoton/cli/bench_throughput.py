@@ -84,13 +84,10 @@ def _model(args: argparse.Namespace) -> Any:
 
     loading = {name: getattr(args, name) for name in ("revision", "dtype", "quantize", "max_pixels", "mesh")}
     model = load_model(args.model, **loading)
-    changes: dict[str, Any] = {}
     if args.max_waiting:
-        changes["max_waiting"] = args.max_waiting
+        model.engine_config = dataclasses.replace(model.engine_config, max_waiting=args.max_waiting)
     if args.rows:
-        kept = tuple(rows for rows in model.engine_config.step_rows if rows < args.rows)
-        changes |= {"max_rows": args.rows, "step_rows": (*kept, args.rows)}
-    model.engine_config = dataclasses.replace(model.engine_config, **changes)
+        model.engine_config = model.engine_config.with_rows(args.rows)
     return model
 
 

@@ -101,7 +101,7 @@ def _report(args: argparse.Namespace) -> tuple[dict[str, Any], Any, Any]:
     from jaxphoton.config import EngineConfig
     from jaxphoton.measure.chips import find_chip
     from jaxphoton.measure.cost_model import parameter_count, planned_family
-    from jaxphoton.measure.memory_plan import engine_of, usable_bytes
+    from jaxphoton.measure.memory_plan import usable_bytes
 
     family = planned_family(args.model)
     most = family.max_context
@@ -113,7 +113,7 @@ def _report(args: argparse.Namespace) -> tuple[dict[str, Any], Any, Any]:
     planner = _planner(args, family)
     given = EngineConfig(adapter_slots=args.adapter_slots, adapter_rank=args.adapter_rank)
     rows = args.rows or (32 if memory is None else planner.most_rows(memory, context, given))
-    engine = engine_of(rows, given)
+    engine = given.with_rows(rows)
     plan = planner.load(engine, context) if memory is None else planner.fit(engine, memory)
     smallest = planner.smallest(plan) if memory is None else None
     contexts = sorted({n for n in (context, 1024, 2048, most) if n <= most})

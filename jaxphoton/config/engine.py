@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxphoton.config.fields import MOST, ascending, check_fields, choice, fitting, flag, is_whole, real, require, whole
@@ -99,6 +99,10 @@ class EngineConfig:
         more than this has all its requests in the engine, as far as `most_requests` lets them in.
         """
         return min(2 * self.max_rows, self.most_requests)
+
+    def with_rows(self, rows: int) -> EngineConfig:
+        """The same with another number of rows, and a step of just so many."""
+        return replace(self, max_rows=rows, step_rows=(*(size for size in self.step_rows if size < rows), rows))
 
     def __post_init__(self):
         for name in ("step_rows", "prefill_rows", "prefill_lengths"):

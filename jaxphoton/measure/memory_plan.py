@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -100,7 +99,7 @@ class Planner:
         usable = usable_bytes(memory, EngineConfig())
 
         def total(rows: int) -> int:
-            sized = engine_of(rows, engine)
+            sized = (engine or EngineConfig()).with_rows(rows)
             return self._load(sized, context, self.estimates(sized)).total_bytes
 
         rows = bisect.bisect_left(range(1, MOST_ROWS + 1), True, key=lambda rows: total(rows) > usable)
@@ -178,13 +177,6 @@ def _planner(
         return Planner(family, dtype, kv_dtype=kv_dtype, quantize=quantize, mesh=mesh)
     except MeshError:
         return None
-
-
-def engine_of(rows: int, engine: EngineConfig | None = None) -> EngineConfig:
-    """The default engine, or another, with another number of rows."""
-    default = engine or EngineConfig()
-    steps = (*(bucket for bucket in default.step_rows if bucket < rows), rows)
-    return dataclasses.replace(default, max_rows=rows, step_rows=steps)
 
 
 def client_fraction() -> float:

@@ -19,7 +19,7 @@ from jaxphoton.layers.spec import by_path
 from jaxphoton.measure.chips import CHIPS
 from jaxphoton.measure.compiled import compiled_scratch
 from jaxphoton.measure.cost_model import planned_family
-from jaxphoton.measure.memory_plan import Planner, client_fraction, engine_of, usable_bytes
+from jaxphoton.measure.memory_plan import Planner, client_fraction, usable_bytes
 from jaxphoton.models.moondream.family import MoondreamFamily
 from jaxphoton.models.moondream.names import placements
 from jaxphoton.models.naming import placed_shape
@@ -45,7 +45,7 @@ def test_moondream2_at_32_rows_of_1024_positions():
             size *= extent
         elements += size
     planner = Planner(MOONDREAM2, "bfloat16")
-    plan = planner.load(engine_of(32), 1024)
+    plan = planner.load(EngineConfig().with_rows(32), 1024)
     assert plan.weights_bytes == pytest.approx(2 * elements, rel=0.01)  # the published file's bytes
     assert round(plan.weights_bytes / 1e9, 2) == 3.85
     assert planner.position_bytes == 192 * 1024
@@ -61,28 +61,28 @@ def test_what_fits_fills_the_device_and_one_row_more_does_not_fit(family, gigaby
     try:
         rows = planner.most_rows(memory, context)
     except DeviceMemoryError:
-        assert planner.load(engine_of(1), context).total_bytes > usable_bytes(memory, EngineConfig())
+        assert planner.load(EngineConfig().with_rows(1), context).total_bytes > usable_bytes(memory, EngineConfig())
         return
-    plan = planner.fit(engine_of(rows), memory)
+    plan = planner.fit(EngineConfig().with_rows(rows), memory)
     assert plan.total_bytes <= usable_bytes(memory, EngineConfig())
-    assert planner.requests(plan, engine_of(rows), [context]) == {context: rows}
-    assert planner.load(engine_of(rows + 1), context).total_bytes > usable_bytes(memory, EngineConfig())
+    assert planner.requests(plan, EngineConfig().with_rows(rows), [context]) == {context: rows}
+    assert planner.load(EngineConfig().with_rows(rows + 1), context).total_bytes > usable_bytes(memory, EngineConfig())
 
 
 def test_the_smallest_gpu_holds_the_load_and_smaller_ones_do_not():
     planner = Planner(MOONDREAM2, "bfloat16")
     for rows in (1, 32, 100, 250):
-        plan = planner.load(engine_of(rows), 2048)
+        plan = planner.load(EngineConfig().with_rows(rows), 2048)
         chip = planner.smallest(plan)
         assert chip is not None and chip.memory is not None
         assert plan.total_bytes <= usable_bytes(chip.memory, EngineConfig())
         smaller = [c.memory for c in CHIPS if c.memory and c.memory < chip.memory]
         assert all(usable_bytes(memory, EngineConfig()) < plan.total_bytes for memory in smaller)
-    assert planner.smallest(planner.load(engine_of(2000), 2048)) is None
+    assert planner.smallest(planner.load(EngineConfig().with_rows(2000), 2048)) is None
 
 
 def test_pages_of_a_large_device_are_no_more_than_the_rows_need():
-    engine = engine_of(32)
+    engine = EngineConfig().with_rows(32)
     plan = Planner(MOONDREAM2, "bfloat16").fit(engine, 141 * 10**9)
     assert plan.pages == whole_pages(MOONDREAM2.max_context, engine)
 
@@ -144,13 +144,13 @@ def test_the_running_engine_holds_what_was_planned():
     done = subprocess.run([sys.executable, "-c", LIVE], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     family = planned_family("shapes")
-    plan = Planner(family, "float32").load(engine_of(8), family.max_context)
+    plan = Planner(family, "float32").load(EngineConfig().with_rows(8), family.max_context)
     planned = plan.weights_bytes + plan.kv_bytes + plan.row_state_bytes
     assert json.loads(done.stdout) == pytest.approx(planned, rel=0.05)
 
 
 def test_the_parts_of_a_plan_add_up():
-    plan = Planner(MoondreamFamily(tiny.CONFIG), "float32").load(engine_of(8), 50)
+    plan = Planner(MoondreamFamily(tiny.CONFIG), "float32").load(EngineConfig().with_rows(8), 50)
     parts = plan.weights_bytes + plan.kv_bytes + plan.row_state_bytes + plan.temporaries_bytes + plan.activation_bytes
     assert plan.total_bytes == parts
     assert max(plan.temporaries.values()) == plan.temporaries_bytes

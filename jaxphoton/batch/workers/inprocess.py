@@ -40,10 +40,7 @@ class EngineOptions:
         """The engine's settings with these changes, for a model of so many positions; what is None stays."""
         names = ("depth", "image_workers", "image_timeout", "host_masks", "adapter_slots", "adapter_rank")
         changes: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
-        if self.rows is not None:
-            kept = (rows for rows in engine.step_rows if rows < self.rows)
-            changes |= {"max_rows": self.rows, "step_rows": (*kept, self.rows)}
-        engine = dataclasses.replace(engine, **changes)
+        engine = dataclasses.replace(engine if self.rows is None else engine.with_rows(self.rows), **changes)
         if not self.deterministic:
             return engine
         # So many pages that no request is ever set back, and computed again in other company.
